@@ -1,0 +1,60 @@
+//! Who asks: the identity that authentication yields, and the contract of the identity service with the API server
+//! and the OpenStack façades.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::TenantId;
+
+/// An authenticated requester, as `authentication.k8s.io` `UserInfo`, with the logical cluster its credential is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: std::collections::BTreeMap<String, Vec<String>>,
+    /// The credential's own logical cluster; requests for another one are refused unless the user is infrastructure.
+    pub tenant: TenantId,
+}
+
+/// What a valid Keystone token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInfo {
+    pub user_id: String,
+    pub user_name: String,
+    pub user_domain_id: String,
+    pub user_domain_name: String,
+    pub scope: TokenScope,
+    /// Names of the roles in that scope, implied ones included (`admin` implies `member` implies `reader`).
+    pub roles: Vec<String>,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenScope {
+    Unscoped,
+    Project { id: TenantId, name: String, domain_id: String, domain_name: String },
+    Domain { id: String, name: String },
+    System,
+}
+
+impl TokenInfo {
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|r| r == role)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Unknown, malformed, expired or revoked; which of them is not told.
+    #[error("the token is not valid")]
+    Invalid,
+    #[error("the identity service cannot validate tokens now: {0}")]
+    Unavailable(String),
+}
+
+/// Validates Keystone tokens: the built-in identity service, or an existing Keystone.
+#[async_trait]
+pub trait TokenAuthority: Send + Sync + 'static {
+    async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError>;
+}

@@ -1,0 +1,13 @@
+//! The words of the control plane: tenants, API errors, well-known names, and the types of Hypernetes' own API groups.
+//!
+//! Kubernetes' own types come from `k8s-openapi`. Everything here is data and rules about data: no I/O.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod error;
+pub mod names;
+pub mod tenant;
+pub mod types;
+
+pub use error::{ApiError, Reason};
+pub use tenant::{AllTenants, TenantId};

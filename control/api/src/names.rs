@@ -1,0 +1,36 @@
+//! Well-known names: labels, annotations, users and groups that several components agree on.
+
+/// Set by the API server on every object of an answer that spans tenants (`/clusters/*/…`), never stored.
+/// The kubelet puts it on the sandbox that it asks the runtime for, too.
+pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// On a Namespace: the name of the tenant's Network that pods of the namespace are put on.
+pub const NETWORK_ANNOTATION: &str = "network.hypernetes.io/network";
+/// The network every tenant has.
+pub const DEFAULT_NETWORK: &str = "default";
+
+/// `/clusters/<tenant>/…`
+pub const CLUSTERS_PREFIX: &str = "/clusters/";
+/// `/clusters/*/…`: every tenant, for infrastructure identities only.
+pub const ALL_CLUSTERS: &str = "*";
+
+/// Members may act in every tenant: the server's own controllers (`system:masters` is per logical cluster).
+pub const GROUP_INFRASTRUCTURE: &str = "hypernetes:infrastructure";
+/// Members are cluster-admin of the logical cluster that the request is for, as in Kubernetes.
+pub const GROUP_MASTERS: &str = "system:masters";
+pub const GROUP_NODES: &str = "system:nodes";
+pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
+pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const USER_ANONYMOUS: &str = "system:anonymous";
+pub const USER_NODE_PREFIX: &str = "system:node:";
+/// A client certificate's organizational unit `tenant:<id>` binds it to that logical cluster.
+pub const CERTIFICATE_TENANT_PREFIX: &str = "tenant:";
+
+/// Groups that a Keystone-authenticated user is in, by the roles of the token's scope.
+pub const GROUP_KEYSTONE_ADMIN: &str = "keystone:admin";
+pub const GROUP_KEYSTONE_MEMBER: &str = "keystone:member";
+pub const GROUP_KEYSTONE_READER: &str = "keystone:reader";
+
+/// Name of the CSI driver and provisioner of the built-in volume service.
+pub const VOLUME_DRIVER: &str = "volume.csi.hypernetes.io";
+/// In the directory of a mount that is really a block device for the VM (see `hypernetes-csi`).
+pub const VOLUME_DESCRIPTOR: &str = "volume.hypernetes.json";

@@ -1,0 +1,116 @@
+//! `identity.hypernetes.io`: Keystone's things, kept in the system cluster. `metadata.name` is the Keystone id
+//! (32 hex digits, or `default` for the default domain).
+//! A user's password hash is not here but in the Secret `user-<id>` of the system cluster's namespace `hypernetes-identity`.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where password hashes and token keys are kept, in the system cluster.
+pub const IDENTITY_NAMESPACE: &str = "hypernetes-identity";
+
+/// A Keystone domain: a namespace for the names of projects, users and groups.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "Domain", plural = "domains")]
+#[serde(rename_all = "camelCase", default)]
+pub struct DomainSpec {
+    pub display_name: String,
+    pub description: String,
+    pub enabled: bool,
+}
+
+/// A Keystone project: a tenant, and so a logical cluster.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "identity.hypernetes.io",
+    version = "v1alpha1",
+    kind = "Project",
+    plural = "projects",
+    status = "ProjectStatus"
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectSpec {
+    pub display_name: String,
+    /// Id of the domain.
+    pub domain: String,
+    pub description: String,
+    pub enabled: bool,
+    pub tags: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectStatus {
+    /// `Ready` when the logical cluster has its namespaces, service accounts and default network.
+    pub phase: String,
+}
+
+/// A Keystone user.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "User", plural = "users")]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserSpec {
+    pub display_name: String,
+    /// Id of the domain.
+    pub domain: String,
+    pub description: String,
+    pub email: String,
+    pub enabled: bool,
+    /// Id of the project used when a request names none.
+    pub default_project: Option<String>,
+}
+
+/// A Keystone role.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "Role", plural = "roles")]
+#[serde(rename_all = "camelCase", default)]
+pub struct RoleSpec {
+    pub display_name: String,
+    /// Id of the domain for a domain-specific role.
+    pub domain: Option<String>,
+    pub description: String,
+}
+
+/// A Keystone group of users.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "Group", plural = "groups")]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupSpec {
+    pub display_name: String,
+    /// Id of the domain.
+    pub domain: String,
+    pub description: String,
+    /// Ids of the users in it.
+    pub members: Vec<String>,
+}
+
+/// A role that a user or group has in a scope. Exactly one of `user` and `group`, and one of `project`, `domain` and `system`.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "RoleAssignment", plural = "roleassignments")]
+#[serde(rename_all = "camelCase", default)]
+pub struct RoleAssignmentSpec {
+    /// Id of the role.
+    pub role: String,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub project: Option<String>,
+    pub domain: Option<String>,
+    pub system: bool,
+    /// Inherited by the projects of the domain.
+    pub inherited: bool,
+}
+
+/// Tokens that are no longer valid though they have not expired: one by its audit id, or all of a user or project
+/// issued before a moment.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "TokenRevocation", plural = "tokenrevocations")]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenRevocationSpec {
+    pub audit_id: Option<String>,
+    pub user: Option<String>,
+    pub project: Option<String>,
+    /// RFC 3339; tokens issued before it are revoked.
+    pub issued_before: String,
+    /// RFC 3339; after it the record can be forgotten, because the tokens have expired.
+    pub expires_at: String,
+}

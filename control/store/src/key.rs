@@ -1,0 +1,112 @@
+//! Keys: `/<group>/<resource>/<tenant>/<namespace>/<name>`. The tenant is in every one of them.
+
+use std::{fmt, sync::Arc};
+
+use hypernetes_api::{AllTenants, TenantId};
+
+/// A group and plural, e.g. `apps`/`deployments`; the core group is the empty string.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceId {
+    pub group: Arc<str>,
+    pub plural: Arc<str>,
+}
+
+impl ResourceId {
+    pub fn new(group: &str, plural: &str) -> Self {
+        Self { group: group.into(), plural: plural.into() }
+    }
+}
+
+/// The key of one object. Its parts contain no `/`: callers pass validated names only, and [`Key::new`] checks.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// `namespace` is empty for what is cluster-scoped.
+    ///
+    /// # Panics
+    /// When a part contains `/`, or the name is empty: a programming error, since it would be another object's key.
+    pub fn new(resource: &ResourceId, tenant: &TenantId, namespace: &str, name: &str) -> Self {
+        let parts = [&*resource.group, &*resource.plural, namespace, name];
+        assert!(!name.is_empty() && parts.iter().all(|p| !p.contains('/')), "not the parts of a key: {parts:?}");
+        Self(format!("/{}/{}/{tenant}/{namespace}/{name}", resource.group, resource.plural).into())
+    }
+
+    /// Reads back what an engine has stored.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.starts_with('/') && text.split('/').count() == 6).then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn part(&self, index: usize) -> &str {
+        self.0.split('/').nth(index).unwrap_or_default()
+    }
+
+    pub fn group(&self) -> &str {
+        self.part(1)
+    }
+
+    pub fn plural(&self) -> &str {
+        self.part(2)
+    }
+
+    pub fn tenant(&self) -> &str {
+        self.part(3)
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.part(4)
+    }
+
+    pub fn name(&self) -> &str {
+        self.part(5)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a list or a watch covers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(Arc<str>);
+
+impl Prefix {
+    /// Everything of one resource in one tenant, or in one namespace of it.
+    pub fn tenant(resource: &ResourceId, tenant: &TenantId, namespace: Option<&str>) -> Self {
+        let base = format!("/{}/{}/{tenant}/", resource.group, resource.plural);
+        Self(match namespace {
+            Some(namespace) => format!("{base}{namespace}/").into(),
+            None => base.into(),
+        })
+    }
+
+    /// Everything of one resource in every tenant: for whoever was given the capability.
+    pub fn all_tenants(resource: &ResourceId, _capability: &AllTenants) -> Self {
+        Self(format!("/{}/{}/", resource.group, resource.plural).into())
+    }
+
+    /// The whole store: for engines' own upkeep and for deleting a tenant.
+    pub fn everything(_capability: &AllTenants) -> Self {
+        Self("/".into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn contains(&self, key: &Key) -> bool {
+        key.as_str().starts_with(&*self.0)
+    }
+}

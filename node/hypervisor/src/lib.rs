@@ -1,0 +1,135 @@
+//! VMM drivers behind one trait: [`Hypervisor`] makes VMs, [`Vm`] is one of them.
+//!
+//! A driver owns the VMM process and the devices; it knows nothing of pods or of what the guest's agent says.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// How the CPU of a VM is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    Kvm,
+    /// QEMU's translator: everywhere, slower.
+    Tcg,
+}
+
+/// What a VM is to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Unique on the host, `[a-z0-9-]{1,64}`; names the VM's files.
+    pub id: String,
+    pub cpus: u32,
+    pub memory_mib: u32,
+    /// The VM's network interface, if it has one.
+    pub nic: Option<Nic>,
+    /// Number of placeholder disks for later [`Vm::attach_disk`].
+    pub disk_slots: u32,
+}
+
+/// A tap device that exists already, in a network namespace that need not be the caller's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    pub tap: String,
+    /// Path of the network namespace that the tap is in; none: the caller's.
+    pub netns: Option<PathBuf>,
+    /// What the guest's interface shall have, e.g. `52:54:00:…`.
+    pub mac: String,
+}
+
+/// A file or device of the host that becomes a block device of the VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSource {
+    pub path: PathBuf,
+    pub read_only: bool,
+}
+
+/// Index of a placeholder disk, as the agent's `Disk.slot` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DiskSlot(pub u32);
+
+/// All that a restarted process needs to find a running VM again. Stored by the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    pub spec: VmSpec,
+    pub pid: i32,
+    /// The process's start time (field 22 of `/proc/<pid>/stat`), because pids are used again.
+    pub start_time_ticks: u64,
+    pub directory: PathBuf,
+    /// What each slot holds.
+    pub disks: Vec<Option<DiskSource>>,
+}
+
+/// How a VM ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmExit {
+    /// What a person should know, e.g. the VMM's last words.
+    pub reason: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HypervisorError {
+    #[error("starting the VM {id}: {reason}")]
+    Start { id: String, reason: String },
+    #[error("the VM {id} is gone")]
+    Gone { id: String },
+    #[error("attaching a disk to the VM {id}: {reason}")]
+    AttachDisk { id: String, reason: String },
+    #[error("the VM {id} has no free disk slot")]
+    NoFreeSlot { id: String },
+    #[error("detaching a disk of the VM {id}: {reason}")]
+    DetachDisk { id: String, reason: String },
+    /// Nothing can start on this host before the operator does what the message says.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// A VMM driver.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// Boots a VM. It runs on when this process ends.
+    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>, HypervisorError>;
+
+    /// Takes over a VM that an earlier process made.
+    ///
+    /// # Errors
+    /// `Gone` when its process is no more; its files are removed then.
+    async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError>;
+
+    /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
+    fn describe(&self) -> HypervisorInfo;
+}
+
+#[derive(Debug, Clone)]
+pub struct HypervisorInfo {
+    pub vmm: String,
+    pub accelerator: Accelerator,
+    pub accelerator_reason: String,
+    pub kernel: PathBuf,
+}
+
+/// One running VM. Dropping it leaves the VM alone.
+#[async_trait]
+pub trait Vm: Send + Sync {
+    fn record(&self) -> VmRecord;
+
+    /// Unix socket of the guest's agent. One connection at a time; a new one may follow a broken one.
+    fn agent_socket(&self) -> &Path;
+
+    /// Puts a file or device into a free slot.
+    async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError>;
+
+    /// Frees a slot; the guest must have unmounted it.
+    async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError>;
+
+    /// Returns when the VMM process has ended.
+    async fn wait(&self) -> VmExit;
+
+    /// Ends the VM at once and removes its files. Idempotent.
+    async fn kill(&self) -> Result<(), HypervisorError>;
+
+    /// The last bytes of the guest's console, for error messages.
+    fn console_tail(&self) -> String;
+}
