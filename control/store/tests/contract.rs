@@ -1,0 +1,240 @@
+//! What every engine promises. A new engine adds one line to `engines`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use hypernetes_api::{AllTenants, TenantId};
+use hypernetes_store::{
+    EmbeddedStore, Guard, Key, Op, Prefix, RangeOptions, ReadError, ResourceId, Revision, Store, Txn, TxnError,
+    WatchError, embedded::Options,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+struct Engine {
+    store: Arc<dyn Store>,
+    _directory: TempDir,
+}
+
+fn engines(options: Options) -> Vec<Engine> {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&directory.path().join("store.redb"), options).unwrap();
+    vec![Engine { store: Arc::new(store), _directory: directory }]
+}
+
+fn pods() -> ResourceId {
+    ResourceId::new("", "pods")
+}
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn key(t: &str, name: &str) -> Key {
+    Key::new(&pods(), &tenant(t), "default", name)
+}
+
+fn put(key: Key, value: &str) -> Txn {
+    Txn { guards: vec![], ops: vec![Op::Put(key, Bytes::copy_from_slice(value.as_bytes()))] }
+}
+
+#[tokio::test]
+async fn transactions_are_guarded_and_counted() {
+    for Engine { store, .. } in engines(Options::default()) {
+        let a = key("acme", "a");
+        let create = Txn { guards: vec![Guard::Absent(a.clone())], ops: put(a.clone(), "1").ops };
+        let first = store.commit(create.clone()).await.unwrap();
+        let Err(TxnError::Conflict { current, .. }) = store.commit(create).await else { panic!("created twice") };
+        assert_eq!(current.unwrap().mod_revision, first);
+
+        let update = Txn { guards: vec![Guard::Unchanged(a.clone(), first)], ops: put(a.clone(), "2").ops };
+        let second = store.commit(update.clone()).await.unwrap();
+        assert!(second > first);
+        assert!(matches!(store.commit(update).await, Err(TxnError::Conflict { .. })));
+        let entry = store.get(&a).await.unwrap().unwrap();
+        assert_eq!((entry.create_revision, entry.mod_revision, &*entry.value), (first, second, &b"2"[..]));
+
+        // A transaction whose guard fails does none of its ops.
+        let b = key("acme", "b");
+        let half = Txn { guards: vec![Guard::Absent(a.clone())], ops: put(b.clone(), "x").ops };
+        assert!(store.commit(half).await.is_err());
+        assert_eq!(store.get(&b).await.unwrap(), None);
+
+        // Deleting what is absent is no change.
+        let before = store.revision().await.unwrap();
+        let none = store.commit(Txn { guards: vec![], ops: vec![Op::Delete(b)] }).await.unwrap();
+        assert_eq!(none, before);
+        let too_large = Txn { guards: vec![], ops: vec![Op::Put(a, vec![0; 2 << 20].into())] };
+        assert!(matches!(store.commit(too_large).await, Err(TxnError::TooLarge(_))));
+    }
+}
+
+#[tokio::test]
+async fn tenants_do_not_see_each_other() {
+    for Engine { store, .. } in engines(Options::default()) {
+        for t in ["acme", "acme-2", "globex"] {
+            store.commit(put(key(t, "same"), t)).await.unwrap();
+        }
+        let listing =
+            store.range(&Prefix::tenant(&pods(), &tenant("acme"), None), RangeOptions::default()).await.unwrap();
+        assert_eq!(listing.entries.iter().map(|e| e.key.tenant()).collect::<Vec<_>>(), ["acme"]);
+        let all = Prefix::all_tenants(&pods(), &AllTenants::grant());
+        assert_eq!(store.count(&all).await.unwrap(), 3);
+    }
+}
+
+#[tokio::test]
+async fn pages_are_of_one_revision() {
+    for Engine { store, .. } in engines(Options::default()) {
+        for i in 0..10 {
+            store.commit(put(key("acme", &format!("p{i}")), "old")).await.unwrap();
+        }
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), Some("default"));
+        let page = |after, revision| RangeOptions { after, limit: 4, revision };
+        let first = store.range(&prefix, page(None, None)).await.unwrap();
+        assert!(first.more && first.entries.len() == 4);
+        store.commit(put(key("acme", "p9"), "new")).await.unwrap();
+        store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", "p5"))] }).await.unwrap();
+        let mut names = Vec::new();
+        let mut listing = first.clone();
+        loop {
+            for entry in &listing.entries {
+                assert_eq!(&*entry.value, b"old");
+                names.push(entry.key.name().to_owned());
+            }
+            if !listing.more {
+                break;
+            }
+            let last = listing.entries.last().map(|e| e.key.clone());
+            listing = store.range(&prefix, page(last, Some(first.revision))).await.unwrap();
+        }
+        assert_eq!(names.len(), 10);
+        store.compact(store.revision().await.unwrap()).await.unwrap();
+        let compacted = store.range(&prefix, page(None, Some(first.revision))).await;
+        assert!(matches!(compacted, Err(ReadError::Compacted { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_watch_sees_every_change_in_order() {
+    for Engine { store, .. } in engines(Options::default()) {
+        let start = store.commit(put(key("acme", "a"), "0")).await.unwrap();
+        store.commit(put(key("acme", "a"), "1")).await.unwrap();
+        let mut changes = store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None), start).await.unwrap();
+        store.commit(put(key("globex", "a"), "not ours")).await.unwrap();
+        store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", "a"))] }).await.unwrap();
+        let one = changes.recv().await.unwrap().unwrap();
+        assert_eq!((&*one.now.as_ref().unwrap().value, &*one.before.as_ref().unwrap().value), (&b"1"[..], &b"0"[..]));
+        let two = changes.recv().await.unwrap().unwrap();
+        assert_eq!((two.now.is_none(), &*two.before.as_ref().unwrap().value), (true, &b"1"[..]));
+        assert!(two.revision > one.revision);
+        assert!(matches!(
+            store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None), Revision(1 << 40)).await,
+            Err(ReadError::Future(_))
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_told_and_harms_nobody() {
+    for Engine { store, .. } in engines(Options { watch_buffer: 4, ..Options::default() }) {
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None);
+        let mut slow = store.watch(&prefix, Revision(0)).await.unwrap();
+        for i in 0..20 {
+            store.commit(put(key("acme", &format!("p{i}")), "v")).await.unwrap();
+        }
+        let mut seen = 0;
+        let end = loop {
+            match slow.recv().await {
+                Some(Ok(_)) => seen += 1,
+                other => break other,
+            }
+        };
+        assert_eq!(end, Some(Err(WatchError::Lagged)));
+        assert!((4..20).contains(&seen));
+    }
+}
+
+#[tokio::test]
+async fn the_past_is_bounded() {
+    for Engine { store, .. } in engines(Options { history_changes: 10, ..Options::default() }) {
+        for i in 0..100 {
+            store.commit(put(key("acme", "a"), &i.to_string())).await.unwrap();
+        }
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None);
+        assert!(matches!(store.watch(&prefix, Revision(5)).await, Err(ReadError::Compacted { .. })));
+        let mut recent = store.watch(&prefix, Revision(95)).await.unwrap();
+        assert_eq!(recent.recv().await.unwrap().unwrap().revision, Revision(96));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8),
+    Create(u8, u8),
+    Delete(u8),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..6u8, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
+        2 => (0..6u8, any::<u8>()).prop_map(|(k, v)| Step::Create(k, v)),
+        2 => (0..6u8).prop_map(Step::Delete),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is done, closed and opened again: the store holds what a map would.
+    #[test]
+    fn it_behaves_as_a_map(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let mut store = EmbeddedStore::open(&path, Options::default()).unwrap();
+        let mut model = BTreeMap::<String, String>::new();
+        runtime.block_on(async {
+            let mut last = Revision(0);
+            for step in steps {
+                let name = |k: u8| format!("k{k}");
+                match step {
+                    Step::Put(k, v) => {
+                        store.commit(put(key("acme", &name(k)), &v.to_string())).await.unwrap();
+                        model.insert(name(k), v.to_string());
+                    }
+                    Step::Create(k, v) => {
+                        let id = key("acme", &name(k));
+                        let txn = Txn { guards: vec![Guard::Absent(id.clone())], ops: put(id, &v.to_string()).ops };
+                        assert_eq!(store.commit(txn).await.is_ok(), !model.contains_key(&name(k)));
+                        model.entry(name(k)).or_insert(v.to_string());
+                    }
+                    Step::Delete(k) => {
+                        store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", &name(k)))] }).await.unwrap();
+                        model.remove(&name(k));
+                    }
+                    Step::Reopen => {
+                        drop(store);
+                        store = EmbeddedStore::open(&path, Options::default()).unwrap();
+                    }
+                }
+                let revision = store.revision().await.unwrap();
+                assert!(revision >= last);
+                last = revision;
+                let listing = store
+                    .range(&Prefix::tenant(&pods(), &tenant("acme"), None), RangeOptions::default())
+                    .await
+                    .unwrap();
+                let found: BTreeMap<String, String> = listing
+                    .entries
+                    .iter()
+                    .map(|e| (e.key.name().to_owned(), String::from_utf8(e.value.to_vec()).unwrap()))
+                    .collect();
+                assert_eq!(found, model);
+            }
+        });
+    }
+}
