@@ -1,1 +1,34 @@
+//! What the API server knows about the shape of objects: pure functions over `serde_json::Value`, no I/O.
+//!
+//! The entry point is [`ObjectType`]: one per group, version and kind, shared, its [`Schema`] built on first use.
+//! The life of a write, in the order in which the API server calls:
+//!
+//! | step | create | update | patch | apply |
+//! | --- | --- | --- | --- | --- |
+//! | 1 | [`ObjectType::decode`] | the same | [`patch::json_patch`], [`patch::merge_patch`], [`patch::strategic_merge_patch`], then [`ObjectType::check`] | [`ObjectType::decode`], then [`managed::apply`] |
+//! | 2 | [`ObjectType::set_defaults`] | the same | the same | the same |
+//! | 3 | [`ObjectType::prepare_create`] | [`ObjectType::prepare_update`] | as update | as create or update |
+//! | 4 | admission | | | |
+//! | 5 | [`ObjectType::validate_create`] | [`ObjectType::validate_update`] | as update | as create or update |
+//! | 6 | [`managed::track_update`] | the same | the same | (done by apply) |
+//!
+//! All input is bounded by [`limits`]: hostile depth or size is an error, never a stack overflow.
+#![forbid(unsafe_code)]
 
+mod decode;
+pub mod defaults;
+pub mod limits;
+pub mod managed;
+pub mod openapi;
+pub mod patch;
+pub mod prepare;
+pub mod quantity;
+pub mod table;
+mod tree;
+mod types;
+pub mod validate;
+
+pub use decode::{Decoded, FieldValidation};
+pub use tree::{Field, ListKind, Schema, Shape};
+pub use types::ObjectType;
+pub use validate::FieldError;
