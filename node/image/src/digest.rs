@@ -43,7 +43,8 @@ impl FromStr for Digest {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || ImageError::Invalid(format!("{:?} is not a sha256 digest", text.chars().take(90).collect::<String>()));
+        let wrong =
+            || ImageError::Invalid(format!("{:?} is not a sha256 digest", text.chars().take(90).collect::<String>()));
         let digits = text.strip_prefix("sha256:").ok_or_else(wrong)?;
         let mut bytes = [0; 32];
         if digits.bytes().any(|b| b.is_ascii_uppercase()) {

@@ -1,0 +1,306 @@
+//! Images as they come from archives: what the kernel sees of them, and what is refused.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use hypernetes_image::{Digest, ImageError, ImageStore, Limits};
+use serde_json::json;
+use tar::{Builder, EntryType, Header};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// Builds a layer's tar.
+struct Layer(Builder<Vec<u8>>);
+
+impl Layer {
+    fn new() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+
+    fn entry(mut self, path: &str, kind: EntryType, mode: u32, target: Option<&str>, data: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(1000);
+        header.set_gid(100_000);
+        header.set_mtime(1_700_000_000);
+        header.set_size(data.len() as u64);
+        if kind.is_character_special() || kind.is_block_special() {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        // The crate refuses `..` in its setters; a hostile archive's author does not use them.
+        let name = path.as_bytes();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        if let Some(target) = target {
+            header.set_link_name_literal(target).unwrap();
+        }
+        header.set_cksum();
+        self.0.append(&header, data).unwrap();
+        self
+    }
+
+    fn file(self, path: &str, data: impl AsRef<[u8]>) -> Self {
+        self.entry(path, EntryType::Regular, 0o644, None, data.as_ref())
+    }
+
+    fn directory(self, path: &str) -> Self {
+        self.entry(path, EntryType::Directory, 0o755, None, &[])
+    }
+
+    fn xattr_file(mut self, path: &str, name: &str, value: &str) -> Self {
+        self.0.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), value.as_bytes())]).unwrap();
+        self.file(path, "x")
+    }
+
+    fn tar(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+struct Bench {
+    directory: TempDir,
+    store: ImageStore,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path().join("store"), limits).unwrap();
+        Self { directory, store }
+    }
+
+    fn config(diff_ids: &[Digest]) -> Vec<u8> {
+        json!({
+            "architecture": "amd64", "os": "linux",
+            "config": {"Env": ["A=b"], "Entrypoint": ["/bin/sh"], "Cmd": null, "WorkingDir": "/srv"},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    /// An OCI layout directory of layers, given as (uncompressed, as stored).
+    fn layout(&self, layers: &[(Vec<u8>, Vec<u8>)]) -> PathBuf {
+        let root = self.directory.path().join("layout");
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+        let put = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            fs::write(root.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+            json!({"digest": digest, "size": bytes.len(), "mediaType": "application/octet-stream"})
+        };
+        let diff_ids: Vec<Digest> = layers.iter().map(|(plain, _)| Digest::of(plain)).collect();
+        let config = put(&Self::config(&diff_ids));
+        let layers: Vec<_> = layers.iter().map(|(_, stored)| put(stored)).collect();
+        let manifest = put(json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().as_bytes());
+        fs::write(root.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
+        root
+    }
+
+    async fn import(&self, layers: Vec<Layer>) -> Result<hypernetes_image::Image, ImageError> {
+        let layers: Vec<_> = layers.into_iter().map(Layer::tar).map(|tar| (tar.clone(), gzip(&tar))).collect();
+        self.store.import(&self.layout(&layers), Some("demo/test:1"), mpsc::channel(8).0).await
+    }
+}
+
+/// The image as the host's kernel mounts it, unmounted when dropped.
+struct Mounted(TempDir);
+
+impl Mounted {
+    fn new(image: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let status =
+            Command::new("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(directory.path()).status();
+        assert!(status.unwrap().success(), "this test mounts images: run it as root");
+        Self(directory)
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_sees_what_the_layers_say() {
+    let bench = Bench::new(Limits::default());
+    let mut lower = Layer::new()
+        .directory("etc/")
+        .file("etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+        .file("etc/gone", "in the lower layer")
+        .directory("opaque/")
+        .file("opaque/old", "old")
+        .file("big", vec![b'z'; 3_000_001])
+        .file("empty", "")
+        .entry("bin", EntryType::Symlink, 0o777, Some("usr/bin"), &[])
+        .file("usr/bin/sh", "#!")
+        .entry("usr/bin/setuid", EntryType::Regular, 0o4755, None, b"s")
+        .entry("usr/bin/hard", EntryType::Link, 0o644, Some("usr/bin/sh"), &[])
+        .entry("null", EntryType::Char, 0o666, None, &[])
+        .entry("pipe", EntryType::Fifo, 0o600, None, &[])
+        .xattr_file("labelled", "user.colour", "blue");
+    for i in 0..3000 {
+        lower = lower.file(&format!("many/file-{i:05}-with-a-rather-long-name"), i.to_string());
+    }
+    let upper = Layer::new()
+        .file("etc/.wh.gone", "")
+        .file("opaque/.wh..wh..opq", "")
+        .file("opaque/new", "new")
+        .file("bin/added-through-the-link", "a")
+        .file("!", "sorts before the dot")
+        .file("etc/passwd", "changed\n");
+    let image = bench.import(vec![lower, upper]).await.unwrap();
+    assert_eq!(image.config.entrypoint, ["/bin/sh"]);
+    assert_eq!(image.tags, ["docker.io/demo/test:1"]);
+    assert!(image.size_bytes < 40 << 20, "padding is sparse: {}", image.size_bytes);
+
+    let check = Command::new("fsck.erofs").arg(&image.rootfs).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    let root = Mounted::new(&image.rootfs);
+    assert_eq!(root.read("etc/passwd"), "changed\n");
+    assert!(!root.path("etc/gone").exists() && !root.path("opaque/old").exists());
+    assert_eq!(root.read("opaque/new"), "new");
+    assert_eq!(root.read("usr/bin/added-through-the-link"), "a");
+    assert_eq!(root.read("!"), "sorts before the dot");
+    assert_eq!(root.read("big").len(), 3_000_001);
+    assert_eq!(root.read("empty"), "");
+    assert_eq!(fs::read_link(root.path("bin")).unwrap(), Path::new("usr/bin"));
+    let setuid = fs::metadata(root.path("usr/bin/setuid")).unwrap();
+    assert_eq!(
+        (setuid.mode() & 0o7777, setuid.uid(), setuid.gid(), setuid.mtime()),
+        (0o4755, 1000, 100_000, 1_700_000_000)
+    );
+    let (sh, hard) = (fs::metadata(root.path("usr/bin/sh")).unwrap(), fs::metadata(root.path("usr/bin/hard")).unwrap());
+    assert_eq!((sh.ino(), sh.nlink()), (hard.ino(), 2));
+    assert!(fs::metadata(root.path("null")).unwrap().file_type().is_char_device());
+    assert_eq!(fs::metadata(root.path("null")).unwrap().rdev(), nix::sys::stat::makedev(1, 3));
+    assert!(fs::metadata(root.path("pipe")).unwrap().file_type().is_fifo());
+    let listed: BTreeMap<String, String> = fs::read_dir(root.path("many"))
+        .unwrap()
+        .map(|e| e.unwrap())
+        .map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap()))
+        .collect();
+    assert_eq!(listed.len(), 3000);
+    assert_eq!(listed["file-02999-with-a-rather-long-name"], "2999");
+    let attribute = Command::new("python3")
+        .args(["-c", "import os,sys; print(os.getxattr(sys.argv[1], 'user.colour').decode())"])
+        .arg(root.path("labelled"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&attribute.stdout).trim(), "blue");
+}
+
+#[tokio::test]
+async fn hostile_images_are_refused_and_leave_nothing() {
+    let limits = Limits { unpacked_bytes: 1 << 20, entries: 100, ..Limits::default() };
+    let bench = Bench::new(limits);
+    let escapes = || Layer::new().file("../../etc/cron.d/x", "boo");
+    let many = || (0..200).fold(Layer::new(), |layer, i| layer.file(&format!("f{i}"), ""));
+    let looped = || {
+        Layer::new()
+            .entry("a", EntryType::Symlink, 0o777, Some("b"), &[])
+            .entry("b", EntryType::Symlink, 0o777, Some("a"), &[])
+            .file("a/x", "")
+    };
+    let cases: Vec<(&str, Layer)> = vec![
+        ("leaves the image", escapes()),
+        ("larger than the limit", Layer::new().file("bomb", vec![0; 2 << 20])),
+        ("more than 100 files", many()),
+        ("too many symbolic links", looped()),
+        ("is not there", Layer::new().entry("h", EntryType::Link, 0o644, Some("/etc/shadow"), &[])),
+    ];
+    for (message, layer) in cases {
+        let error = bench.import(vec![layer]).await.expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    // A tar that says it holds an exabyte.
+    let mut header = Header::new_gnu();
+    header.set_path("huge").unwrap();
+    header.set_size(1 << 60);
+    header.set_cksum();
+    let tar = header.as_bytes().to_vec();
+    let error = bench.store.import(&bench.layout(&[(tar.clone(), tar)]), None, mpsc::channel(1).0).await.unwrap_err();
+    assert!(error.to_string().contains("larger than the limit"), "{error}");
+    // The configuration lies about the layer, and the manifest about the blob.
+    let tar = Layer::new().file("a", "a").tar();
+    let error = bench.store.import(&bench.layout(&[(b"other".to_vec(), tar.clone())]), None, mpsc::channel(1).0).await;
+    assert!(error.unwrap_err().to_string().contains("digest"));
+    for garbage in [&b"\x1f\x8bnot gzip"[..], b"\x28\xb5\x2f\xfdnot zstd", b"not a tar, though it is long enough"] {
+        let layout = bench.layout(&[(garbage.to_vec(), garbage.to_vec())]);
+        assert!(bench.store.import(&layout, None, mpsc::channel(1).0).await.is_err());
+    }
+    assert!(bench.store.list().is_empty());
+    let left = fs::read_dir(bench.directory.path().join("store/rootfs")).unwrap().count()
+        + fs::read_dir(bench.directory.path().join("store/tmp")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn archives_of_both_kinds_are_one_image() {
+    let bench = Bench::new(Limits::default());
+    let tar = Layer::new().file("hello", "world").tar();
+    let zstd = zstd::encode_all(tar.as_slice(), 1).unwrap();
+    let layout = bench.layout(&[(tar.clone(), zstd)]);
+    let archive = bench.directory.path().join("oci.tar");
+    assert!(Command::new("tar").arg("-C").arg(&layout).arg("-cf").arg(&archive).arg(".").status().unwrap().success());
+    let oci = bench.store.import(&archive, Some("a/oci:1"), mpsc::channel(1).0).await.unwrap();
+
+    let docker = bench.directory.path().join("docker");
+    fs::create_dir_all(&docker).unwrap();
+    fs::write(docker.join("layer.tar"), &tar).unwrap();
+    fs::write(docker.join("config.json"), Bench::config(&[Digest::of(&tar)])).unwrap();
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["a/docker:2"], "Layers": ["layer.tar"]}]);
+    fs::write(docker.join("manifest.json"), manifest.to_string()).unwrap();
+    let archive = bench.directory.path().join("docker.tar");
+    let status = Command::new("tar")
+        .arg("-C")
+        .arg(&docker)
+        .arg("-cf")
+        .arg(&archive)
+        .args(["manifest.json", "config.json", "layer.tar"])
+        .status();
+    assert!(status.unwrap().success());
+    let docker = bench.store.import(&archive, None, mpsc::channel(1).0).await.unwrap();
+    assert_eq!(oci.id, docker.id);
+    assert_eq!(docker.tags, ["docker.io/a/oci:1", "docker.io/a/docker:2"]);
+
+    // Everything is there after a restart, by tag and by id; tags go one by one, the image with the last.
+    let store = ImageStore::open(bench.directory.path().join("store"), Limits::default()).unwrap();
+    assert_eq!(store.get("a/oci:1").unwrap().id, oci.id);
+    assert_eq!(store.get(&oci.id.to_string()).unwrap().id, oci.id);
+    store.remove("a/oci:1").await.unwrap();
+    assert!(store.get("a/docker:2").is_some() && store.get("a/oci:1").is_none());
+    store.remove("a/docker:2").await.unwrap();
+    assert!(store.list().is_empty() && !oci.rootfs.exists());
+    store.remove("a/docker:2").await.unwrap();
+}
+
+#[tokio::test]
+async fn pulling_what_is_not_there_says_so() {
+    let bench = Bench::new(Limits::default());
+    assert!(matches!(bench.store.pull("Not A Name", None).await, Err(ImageError::Reference(_))));
+    let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None).await.unwrap_err();
+    assert!(matches!(error, ImageError::Pull { .. }), "{error}");
+}
