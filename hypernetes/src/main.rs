@@ -1,1 +1,88 @@
-fn main() {}
+//! `hypernetes`: the command line, and the wiring of the roles.
+#![forbid(unsafe_code)]
+
+mod down;
+mod kubeconfig;
+mod notify;
+mod pki;
+mod process;
+mod supervise;
+mod up;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Secure multi-tenant Kubernetes: each Keystone project is a whole logical cluster, each pod its own VM.
+///
+/// `hypernetes up` starts everything on this machine. The other roles are for several hosts, or for running one part
+/// alone. Every role keeps all its state under --root.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    /// What to log: a level, or directives such as `info,hypernetes_kubelet=debug`.
+    #[arg(long, global = true, default_value = "info", env = "HYPERNETES_LOG")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::Up),
+    Down(down::Down),
+}
+
+/// Where `up`, `down`, `tenant` and `image` find the installation on this machine.
+#[derive(clap::Args, Clone)]
+pub struct Root {
+    /// Directory of all data.
+    #[arg(long = "root", value_name = "DIR", default_value = "data", env = "HYPERNETES_ROOT")]
+    pub directory: PathBuf,
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
+    // One choice of cryptography for every TLS connection of the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("hypernetes: starting the runtime: {error}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Up(command) => command.run().await,
+            Command::Down(command) => command.run().await,
+        }
+    });
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hypernetes: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// Becomes true at SIGTERM or SIGINT.
+pub fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
+    let (sender, receiver) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sender.send(true);
+    });
+    receiver
+}

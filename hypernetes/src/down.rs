@@ -1,0 +1,29 @@
+//! `hypernetes down`: the end of everything that `up` started, pods included. The data stays.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{Root, process::Process, supervise::Supervisor};
+
+/// Stop everything on this machine, pods included; the data stays
+#[derive(clap::Args)]
+pub struct Down {
+    #[command(flatten)]
+    root: Root,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Down {
+    pub async fn run(self) -> Result<()> {
+        let root = self.root.directory;
+        for role in ["up", "node", "server", "hyperd"] {
+            if let Some(process) = Process::recall(&Supervisor::record(&root, role)) {
+                process.stop(PATIENCE).await;
+                println!("  {role} stopped");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Readiness, by systemd's protocol (sd_notify(3)): a role says `READY=1` and `STATUS=…` to whoever started it, be
+//! that systemd or our own supervisor.
+
+use std::{
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+};
+
+const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// Tells whoever started this process, if they want to know.
+pub fn tell(state: &str) {
+    let Some(path) = std::env::var_os(VARIABLE) else { return };
+    let send = || UnixDatagram::unbound()?.send_to(state.as_bytes(), Path::new(&path));
+    if let Err(error) = send() {
+        tracing::debug!(%error, "cannot tell the supervisor");
+    }
+}
+
+pub fn ready() {
+    tell("READY=1");
+}
+
+pub fn status(text: &str) {
+    tell(&format!("STATUS={text}"));
+}
+
+/// What a started process says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    Ready,
+    Status(String),
+}
+
+/// Hears what one started process says.
+pub struct Listener {
+    socket: tokio::net::UnixDatagram,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// # Errors
+    /// When the socket cannot be made at the path.
+    pub fn bind(path: PathBuf) -> std::io::Result<Self> {
+        let _ = std::fs::remove_file(&path);
+        Ok(Self { socket: tokio::net::UnixDatagram::bind(&path)?, path })
+    }
+
+    /// What the started process has to find in its environment.
+    pub fn environment(&self) -> (&'static str, &Path) {
+        (VARIABLE, &self.path)
+    }
+
+    pub async fn next(&self) -> std::io::Result<Message> {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.socket.recv(&mut buffer).await?;
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            for line in text.lines() {
+                if line == "READY=1" {
+                    return Ok(Message::Ready);
+                }
+                if let Some(status) = line.strip_prefix("STATUS=") {
+                    return Ok(Message::Status(status.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

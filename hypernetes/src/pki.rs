@@ -1,0 +1,208 @@
+//! The installation's certificate authority and the certificates that it gives out.
+//!
+//! Everything is ECDSA P-256. Private keys are written with mode 0600, atomically. A certificate that has less than
+//! [`RENEW_BEFORE`] left is made anew when its owner starts.
+
+use std::{
+    fs,
+    io::Write,
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+
+const AUTHORITY_DAYS: i64 = 3650;
+const CERTIFICATE_DAYS: i64 = 365;
+const RENEW_BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+/// The authority, opened from its directory.
+pub struct Authority {
+    directory: PathBuf,
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Whom a client certificate is for.
+pub struct Client<'a> {
+    pub user: &'a str,
+    pub group: &'a str,
+    /// The logical cluster it is bound to; none: `system`.
+    pub tenant: Option<&'a str>,
+}
+
+impl Authority {
+    /// Opens the authority in a directory, or makes it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
+        if !certificate_path.exists() || !key_path.exists() {
+            let key = KeyPair::generate()?;
+            let mut params = params("hypernetes", AUTHORITY_DAYS);
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+            let certificate = params.self_signed(&key)?;
+            write_private(&key_path, key.serialize_pem().as_bytes())?;
+            write_private(&certificate_path, certificate.pem().as_bytes())?;
+        }
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+        let (certificate, key) = (read(&certificate_path)?, read(&key_path)?);
+        let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)
+            .with_context(|| format!("{} is not a certificate authority", certificate_path.display()))?;
+        Ok(Self { directory: directory.to_owned(), certificate, issuer })
+    }
+
+    /// The authority's own certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// A server's certificate for addresses and names, kept under `name` and made anew when it does not fit or is old.
+    pub fn server(&self, name: &str, addresses: &[IpAddr], names: &[&str]) -> Result<Identity> {
+        let mut params = params(name, CERTIFICATE_DAYS);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = addresses.iter().map(|a| SanType::IpAddress(*a)).collect();
+        for name in names {
+            params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+        }
+        self.kept(name, params)
+    }
+
+    /// A client's certificate, kept under `name`.
+    pub fn client(&self, name: &str, client: &Client<'_>) -> Result<Identity> {
+        let mut params = params(client.user, CERTIFICATE_DAYS);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::OrganizationName, client.group);
+        if let Some(tenant) = client.tenant {
+            let unit = format!("{}{tenant}", hypernetes_api::names::CERTIFICATE_TENANT_PREFIX);
+            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
+        self.kept(name, params)
+    }
+
+    /// The key that signs service account tokens, PKCS #8 PEM.
+    pub fn service_account_key(&self) -> Result<String> {
+        let path = self.directory.join("sa.key");
+        if !path.exists() {
+            write_private(&path, KeyPair::generate()?.serialize_pem().as_bytes())?;
+        }
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn kept(&self, name: &str, params: CertificateParams) -> Result<Identity> {
+        let path = |extension: &str| self.directory.join(format!("{name}.{extension}"));
+        let existing = (fs::read_to_string(path("crt")), fs::read_to_string(path("key")));
+        if let (Ok(certificate), Ok(key)) = existing
+            && self.fits(&certificate, &params)
+        {
+            return Ok(Identity { certificate, key });
+        }
+        let key = KeyPair::generate()?;
+        let identity =
+            Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
+        write_private(&path("key"), identity.key.as_bytes())?;
+        write_private(&path("crt"), identity.certificate.as_bytes())?;
+        Ok(identity)
+    }
+
+    /// The certificate is ours, says what `params` say, and lasts.
+    fn fits(&self, pem: &str, params: &CertificateParams) -> bool {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let parsed = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).map(|(_, pem)| pem.contents);
+        let (Ok(ours), Ok(authority)) = (parsed(pem), parsed(&self.certificate)) else { return false };
+        let (Ok((_, ours)), Ok((_, authority))) = (X509Certificate::from_der(&ours), X509Certificate::from_der(&authority))
+        else {
+            return false;
+        };
+        let names = |certificate: &X509Certificate<'_>| {
+            let names = certificate.subject_alternative_name().ok().flatten();
+            names.map_or(0, |names| names.value.general_names.len())
+        };
+        let covered = || {
+            params.subject_alt_names.iter().all(|wanted| {
+                let names = ours.subject_alternative_name().ok().flatten();
+                names.is_some_and(|names| {
+                    names.value.general_names.iter().any(|have| match (have, wanted) {
+                        (x509_parser::extensions::GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V4(ip))) => {
+                            *have == ip.octets()
+                        }
+                        (x509_parser::extensions::GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V6(ip))) => {
+                            *have == ip.octets()
+                        }
+                        (x509_parser::extensions::GeneralName::DNSName(have), SanType::DnsName(name)) => {
+                            *have == name.as_str()
+                        }
+                        _ => false,
+                    })
+                })
+            })
+        };
+        let left = ours.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
+        left > RENEW_BEFORE.as_secs()
+            && ours.verify_signature(Some(authority.public_key())).is_ok()
+            && names(&ours) == params.subject_alt_names.len()
+            && covered()
+    }
+}
+
+fn params(common_name: &str, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    // An hour back: clocks of hosts differ.
+    let now = jiff::Timestamp::now().as_second();
+    let at = |seconds: i64| {
+        let date = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+        rcgen::date_time_ymd(date.year().into(), date.month() as u8, date.day() as u8)
+    };
+    params.not_before = at(now - 24 * 3600);
+    params.not_after = at(now + days * 24 * 3600);
+    params
+}
+
+/// Writes a file that only its owner may read: complete or not at all.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let temporary = path.with_extension(format!("new-{}", std::process::id()));
+        let _ = fs::remove_file(&temporary);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_kept_until_they_do_not_fit() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let first = authority.server("apiserver", &[local], &["localhost"]).unwrap();
+        let again = Authority::open(directory.path()).unwrap().server("apiserver", &[local], &["localhost"]).unwrap();
+        assert_eq!(first.certificate, again.certificate);
+        let wider = authority.server("apiserver", &[local, "10.0.0.1".parse().unwrap()], &["localhost"]).unwrap();
+        assert_ne!(first.certificate, wider.certificate);
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(directory.path().join("apiserver.key")).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        // Another authority's certificate is replaced.
+        fs::remove_file(directory.path().join("ca.key")).unwrap();
+        let other = Authority::open(directory.path()).unwrap().server("apiserver", &[local], &["localhost"]).unwrap();
+        assert_ne!(other.certificate, again.certificate);
+    }
+}

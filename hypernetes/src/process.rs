@@ -1,0 +1,98 @@
+//! Processes that outlive the one that started them: found again by pid and start time.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+
+/// A running process, held by a pidfd: signals never reach another one that got the same pid.
+pub struct Process {
+    pub pid: i32,
+    handle: AsyncFd<OwnedFd>,
+    record: PathBuf,
+}
+
+impl Process {
+    /// Holds a process just started, and remembers it in the file `record`.
+    ///
+    /// # Errors
+    /// When it has ended already, or the record cannot be written.
+    pub fn remember(pid: u32, record: PathBuf) -> io::Result<Self> {
+        let pid = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let handle = open(pid)?;
+        let start = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+        fs::write(&record, format!("{pid} {start}\n"))?;
+        Ok(Self { pid, handle, record })
+    }
+
+    /// The process that a record names, if it is still that one.
+    pub fn recall(record: &Path) -> Option<Self> {
+        let text = fs::read_to_string(record).ok()?;
+        let (pid, start) = text.trim().split_once(' ')?;
+        let (pid, start): (i32, u64) = (pid.parse().ok()?, start.parse().ok()?);
+        // The handle first: once it is open, what the start time says is said of the process it holds.
+        let handle = open(pid).ok()?;
+        (start_time(pid)? == start).then(|| Self { pid, handle, record: record.to_owned() })
+    }
+
+    /// Returns when the process has ended.
+    pub async fn ended(&self) {
+        // A pidfd becomes readable when its process ends, and stays so.
+        let _ = self.handle.readable().await;
+        let _ = fs::remove_file(&self.record);
+    }
+
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(self.handle.get_ref(), signal)?)
+    }
+
+    /// SIGTERM, and SIGKILL when that has not helped within `patience`.
+    pub async fn stop(&self, patience: std::time::Duration) {
+        let _ = self.signal(Signal::TERM);
+        if tokio::time::timeout(patience, self.ended()).await.is_err() {
+            let _ = self.signal(Signal::KILL);
+            self.ended().await;
+        }
+    }
+}
+
+fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    AsyncFd::register_with_interest(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?, tokio::io::Interest::READABLE)
+}
+
+/// Field 22 of `/proc/<pid>/stat` (proc(5)), in clock ticks after boot; none for a zombie.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name, field 2, may contain anything but is the only thing in parentheses.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_found_again_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = directory.path().join("sleep.pid");
+        let mut child = tokio::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::remember(child.id().unwrap(), record.clone()).unwrap();
+        let again = Process::recall(&record).unwrap();
+        assert_eq!(again.pid, process.pid);
+        fs::write(&record, format!("{} 1\n", process.pid)).unwrap();
+        assert!(Process::recall(&record).is_none(), "another start time is another process");
+        let reaper = tokio::spawn(async move { child.wait().await });
+        again.stop(std::time::Duration::from_secs(5)).await;
+        reaper.await.unwrap().unwrap();
+        assert!(Process::recall(&record).is_none());
+    }
+}

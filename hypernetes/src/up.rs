@@ -1,0 +1,229 @@
+//! `hypernetes up`: everything on this machine.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    Root,
+    notify::{Listener, Message},
+    pki::{self, Authority, Client},
+    process::Process,
+    supervise::{self, Role, Supervisor},
+};
+
+/// Start everything on this machine: server, hyperd and node, with embedded engines
+///
+/// The three run as processes of this binary and are started again when they die; pods and data outlive each of them.
+/// Without --detach it stays in the foreground until it is interrupted, and leaves the pods running; `hypernetes down`
+/// stops those, too.
+#[derive(clap::Args)]
+pub struct Up {
+    #[command(flatten)]
+    root: Root,
+    /// Where the Kubernetes, Keystone, Neutron and Cinder APIs are served. Port 0 picks one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    bind: SocketAddr,
+    /// Name of this host as a node.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// The guest's kernel: a directory with `vmlinuz` and `modules/` (see scripts/guest-kernel.sh).
+    #[arg(long, value_name = "DIR", default_value = ".tools/guest", env = "HYPERNETES_GUEST")]
+    guest: PathBuf,
+    /// Return when everything is ready; go on in the background.
+    #[arg(long)]
+    detach: bool,
+}
+
+/// How long `--detach` waits for everything: the first start builds the VM's files and probes the accelerator.
+const DETACH_PATIENCE: Duration = Duration::from_secs(240);
+
+/// Programs that are called, and Debian's packages that have them.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("xz", "xz-utils"),
+];
+
+impl Up {
+    pub async fn run(mut self) -> Result<()> {
+        std::fs::create_dir_all(&self.root.directory)
+            .with_context(|| format!("making {}", self.root.directory.display()))?;
+        self.root.directory = self.root.directory.canonicalize()?;
+        let record = Supervisor::record(&self.root.directory, "up");
+        if let Some(running) = Process::recall(&record) {
+            println!("already up (pid {})", running.pid);
+            return Ok(());
+        }
+        self.check()?;
+        if self.detach { self.detach().await } else { self.supervise(record).await }
+    }
+
+    /// Says all that is missing at once, and what to do about it.
+    fn check(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        if !nix::unistd::geteuid().is_root() {
+            problems.push("it needs root, for network namespaces and the VMs' users: run it with sudo".to_owned());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+        let sbin = |program: &str| ["/usr/sbin", "/sbin"].iter().any(|d| Path::new(d).join(program).is_file());
+        for (program, package) in PROGRAMS {
+            if !found(program) && !sbin(program) {
+                problems.push(format!("the program {program} is missing: apt-get install {package}"));
+            }
+        }
+        if !self.guest.join("vmlinuz").is_file() {
+            problems.push(format!(
+                "there is no guest kernel in {}: run scripts/guest-kernel.sh {0}, or name another directory with --guest",
+                self.guest.display()
+            ));
+        }
+        if !hyperstart()?.is_file() {
+            problems.push(format!("{} is missing: run make build", hyperstart()?.display()));
+        }
+        if !Path::new("/dev/net/tun").exists() {
+            problems.push("/dev/net/tun is missing: the kernel needs tap devices (modprobe tun)".to_owned());
+        }
+        if Process::recall(&Supervisor::record(&self.root.directory, "server")).is_none()
+            && let Err(error) = TcpListener::bind(self.bind)
+        {
+            problems.push(format!("{} cannot be used ({error}): stop what listens there, or choose --bind", self.bind));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        bail!("this machine is not ready:\n  - {}", problems.join("\n  - "))
+    }
+
+    /// Runs this very command in the background and shows how it gets on.
+    async fn detach(&self) -> Result<()> {
+        let root = &self.root.directory;
+        let log_path = root.join("log/up.log");
+        std::fs::create_dir_all(root.join("log"))?;
+        std::fs::create_dir_all(root.join("run"))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
+        let listener = Listener::bind(root.join("run/up.notify"))?;
+        let (variable, socket) = listener.environment();
+        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
+        let mut child = tokio::process::Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .env(variable, socket)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        let listen = async {
+            loop {
+                match listener.next().await? {
+                    Message::Ready => return anyhow::Ok(()),
+                    Message::Status(text) => println!("  {text}"),
+                }
+            }
+        };
+        tokio::select! {
+            ready = listen => ready,
+            status = child.wait() => bail!("it ended with {}:\n{}", status?, supervise::tail(&log_path)),
+            () = tokio::time::sleep(DETACH_PATIENCE) => {
+                bail!("not ready after {} s:\n{}", DETACH_PATIENCE.as_secs(), supervise::tail(&log_path))
+            }
+        }
+    }
+
+    async fn supervise(&self, record: PathBuf) -> Result<()> {
+        let root = &self.root.directory;
+        let supervisor = Supervisor::new(root)?;
+        let own = Process::remember(std::process::id(), record.clone())?;
+        let roles = self.roles(root)?;
+        let result = supervisor.run(roles, crate::stop_signal()).await;
+        drop(own);
+        let _ = std::fs::remove_file(record);
+        result
+    }
+
+    fn roles(&self, root: &Path) -> Result<Vec<Role>> {
+        let server = root.join("server");
+        let node_name = match &self.node_name {
+            Some(name) => name.clone(),
+            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+        };
+        let argument = |text: &str| OsString::from(text);
+        let credentials = root.join("node/credentials");
+        std::fs::create_dir_all(&credentials)?;
+        issue_node_credentials(&Authority::open(&server.join("pki"))?, &credentials, &node_name)?;
+        let hyperd = root.join("hyperd");
+        Ok(vec![
+            Role {
+                name: "server",
+                arguments: vec![
+                    argument("server"),
+                    argument("--root"),
+                    server.clone().into(),
+                    argument("--bind"),
+                    self.bind.to_string().into(),
+                ],
+            },
+            Role {
+                name: "hyperd",
+                arguments: vec![
+                    argument("hyperd"),
+                    argument("--root"),
+                    hyperd.clone().into(),
+                    argument("--guest"),
+                    self.guest.canonicalize()?.into(),
+                    argument("--pods-dir"),
+                    root.join("node/pods").into(),
+                ],
+            },
+            Role {
+                name: "node",
+                arguments: vec![
+                    argument("node"),
+                    argument("--root"),
+                    root.join("node").into(),
+                    argument("--name"),
+                    node_name.into(),
+                    argument("--server-kubeconfig"),
+                    server.join("operator.kubeconfig").into(),
+                    argument("--hyperd-root"),
+                    hyperd.into(),
+                    argument("--volumes"),
+                    server.join("volumes").into(),
+                ],
+            },
+        ])
+    }
+}
+
+/// The static agent that goes into the VMs, beside this binary.
+pub fn hyperstart() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("hyperstart"))
+}
+
+/// What a node needs to speak for itself: its client certificate, its kubelet's server certificate, the authority's.
+fn issue_node_credentials(authority: &Authority, directory: &Path, node: &str) -> Result<()> {
+    let user = format!("{}{node}", hypernetes_api::names::USER_NODE_PREFIX);
+    let client = Client { user: &user, group: hypernetes_api::names::GROUP_NODES, tenant: None };
+    let client = authority.client(&format!("node-{node}"), &client)?;
+    let local: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
+    let server = authority.server(&format!("kubelet-{node}"), &[local], &[node, "localhost"])?;
+    for (name, content) in [
+        ("ca.crt", authority.certificate()),
+        ("client.crt", &client.certificate),
+        ("client.key", &client.key),
+        ("serving.crt", &server.certificate),
+        ("serving.key", &server.key),
+    ] {
+        pki::write_private(&directory.join(name), content.as_bytes())?;
+    }
+    Ok(())
+}
