@@ -1,0 +1,56 @@
+# Two commands: `make up` and `make test`. `make help` lists the others.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TOOLS := .tools
+GUEST := $(TOOLS)/guest
+BIN := target/release/hypernetes
+# The installation that `make up` runs.
+ROOT ?= data
+BIND ?= 127.0.0.1:6443
+
+.PHONY: help up down demo build test test-unit test-e2e lint bench kernel clean-data dependencies tools
+
+help: ## What there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+up: ## Install what is needed, build, start everything, make two tenants and show them
+	@scripts/up.sh "$(ROOT)" "$(BIND)"
+
+down: ## Stop everything, pods included; the data stays
+	@scripts/down.sh "$(ROOT)"
+
+demo: ## Show the two tenants again (after make up)
+	@demo/demo.sh run
+
+build: dependencies ## The release binaries: target/release/{hypernetes,hyperstart}
+	@scripts/build.sh
+
+kernel: ## The guest's kernel: Debian's cloud kernel, fetched and laid out in .tools/guest
+	@scripts/guest-kernel.sh $(GUEST)
+
+test: dependencies tools ## Everything: lints, unit tests, and the whole system with VMs and stock clients
+	@scripts/test.sh
+
+test-unit: ## The tests that need no running system
+	cargo nextest run --workspace --exclude hypernetes-tests
+
+test-e2e: build tools kernel ## The tests that run against a whole system, which they start and stop
+	@scripts/test-e2e.sh
+
+lint: ## Format, clippy, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --release -- -D warnings
+	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
+
+bench: ## Figures of a running system (after make up)
+	@scripts/bench.sh run "$(ROOT)"
+
+clean-data: down ## Remove the data directory
+	@rm -rf "$(ROOT)" run && echo "removed $(ROOT) and run"
+
+dependencies:
+	@scripts/dependencies.sh
+
+tools:
+	@scripts/client-tools.sh $(TOOLS)
