@@ -1,1 +1,197 @@
+//! hyperd: a CRI v1 runtime whose pod sandboxes are virtual machines.
+//!
+//! ```text
+//! kubelet, crictl ──CRI──▶ service ──▶ runtime ─┬─▶ sandbox ──▶ hypervisor (a VM), cni (its tap)
+//!                                               ├─▶ container ─▶ prepare (disks, files, mounts) ──▶ agent (in the VM)
+//!                                               └─▶ supervise (ends, output, restarts of hyperd)
+//! kubectl exec ──WebSocket──▶ streaming ──▶ exec ──▶ agent
+//! ```
+//!
+//! A VM does not depend on this process: killed at any time, hyperd finds its VMs again by the records that it keeps.
+#![forbid(unsafe_code)]
 
+mod agent;
+mod cni;
+mod container;
+mod dial;
+mod error;
+mod events;
+mod exec;
+#[cfg(test)]
+mod fake;
+mod files;
+mod images;
+mod logs;
+mod mounts;
+mod output;
+mod prepare;
+mod process;
+mod records;
+mod runtime;
+mod sandbox;
+mod service;
+mod stats;
+mod streaming;
+mod supervise;
+#[cfg(test)]
+mod tests;
+mod volumes;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use hypernetes_hyperd_api::hyperd_server::HyperdServer;
+use hypernetes_hypervisor::Hypervisor;
+pub use images::Images;
+use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
+
+/// On a sandbox: the tenant it belongs to.
+pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// Largest gRPC message from a client; the kubelet's own limit.
+const MAX_REQUEST_BYTES: usize = 16 << 20;
+/// How long calls that are under way may take when hyperd ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What hyperd works with.
+#[derive(Clone)]
+pub struct HyperdConfig {
+    /// All state.
+    pub root: PathBuf,
+    /// Where CRI and [`hypernetes_hyperd_api`] are served.
+    pub socket: PathBuf,
+    /// Address of the streaming server. Port 0 picks one.
+    pub streaming_bind: SocketAddr,
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub images: Arc<dyn Images>,
+    pub cni_config_dir: PathBuf,
+    pub cni_bin_dir: PathBuf,
+    /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
+    pub pods_dir: PathBuf,
+    /// Volume descriptors may name files below these directories only.
+    pub volume_dirs: Vec<PathBuf>,
+    /// How long a VM may take until its agent answers.
+    pub boot_timeout: Duration,
+    /// Placeholder disks of each VM: one for each image and each volume of the pod.
+    pub disk_slots: u32,
+    /// What a VM gets above its containers' memory limits, for its kernel and agent.
+    pub base_memory_mib: u32,
+    /// Memory of a VM whose containers have no limits.
+    pub default_memory_mib: u32,
+    /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
+    pub log_max_bytes: u64,
+}
+
+impl HyperdConfig {
+    /// The usual places below `root`; those of the kubelet and of the volumes are the caller's to say.
+    pub fn new(root: &Path, hypervisor: Arc<dyn Hypervisor>, images: Arc<dyn Images>) -> Self {
+        Self {
+            root: root.into(),
+            socket: root.join("hyperd.sock"),
+            streaming_bind: ([127, 0, 0, 1], 0).into(),
+            hypervisor,
+            images,
+            cni_config_dir: root.join("cni/net.d"),
+            cni_bin_dir: root.join("cni/bin"),
+            pods_dir: root.join("pods"),
+            volume_dirs: Vec::new(),
+            boot_timeout: Duration::from_secs(120),
+            disk_slots: 16,
+            base_memory_mib: 96,
+            default_memory_mib: 256,
+            log_max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why hyperd cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the state in {path}: {reason}")]
+    State { path: PathBuf, reason: String },
+    #[error("listening on {address}: {source}")]
+    Listen { address: String, source: std::io::Error },
+    #[error("another hyperd serves {0} already")]
+    AlreadyRunning(PathBuf),
+    #[error("watching files: {0}")]
+    Watch(std::io::Error),
+    #[error("serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Takes over what an earlier hyperd left and serves until `shutdown`. VMs run on.
+///
+/// # Errors
+/// When its state cannot be read, or its addresses cannot be had.
+pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
+    let listener = listen(&config.socket).await?;
+    let state = |reason: String| RunError::State { path: config.root.clone(), reason };
+    let records = Records::open(&config.root).map_err(|e| state(e.to_string()))?;
+    let watcher = Watcher::start().map_err(RunError::Watch)?;
+    let address = config.streaming_bind;
+    let listen_error = |source| RunError::Listen { address: address.to_string(), source };
+    let streaming = TcpListener::bind(address).await.map_err(listen_error)?;
+    let sessions = Sessions::new(streaming.local_addr().map_err(listen_error)?);
+
+    let socket = config.socket.clone();
+    let root = config.root.clone();
+    let runtime = Arc::new(Runtime::new(config, records, watcher, sessions));
+    runtime.adopt_all().await.map_err(|e| RunError::State { path: root, reason: e.to_string() })?;
+
+    let stop = CancellationToken::new();
+    let streaming_stop = stop.clone();
+    let router = streaming::router(runtime.clone());
+    let streams = tokio::spawn(async move {
+        axum::serve(streaming, router).with_graceful_shutdown(streaming_stop.cancelled_owned()).await
+    });
+    tracing::info!(socket = %socket.display(), "hyperd is ready");
+    let service = Service(runtime);
+    let server_stop = stop.clone();
+    let server = tonic::transport::Server::builder()
+        .add_service(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(ImageServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(HyperdServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), server_stop.cancelled_owned());
+    tokio::pin!(server);
+    tokio::select! {
+        outcome = &mut server => outcome?,
+        () = shutdown => {
+            stop.cancel();
+            // Event streams have no end of their own.
+            if let Ok(outcome) = tokio::time::timeout(DRAIN_TIMEOUT, server).await {
+                outcome?;
+            }
+        }
+    }
+    stop.cancel();
+    streams.abort();
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+/// Listens on the socket, for root only; a socket that nobody serves any more is replaced.
+async fn listen(path: &Path) -> Result<UnixListener, RunError> {
+    let error = |source| RunError::Listen { address: path.display().to_string(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(error)?;
+    }
+    if path.exists() {
+        if tokio::net::UnixStream::connect(path).await.is_ok() {
+            return Err(RunError::AlreadyRunning(path.into()));
+        }
+        std::fs::remove_file(path).map_err(error)?;
+    }
+    let listener = UnixListener::bind(path).map_err(error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
+    Ok(listener)
+}

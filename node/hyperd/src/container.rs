@@ -1,0 +1,385 @@
+//! Containers: create, start, stop, remove.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use k8s_cri::v1 as cri;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    error::{Error, Result},
+    exec::ProcessHandle,
+    logs::{LogWriter, Stream},
+    prepare::Prepared,
+    process,
+    records::{ContainerRecord, ContainerState, Exit, Records},
+    runtime::{Runtime, new_id, now_nanos},
+    sandbox::{Live, Sandbox, check_namespaces},
+};
+
+/// Exit code of a container that ended with its VM: killed by SIGKILL.
+const KILLED: i32 = 137;
+/// What other runtimes say of a container that never started.
+const START_ERROR: i32 = 128;
+const SIGKILL: u32 = 9;
+/// How long a killed container may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Chunks that an attached client may be behind.
+const ATTACH_BACKLOG: usize = 256;
+
+pub(crate) struct Container {
+    pub id: String,
+    pub sandbox_id: String,
+    record: Mutex<ContainerRecord>,
+    saving: tokio::sync::Mutex<()>,
+    /// Serialises start, stop and remove.
+    pub operation: tokio::sync::Mutex<()>,
+    exited: watch::Sender<bool>,
+    /// The output as it comes, for attached clients.
+    pub output: broadcast::Sender<(Stream, bytes::Bytes)>,
+    /// The open log while something writes it.
+    pub log: Mutex<Option<Arc<Mutex<LogWriter>>>>,
+}
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord) -> Arc<Self> {
+        let ended = matches!(record.state, ContainerState::Exited(_));
+        Arc::new(Self {
+            id: record.id.clone(),
+            sandbox_id: record.sandbox_id.clone(),
+            record: Mutex::new(record),
+            saving: tokio::sync::Mutex::default(),
+            operation: tokio::sync::Mutex::default(),
+            exited: watch::Sender::new(ended),
+            output: broadcast::Sender::new(ATTACH_BACKLOG),
+            log: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn record(&self) -> ContainerRecord {
+        self.record.lock().clone()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.record.lock().state, ContainerState::Running { .. })
+    }
+
+    /// Changes the record and makes the change durable.
+    pub(crate) async fn update(&self, records: &Records, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
+        let _saving = self.saving.lock().await;
+        let snapshot = {
+            let mut record = self.record.lock();
+            change(&mut record);
+            record.clone()
+        };
+        let records = records.clone();
+        let saved = tokio::task::spawn_blocking(move || records.save_container(&snapshot)).await;
+        saved.map_err(std::io::Error::other).flatten().map_err(Error::file("saving the record of container", &self.id))
+    }
+
+    /// Puts down the end, once: the first to say it is right.
+    pub(crate) async fn set_exited(&self, records: &Records, exit: Exit) -> bool {
+        let mut first = false;
+        let saved = self
+            .update(records, |r| {
+                if !matches!(r.state, ContainerState::Exited(_)) {
+                    first = true;
+                    r.state = ContainerState::Exited(exit);
+                }
+            })
+            .await;
+        if let Err(error) = saved {
+            // In memory it is right; after a restart the agent or the VM's absence tells again.
+            tracing::error!(container = %self.id, %error, "the end of a container was not saved");
+        }
+        self.exited.send_replace(true);
+        first
+    }
+
+    /// Returns when the container has ended.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in self.
+        let _ = self.exited.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    pub(crate) fn started_at(&self) -> i64 {
+        match &self.record.lock().state {
+            ContainerState::Running { started_at } => *started_at,
+            ContainerState::Exited(exit) => exit.started_at,
+            ContainerState::Created | ContainerState::Starting => 0,
+        }
+    }
+
+    pub(crate) fn status(&self) -> cri::ContainerStatus {
+        let record = self.record();
+        let mut status = cri::ContainerStatus {
+            id: record.id,
+            state: state(&record.state) as i32,
+            created_at: record.created_at,
+            image_ref: record.image_ref,
+            image_id: record.image_id,
+            log_path: record.log_path.map(|p| p.display().to_string()).unwrap_or_default(),
+            metadata: record.config.metadata,
+            image: record.config.image,
+            labels: record.config.labels,
+            annotations: record.config.annotations,
+            mounts: record.config.mounts,
+            resources: Some(cri::ContainerResources {
+                linux: record.config.linux.and_then(|l| l.resources),
+                windows: None,
+            }),
+            ..Default::default()
+        };
+        match record.state {
+            ContainerState::Running { started_at } => status.started_at = started_at,
+            ContainerState::Exited(exit) => {
+                status.started_at = exit.started_at;
+                status.finished_at = exit.finished_at;
+                status.exit_code = exit.exit_code;
+                status.reason = exit.reason;
+                status.message = exit.message;
+            }
+            ContainerState::Created | ContainerState::Starting => {}
+        }
+        status
+    }
+
+    pub(crate) fn summary(&self) -> cri::Container {
+        let record = self.record();
+        cri::Container {
+            state: state(&record.state) as i32,
+            id: record.id,
+            pod_sandbox_id: record.sandbox_id,
+            metadata: record.config.metadata,
+            image: record.config.image,
+            image_ref: record.image_ref,
+            image_id: record.image_id,
+            created_at: record.created_at,
+            labels: record.config.labels,
+            annotations: record.config.annotations,
+        }
+    }
+}
+
+fn state(state: &ContainerState) -> cri::ContainerState {
+    match state {
+        ContainerState::Created | ContainerState::Starting => cri::ContainerState::ContainerCreated,
+        ContainerState::Running { .. } => cri::ContainerState::ContainerRunning,
+        ContainerState::Exited(_) => cri::ContainerState::ContainerExited,
+    }
+}
+
+/// Puts down that a container ended because its VM did.
+pub(crate) async fn ended_with_vm(runtime: &Runtime, sandbox: &Sandbox, container: &Container, why: &str) {
+    let exit = Exit {
+        started_at: container.started_at(),
+        finished_at: now_nanos(),
+        exit_code: KILLED,
+        reason: "Error".into(),
+        message: why.into(),
+    };
+    if container.set_exited(&runtime.records, exit).await {
+        runtime.publish(sandbox, Some(&container.id), cri::ContainerEventType::ContainerStoppedEvent);
+    }
+}
+
+fn log_path(config: &cri::ContainerConfig, sandbox: &cri::PodSandboxConfig) -> Result<Option<PathBuf>> {
+    if config.log_path.is_empty() || sandbox.log_directory.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(&sandbox.log_directory).join(&config.log_path);
+    let clean = path.is_absolute()
+        && path.starts_with(&sandbox.log_directory)
+        && !path.components().any(|c| matches!(c, std::path::Component::ParentDir));
+    if clean {
+        Ok(Some(path))
+    } else {
+        Err(Error::InvalidArgument(format!("{:?} is not a path for a log", config.log_path)))
+    }
+}
+
+fn check_config(config: &cri::ContainerConfig) -> Result<()> {
+    if config.metadata.as_ref().is_none_or(|m| m.name.is_empty()) {
+        return Err(Error::InvalidArgument("the container's metadata needs a name".into()));
+    }
+    if !config.devices.is_empty() || !config.cdi_devices.is_empty() {
+        return Err(Error::FailedPrecondition(
+            "devices of the host cannot be given to a container: the pod is a virtual machine".into(),
+        ));
+    }
+    let Some(context) = config.linux.as_ref().and_then(|l| l.security_context.as_ref()) else { return Ok(()) };
+    let localhost = cri::security_profile::ProfileType::Localhost as i32;
+    for (what, profile) in [("seccomp", &context.seccomp), ("apparmor", &context.apparmor)] {
+        if profile.as_ref().is_some_and(|p| p.profile_type == localhost) {
+            return Err(Error::FailedPrecondition(format!("{what} profiles of the node are not supported")));
+        }
+    }
+    check_namespaces(context.namespace_options.as_ref())
+}
+
+impl Runtime {
+    pub(crate) async fn create_container(
+        self: &Arc<Self>,
+        sandbox_id: &str,
+        config: cri::ContainerConfig,
+    ) -> Result<String> {
+        let sandbox = self.sandbox(sandbox_id)?;
+        let live = sandbox.live()?;
+        if !sandbox.is_ready() {
+            return Err(Error::FailedPrecondition(format!("the sandbox {} is not ready", sandbox.id)));
+        }
+        check_config(&config)?;
+        let reference = config.image.as_ref().map(|i| i.image.as_str()).unwrap_or_default();
+        let image = self
+            .config
+            .images
+            .get(reference)
+            .ok_or_else(|| Error::NotFound { kind: "image", id: reference.chars().take(300).collect() })?;
+        let image_id = image.id.to_string();
+        let container = Container::new(ContainerRecord {
+            id: new_id(),
+            sandbox_id: sandbox.id.clone(),
+            process: process::container(&config, &image.config, &sandbox.hostname())?,
+            image_ref: image.digests.first().cloned().unwrap_or_else(|| image_id.clone()),
+            image_id,
+            stop_signal: image.config.stop_signal.clone(),
+            created_at: now_nanos(),
+            state: ContainerState::Created,
+            disks: Default::default(),
+            file_sets: Vec::new(),
+            termination_log: None,
+            log_path: log_path(&config, &sandbox.record().config)?,
+            config,
+        });
+        let prepared = Prepared::plan(self, &sandbox, &container, &image)?;
+        let _operation = container.operation.lock().await;
+        self.insert_container(container.clone())?;
+        match self.prepare_container(&sandbox, &live, &container, prepared).await {
+            Ok(()) => {
+                self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerCreatedEvent);
+                Ok(container.id.clone())
+            }
+            Err(error) => {
+                tracing::warn!(container = %container.id, %error, "container could not be made");
+                self.release_container(&sandbox, &container).await;
+                if let Err(error) = self.records.remove_container(&container.id) {
+                    tracing::error!(container = %container.id, %error, "removing the record failed");
+                }
+                self.forget_container(&container.id);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let sandbox = self.sandbox(&container.sandbox_id)?;
+        let _operation = container.operation.lock().await;
+        let state = container.record().state;
+        if state != ContainerState::Created {
+            return Err(Error::FailedPrecondition(format!("the container {} was started before", container.id)));
+        }
+        let live = sandbox.live()?;
+        container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
+        let request = hypernetes_guest_protocol::v1::StartProcessRequest {
+            container_id: container.id.clone(),
+            ..Default::default()
+        };
+        let started = live
+            .agent
+            .call("StartProcess", crate::agent::CALL_TIMEOUT, |mut c| async move { c.start_process(request).await })
+            .await;
+        if let Err(error) = started {
+            let exit = Exit {
+                started_at: 0,
+                finished_at: now_nanos(),
+                exit_code: START_ERROR,
+                reason: "StartError".into(),
+                message: error.to_string(),
+            };
+            container.set_exited(&self.records, exit).await;
+            self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerStoppedEvent);
+            return Err(error.into());
+        }
+        let started_at = now_nanos();
+        container.update(&self.records, |r| r.state = ContainerState::Running { started_at }).await?;
+        self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerStartedEvent);
+        self.monitor(&sandbox, &live, &container);
+        Ok(())
+    }
+
+    /// Asks the container to end, and kills it after `grace`. Idempotent.
+    pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        let container = match self.container(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        let _operation = container.operation.lock().await;
+        if !container.is_running() {
+            return Ok(());
+        }
+        let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
+        let process = ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() };
+        if !grace.is_zero() {
+            process.signal(process::signal_number(&container.record().stop_signal), false).await?;
+            if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        process.signal(SIGKILL, true).await?;
+        tokio::time::timeout(KILL_TIMEOUT, container.ended())
+            .await
+            .map_err(|_| Error::Timeout { what: "killing the container", seconds: KILL_TIMEOUT.as_secs() })
+    }
+
+    /// Removes a container, running or not. Idempotent.
+    pub(crate) async fn remove_container(&self, id: &str) -> Result<()> {
+        let container = match self.container(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        self.stop_container(&container.id, Duration::ZERO).await?;
+        let _operation = container.operation.lock().await;
+        let sandbox = self.sandbox(&container.sandbox_id)?;
+        self.release_container(&sandbox, &container).await;
+        self.records.remove_container(&container.id).map_err(Error::file("removing the record of container", id))?;
+        self.forget_container(&container.id);
+        self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerDeletedEvent);
+        Ok(())
+    }
+
+    pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let log = container.log.lock().clone();
+        let Some(log) = log.filter(|_| container.is_running()) else {
+            return Err(Error::FailedPrecondition(format!("the container {} is not running", container.id)));
+        };
+        let reopened = tokio::task::spawn_blocking(move || log.lock().reopen()).await;
+        reopened.map_err(std::io::Error::other).flatten().map_err(Error::file("opening the log of container", id))
+    }
+
+    /// Gives back what a container has in its VM, if that still runs.
+    pub(crate) async fn release_container(&self, sandbox: &Arc<Sandbox>, container: &Arc<Container>) {
+        let Ok(live) = sandbox.live() else { return };
+        if let Err(error) = self.release(sandbox, &live, container).await {
+            // The VM's end frees the rest.
+            tracing::warn!(container = %container.id, %error, "a container was not released completely");
+        }
+    }
+
+    async fn release(&self, sandbox: &Arc<Sandbox>, live: &Arc<Live>, container: &Arc<Container>) -> Result<()> {
+        let request = hypernetes_guest_protocol::v1::RemoveProcessRequest {
+            container_id: container.id.clone(),
+            ..Default::default()
+        };
+        let removed = live
+            .agent
+            .call("RemoveProcess", crate::agent::CALL_TIMEOUT, |mut c| async move { c.remove_process(request).await })
+            .await;
+        match removed {
+            Err(error) if !error.is_code(tonic::Code::NotFound) => return Err(error.into()),
+            _ => {}
+        }
+        self.detach_unused(sandbox, live, container).await
+    }
+}

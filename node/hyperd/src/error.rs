@@ -1,0 +1,70 @@
+//! What can go wrong, and the gRPC code that each becomes.
+
+use std::path::PathBuf;
+
+use hypernetes_hypervisor::HypervisorError;
+use hypernetes_image::ImageError;
+use tonic::Status;
+
+use crate::{agent::AgentError, cni::CniError};
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{kind} {id:?} not found")]
+    NotFound { kind: &'static str, id: String },
+    #[error("{0}")]
+    AlreadyExists(String),
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// What was asked for cannot be done in this state or is against the rules of this runtime.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    #[error("{0} is not supported by this runtime yet")]
+    Unimplemented(&'static str),
+    #[error("{what} did not end within {seconds} s")]
+    Timeout { what: &'static str, seconds: u64 },
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error("setting up the pod's network: {0}")]
+    Network(#[from] CniError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("{operation} {path}: {source}")]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("preparing the volume {path}: {reason}")]
+    Volume { path: PathBuf, reason: String },
+    /// Too much of something at once.
+    #[error("{0}")]
+    Exhausted(String),
+}
+
+impl Error {
+    pub(crate) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { operation, path, source }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::NotFound { .. } | Error::Image(ImageError::NotFound { .. }) => Self::not_found(message),
+            Error::AlreadyExists(_) => Self::already_exists(message),
+            Error::InvalidArgument(_) | Error::Image(ImageError::Reference(_)) => Self::invalid_argument(message),
+            Error::FailedPrecondition(_) | Error::Volume { .. } => Self::failed_precondition(message),
+            Error::Unimplemented(_) => Self::unimplemented(message),
+            Error::Timeout { .. } | Error::Agent(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
+            Error::Hypervisor(HypervisorError::NoFreeSlot { .. }) | Error::Exhausted(_) => {
+                Self::resource_exhausted(message)
+            }
+            Error::Image(ImageError::Unauthorized { .. }) => Self::unauthenticated(message),
+            Error::Agent(AgentError::Unreachable { .. }) => Self::unavailable(message),
+            _ => Self::unknown(message),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Further processes in a container.
+
+use std::{sync::Arc, time::Duration};
+
+use hypernetes_guest_protocol::v1;
+use tonic::Code;
+
+use crate::{
+    agent::{Agent, AgentError, CALL_TIMEOUT},
+    container::Container,
+    error::{Error, Result},
+    logs::Stream,
+    output::Output,
+    process,
+    runtime::Runtime,
+};
+
+/// Most of stdout and stderr together that `ExecSync` returns; the rest is read and thrown away.
+const MAX_SYNC_OUTPUT: usize = 16 << 20;
+/// How long the agent may hold one `WaitProcess`.
+pub(crate) const WAIT_SLICE: Duration = Duration::from_secs(300);
+const SIGKILL: u32 = 9;
+
+/// A process, the container's first or an exec, as its streams see it.
+#[derive(Clone)]
+pub(crate) struct ProcessHandle {
+    pub agent: Agent,
+    pub container_id: String,
+    /// Empty: the container's first process.
+    pub exec_id: String,
+}
+
+impl ProcessHandle {
+    pub(crate) async fn write_stdin(&self, data: Vec<u8>, close: bool) -> Result<(), AgentError> {
+        let (container_id, exec_id) = (self.container_id.clone(), self.exec_id.clone());
+        let request = v1::WriteStdinRequest { container_id, exec_id, data, close };
+        // No time limit but the client's patience: a process may read slowly.
+        self.agent.call("WriteStdin", WAIT_SLICE, |mut c| async move { c.write_stdin(request).await }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn resize(&self, width: u32, height: u32) -> Result<(), AgentError> {
+        let (container_id, exec_id) = (self.container_id.clone(), self.exec_id.clone());
+        let request = v1::ResizeTtyRequest { container_id, exec_id, width, height };
+        self.agent.call("ResizeTty", CALL_TIMEOUT, |mut c| async move { c.resize_tty(request).await }).await?;
+        Ok(())
+    }
+
+    /// Sends a signal; to a process that is gone is no error.
+    pub(crate) async fn signal(&self, signal: u32, all: bool) -> Result<(), AgentError> {
+        let (container_id, exec_id) = (self.container_id.clone(), self.exec_id.clone());
+        let request = v1::SignalProcessRequest { container_id, exec_id, signal, all };
+        match self
+            .agent
+            .call("SignalProcess", CALL_TIMEOUT, |mut c| async move { c.signal_process(request).await })
+            .await
+        {
+            Err(error) if error.is_code(Code::NotFound) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Waits as long as the process runs and the connection holds.
+    pub(crate) async fn wait(&self) -> Result<v1::WaitProcessResponse, AgentError> {
+        loop {
+            let (container_id, exec_id) = (self.container_id.clone(), self.exec_id.clone());
+            let request = v1::WaitProcessRequest { container_id, exec_id };
+            match self.agent.call("WaitProcess", WAIT_SLICE, |mut c| async move { c.wait_process(request).await }).await
+            {
+                Err(AgentError::Timeout { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) async fn output(&self) -> Result<Output, AgentError> {
+        Output::open(&self.agent, &self.container_id, &self.exec_id, (0, 0)).await
+    }
+}
+
+/// A running exec. Dropped, it is killed and forgotten in the guest.
+pub(crate) struct Exec {
+    pub process: ProcessHandle,
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        let process = self.process.clone();
+        tokio::spawn(async move {
+            // It has ended in most cases; then this does nothing.
+            let _ = process.signal(SIGKILL, false).await;
+            let ProcessHandle { agent, container_id, exec_id } = process;
+            let request = v1::RemoveProcessRequest { container_id, exec_id };
+            let removed =
+                agent.call("RemoveProcess", CALL_TIMEOUT, |mut c| async move { c.remove_process(request).await }).await;
+            if let Err(error) = removed {
+                tracing::debug!(%error, "forgetting an exec failed");
+            }
+        });
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub exit_code: i32,
+}
+
+impl Runtime {
+    /// Starts a process in a running container.
+    pub(crate) async fn start_exec(
+        &self,
+        container: &Arc<Container>,
+        command: Vec<String>,
+        tty: bool,
+        stdin: bool,
+    ) -> Result<Exec> {
+        let process = self.process_of(container)?;
+        let spec = process::exec(&container.record().process, command, tty, stdin)?;
+        let exec_id = uuid::Uuid::new_v4().simple().to_string();
+        let request = v1::StartProcessRequest {
+            container_id: container.id.clone(),
+            exec_id: exec_id.clone(),
+            process: Some(spec),
+        };
+        let exec = Exec { process: ProcessHandle { exec_id, ..process } };
+        let agent = &exec.process.agent;
+        agent.call("StartProcess", CALL_TIMEOUT, |mut c| async move { c.start_process(request).await }).await?;
+        Ok(exec)
+    }
+
+    /// The first process of a running container.
+    pub(crate) fn process_of(&self, container: &Arc<Container>) -> Result<ProcessHandle> {
+        if !container.is_running() {
+            return Err(Error::FailedPrecondition(format!("the container {} is not running", container.id)));
+        }
+        let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
+        Ok(ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() })
+    }
+
+    /// Runs a command and collects its output. `limit` of zero: none.
+    pub(crate) async fn exec_sync(
+        &self,
+        container: &Arc<Container>,
+        command: Vec<String>,
+        limit: Duration,
+    ) -> Result<Captured> {
+        let work = async {
+            let exec = self.start_exec(container, command, false, false).await?;
+            let mut captured = Captured::default();
+            let mut output = exec.process.output().await?;
+            let mut offsets = [0u64; 2];
+            let mut open = [true; 2];
+            while open.contains(&true) {
+                let Some(chunk) = output.next().await? else { break };
+                let end = chunk.offset + chunk.data.len() as u64;
+                offsets[chunk.stream as usize] = offsets[chunk.stream as usize].max(end);
+                open[chunk.stream as usize] &= !chunk.eof;
+                let room = MAX_SYNC_OUTPUT - captured.stdout.len() - captured.stderr.len();
+                let kept = &chunk.data[..chunk.data.len().min(room)];
+                match chunk.stream {
+                    Stream::Stdout => captured.stdout.extend_from_slice(kept),
+                    Stream::Stderr => captured.stderr.extend_from_slice(kept),
+                }
+                output.acknowledge((offsets[0], offsets[1])).await;
+            }
+            captured.exit_code = exec.process.wait().await?.exit_code;
+            Ok(captured)
+        };
+        if limit.is_zero() {
+            return work.await;
+        }
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| Error::Timeout { what: "the command", seconds: limit.as_secs() })?
+    }
+}

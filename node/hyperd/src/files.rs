@@ -1,0 +1,308 @@
+//! File sets: config maps, secrets, tokens and the like, copied from the kubelet's directories into the guest, and
+//! copied again whenever the kubelet changes them.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hypernetes_guest_protocol::v1;
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::Agent,
+    error::{Error, Result},
+};
+
+/// Bounds of one set. A config map or secret is at most 1 MiB, a projected volume may hold several.
+const MAX_SET_BYTES: usize = 16 << 20;
+const MAX_SET_FILES: usize = 4096;
+const MAX_DEPTH: usize = 16;
+/// Name of the only file in a set that is made of one file.
+pub(crate) const SINGLE: &str = "file";
+/// The kubelet changes several things at a time; one copy is enough for them.
+const SETTLE: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Where a set comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct FileSetSource {
+    /// Its name in the guest.
+    pub set: String,
+    pub path: PathBuf,
+}
+
+impl FileSetSource {
+    pub(crate) fn new(path: &Path) -> Self {
+        let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+        Self { set: format!("files-{}", hex::encode(&digest[..8])), path: path.into() }
+    }
+}
+
+/// Reads a set. Names that begin with `..` are the kubelet's own machinery (`..data`) and left out; links are
+/// followed, but never out of `inside`.
+pub(crate) fn read_set(source: &Path, inside: &Path) -> Result<Vec<v1::File>> {
+    let inside = inside.canonicalize().map_err(Error::file("reading", inside))?;
+    let mut reader = Reader { inside, files: Vec::new(), bytes: 0 };
+    let metadata = fs::metadata(source).map_err(Error::file("reading", source))?;
+    if metadata.is_dir() {
+        reader.directory(source, "", 0)?;
+    } else {
+        reader.entry(source, SINGLE.into(), 0)?;
+    }
+    Ok(reader.files)
+}
+
+struct Reader {
+    inside: PathBuf,
+    files: Vec<v1::File>,
+    bytes: usize,
+}
+
+impl Reader {
+    fn directory(&mut self, directory: &Path, prefix: &str, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Error::FailedPrecondition(format!("{} is nested too deeply", directory.display())));
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory).map_err(Error::file("reading", directory))? {
+            names.push(entry.map_err(Error::file("reading", directory))?.file_name());
+        }
+        names.sort();
+        for name in names {
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with("..") {
+                continue;
+            }
+            let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+            self.entry(&directory.join(name), path, depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, from: &Path, path: String, depth: usize) -> Result<()> {
+        if self.files.len() >= MAX_SET_FILES {
+            return Err(Error::FailedPrecondition(format!("{} has more than {MAX_SET_FILES} files", from.display())));
+        }
+        let real = from.canonicalize().map_err(Error::file("reading", from))?;
+        if !real.starts_with(&self.inside) {
+            return Err(Error::FailedPrecondition(format!("{} leads out of the pod's directory", from.display())));
+        }
+        let metadata = fs::metadata(&real).map_err(Error::file("reading", from))?;
+        let mut file = v1::File {
+            path: path.clone(),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            ..Default::default()
+        };
+        if metadata.is_dir() {
+            file.directory = true;
+            self.files.push(file);
+            return self.directory(&real, &path, depth + 1);
+        }
+        if !metadata.is_file() {
+            return Err(Error::FailedPrecondition(format!("{} is not a file", from.display())));
+        }
+        if self.bytes as u64 + metadata.len() > MAX_SET_BYTES as u64 {
+            return Err(Error::FailedPrecondition(format!("{} is larger than 16 MiB in all", from.display())));
+        }
+        file.data = fs::read(&real).map_err(Error::file("reading", from))?;
+        self.bytes += file.data.len();
+        self.files.push(file);
+        Ok(())
+    }
+}
+
+/// Copies a set now, and until `cancel` whenever it changes.
+pub(crate) async fn put_and_follow(
+    watcher: &Arc<Watcher>,
+    source: FileSetSource,
+    inside: PathBuf,
+    agent: Agent,
+    cancel: CancellationToken,
+) -> Result<()> {
+    // The watch comes first: a change during the copy is seen then.
+    let directory = if source.path.is_dir() { Some(source.path.as_path()) } else { source.path.parent() };
+    let mut watch = match directory {
+        Some(directory) => watcher.watch(directory).map_err(Error::file("watching", directory))?,
+        None => return Err(Error::InvalidArgument(format!("{} has no directory", source.path.display()))),
+    };
+    put(&source, &inside, &agent).await?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = watch.changed() => {}
+            }
+            tokio::time::sleep(SETTLE).await;
+            while let Err(error) = put(&source, &inside, &agent).await {
+                // Its owner is being removed: nothing to do any more.
+                if !source.path.exists() {
+                    return;
+                }
+                tracing::warn!(path = %source.path.display(), %error, "copying changed files into the pod failed");
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn put(source: &FileSetSource, inside: &Path, agent: &Agent) -> Result<()> {
+    let (path, inside) = (source.path.clone(), inside.to_owned());
+    let files = tokio::task::spawn_blocking(move || read_set(&path, &inside))
+        .await
+        .map_err(|e| Error::FailedPrecondition(e.to_string()))??;
+    Ok(agent.put_files(&source.set, files).await?)
+}
+
+/// All watched directories of hyperd, in one inotify instance (a host allows few of them).
+pub(crate) struct Watcher {
+    inotify: Arc<Inotify>,
+    watches: Mutex<HashMap<WatchDescriptor, Weak<WatchInner>>>,
+}
+
+struct WatchInner {
+    descriptor: WatchDescriptor,
+    /// Counts changes.
+    changed: watch::Sender<u64>,
+    watcher: Weak<Watcher>,
+}
+
+/// Tells of changes of one directory's entries.
+pub(crate) struct Watch {
+    changes: watch::Receiver<u64>,
+    _inner: Arc<WatchInner>,
+}
+
+impl Watch {
+    pub(crate) async fn changed(&mut self) {
+        // The sender lives as long as `_inner`.
+        let _ = self.changes.changed().await;
+    }
+}
+
+impl Drop for WatchInner {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.upgrade() {
+            let mut watches = watcher.watches.lock();
+            // Another watch of the directory may have come meanwhile.
+            if watches.get(&self.descriptor).is_some_and(|w| w.strong_count() == 0) {
+                watches.remove(&self.descriptor);
+                let _ = watcher.inotify.rm_watch(self.descriptor);
+            }
+        }
+    }
+}
+
+impl Watcher {
+    /// One thread reads the events as long as the process lives.
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
+        let inotify = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC)?);
+        let watcher = Arc::new(Self { inotify: inotify.clone(), watches: Mutex::default() });
+        let weak = Arc::downgrade(&watcher);
+        std::thread::Builder::new().name("files".into()).spawn(move || {
+            loop {
+                let events = match inotify.read_events() {
+                    Ok(events) => events,
+                    Err(Errno::EINTR) => continue,
+                    Err(error) => {
+                        tracing::error!(%error, "changes of files are not noticed any more");
+                        return;
+                    }
+                };
+                let Some(watcher) = weak.upgrade() else { return };
+                // Collected first: dropping the last reference takes the lock, too.
+                let find = |wd| watcher.watches.lock().get(wd)?.upgrade();
+                let changed: Vec<Arc<WatchInner>> = events.iter().filter_map(|e| find(&e.wd)).collect();
+                for watch in changed {
+                    watch.changed.send_modify(|n| *n += 1);
+                }
+            }
+        })?;
+        Ok(watcher)
+    }
+
+    pub(crate) fn watch(self: &Arc<Self>, directory: &Path) -> io::Result<Watch> {
+        let flags = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_ONLYDIR;
+        let mut watches = self.watches.lock();
+        let descriptor = self.inotify.add_watch(directory, flags)?;
+        let known = watches.get(&descriptor).and_then(Weak::upgrade);
+        let inner = known.unwrap_or_else(|| {
+            let inner = WatchInner { descriptor, changed: watch::Sender::new(0), watcher: Arc::downgrade(self) };
+            let inner = Arc::new(inner);
+            watches.insert(descriptor, Arc::downgrade(&inner));
+            inner
+        });
+        Ok(Watch { changes: inner.changed.subscribe(), _inner: inner })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A directory as the kubelet's atomic writer leaves it.
+    fn atomic(dir: &Path, version: &str, value: &str) {
+        let data = dir.join(format!("..{version}"));
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("key"), value).unwrap();
+        symlink(format!("..{version}"), dir.join("..data_tmp")).unwrap();
+        fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+        if !dir.join("key").exists() {
+            symlink("..data/key", dir.join("key")).unwrap();
+        }
+    }
+
+    #[test]
+    fn atomic_directories_become_plain_files() {
+        let dir = tempfile::tempdir().unwrap();
+        atomic(dir.path(), "1", "a");
+        let files = read_set(dir.path(), dir.path()).unwrap();
+        assert_eq!(files.len(), 1);
+        assert_eq!((files[0].path.as_str(), files[0].data.as_slice()), ("key", &b"a"[..]));
+        let files = read_set(&dir.path().join("key"), dir.path()).unwrap();
+        assert_eq!((files[0].path.as_str(), files[0].data.as_slice()), (SINGLE, &b"a"[..]));
+    }
+
+    #[test]
+    fn links_out_of_the_pod_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/etc/passwd", dir.path().join("x")).unwrap();
+        assert!(matches!(read_set(dir.path(), dir.path()), Err(Error::FailedPrecondition(_))));
+    }
+
+    #[tokio::test]
+    async fn swaps_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        atomic(dir.path(), "1", "a");
+        let watcher = Watcher::start().unwrap();
+        let mut watch = watcher.watch(dir.path()).unwrap();
+        atomic(dir.path(), "2", "b");
+        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
+        drop(watch);
+        assert!(watcher.watches.lock().is_empty());
+    }
+}

@@ -1,0 +1,288 @@
+//! Container logs in the CRI format: `<RFC 3339 time, ns> <stdout|stderr> <P|F> <line>`.
+//!
+//! Beside each log a small position file says up to which offset of the guest's output the log is complete, and how
+//! long the log was then. It is written after the log; a restarted hyperd cuts what lies beyond it and asks the guest
+//! for the output from there, so that no line is lost or doubled. Both lie in the page cache: they survive the death
+//! of hyperd, and the host's own death takes the VM and its output along anyway.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest content of one log line; longer ones are cut into partial (`P`) lines, as other runtimes do.
+const MAX_LINE: usize = 16 << 10;
+/// Room for the position, so that it is always overwritten whole.
+const POSITION_BYTES: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout = 0,
+    Stderr = 1,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    stdout: u64,
+    stderr: u64,
+    /// Identity and length of the log file.
+    inode: u64,
+    length: u64,
+}
+
+/// Writes one container's log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    path: PathBuf,
+    file: File,
+    position_file: File,
+    position: Position,
+    /// Bytes of a line whose end has not come yet; the position does not include them.
+    pending: [Vec<u8>; 2],
+    /// The log is rotated at this length, so that a container fills no disk when nobody else rotates.
+    max_bytes: u64,
+}
+
+impl LogWriter {
+    /// Opens a log where it was left.
+    pub(crate) fn open(path: &Path, position_path: &Path, max_bytes: u64) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let mut position = match std::fs::read(position_path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Position::default(),
+            Err(error) => return Err(error),
+        };
+        let file = open_log(path)?;
+        let metadata = file.metadata()?;
+        if metadata.ino() == position.inode && metadata.len() > position.length {
+            file.set_len(position.length)?;
+        }
+        (position.inode, position.length) = (metadata.ino(), file.metadata()?.len());
+        let position_file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(position_path)?;
+        let writer = Self { path: path.into(), file, position_file, position, pending: [vec![], vec![]], max_bytes };
+        writer.save_position()?;
+        Ok(writer)
+    }
+
+    /// Offsets of stdout and stderr up to which everything is in the log.
+    pub(crate) fn durable(&self) -> (u64, u64) {
+        (self.position.stdout, self.position.stderr)
+    }
+
+    /// Offset of the next byte expected of a stream.
+    pub(crate) fn next(&self, stream: Stream) -> u64 {
+        let durable = [self.position.stdout, self.position.stderr][stream as usize];
+        durable + self.pending[stream as usize].len() as u64
+    }
+
+    /// Takes output of the container; complete lines are in the log when this returns.
+    pub(crate) fn append(&mut self, stream: Stream, data: &[u8], now: jiff::Timestamp) -> io::Result<()> {
+        let mut pending = std::mem::take(&mut self.pending[stream as usize]);
+        pending.extend_from_slice(data);
+        let mut lines = Vec::new();
+        let mut taken = 0;
+        loop {
+            let rest = &pending[taken..];
+            let window = &rest[..rest.len().min(MAX_LINE + 1)];
+            if let Some(end) = window.iter().position(|b| *b == b'\n') {
+                format_line(&mut lines, now, stream, "F", &rest[..end]);
+                taken += end + 1;
+            } else if rest.len() > MAX_LINE {
+                format_line(&mut lines, now, stream, "P", &rest[..MAX_LINE]);
+                taken += MAX_LINE;
+            } else {
+                break;
+            }
+        }
+        let outcome = self.commit(stream, &lines, taken);
+        if outcome.is_ok() {
+            pending.drain(..taken);
+        } else {
+            // The caller gives the same data again.
+            pending.truncate(pending.len() - data.len());
+        }
+        self.pending[stream as usize] = pending;
+        outcome
+    }
+
+    /// Writes what has no line end, when none will come.
+    pub(crate) fn finish(&mut self, stream: Stream, now: jiff::Timestamp) -> io::Result<()> {
+        let pending = self.pending[stream as usize].clone();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut line = Vec::new();
+        format_line(&mut line, now, stream, "F", &pending);
+        self.commit(stream, &line, pending.len())?;
+        self.pending[stream as usize].clear();
+        Ok(())
+    }
+
+    /// The stream goes on at a later offset: the guest has lost what is between.
+    pub(crate) fn skip_to(&mut self, stream: Stream, offset: u64, now: jiff::Timestamp) -> io::Result<()> {
+        self.finish(stream, now)?;
+        match stream {
+            Stream::Stdout => self.position.stdout = offset,
+            Stream::Stderr => self.position.stderr = offset,
+        }
+        self.save_position()
+    }
+
+    /// Forgets what is not in the log yet: it is going to be read from the guest again.
+    pub(crate) fn rewind(&mut self) -> (u64, u64) {
+        self.pending = [vec![], vec![]];
+        self.durable()
+    }
+
+    /// Opens the path anew after somebody renamed the file.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.file = open_log(&self.path)?;
+        let metadata = self.file.metadata()?;
+        (self.position.inode, self.position.length) = (metadata.ino(), metadata.len());
+        self.save_position()
+    }
+
+    fn commit(&mut self, stream: Stream, lines: &[u8], taken: usize) -> io::Result<()> {
+        if taken == 0 {
+            return Ok(());
+        }
+        if self.position.length > 0 && self.position.length + lines.len() as u64 > self.max_bytes {
+            std::fs::rename(&self.path, rotated(&self.path))?;
+            self.reopen()?;
+        }
+        if let Err(error) = self.file.write_all(lines) {
+            // No half lines: they would be doubled by the next attempt.
+            let _ = self.file.set_len(self.position.length);
+            return Err(error);
+        }
+        self.position.length += lines.len() as u64;
+        match stream {
+            Stream::Stdout => self.position.stdout += taken as u64,
+            Stream::Stderr => self.position.stderr += taken as u64,
+        }
+        self.save_position()
+    }
+
+    fn save_position(&self) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(&self.position)?;
+        bytes.resize(POSITION_BYTES, b' ');
+        self.position_file.write_all_at(&bytes, 0)
+    }
+}
+
+fn rotated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+        .open(path)
+}
+
+fn format_line(to: &mut Vec<u8>, now: jiff::Timestamp, stream: Stream, tag: &str, content: &[u8]) {
+    // RFC3339Nano; always nine digits, so that lines sort.
+    to.extend_from_slice(now.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(stream.name().as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(tag.as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(content);
+    to.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> jiff::Timestamp {
+        jiff::Timestamp::new(1_700_000_000, 1_000).unwrap()
+    }
+
+    fn contents(path: &Path) -> Vec<String> {
+        std::fs::read_to_string(path).unwrap().lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_are_tagged_and_wait_for_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, position) = (dir.path().join("pod/0.log"), dir.path().join("p"));
+        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        writer.append(Stream::Stdout, b"one\ntw", now()).unwrap();
+        writer.append(Stream::Stderr, b"oops\n", now()).unwrap();
+        assert_eq!(writer.durable(), (4, 5));
+        assert_eq!(writer.next(Stream::Stdout), 6);
+        writer.append(Stream::Stdout, b"o", now()).unwrap();
+        writer.finish(Stream::Stdout, now()).unwrap();
+        assert_eq!(contents(&log), ["stdout F one", "stderr F oops", "stdout F two"]);
+        assert!(std::fs::read_to_string(&log).unwrap().starts_with("2023-11-14T22:13:20.000001000Z stdout F one\n"));
+    }
+
+    #[test]
+    fn long_lines_are_cut_into_partial_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 1 << 20).unwrap();
+        writer.append(Stream::Stdout, &[b'a'; MAX_LINE], now()).unwrap();
+        assert_eq!(writer.durable().0, 0);
+        writer.append(Stream::Stdout, b"b\n", now()).unwrap();
+        let lines = contents(&log);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].len(), "stdout P ".len() + MAX_LINE);
+        assert_eq!(lines[1], "stdout F b");
+    }
+
+    #[test]
+    fn a_crash_between_log_and_position_neither_loses_nor_doubles() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, position) = (dir.path().join("0.log"), dir.path().join("p"));
+        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        writer.append(Stream::Stdout, b"one\nhalf", now()).unwrap();
+        let saved = std::fs::read(&position).unwrap();
+        writer.append(Stream::Stdout, b"\ntwo\n", now()).unwrap();
+        drop(writer);
+        std::fs::write(&position, saved).unwrap();
+        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        assert_eq!(writer.durable(), (4, 0));
+        writer.append(Stream::Stdout, b"half\ntwo\n", now()).unwrap();
+        assert_eq!(contents(&log), ["stdout F one", "stdout F half", "stdout F two"]);
+    }
+
+    #[test]
+    fn growth_is_bounded_and_reopening_follows_a_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 4096).unwrap();
+        for _ in 0..1000 {
+            writer.append(Stream::Stdout, b"0123456789012345678901234567890123456789\n", now()).unwrap();
+        }
+        assert!(std::fs::metadata(&log).unwrap().len() <= 4096);
+        assert!(std::fs::metadata(rotated(&log)).unwrap().len() <= 4096);
+        std::fs::rename(&log, dir.path().join("old")).unwrap();
+        writer.reopen().unwrap();
+        writer.append(Stream::Stdout, b"new\n", now()).unwrap();
+        assert_eq!(contents(&log), ["stdout F new"]);
+    }
+}

@@ -1,0 +1,237 @@
+//! What a container needs in its VM before it can be made there: disks, files, mounts.
+
+use std::{collections::HashSet, path::Path, sync::Arc};
+
+use hypernetes_guest_protocol::v1::{self, mount::Source as GuestSource};
+use hypernetes_hypervisor::{DiskSlot, DiskSource};
+use hypernetes_image::Image;
+use k8s_cri::v1 as cri;
+
+use crate::{
+    agent::CALL_TIMEOUT,
+    container::Container,
+    error::{Error, Result},
+    files::{FileSetSource, SINGLE, put_and_follow},
+    mounts::{Policy, Source},
+    process,
+    records::TerminationLog,
+    runtime::Runtime,
+    sandbox::{ETC_SET, Live, Sandbox},
+    volumes::{self, Descriptor, Mode},
+};
+
+/// What is to be done for one container; everything that can be refused has been.
+pub(crate) struct Prepared {
+    root: DiskSource,
+    mounts: Vec<(cri::Mount, Source)>,
+    readonly_root: bool,
+    share_pid_namespace: bool,
+    masked_paths: Vec<String>,
+    readonly_paths: Vec<String>,
+}
+
+impl Prepared {
+    pub(crate) fn plan(runtime: &Runtime, sandbox: &Sandbox, container: &Container, image: &Image) -> Result<Self> {
+        let metadata = sandbox.record().config.metadata.unwrap_or_default();
+        let policy = Policy { pods_dir: &runtime.config.pods_dir, pod_uid: &metadata.uid };
+        let config = container.record().config;
+        let mut mounts = Vec::new();
+        let mut destinations = HashSet::new();
+        for mount in config.mounts {
+            if !destinations.insert(mount.container_path.clone()) {
+                return Err(Error::InvalidArgument(format!("two mounts at {}", mount.container_path)));
+            }
+            let source = policy.classify(&mount)?;
+            mounts.push((mount, source));
+        }
+        // Outer mounts first.
+        mounts.sort_by_key(|(mount, _)| Path::new(&mount.container_path).components().count());
+        let context = config.linux.and_then(|l| l.security_context).unwrap_or_default();
+        let pod = cri::NamespaceMode::Pod as i32;
+        Ok(Self {
+            root: DiskSource { path: image.rootfs.clone(), read_only: true },
+            mounts,
+            readonly_root: context.readonly_rootfs,
+            share_pid_namespace: context.namespace_options.is_some_and(|o| o.pid == pod),
+            masked_paths: context.masked_paths,
+            readonly_paths: context.readonly_paths,
+        })
+    }
+}
+
+impl Runtime {
+    pub(crate) async fn prepare_container(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        live: &Arc<Live>,
+        container: &Arc<Container>,
+        prepared: Prepared,
+    ) -> Result<()> {
+        // The record comes first: what follows is found and given back by it.
+        container.update(&self.records, |_| {}).await?;
+        let root = self.attach(sandbox, live, container, prepared.root).await?;
+        let mut mounts = default_mounts(&prepared.mounts);
+        for (mount, source) in prepared.mounts {
+            mounts.push(self.prepare_mount(sandbox, live, container, &mount, source).await?);
+        }
+        let record = container.record();
+        let request = v1::CreateContainerRequest {
+            container_id: container.id.clone(),
+            root: Some(v1::Disk { slot: root.0, fs_type: "erofs".into(), read_only: true }),
+            writable_bytes: 0,
+            readonly_root: prepared.readonly_root,
+            mounts,
+            resources: Some(process::resources(&record.config)),
+            process: Some(record.process),
+            share_pid_namespace: prepared.share_pid_namespace,
+            masked_paths: prepared.masked_paths,
+            readonly_paths: prepared.readonly_paths,
+        };
+        live.agent
+            .call("CreateContainer", CALL_TIMEOUT, |mut c| async move { c.create_container(request).await })
+            .await?;
+        Ok(())
+    }
+
+    async fn prepare_mount(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        live: &Arc<Live>,
+        container: &Arc<Container>,
+        mount: &cri::Mount,
+        source: Source,
+    ) -> Result<v1::Mount> {
+        let mut guest =
+            v1::Mount { destination: mount.container_path.clone(), read_only: mount.readonly, ..Default::default() };
+        match source {
+            Source::Volume(volume) => {
+                let disk = self.volume_disk(sandbox, &volume).await?;
+                let read_only = disk.read_only;
+                guest.read_only |= read_only;
+                guest.block_device = volume.mode == Mode::Block;
+                let slot = self.attach(sandbox, live, container, disk).await?;
+                guest.source = Some(GuestSource::Disk(v1::Disk { slot: slot.0, fs_type: volume.fs_type, read_only }));
+            }
+            Source::Files { source, single } => {
+                if single {
+                    guest.sub_path = SINGLE.into();
+                }
+                guest.source = Some(GuestSource::FileSet(source.set.clone()));
+                container.update(&self.records, |r| r.file_sets.push(source.clone())).await?;
+                self.follow(live, source).await?;
+            }
+            Source::Scratch { name, sub_path, memory } => {
+                guest.source = Some(GuestSource::Scratch(name));
+                (guest.sub_path, guest.memory) = (sub_path, memory);
+            }
+            Source::TerminationLog { host_path } => {
+                let set = format!("termination-{}", container.id);
+                let file = v1::File { path: SINGLE.into(), mode: 0o666, ..Default::default() };
+                live.agent.put_files(&set, vec![file]).await?;
+                guest.source = Some(GuestSource::FileSet(set));
+                guest.sub_path = SINGLE.into();
+                let log = TerminationLog { host_path, container_path: mount.container_path.clone() };
+                container.update(&self.records, |r| r.termination_log = Some(log)).await?;
+            }
+        }
+        Ok(guest)
+    }
+
+    async fn volume_disk(&self, sandbox: &Sandbox, volume: &Descriptor) -> Result<DiskSource> {
+        let path = volume.check(&self.config.volume_dirs)?;
+        // The attachment object is the cluster's lock; this one keeps two VMs of this host off one file.
+        let elsewhere = self.containers().into_iter().find(|c| {
+            c.sandbox_id != sandbox.id
+                && c.record().disks.values().any(|d| d.path == path && !(d.read_only && volume.read_only))
+                && self.sandbox(&c.sandbox_id).is_ok_and(|s| s.record().vm.is_some())
+        });
+        if let Some(other) = elsewhere {
+            return Err(Error::FailedPrecondition(format!(
+                "the volume {} is in use by the sandbox {}",
+                volume.id, other.sandbox_id
+            )));
+        }
+        if volume.mode == Mode::Filesystem && !volume.read_only {
+            volumes::format_if_blank(&path, &self.config.root.join("formatting")).await?;
+        }
+        Ok(DiskSource { path, read_only: volume.read_only })
+    }
+
+    /// Puts a disk into a slot, or finds the slot that already holds it for another container of the pod.
+    async fn attach(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        live: &Live,
+        container: &Container,
+        disk: DiskSource,
+    ) -> Result<DiskSlot> {
+        let _disks = live.disks.lock().await;
+        let present = live.vm.record().disks.into_iter().zip(0u32..).find_map(|(held, slot)| {
+            let held = held.filter(|d| d.path == disk.path)?;
+            Some((DiskSlot(slot), held))
+        });
+        let slot = match present {
+            Some((slot, held)) if held.read_only == disk.read_only => slot,
+            Some(_) => {
+                return Err(Error::FailedPrecondition(format!(
+                    "{} cannot be attached to one pod both read-only and writable",
+                    disk.path.display()
+                )));
+            }
+            None => live.vm.attach_disk(disk.clone()).await?,
+        };
+        sandbox.update(&self.records, |r| r.vm = Some(live.vm.record())).await?;
+        container.update(&self.records, |r| drop(r.disks.insert(slot, disk))).await?;
+        Ok(slot)
+    }
+
+    /// Frees what only this container used: its slots and file sets.
+    pub(crate) async fn detach_unused(&self, sandbox: &Arc<Sandbox>, live: &Live, container: &Container) -> Result<()> {
+        let _disks = live.disks.lock().await;
+        let record = container.record();
+        let others: Vec<_> = self.containers_of(&sandbox.id).into_iter().filter(|c| c.id != container.id).collect();
+        for source in record.file_sets {
+            if !others.iter().any(|o| o.record().file_sets.contains(&source))
+                && let Some(cancel) = live.followed.lock().remove(&source.set)
+            {
+                cancel.cancel();
+            }
+        }
+        for slot in record.disks.into_keys() {
+            if !others.iter().any(|o| o.record().disks.contains_key(&slot)) {
+                live.vm.detach_disk(slot).await?;
+            }
+            container.update(&self.records, |r| drop(r.disks.remove(&slot))).await?;
+        }
+        sandbox.update(&self.records, |r| r.vm = Some(live.vm.record())).await
+    }
+
+    /// Copies a file set into the VM and keeps it as the host's is, once per VM.
+    pub(crate) async fn follow(self: &Arc<Self>, live: &Arc<Live>, source: FileSetSource) -> Result<()> {
+        let cancel = live.cancel.child_token();
+        if live.followed.lock().contains_key(&source.set) {
+            return Ok(());
+        }
+        let inside = self.config.pods_dir.clone();
+        put_and_follow(&self.watcher, source.clone(), inside, live.agent.clone(), cancel.clone()).await?;
+        if let Some(earlier) = live.followed.lock().insert(source.set, cancel) {
+            earlier.cancel();
+        }
+        Ok(())
+    }
+}
+
+/// Names of the sandbox's own files below /etc, unless the container brings them itself.
+fn default_mounts(own: &[(cri::Mount, Source)]) -> Vec<v1::Mount> {
+    ["hostname", "hosts", "resolv.conf"]
+        .into_iter()
+        .map(|name| (name, format!("/etc/{name}")))
+        .filter(|(_, path)| !own.iter().any(|(m, _)| m.container_path == *path || m.container_path == "/etc"))
+        .map(|(name, destination)| v1::Mount {
+            destination,
+            source: Some(GuestSource::FileSet(ETC_SET.into())),
+            sub_path: name.into(),
+            ..Default::default()
+        })
+        .collect()
+}

@@ -1,0 +1,170 @@
+//! The sandboxes and containers that this hyperd knows.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use k8s_cri::v1 as cri;
+use parking_lot::RwLock;
+
+use crate::{
+    HyperdConfig,
+    cni::{Cni, PodIdentity},
+    container::Container,
+    error::{Error, Result},
+    events::Events,
+    files::Watcher,
+    records::Records,
+    sandbox::Sandbox,
+    streaming::Sessions,
+};
+
+/// Everything that the services work on.
+pub(crate) struct Runtime {
+    pub config: HyperdConfig,
+    pub records: Records,
+    pub cni: Cni,
+    pub events: Events,
+    pub watcher: Arc<Watcher>,
+    pub sessions: Sessions,
+    sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
+    containers: RwLock<HashMap<String, Arc<Container>>>,
+}
+
+impl Runtime {
+    pub(crate) fn new(config: HyperdConfig, records: Records, watcher: Arc<Watcher>, sessions: Sessions) -> Self {
+        let cni = Cni { config_dir: config.cni_config_dir.clone(), bin_dir: config.cni_bin_dir.clone() };
+        Self {
+            config,
+            records,
+            cni,
+            events: Events::new(),
+            watcher,
+            sessions,
+            sandboxes: RwLock::default(),
+            containers: RwLock::default(),
+        }
+    }
+
+    /// By id, or by the beginning of one that is unique.
+    pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
+        find(&self.sandboxes.read(), "sandbox", id)
+    }
+
+    /// By id, or by the beginning of one that is unique.
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>> {
+        find(&self.containers.read(), "container", id)
+    }
+
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.sandboxes.read().values().cloned().collect()
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.read().values().cloned().collect()
+    }
+
+    pub(crate) fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
+        let mut containers: Vec<_> =
+            self.containers.read().values().filter(|c| c.sandbox_id == sandbox_id).cloned().collect();
+        containers.sort_by_key(|c| c.record().created_at);
+        containers
+    }
+
+    /// Adds a sandbox, unless there is one of the same pod and attempt.
+    pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<()> {
+        let mut sandboxes = self.sandboxes.write();
+        let metadata = sandbox.record().config.metadata;
+        if let Some(other) = sandboxes.values().find(|s| s.record().config.metadata == metadata) {
+            return Err(Error::AlreadyExists(format!("the sandbox {} has the same name, uid and attempt", other.id)));
+        }
+        sandboxes.insert(sandbox.id.clone(), sandbox);
+        Ok(())
+    }
+
+    pub(crate) fn forget_sandbox(&self, id: &str) {
+        self.sandboxes.write().remove(id);
+    }
+
+    /// Adds a container, unless its sandbox has one of the same name and attempt.
+    pub(crate) fn insert_container(&self, container: Arc<Container>) -> Result<()> {
+        let mut containers = self.containers.write();
+        let metadata = container.record().config.metadata;
+        let same = |c: &&Arc<Container>| c.sandbox_id == container.sandbox_id && c.record().config.metadata == metadata;
+        if let Some(other) = containers.values().find(same) {
+            return Err(Error::AlreadyExists(format!("the container {} has the same name and attempt", other.id)));
+        }
+        containers.insert(container.id.clone(), container);
+        Ok(())
+    }
+
+    pub(crate) fn forget_container(&self, id: &str) {
+        self.containers.write().remove(id);
+    }
+
+    /// Tells the listeners what happened to a sandbox (`container` none) or container.
+    pub(crate) fn publish(&self, sandbox: &Sandbox, container: Option<&str>, kind: cri::ContainerEventType) {
+        self.events.send(cri::ContainerEventResponse {
+            container_id: container.unwrap_or(&sandbox.id).to_owned(),
+            container_event_type: kind as i32,
+            created_at: now_nanos(),
+            pod_sandbox_status: Some(sandbox.status()),
+            containers_statuses: self.containers_of(&sandbox.id).iter().map(|c| c.status()).collect(),
+        });
+    }
+}
+
+trait Known {
+    fn full_id(&self) -> &str;
+}
+
+impl Known for Sandbox {
+    fn full_id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Known for Container {
+    fn full_id(&self) -> &str {
+        &self.id
+    }
+}
+
+fn find<T: Known>(map: &HashMap<String, Arc<T>>, kind: &'static str, id: &str) -> Result<Arc<T>> {
+    let not_found = || Error::NotFound { kind, id: id.chars().take(80).collect() };
+    if id.is_empty() {
+        return Err(not_found());
+    }
+    if let Some(found) = map.get(id) {
+        return Ok(found.clone());
+    }
+    let mut matching = map.values().filter(|v| v.full_id().starts_with(id));
+    match (matching.next(), matching.next()) {
+        (Some(found), None) => Ok(found.clone()),
+        (Some(_), Some(_)) => Err(Error::InvalidArgument(format!("{id:?} is the beginning of several ids"))),
+        (None, _) => Err(not_found()),
+    }
+}
+
+/// Unix time in nanoseconds, as CRI wants it.
+pub(crate) fn now_nanos() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// 128 random bits in hex. Short, because it becomes part of socket paths (at most 107 bytes).
+pub(crate) fn new_id() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+pub(crate) fn identity(id: &str, config: &cri::PodSandboxConfig) -> PodIdentity {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    PodIdentity {
+        sandbox_id: id.into(),
+        name: metadata.name,
+        namespace: metadata.namespace,
+        uid: metadata.uid,
+        tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,128 @@
+//! What hyperd offers beside CRI.
+
+use std::{path::PathBuf, pin::Pin};
+
+use futures::{Stream, StreamExt};
+use hypernetes_hyperd_api::{
+    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, VirtualMachine,
+    hyperd_server::Hyperd,
+};
+use hypernetes_hypervisor::Accelerator;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Service;
+use crate::{dial::Connection, error::Error};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Hyperd for Service {
+    type ImportImageStream = Answers<ImportImageProgress>;
+    type DialStream = Answers<DialChunk>;
+
+    async fn import_image(
+        &self,
+        request: Request<ImportImageRequest>,
+    ) -> Result<Response<Self::ImportImageStream>, Status> {
+        let ImportImageRequest { path, name } = request.into_inner();
+        let path = PathBuf::from(path);
+        if !path.is_absolute() {
+            return Err(Error::InvalidArgument("the archive's path must be absolute".into()).into());
+        }
+        let images = self.0.config.images.clone();
+        let (to_client, answers) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let (progress, mut steps) = mpsc::channel::<hypernetes_image::Progress>(16);
+            let forward = async {
+                while let Some(step) = steps.recv().await {
+                    let message = ImportImageProgress {
+                        step: step.step,
+                        done_bytes: step.done_bytes,
+                        total_bytes: step.total_bytes,
+                        image_id: String::new(),
+                    };
+                    // A client that went away does not stop the import.
+                    let _ = to_client.send(Ok(message)).await;
+                }
+            };
+            let name = (!name.is_empty()).then_some(name);
+            let (outcome, ()) = tokio::join!(images.import(&path, name.as_deref(), progress), forward);
+            let last = match outcome {
+                Ok(image) => Ok(ImportImageProgress {
+                    step: "done".into(),
+                    done_bytes: image.size_bytes,
+                    total_bytes: image.size_bytes,
+                    image_id: image.id.to_string(),
+                }),
+                Err(error) => Err(Error::from(error).into()),
+            };
+            let _ = to_client.send(last).await;
+        });
+        Ok(Response::new(ReceiverStream::new(answers).boxed()))
+    }
+
+    async fn dial(&self, request: Request<Streaming<DialChunk>>) -> Result<Response<Self::DialStream>, Status> {
+        let mut from_client = request.into_inner();
+        let first = from_client.message().await?.ok_or_else(|| Status::invalid_argument("no target is named"))?;
+        let agent = self.0.sandbox(&first.pod_sandbox_id)?.live()?.agent.clone();
+        let connection = Connection::open(&agent, &first.host, first.port).await.map_err(Status::from)?;
+        let (writer, reader) = connection.split();
+        tokio::spawn(async move {
+            if !writer.write(&first.data, first.close_write).await {
+                return;
+            }
+            while let Ok(Some(chunk)) = from_client.message().await {
+                if !writer.write(&chunk.data, chunk.close_write).await {
+                    return;
+                }
+            }
+        });
+        let answers = futures::stream::unfold(Some(reader), |reader| async move {
+            let mut reader = reader?;
+            match reader.read().await {
+                Ok(Some((data, close_write))) => {
+                    Some((Ok(DialChunk { data, close_write, ..Default::default() }), Some(reader)))
+                }
+                Ok(None) => None,
+                Err(error) => Some((Err(Error::from(error).into()), None)),
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let info = self.0.config.hypervisor.describe();
+        let machines = self.0.sandboxes().into_iter().filter_map(|sandbox| {
+            let record = sandbox.record();
+            let vm = record.vm?;
+            Some(VirtualMachine {
+                sandbox_id: record.id,
+                pid: vm.pid,
+                cpus: vm.spec.cpus,
+                memory_bytes: u64::from(vm.spec.memory_mib) << 20,
+                boot_id: record.boot_id,
+                resident_bytes: resident_bytes(vm.pid).unwrap_or_default(),
+            })
+        });
+        Ok(Response::new(InfoResponse {
+            accelerator: match info.accelerator {
+                Accelerator::Kvm => "kvm".into(),
+                Accelerator::Tcg => "tcg".into(),
+            },
+            accelerator_reason: info.accelerator_reason,
+            kernel: info.kernel.display().to_string(),
+            vmm: info.vmm,
+            machines: machines.collect(),
+        }))
+    }
+}
+
+/// From the second field of `/proc/<pid>/statm`, which counts pages.
+fn resident_bytes(pid: i32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
+}

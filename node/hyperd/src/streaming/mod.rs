@@ -1,0 +1,156 @@
+//! The streaming server: exec, attach and port-forward over WebSocket.
+//!
+//! CRI hands out URLs; each holds a token that works once, within a short time, and cannot be guessed. SPDY is not
+//! spoken here.
+
+mod port_forward;
+mod remote_command;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{Path, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use parking_lot::Mutex;
+
+use crate::{
+    error::{Error, Result},
+    runtime::Runtime,
+};
+
+/// How long a URL is good for.
+const EXPIRY: Duration = Duration::from_secs(60);
+/// URLs that were handed out and not used yet.
+const MAX_PENDING: usize = 1000;
+/// Largest message from a client.
+const MAX_MESSAGE: usize = 4 << 20;
+
+/// What a URL stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Session {
+    Exec { container_id: String, command: Vec<String>, streams: Streams },
+    Attach { container_id: String, streams: Streams },
+    PortForward { sandbox_id: String, ports: Vec<u16> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+impl Streams {
+    /// CRI: at least one stream, and no stderr beside a terminal.
+    pub(crate) fn check(self) -> Result<Self> {
+        if !(self.stdin || self.stdout || self.stderr) {
+            return Err(Error::InvalidArgument("one of stdin, stdout and stderr must be asked for".into()));
+        }
+        if self.tty && self.stderr {
+            return Err(Error::InvalidArgument("with a terminal there is no stderr".into()));
+        }
+        Ok(self)
+    }
+}
+
+/// Sessions that wait for their client.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    address: OnceLock<SocketAddr>,
+    pending: Mutex<HashMap<String, (Session, Instant)>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address: OnceLock::from(address), pending: Mutex::default() }
+    }
+
+    /// The URL at which the session can be had once.
+    pub(crate) fn offer(&self, session: Session) -> Result<String> {
+        let address = self.address.get().ok_or_else(|| Error::FailedPrecondition("no streaming server".into()))?;
+        let kind = match session {
+            Session::Exec { .. } => "exec",
+            Session::Attach { .. } => "attach",
+            Session::PortForward { .. } => "portforward",
+        };
+        let token = hex::encode(rand::random::<[u8; 32]>());
+        let url = format!("http://{address}/{kind}/{token}");
+        let mut pending = self.pending.lock();
+        pending.retain(|_, (_, offered)| offered.elapsed() < EXPIRY);
+        if pending.len() >= MAX_PENDING {
+            return Err(Error::Exhausted("too many streaming sessions are waiting for their clients".into()));
+        }
+        pending.insert(token, (session, Instant::now()));
+        Ok(url)
+    }
+
+    fn take(&self, token: &str) -> Option<Session> {
+        let (session, offered) = self.pending.lock().remove(token)?;
+        (offered.elapsed() < EXPIRY).then_some(session)
+    }
+}
+
+pub(crate) fn router(runtime: Arc<Runtime>) -> Router {
+    Router::new().route("/{kind}/{token}", any(serve)).with_state(runtime)
+}
+
+async fn serve(
+    State(runtime): State<Arc<Runtime>>,
+    Path((_kind, token)): Path<(String, String)>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    // The token is spent by a client that speaks WebSocket only: others may fall back to it.
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE),
+        Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket is spoken here, not SPDY\n").into_response(),
+    };
+    match runtime.sessions.take(&token) {
+        Some(Session::Exec { container_id, command, streams }) => {
+            let target = remote_command::Target::Exec(command);
+            remote_command::serve(runtime, upgrade, container_id, target, streams)
+        }
+        Some(Session::Attach { container_id, streams }) => {
+            remote_command::serve(runtime, upgrade, container_id, remote_command::Target::Attach, streams)
+        }
+        Some(Session::PortForward { sandbox_id, ports }) => port_forward::serve(runtime, upgrade, sandbox_id, ports),
+        None => (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_works_once() {
+        let sessions = Sessions::new(([127, 0, 0, 1], 1).into());
+        let session = Session::PortForward { sandbox_id: "s".into(), ports: vec![80] };
+        let url = sessions.offer(session.clone()).unwrap();
+        let token = url.rsplit('/').next().unwrap();
+        assert_eq!(token.len(), 64);
+        assert_eq!(sessions.take(token), Some(session.clone()));
+        assert_eq!(sessions.take(token), None);
+        for _ in 0..MAX_PENDING {
+            sessions.offer(session.clone()).unwrap();
+        }
+        assert!(matches!(sessions.offer(session), Err(Error::Exhausted(_))));
+    }
+
+    #[test]
+    fn streams_are_checked() {
+        let streams = |stdin, stdout, stderr, tty| Streams { stdin, stdout, stderr, tty };
+        assert!(streams(false, false, false, false).check().is_err());
+        assert!(streams(false, true, true, true).check().is_err());
+        assert!(streams(true, true, false, true).check().is_ok());
+    }
+}

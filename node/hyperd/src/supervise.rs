@@ -1,0 +1,405 @@
+//! What follows running VMs and containers: their ends, their output, their agents' silence; and finding them again
+//! after a restart of hyperd.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use hypernetes_guest_protocol::v1;
+use hypernetes_hypervisor::{HypervisorError, Vm};
+use k8s_cri::v1 as cri;
+use parking_lot::Mutex;
+use tonic::Code;
+
+use crate::{
+    agent::{Agent, AgentError, CALL_TIMEOUT},
+    container::{Container, ended_with_vm},
+    error::{Error, Result},
+    exec::ProcessHandle,
+    logs::LogWriter,
+    output::Output,
+    records::{ContainerState, Exit, SandboxState},
+    runtime::{Runtime, now_nanos},
+    sandbox::{Live, Sandbox},
+};
+
+/// Between two questions whether an agent still answers.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(20);
+/// Silence in a row after which a sandbox is not ready any more.
+const HEALTH_FAILURES: u32 = 3;
+/// How long a VM found again may take to answer.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long output may still come after a container's end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(500);
+/// The kubelet shows this much of a termination message.
+const MAX_TERMINATION_MESSAGE: u64 = 4096;
+
+impl Runtime {
+    /// Watches one VM until it ends, is stopped, or stops answering.
+    pub(crate) fn supervise(self: &Arc<Self>, sandbox: Arc<Sandbox>, live: Arc<Live>) {
+        let runtime = self.clone();
+        tokio::spawn(async move {
+            let reason = tokio::select! {
+                () = live.cancel.cancelled() => return,
+                exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
+                reason = silence(&sandbox, &live.agent) => {
+                    runtime.not_ready(&sandbox, &reason).await;
+                    // The VM itself runs on, and is ended by StopPodSandbox.
+                    tokio::select! {
+                        () = live.cancel.cancelled() => return,
+                        exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
+                    }
+                }
+            };
+            runtime.vm_ended(&sandbox, &live, &reason).await;
+        });
+    }
+
+    async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
+        live.cancel.cancel();
+        if let Err(error) = live.vm.kill().await {
+            tracing::warn!(sandbox = %sandbox.id, %error, "removing what a VM left failed");
+        }
+        sandbox.set_live(None);
+        self.not_ready(sandbox, reason).await;
+        for container in self.containers_of(&sandbox.id) {
+            ended_with_vm(self, sandbox, &container, reason).await;
+        }
+    }
+
+    async fn not_ready(&self, sandbox: &Arc<Sandbox>, reason: &str) {
+        tracing::warn!(sandbox = %sandbox.id, reason, "sandbox is not ready any more");
+        let mut changed = false;
+        let saved = sandbox
+            .update(&self.records, |r| {
+                if matches!(r.state, SandboxState::Ready) {
+                    r.state = SandboxState::NotReady { reason: reason.into() };
+                    changed = true;
+                }
+            })
+            .await;
+        if let Err(error) = saved {
+            tracing::error!(sandbox = %sandbox.id, %error, "the state of a sandbox was not saved");
+        }
+        if changed {
+            self.publish(sandbox, None, cri::ContainerEventType::ContainerStoppedEvent);
+        }
+    }
+
+    /// Follows a started container to its end.
+    pub(crate) fn monitor(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, container: &Arc<Container>) {
+        let (runtime, sandbox, live, container) = (self.clone(), sandbox.clone(), live.clone(), container.clone());
+        tokio::spawn(async move {
+            let cancel = live.cancel.clone();
+            let work = async {
+                let output = tokio::spawn(runtime.clone().pump(live.clone(), container.clone()));
+                let exit = runtime.wait_for_end(&live, &container).await;
+                let abort = output.abort_handle();
+                if tokio::time::timeout(DRAIN_TIMEOUT, output).await.is_err() {
+                    abort.abort();
+                }
+                runtime.save_termination_message(&live, &container).await;
+                *container.log.lock() = None;
+                if container.set_exited(&runtime.records, exit).await {
+                    runtime.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerStoppedEvent);
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    async fn wait_for_end(&self, live: &Arc<Live>, container: &Arc<Container>) -> Exit {
+        let process =
+            ProcessHandle { agent: live.agent.clone(), container_id: container.id.clone(), exec_id: String::new() };
+        loop {
+            match process.wait().await {
+                Ok(response) => return exit(container.started_at(), &response),
+                Err(AgentError::Refused { code: Code::NotFound | Code::FailedPrecondition, message, .. }) => {
+                    return Exit {
+                        started_at: container.started_at(),
+                        finished_at: now_nanos(),
+                        exit_code: 128,
+                        reason: "Error".into(),
+                        message: format!("the pod does not know the container any more: {message}"),
+                    };
+                }
+                // A lost connection comes back, or the VM is found dead.
+                Err(error) => tracing::debug!(container = %container.id, %error, "waiting for a container"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Brings the container's output into its log and to those who are attached, until it ends.
+    async fn pump(self: Arc<Self>, live: Arc<Live>, container: Arc<Container>) {
+        let Some(log) = self.open_log(&container).await else { return };
+        loop {
+            match self.pump_once(&live, &container, &log).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(container = %container.id, %error, "output was interrupted"),
+            }
+            tokio::select! {
+                () = live.cancel.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// A container without a log path has its output read and forgotten.
+    async fn open_log(&self, container: &Arc<Container>) -> Option<Arc<Mutex<LogWriter>>> {
+        let path = container.record().log_path.unwrap_or_else(|| "/dev/null".into());
+        let position = self.records.log_position(&container.id);
+        let max_bytes = if path == std::path::Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
+        loop {
+            match LogWriter::open(&path, &position, max_bytes) {
+                Ok(writer) => {
+                    let log = Arc::new(Mutex::new(writer));
+                    *container.log.lock() = Some(log.clone());
+                    return Some(log);
+                }
+                // Meanwhile the container is blocked by its pipe: nothing is lost.
+                Err(error) => {
+                    tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be opened");
+                }
+            }
+            tokio::time::sleep(RETRY * 4).await;
+        }
+    }
+
+    async fn pump_once(&self, live: &Live, container: &Arc<Container>, log: &Arc<Mutex<LogWriter>>) -> Result<()> {
+        let from = log.lock().rewind();
+        let mut output = Output::open(&live.agent, &container.id, "", from).await?;
+        // With a terminal there is one stream.
+        let mut open = [true, !container.record().config.tty];
+        while open.contains(&true) {
+            let Some(chunk) = output.next().await? else {
+                return Err(AgentError::Nonsense("the output ended without saying so".into()).into());
+            };
+            let (stream, eof) = (chunk.stream, chunk.eof);
+            let next = log.lock().next(stream);
+            // What is known already is cut off; what is missing is gone in the guest.
+            let known = usize::try_from(next.saturating_sub(chunk.offset)).unwrap_or(usize::MAX).min(chunk.data.len());
+            let data = bytes::Bytes::from(chunk.data).slice(known..);
+            let gap = (chunk.offset > next && !data.is_empty()).then_some(chunk.offset);
+            if !data.is_empty() {
+                let _ = container.output.send((stream, data.clone()));
+            }
+            self.write_log(live, container, log, move |log| {
+                let now = jiff::Timestamp::now();
+                if let Some(offset) = gap {
+                    log.skip_to(stream, offset, now)?;
+                }
+                log.append(stream, &data, now)?;
+                if eof { log.finish(stream, now) } else { Ok(()) }
+            })
+            .await;
+            if eof {
+                open[stream as usize] = false;
+            }
+            let durable = log.lock().durable();
+            output.acknowledge(durable).await;
+        }
+        Ok(())
+    }
+
+    /// Writes to the log, however long it takes for the disk to have room.
+    async fn write_log(
+        &self,
+        live: &Live,
+        container: &Arc<Container>,
+        log: &Arc<Mutex<LogWriter>>,
+        write: impl Fn(&mut LogWriter) -> std::io::Result<()> + Clone + Send + 'static,
+    ) {
+        loop {
+            let (log, write) = (log.clone(), write.clone());
+            let written = tokio::task::spawn_blocking(move || write(&mut log.lock())).await;
+            match written.map_err(std::io::Error::other).flatten() {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(container = %container.id, %error, "the log cannot be written"),
+            }
+            tokio::select! {
+                () = live.cancel.cancelled() => return,
+                () = tokio::time::sleep(RETRY * 4) => {}
+            }
+        }
+    }
+
+    async fn save_termination_message(&self, live: &Live, container: &Container) {
+        let Some(log) = container.record().termination_log else { return };
+        let request = v1::ReadFileRequest {
+            container_id: container.id.clone(),
+            path: log.container_path,
+            max_bytes: MAX_TERMINATION_MESSAGE,
+        };
+        let read = live.agent.call("ReadFile", CALL_TIMEOUT, |mut c| async move { c.read_file(request).await }).await;
+        let saved = match read {
+            Ok(response) if response.data.is_empty() => return,
+            Ok(mut response) => {
+                response.data.truncate(MAX_TERMINATION_MESSAGE as usize);
+                std::fs::write(&log.host_path, response.data).map_err(|e| e.to_string())
+            }
+            Err(error) if error.is_code(Code::NotFound) => return,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = saved {
+            tracing::warn!(container = %container.id, error, "the termination message was not saved");
+        }
+    }
+
+    /// Finds again what an earlier hyperd left: running VMs are taken over, unfinished ones undone.
+    pub(crate) async fn adopt_all(self: &Arc<Self>) -> Result<()> {
+        let (sandboxes, containers) = self.records.load().map_err(Error::file("reading", &self.config.root))?;
+        for record in sandboxes {
+            if let Err(error) = self.insert_sandbox(Sandbox::new(record)) {
+                tracing::error!(%error, "a record was left alone");
+            }
+        }
+        for record in containers {
+            if self.sandbox(&record.sandbox_id).is_err() {
+                let _ = self.records.remove_container(&record.id);
+                continue;
+            }
+            if let Err(error) = self.insert_container(Container::new(record)) {
+                tracing::error!(%error, "a record was left alone");
+            }
+        }
+        join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
+        Ok(())
+    }
+
+    async fn adopt(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
+        let record = sandbox.record();
+        match record.state {
+            SandboxState::Starting => return self.roll_back(&sandbox).await,
+            SandboxState::Stopped { .. } => return,
+            SandboxState::Ready | SandboxState::NotReady { .. } => {}
+        }
+        let adopted = match record.vm {
+            Some(vm) => self.config.hypervisor.adopt(vm).await,
+            None => Err(HypervisorError::Gone { id: sandbox.id.clone() }),
+        };
+        match adopted {
+            Ok(vm) if record.state == SandboxState::Ready => {
+                let runtime = self.clone();
+                tokio::spawn(async move { runtime.reconnect(sandbox, vm.into()).await });
+            }
+            // Its agent was silent before: StopPodSandbox will end it.
+            Ok(_) => {}
+            Err(error) => {
+                let reason = match error {
+                    HypervisorError::Gone { .. } => "the pod's VM ended while hyperd did not run".to_owned(),
+                    other => format!("the pod's VM cannot be taken over: {other}"),
+                };
+                self.not_ready(&sandbox, &reason).await;
+                for container in self.containers_of(&sandbox.id) {
+                    ended_with_vm(self, &sandbox, &container, &reason).await;
+                }
+            }
+        }
+    }
+
+    async fn reconnect(self: Arc<Self>, sandbox: Arc<Sandbox>, vm: Arc<dyn Vm>) {
+        let agent = Agent::new(vm.agent_socket());
+        let live = Live::new(vm.clone(), agent.clone());
+        let operation = sandbox.operation.lock().await;
+        let greeted = tokio::select! {
+            exit = vm.wait() => {
+                let reason = format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason));
+                drop(operation);
+                return self.vm_ended(&sandbox, &live, &reason).await;
+            }
+            greeted = agent.hello_within(RECONNECT_TIMEOUT) => greeted,
+        };
+        let boot_id = sandbox.record().boot_id;
+        match greeted {
+            Ok(greeting) if greeting.boot_id == boot_id => {}
+            Ok(_) => return self.not_ready(&sandbox, "the guest was started anew by itself").await,
+            Err(error) => return self.not_ready(&sandbox, &error.to_string()).await,
+        }
+        sandbox.set_live(Some(live.clone()));
+        drop(operation);
+        tracing::info!(sandbox = %sandbox.id, "took over a running VM");
+        self.supervise(sandbox.clone(), live.clone());
+        for container in self.containers_of(&sandbox.id) {
+            let record = container.record();
+            for source in record.file_sets {
+                if let Err(error) = self.follow(&live, source).await {
+                    tracing::warn!(container = %container.id, %error, "files are not followed any more");
+                }
+            }
+            match record.state {
+                ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),
+                // hyperd died in the middle of the start: the agent knows whether it happened.
+                ContainerState::Starting => {
+                    let started_at = now_nanos();
+                    let running = ContainerState::Running { started_at };
+                    if let Err(error) = container.update(&self.records, |r| r.state = running).await {
+                        tracing::error!(container = %container.id, %error, "the state of a container was not saved");
+                    }
+                    self.monitor(&sandbox, &live, &container);
+                }
+                ContainerState::Created | ContainerState::Exited(_) => {}
+            }
+        }
+    }
+}
+
+/// Returns, with the reason, when the agent has stopped answering.
+async fn silence(sandbox: &Sandbox, agent: &Agent) -> String {
+    let mut failures = 0;
+    loop {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+        match agent.hello(HEALTH_TIMEOUT).await {
+            Ok(greeting) if greeting.boot_id == sandbox.record().boot_id => failures = 0,
+            Ok(_) => return "the guest was started anew by itself".into(),
+            Err(error) => {
+                failures += 1;
+                tracing::debug!(sandbox = %sandbox.id, %error, failures, "the agent does not answer");
+                if failures >= HEALTH_FAILURES {
+                    return format!("the pod's agent does not answer any more: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// The end of a process as the kubelet words it. Times are the host's: the guest's clock is its own.
+fn exit(started_at: i64, response: &v1::WaitProcessResponse) -> Exit {
+    let reason = match response.exit_code {
+        _ if response.oom_killed => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
+    let finished_at =
+        i64::try_from(response.finished_unix_nanos).ok().filter(|t| (started_at..=now_nanos()).contains(t));
+    Exit {
+        started_at,
+        finished_at: finished_at.unwrap_or_else(now_nanos),
+        exit_code: response.exit_code,
+        reason: reason.into(),
+        message: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_have_the_kubelets_reasons() {
+        let end = |exit_code, oom_killed| {
+            exit(
+                5,
+                &v1::WaitProcessResponse { exit_code, oom_killed, finished_unix_nanos: u64::MAX, ..Default::default() },
+            )
+        };
+        assert_eq!(end(0, false).reason, "Completed");
+        assert_eq!(end(3, false).reason, "Error");
+        assert_eq!(end(137, true).reason, "OOMKilled");
+        assert!(end(0, false).finished_at <= now_nanos());
+    }
+}
