@@ -16,19 +16,21 @@
 #![forbid(unsafe_code)]
 
 mod decode;
-pub mod defaults;
+mod defaults;
+mod facts;
 pub mod limits;
 pub mod managed;
 pub mod openapi;
 pub mod patch;
-pub mod prepare;
+mod prepare;
 pub mod quantity;
 pub mod table;
 mod tree;
 mod types;
 pub mod validate;
+mod walk;
 
 pub use decode::{Decoded, FieldValidation};
-pub use tree::{Field, ListKind, Schema, Shape};
+pub use tree::{Field, ListKind, ListPatch, Schema, Struct};
 pub use types::ObjectType;
 pub use validate::FieldError;

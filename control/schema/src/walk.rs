@@ -1,0 +1,103 @@
+//! Following a schema and a value at once, and short paths into values.
+
+use crate::tree::{Schema, Struct};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Calls `visit` for every object whose definition has a name, outermost first.
+pub(crate) fn structs_mut(
+    schema: &Arc<Schema>,
+    value: &mut Value,
+    visit: &mut impl FnMut(&Struct, &mut Map<String, Value>),
+) {
+    match (schema.resolve().as_ref(), value) {
+        (Schema::Object(fields), Value::Object(object)) => {
+            visit(fields, object);
+            for (name, value) in object.iter_mut() {
+                if let Some(field) = fields.field(name) {
+                    structs_mut(&field.schema, value, visit);
+                }
+            }
+        }
+        (Schema::Map { values, .. }, Value::Object(object)) => {
+            object.values_mut().for_each(|value| structs_mut(values, value, visit));
+        }
+        (Schema::List { items, .. }, Value::Array(list)) => {
+            list.iter_mut().for_each(|value| structs_mut(items, value, visit));
+        }
+        _ => {}
+    }
+}
+
+/// Calls `visit` with the path of every object whose definition has a name, outermost first.
+pub(crate) fn structs(
+    schema: &Arc<Schema>,
+    value: &Value,
+    path: &str,
+    visit: &mut impl FnMut(&str, &Struct, &Map<String, Value>),
+) {
+    match (schema.resolve().as_ref(), value) {
+        (Schema::Object(fields), Value::Object(object)) => {
+            visit(path, fields, object);
+            for (name, value) in object {
+                if let Some(field) = fields.field(name) {
+                    structs(&field.schema, value, &join(path, name), visit);
+                }
+            }
+        }
+        (Schema::Map { values, .. }, Value::Object(object)) => {
+            for (key, value) in object {
+                structs(values, value, &format!("{path}[{key}]"), visit);
+            }
+        }
+        (Schema::List { items, .. }, Value::Array(list)) => {
+            for (at, value) in list.iter().enumerate() {
+                structs(items, value, &format!("{path}[{at}]"), visit);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `spec` and `replicas` → `spec.replicas`
+pub(crate) fn join(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// The value at `a.b.c`.
+pub(crate) fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split('.').try_fold(value, |value, field| value.as_object()?.get(field))
+}
+
+/// The text at `a.b.c`, empty when there is none.
+pub(crate) fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+    get(value, path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The list at `a.b.c`, empty when there is none.
+pub(crate) fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+    get(value, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Sets, or with `None` removes, a field of an object.
+pub(crate) fn put(object: &mut Map<String, Value>, field: &str, value: Option<Value>) {
+    match value {
+        Some(value) => {
+            object.insert(field.to_owned(), value);
+        }
+        None => {
+            object.remove(field);
+        }
+    }
+}
+
+/// The object in `field`, made when it is not there. Something else in its place is replaced.
+pub(crate) fn child<'v>(object: &'v mut Map<String, Value>, field: &str) -> &'v mut Map<String, Value> {
+    if !object.get(field).is_some_and(Value::is_object) {
+        object.insert(field.to_owned(), Value::Object(Map::new()));
+    }
+    match object.get_mut(field) {
+        Some(Value::Object(child)) => child,
+        _ => unreachable!("the field has just been made an object"),
+    }
+}
