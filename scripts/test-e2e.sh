@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Starts a system of its own in a temporary directory, runs the tests in tests/ against it, and stops it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$(mktemp -d /tmp/hypernetes-test-XXXXXX)
+hypernetes=$PWD/target/release/hypernetes
+export HYPERNETES_TEST_ROOT=$root HYPERNETES_TEST_BINARY=$hypernetes
+
+finish() {
+    local code=$?
+    "$hypernetes" down --root "$root" || code=1
+    if [ $code = 0 ]; then
+        rm -rf "$root"
+    else
+        for log in "$root"/log/*.log; do
+            printf '\n== last lines of %s\n' "$log" >&2
+            tail -n 40 "$log" >&2
+        done
+        # CI keeps no files: the logs above are what there is. On a developer's machine the directory stays.
+        [ -n "${CI:-}" ] && rm -rf "$root"
+    fi
+    exit $code
+}
+trap finish EXIT
+
+"$hypernetes" up --root "$root" --bind 127.0.0.1:0 --guest .tools/guest --detach
+demo/build-image.sh .tools/demo-web.tar
+"$hypernetes" image import --root "$root" .tools/demo-web.tar --name demo/web:1
+cargo nextest run --release -p hypernetes-tests -E 'not binary(survival)'
+cargo nextest run --release -p hypernetes-tests -E 'binary(survival)'
+"$hypernetes" down --root "$root"
+# Nothing may be left: no VM, no network namespace, no process of ours.
+left=$(ip netns list | grep -c '^hn-' || true)
+vms=$(pgrep -fc "qemu-system-x86_64.*$root" || true)
+if [ "$left" != 0 ] || [ "$vms" != 0 ]; then
+    echo "down left $left network namespaces and $vms VMs" >&2
+    exit 1
+fi

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# make test: lints, unit tests, and the whole system.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '\n[%s] %s\n' "$(date +%H:%M:%S)" "$*"; }
+began=$SECONDS
+
+if ! cargo nextest --version >/dev/null 2>&1; then
+    step "installing cargo-nextest"
+    cargo install --quiet --locked cargo-nextest
+fi
+if [ ! -x .tools/bin/cargo-deny ]; then
+    step "installing cargo-deny"
+    cargo install --quiet --locked --root .tools --target-dir target/cargo-deny cargo-deny --version 0.20.2
+    rm -rf target/cargo-deny
+fi
+step "lints"
+make --no-print-directory lint
+step "guest kernel"
+scripts/guest-kernel.sh .tools/guest
+step "build (release)"
+scripts/build.sh
+step "unit tests"
+# With the release profile: what was built for the system is not built again.
+cargo nextest run --release --workspace --exclude hypernetes-tests
+step "the whole system"
+scripts/test-e2e.sh
+step "all passed in $((SECONDS - began)) s; nothing was skipped"
