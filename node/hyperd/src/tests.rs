@@ -1,1 +1,576 @@
+//! hyperd as its clients see it, over a fake VM.
 
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use hypernetes_hyperd_api::{DialChunk, hyperd_client::HyperdClient};
+use hypernetes_image::Digest;
+use k8s_cri::v1::{
+    self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+use tonic::{Code, transport::Channel};
+
+use crate::{
+    HyperdConfig,
+    fake::{FakeHypervisor, FakeImages, Machine},
+};
+
+const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
+
+/// A hyperd in a runtime of its own, so that it can be killed.
+struct Node {
+    directory: tempfile::TempDir,
+    hypervisor: Arc<FakeHypervisor>,
+    hyperd: Option<tokio::runtime::Runtime>,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let hypervisor = FakeHypervisor::new(directory.path(), tokio::runtime::Handle::current());
+        let mut node = Self { directory, hypervisor, hyperd: None };
+        node.run().await;
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn run(&mut self) {
+        let mut config = HyperdConfig::new(&self.path("root"), self.hypervisor.clone(), Arc::new(FakeImages));
+        config.pods_dir = self.path("pods");
+        config.volume_dirs = vec![self.path("volumes")];
+        config.boot_timeout = Duration::from_secs(3);
+        std::fs::create_dir_all(self.path("pods").join(POD_UID)).unwrap();
+        std::fs::create_dir_all(self.path("volumes")).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.spawn(async { crate::run(config, std::future::pending()).await.unwrap() });
+        self.hyperd = Some(runtime);
+        let socket = self.path("root/hyperd.sock");
+        wait_until("hyperd to serve", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    }
+
+    /// As `kill -9` would.
+    async fn kill(&mut self) {
+        self.hyperd.take().unwrap().shutdown_background();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    async fn channel(&self) -> Channel {
+        let socket = self.path("root/hyperd.sock");
+        let connect = move |_| {
+            let socket = socket.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
+        };
+        tonic::transport::Endpoint::from_static("http://hyperd")
+            .connect_with_connector(tower::service_fn(connect))
+            .await
+            .unwrap()
+    }
+
+    async fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel().await)
+    }
+
+    async fn run_sandbox(&self) -> String {
+        let request = cri::RunPodSandboxRequest { config: Some(self.sandbox_config()), ..Default::default() };
+        self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
+    fn sandbox_config(&self) -> cri::PodSandboxConfig {
+        cri::PodSandboxConfig {
+            metadata: Some(cri::PodSandboxMetadata {
+                name: "web".into(),
+                uid: POD_UID.into(),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            log_directory: self.path("logs").display().to_string(),
+            ..Default::default()
+        }
+    }
+
+    async fn create(&self, sandbox: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        Ok(self.runtime().await.create_container(request).await?.into_inner().container_id)
+    }
+
+    async fn create_and_start(&self, sandbox: &str, config: cri::ContainerConfig) -> String {
+        let container_id = self.create(sandbox, config).await.unwrap();
+        let request = cri::StartContainerRequest { container_id: container_id.clone() };
+        self.runtime().await.start_container(request).await.unwrap();
+        container_id
+    }
+
+    async fn container(&self, id: &str) -> cri::ContainerStatus {
+        let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
+        self.runtime().await.container_status(request).await.unwrap().into_inner().status.unwrap()
+    }
+
+    async fn sandbox(&self, id: &str) -> (cri::PodSandboxStatus, std::collections::HashMap<String, String>) {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true };
+        let response = self.runtime().await.pod_sandbox_status(request).await.unwrap().into_inner();
+        (response.status.unwrap(), response.info)
+    }
+
+    async fn wait_exited(&self, id: &str) -> cri::ContainerStatus {
+        for _ in 0..200 {
+            let status = self.container(id).await;
+            if status.state == cri::ContainerState::ContainerExited as i32 {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the container {id} did not end");
+    }
+
+    fn log(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("logs").join(name)).unwrap_or_default();
+        text.lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    fn machine(&self) -> Arc<Machine> {
+        self.hypervisor.machines().pop().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for machine in self.hypervisor.machines() {
+            machine.end();
+        }
+        if let Some(hyperd) = self.hyperd.take() {
+            hyperd.shutdown_background();
+        }
+    }
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..400 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("waited too long for {what}");
+}
+
+fn shell(name: &str, script: &str) -> cri::ContainerConfig {
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: "test".into(), ..Default::default() }),
+        args: vec![script.into()],
+        log_path: format!("{name}/0.log"),
+        ..Default::default()
+    }
+}
+
+fn mount(host: &Path, container: &str) -> cri::Mount {
+    cri::Mount { host_path: host.display().to_string(), container_path: container.into(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pods_life() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let events = client.get_container_events(cri::GetEventsRequest {}).await.unwrap().into_inner();
+    let sandbox = node.run_sandbox().await;
+    let (status, info) = node.sandbox(&sandbox).await;
+    assert_eq!(status.state, cri::PodSandboxState::SandboxReady as i32);
+    assert_eq!(info["boot_id"].len(), 36);
+    assert_eq!(info["vm_pid"], "1");
+
+    let first = node.create_and_start(&sandbox, shell("one", "echo out; echo err >&2; exit 3")).await;
+    let second = node.create_and_start(&sandbox, shell("two", "echo fine; printf tail")).await;
+    let status = node.wait_exited(&first).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+    assert!(status.started_at > 0 && status.finished_at >= status.started_at);
+    assert_eq!(status.image_id, Digest::of(b"test").to_string());
+    let status = node.wait_exited(&second).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
+    let mut lines = node.log("one/0.log");
+    lines.sort();
+    assert_eq!(lines, ["stderr F err", "stdout F out"]);
+    assert_eq!(node.log("two/0.log"), ["stdout F fine", "stdout F tail"]);
+
+    let list = client.list_containers(cri::ListContainersRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.containers.len(), 2);
+    // Both share the image's disk.
+    assert_eq!(node.machine().disks().len(), 1);
+    client.remove_container(cri::RemoveContainerRequest { container_id: first.clone() }).await.unwrap();
+    client.remove_container(cri::RemoveContainerRequest { container_id: first.clone() }).await.unwrap();
+    assert_eq!(node.machine().disks().len(), 1);
+    client.remove_container(cri::RemoveContainerRequest { container_id: second }).await.unwrap();
+    assert_eq!(node.machine().disks().len(), 0);
+
+    for _ in 0..2 {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        client.stop_pod_sandbox(request).await.unwrap();
+    }
+    assert!(!node.machine().is_running());
+    assert_eq!(node.sandbox(&sandbox).await.0.state, cri::PodSandboxState::SandboxNotready as i32);
+    for _ in 0..2 {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        client.remove_pod_sandbox(request).await.unwrap();
+    }
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: false };
+    assert_eq!(client.pod_sandbox_status(request).await.unwrap_err().code(), Code::NotFound);
+
+    let kinds: Vec<i32> = events
+        .take_while(|e| {
+            let e = e.as_ref().unwrap();
+            std::future::ready(!(e.container_id == sandbox && e.container_event_type == 3))
+        })
+        .map(|e| e.unwrap())
+        .filter(|e| std::future::ready(e.container_id == first))
+        .map(|e| e.container_event_type)
+        .collect()
+        .await;
+    assert_eq!(kinds, [0, 1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_get_proper_answers() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let sandbox = node.run_sandbox().await;
+    let again = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    assert_eq!(client.run_pod_sandbox(again.clone()).await.unwrap_err().code(), Code::AlreadyExists);
+    let mut host = again;
+    host.config.as_mut().unwrap().metadata.as_mut().unwrap().attempt = 1;
+    host.config.as_mut().unwrap().linux = Some(cri::LinuxPodSandboxConfig {
+        security_context: Some(cri::LinuxSandboxSecurityContext {
+            namespace_options: Some(cri::NamespaceOption { network: 2, ..Default::default() }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let error = client.run_pod_sandbox(host).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.message().contains("hostNetwork"));
+    let empty = cri::RunPodSandboxRequest::default();
+    assert_eq!(client.run_pod_sandbox(empty).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let mut unknown_image = shell("a", "true");
+    unknown_image.image.as_mut().unwrap().image = "nope".into();
+    assert_eq!(node.create(&sandbox, unknown_image).await.unwrap_err().code(), Code::NotFound);
+    let mut host_mount = shell("a", "true");
+    host_mount.mounts.push(mount(Path::new("/etc"), "/host"));
+    let error = node.create(&sandbox, host_mount).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.message().contains("virtual machine"), "{error}");
+    let mut escaping_log = shell("a", "true");
+    escaping_log.log_path = "../../x.log".into();
+    assert_eq!(node.create(&sandbox, escaping_log).await.unwrap_err().code(), Code::InvalidArgument);
+    let list = client.list_containers(cri::ListContainersRequest::default()).await.unwrap().into_inner();
+    assert!(list.containers.is_empty());
+
+    // A command that cannot be started.
+    let mut wrong = shell("b", "");
+    (wrong.command, wrong.args) = (vec!["/no/such".into()], vec![]);
+    let id = node.create(&sandbox, wrong).await.unwrap();
+    let error = client.start_container(cri::StartContainerRequest { container_id: id.clone() }).await.unwrap_err();
+    assert!(error.message().contains("/no/such"), "{error}");
+    let status = node.container(&id).await;
+    assert_eq!((status.reason.as_str(), status.exit_code), ("StartError", 128));
+    let request = cri::ExecSyncRequest { container_id: id, cmd: vec!["true".into()], timeout: 1 };
+    assert_eq!(client.exec_sync(request).await.unwrap_err().code(), Code::FailedPrecondition);
+
+    let mut images = ImageServiceClient::new(node.channel().await);
+    let spec = |image: &str| Some(cri::ImageSpec { image: image.into(), ..Default::default() });
+    let absent = cri::ImageStatusRequest { image: spec("nope"), verbose: false };
+    assert!(images.image_status(absent).await.unwrap().into_inner().image.is_none());
+    let absent = cri::PullImageRequest { image: spec("nope"), ..Default::default() };
+    assert_eq!(images.pull_image(absent).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_pods_survive_the_death_of_hyperd() {
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let go = node.path("go");
+    let script = format!(
+        "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.005; done; until [ -e {} ]; do sleep 0.05; done; echo end; exit 7",
+        go.display()
+    );
+    let container = node.create_and_start(&sandbox, shell("loop", &script)).await;
+    let (_, info) = node.sandbox(&sandbox).await;
+    let log = "loop/0.log";
+    wait_until("some lines", || node.log(log).len() > 20).await;
+    for _ in 0..3 {
+        node.kill().await;
+        assert!(node.machine().is_running());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        node.run().await;
+        assert_eq!(node.sandbox(&sandbox).await.0.state, cri::PodSandboxState::SandboxReady as i32);
+        let seen = node.log(log).len();
+        wait_until("the log to go on", || node.log(log).len() > seen || seen == 300).await;
+    }
+    assert_eq!(node.sandbox(&sandbox).await.1["boot_id"], info["boot_id"]);
+    assert_eq!(node.container(&container).await.state, cri::ContainerState::ContainerRunning as i32);
+    wait_until("all lines", || node.log(log).len() == 300).await;
+    std::fs::write(go, "").unwrap();
+    assert_eq!(node.wait_exited(&container).await.exit_code, 7);
+    let expected: Vec<String> =
+        (0..300).map(|i| format!("stdout F line {i}")).chain(["stdout F end".to_owned()]).collect();
+    assert_eq!(node.log(log), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deaths_are_noticed_at_once_and_after_a_restart() {
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
+    node.machine().end();
+    assert_eq!(node.wait_exited(&container).await.exit_code, 137);
+    let (status, info) = node.sandbox(&sandbox).await;
+    assert_eq!(status.state, cri::PodSandboxState::SandboxNotready as i32);
+    assert!(info["reason"].contains("VM ended"), "{info:?}");
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+    node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+
+    let sandbox = node.run_sandbox().await;
+    let container = node.create_and_start(&sandbox, shell("two", "sleep 1000")).await;
+    node.kill().await;
+    for machine in node.hypervisor.machines() {
+        machine.end();
+    }
+    node.run().await;
+    assert_eq!(node.wait_exited(&container).await.reason, "Error");
+    let (status, info) = node.sandbox(&sandbox).await;
+    assert_eq!(status.state, cri::PodSandboxState::SandboxNotready as i32);
+    assert!(info["reason"].contains("while hyperd did not run"), "{info:?}");
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+    node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_asks_first_and_kills_then() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let polite =
+        node.create_and_start(&sandbox, shell("a", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")).await;
+    let stubborn =
+        node.create_and_start(&sandbox, shell("b", "trap '' TERM; echo up; while :; do sleep 0.05; done")).await;
+    wait_until("both to be up", || node.log("a/0.log").len() == 1 && node.log("b/0.log").len() == 1).await;
+    let mut client = node.runtime().await;
+    for (container_id, timeout, expected) in [(&polite, 20, 5), (&stubborn, 1, 137)] {
+        for _ in 0..2 {
+            let request = cri::StopContainerRequest { container_id: container_id.clone(), timeout };
+            client.stop_container(request).await.unwrap();
+        }
+        assert_eq!(node.container(container_id).await.exit_code, expected);
+    }
+    let request = cri::StopContainerRequest { container_id: "absent".into(), timeout: 0 };
+    client.stop_container(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_sync_has_output_codes_and_limits() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container_id = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
+    let exec = async |script: &str, timeout| {
+        let cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        let request = cri::ExecSyncRequest { container_id: container_id.clone(), cmd, timeout };
+        Ok::<_, tonic::Status>(node.runtime().await.exec_sync(request).await?.into_inner())
+    };
+    let answer = exec("echo o; echo e >&2; exit 9", 10).await.unwrap();
+    assert_eq!((answer.exit_code, answer.stdout, answer.stderr), (9, b"o\n".to_vec(), b"e\n".to_vec()));
+    assert_eq!(exec("sleep 100", 1).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let answer = node
+        .runtime()
+        .await
+        .max_decoding_message_size(64 << 20)
+        .exec_sync(cri::ExecSyncRequest {
+            container_id: container_id.clone(),
+            cmd: ["head", "-c", "20000000", "/dev/zero"].map(str::to_owned).to_vec(),
+            timeout: 60,
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.stdout.len(), 16 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_over_websocket() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container_id = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
+    let request = cri::ExecRequest {
+        container_id,
+        cmd: ["/bin/sh", "-c", "read x; echo got $x; cat; echo bye >&2; exit 4"].map(str::to_owned).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let url = node.runtime().await.exec(request).await.unwrap().into_inner().url;
+    let connect = async || {
+        let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+        tokio_tungstenite::connect_async(request).await
+    };
+    let (mut socket, response) = connect().await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+    assert!(connect().await.is_err(), "a token works once");
+    for message in [&b"\0hello\n"[..], b"\0more", b"\xff\0"] {
+        socket.send(Message::Binary(message.to_vec().into())).await.unwrap();
+    }
+    let mut channels = [const { Vec::new() }; 5];
+    while let Some(message) = socket.next().await {
+        match message.unwrap() {
+            Message::Binary(bytes) => channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]),
+            Message::Close(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(channels[1], b"got hello\nmore");
+    assert_eq!(channels[2], b"bye\n");
+    let status: serde_json::Value = serde_json::from_slice(&channels[3]).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dialing_into_a_pod() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await.unwrap();
+    });
+    let mut client = HyperdClient::new(node.channel().await);
+    let first =
+        DialChunk { pod_sandbox_id: sandbox.clone(), port: port.into(), data: b"ping".into(), ..Default::default() };
+    let last = DialChunk { close_write: true, ..Default::default() };
+    let mut answers = client.dial(futures::stream::iter([first, last])).await.unwrap().into_inner();
+    let mut data = Vec::new();
+    while let Some(chunk) = answers.message().await.unwrap() {
+        data.extend_from_slice(&chunk.data);
+    }
+    assert_eq!(data, b"ping");
+    let wrong = DialChunk { pod_sandbox_id: sandbox, port: 70_000, ..Default::default() };
+    let error = client.dial(futures::stream::iter([wrong])).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_are_copied_followed_and_read_back() {
+    let node = Node::start().await;
+    let pod = node.path("pods").join(POD_UID);
+    let config = pod.join("volumes/kubernetes.io~configmap/cfg");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("key"), "one").unwrap();
+    let termination = pod.join("containers/a/1234");
+    std::fs::create_dir_all(termination.parent().unwrap()).unwrap();
+    std::fs::write(&termination, "").unwrap();
+    let volume_dir = pod.join("volumes/kubernetes.io~csi/pvc-1/mount");
+    std::fs::create_dir_all(&volume_dir).unwrap();
+    let volume = node.path("volumes/v.raw");
+    std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
+    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
+    std::fs::write(volume_dir.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+
+    let sandbox = node.run_sandbox().await;
+    let mut spec =
+        shell("a", "for f in $FILES/termination-*/file; do echo bye > $f; done; cat $FILES/sandbox-etc/hostname");
+    spec.mounts =
+        vec![mount(&config, "/etc/cfg"), mount(&termination, "/dev/termination-log"), mount(&volume_dir, "/data")];
+    let container = node.create_and_start(&sandbox, spec).await;
+    node.wait_exited(&container).await;
+    assert_eq!(std::fs::read_to_string(&termination).unwrap(), "bye\n");
+    assert_eq!(node.log("a/0.log"), ["stdout F web"]);
+    assert_eq!(node.machine().disks().len(), 2);
+
+    let set = crate::files::FileSetSource::new(&config).set;
+    let machine = node.machine();
+    assert_eq!(machine.guest.file(&set, "key").unwrap(), "one");
+    std::fs::write(config.join("key.new"), "two").unwrap();
+    std::fs::rename(config.join("key.new"), config.join("key")).unwrap();
+    wait_until("the change to arrive", || machine.guest.file(&set, "key").as_deref() == Some("two")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_is_added_and_deleted() {
+    let node = Node::start().await;
+    let (net, bin) = (node.path("root/cni/net.d"), node.path("root/cni/bin"));
+    for dir in [&net, &bin] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let calls = node.path("calls");
+    let plugin = bin.join("fake");
+    let script = format!(
+        r#"#!/bin/sh
+echo $CNI_COMMAND >> {calls}
+[ -e {fail} ] && {{ echo '{{"code":100,"msg":"no"}}'; exit 1; }}
+echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00:07"}}],"ips":[{{"address":"10.244.0.7/16","gateway":"10.244.0.1"}}],"routes":[{{"dst":"0.0.0.0/0"}}]}}'"#,
+        calls = calls.display(),
+        fail = node.path("fail").display()
+    );
+    std::fs::write(&plugin, script).unwrap();
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(net.join("1.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#).unwrap();
+
+    let mut client = node.runtime().await;
+    let status = client.status(cri::StatusRequest { verbose: true }).await.unwrap().into_inner().status.unwrap();
+    assert!(status.conditions.iter().all(|c| c.status), "{status:?}");
+    let sandbox = node.run_sandbox().await;
+    assert_eq!(node.sandbox(&sandbox).await.0.network.unwrap().ip, "10.244.0.7");
+    let machine = node.machine();
+    assert_eq!(machine.spec().nic.unwrap().tap, "tap7");
+    let configured = machine.guest.configured.lock().clone().unwrap();
+    assert_eq!(configured.interfaces[0].addresses, ["10.244.0.7/16"]);
+    assert_eq!(configured.routes[0].gateway, "10.244.0.1");
+    assert!(configured.entropy.len() >= 32);
+    client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nDEL\n");
+
+    std::fs::write(node.path("fail"), "").unwrap();
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    let error = client.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().contains("code 100"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_guest_harms_only_itself() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let mischief = node.hypervisor.mischief.clone();
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    for flag in [&mischief.silent, &mischief.wrong_version] {
+        flag.store(true, Ordering::Relaxed);
+        let error = client.run_pod_sandbox(request.clone()).await.unwrap_err();
+        assert!(error.message().contains("did not boot") && error.message().contains("last words"), "{error}");
+        flag.store(false, Ordering::Relaxed);
+    }
+    // Nothing is left of what failed.
+    assert!(node.hypervisor.machines().iter().all(|m| !m.is_running()));
+    let list = client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner();
+    assert!(list.items.is_empty());
+    assert_eq!(std::fs::read_dir(node.path("root/sandboxes")).unwrap().count(), 0);
+
+    let sandbox = node.run_sandbox().await;
+    mischief.absurd_stats.store(true, Ordering::Relaxed);
+    mischief.lying_output.store(true, Ordering::Relaxed);
+    let container = node.create_and_start(&sandbox, shell("liar", "echo x; exit 1")).await;
+    let request = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    let stats = client.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
+    assert!(stats.memory.unwrap().usage_bytes.unwrap().value <= 256 << 20);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value < 60_000_000_000);
+    assert_eq!(node.wait_exited(&container).await.exit_code, 1);
+    assert!(node.log("liar/0.log").is_empty());
+    client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+}
