@@ -36,17 +36,20 @@ fn credentials(auth: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let Some(auth) = auth else { return Ok(None) };
     if !auth.username.is_empty() {
-        return Ok(Some(Credentials { username: auth.username, password: auth.password }));
+        return Ok(Some(Credentials::Basic { username: auth.username, password: auth.password }));
     }
     if !auth.auth.is_empty() {
         let wrong = || Error::InvalidArgument("the registry credentials are malformed".into());
         let text = STANDARD.decode(auth.auth.trim()).map_err(|_| wrong())?;
         let text = String::from_utf8(text).map_err(|_| wrong())?;
         let (username, password) = text.trim_end_matches('\0').split_once(':').ok_or_else(wrong)?;
-        return Ok(Some(Credentials { username: username.into(), password: password.into() }));
+        return Ok(Some(Credentials::Basic { username: username.into(), password: password.into() }));
     }
-    if !auth.identity_token.is_empty() || !auth.registry_token.is_empty() {
-        return Err(Error::Unimplemented("pulling with an identity or registry token"));
+    if !auth.registry_token.is_empty() {
+        return Ok(Some(Credentials::Token(auth.registry_token)));
+    }
+    if !auth.identity_token.is_empty() {
+        return Err(Error::Unimplemented("pulling with an identity token"));
     }
     Ok(None)
 }
@@ -119,8 +122,10 @@ mod tests {
     #[test]
     fn credentials_come_in_two_forms() {
         let auth = |auth: &str| Some(cri::AuthConfig { auth: auth.into(), ..Default::default() });
-        let found = credentials(auth("dXNlcjpwYTpzcw==")).unwrap().unwrap();
-        assert_eq!((found.username.as_str(), found.password.as_str()), ("user", "pa:ss"));
+        let found = credentials(auth("dXNlcjpwYTpzcw==")).unwrap();
+        assert!(
+            matches!(&found, Some(Credentials::Basic { username, password }) if username == "user" && password == "pa:ss")
+        );
         assert!(credentials(auth("!")).is_err());
         assert!(credentials(auth("")).unwrap().is_none());
         assert!(credentials(None).unwrap().is_none());
