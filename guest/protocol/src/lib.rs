@@ -1,5 +1,8 @@
-//! The contract between hyperd on the host and hyperstart in the VM: `proto/agent.proto`.
+//! The contract between hyperd on the host and hyperstart in the VM: `proto/agent.proto`, and how one gRPC connection
+//! after another goes over the VM's one byte stream ([`session`]).
 #![forbid(unsafe_code)]
+
+pub mod session;
 
 pub mod v1 {
     tonic::include_proto!("hypernetes.agent.v1");
@@ -7,3 +10,6 @@ pub mod v1 {
 
 /// The versions of the contract that this build speaks, oldest and newest.
 pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
+
+/// Name of the virtio serial port that the contract is spoken on.
+pub const PORT_NAME: &str = "hypernetes.agent";
