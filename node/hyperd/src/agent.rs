@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hypernetes_guest_protocol::{VERSIONS, v1, v1::agent_client::AgentClient};
+use hypernetes_guest_protocol::{VERSIONS, session, v1, v1::agent_client::AgentClient};
 use tonic::{Code, Status, transport::Channel};
 
 /// Largest message that is accepted from a guest. Output chunks are at most 64 KiB.
@@ -16,6 +16,8 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Time limit of calls that should take no time in the guest.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two pings, and for the answer to one.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -169,10 +171,16 @@ fn put_files_requests(set: &str, files: Vec<v1::File>) -> Vec<v1::PutFilesReques
 fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
-    tonic::transport::Endpoint::from_static("http://agent").connect_with_connector_lazy(tower::service_fn(move |_| {
+    let endpoint = tonic::transport::Endpoint::from_static("http://agent")
+        // The stream does not end when the guest gives a conversation up: only silence tells.
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
         let socket = socket.clone();
         async move {
-            let stream = tokio::net::UnixStream::connect(socket).await?;
+            let mut stream = tokio::net::UnixStream::connect(socket).await?;
+            session::open(&mut stream).await?;
             Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
         }
     }))

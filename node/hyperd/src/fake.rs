@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{Stream, StreamExt};
 use hypernetes_guest_protocol::{
-    v1,
+    session, v1,
     v1::agent_server::{Agent, AgentServer},
 };
 use hypernetes_hypervisor::{
@@ -104,9 +104,19 @@ impl Hypervisor for FakeHypervisor {
         let (mut stop, service, path) = (ended.subscribe(), guest.clone(), socket.clone());
         self.tasks.spawn(async move {
             let listener = tokio::net::UnixListener::bind(path).unwrap();
+            let conversations = UnixListenerStream::new(listener).then(|stream| async {
+                let mut stream = stream?;
+                let (near, mut far) = tokio::io::duplex(64 << 10);
+                tokio::spawn(async move {
+                    let first = session::accept(&mut stream).await?;
+                    far.write_all(&first).await?;
+                    tokio::io::copy_bidirectional(&mut stream, &mut far).await
+                });
+                Ok::<_, std::io::Error>(near)
+            });
             let server = tonic::transport::Server::builder()
                 .add_service(AgentServer::from_arc(Arc::new(GuestService(service))))
-                .serve_with_incoming(UnixListenerStream::new(listener));
+                .serve_with_incoming(conversations);
             tokio::select! {
                 _ = server => {}
                 _ = stop.wait_for(|e| *e) => {}
