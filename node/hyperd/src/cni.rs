@@ -356,8 +356,6 @@ fn parse_cidr(text: &str) -> Result<IpAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn pod() -> PodIdentity {
@@ -380,9 +378,7 @@ mod tests {
             r#"{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"fake","x":1}]}"#,
         )
         .unwrap();
-        let path = cni.bin_dir.join("fake");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::fake::script(&cni.bin_dir.join("fake"), &format!("#!/bin/sh\n{script}\n"));
         (dir, cni)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use hypernetes_guest_protocol::v1;
 use tonic::Code;
 
@@ -10,7 +11,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     logs::Stream,
-    output::Output,
+    output::{Chunk, Output},
     process,
     runtime::Runtime,
 };
@@ -19,6 +20,8 @@ use crate::{
 const MAX_SYNC_OUTPUT: usize = 16 << 20;
 /// How long the agent may hold one `WaitProcess`.
 pub(crate) const WAIT_SLICE: Duration = Duration::from_secs(300);
+/// How long output may still be silent after the process's end before it is taken to be over.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 const SIGKILL: u32 = 9;
 
 /// A process, the container's first or an exec, as its streams see it.
@@ -73,8 +76,61 @@ impl ProcessHandle {
         }
     }
 
-    pub(crate) async fn output(&self) -> Result<Output, AgentError> {
-        Output::open(&self.agent, &self.container_id, &self.exec_id, (0, 0)).await
+    /// Follows the process to its end.
+    pub(crate) async fn follow(&self, tty: bool) -> Result<Following, AgentError> {
+        let process = self.clone();
+        Ok(Following {
+            output: Output::open(&self.agent, &self.container_id, &self.exec_id, (0, 0)).await?,
+            offsets: [0; 2],
+            // With a terminal there is one stream.
+            open: [true, !tty],
+            exited: async move { process.wait().await }.boxed(),
+            exit_code: None,
+        })
+    }
+}
+
+/// A process's output, and its end. A child that was left behind and holds the output open does not put off the end.
+pub(crate) struct Following {
+    output: Output,
+    offsets: [u64; 2],
+    open: [bool; 2],
+    exited: BoxFuture<'static, Result<v1::WaitProcessResponse, AgentError>>,
+    exit_code: Option<i32>,
+}
+
+impl Following {
+    /// The next piece of output; none when all is over. What was returned before counts as dealt with.
+    pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, AgentError> {
+        self.output.acknowledge((self.offsets[0], self.offsets[1])).await;
+        while self.open.contains(&true) {
+            let patience = if self.exit_code.is_some() { LEFT_BEHIND } else { Duration::MAX };
+            let chunk = tokio::select! {
+                chunk = tokio::time::timeout(patience, self.output.next()) => match chunk {
+                    Ok(chunk) => chunk?,
+                    Err(_) => return Ok(None),
+                },
+                exit = &mut self.exited, if self.exit_code.is_none() => {
+                    self.exit_code = Some(exit?.exit_code);
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { return Ok(None) };
+            let stream = chunk.stream as usize;
+            self.offsets[stream] = self.offsets[stream].max(chunk.offset + chunk.data.len() as u64);
+            self.open[stream] &= !chunk.eof;
+            if !chunk.data.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) async fn exit_code(self) -> Result<i32, AgentError> {
+        match self.exit_code {
+            Some(code) => Ok(code),
+            None => Ok(self.exited.await?.exit_code),
+        }
     }
 }
 
@@ -149,23 +205,16 @@ impl Runtime {
         let work = async {
             let exec = self.start_exec(container, command, false, false).await?;
             let mut captured = Captured::default();
-            let mut output = exec.process.output().await?;
-            let mut offsets = [0u64; 2];
-            let mut open = [true; 2];
-            while open.contains(&true) {
-                let Some(chunk) = output.next().await? else { break };
-                let end = chunk.offset + chunk.data.len() as u64;
-                offsets[chunk.stream as usize] = offsets[chunk.stream as usize].max(end);
-                open[chunk.stream as usize] &= !chunk.eof;
+            let mut following = exec.process.follow(false).await?;
+            while let Some(chunk) = following.next().await? {
                 let room = MAX_SYNC_OUTPUT - captured.stdout.len() - captured.stderr.len();
                 let kept = &chunk.data[..chunk.data.len().min(room)];
                 match chunk.stream {
                     Stream::Stdout => captured.stdout.extend_from_slice(kept),
                     Stream::Stderr => captured.stderr.extend_from_slice(kept),
                 }
-                output.acknowledge((offsets[0], offsets[1])).await;
             }
-            captured.exit_code = exec.process.wait().await?.exit_code;
+            captured.exit_code = following.exit_code().await?;
             Ok(captured)
         };
         if limit.is_zero() {

@@ -539,3 +539,12 @@ impl crate::Images for FakeImages {
         (1, 1)
     }
 }
+
+/// Makes an executable script. Another process writes it: a file that this one has open for writing, and that a
+/// fork elsewhere in it inherits for a moment, cannot be run ("text file busy").
+pub(crate) fn script(path: &Path, text: &str) {
+    let source = path.with_extension("source");
+    std::fs::write(&source, text).unwrap();
+    let status = std::process::Command::new("install").arg("-m755").arg(source).arg(path).status().unwrap();
+    assert!(status.success());
+}

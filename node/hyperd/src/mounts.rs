@@ -13,7 +13,10 @@ use crate::{
 /// How one mount is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    Volume(Descriptor),
+    Volume {
+        descriptor: Descriptor,
+        sub_path: String,
+    },
     /// A copy of small files. `single`: the mount is the set's only file.
     Files {
         source: FileSetSource,
@@ -87,10 +90,9 @@ impl Policy<'_> {
             }),
             // With a subPath the kubelet hands out a path below the volume.
             ["volumes", plugin, _name, ..] if COPIED.contains(plugin) => Ok(files(host_path)),
-            ["volumes" | "volumeDevices", ..] => match Descriptor::read(host_path)? {
-                Some(descriptor) => Ok(Source::Volume(descriptor)),
-                None => Err(self.refusal(mount)),
-            },
+            ["volumes" | "volumeDevices", _plugin, _name, ..] => {
+                volume(host_path, &self.pod_dir())?.ok_or_else(|| self.refusal(mount))
+            }
             _ => Err(self.refusal(mount)),
         }
     }
@@ -115,6 +117,17 @@ impl Policy<'_> {
             mount.host_path, mount.container_path
         ))
     }
+}
+
+/// The volume whose descriptor lies in the directory, or, for a subPath, in one above it within the pod's.
+fn volume(path: &Path, pod_dir: &Path) -> Result<Option<Source>> {
+    for directory in path.ancestors().take_while(|a| *a != pod_dir) {
+        if let Some(descriptor) = Descriptor::read(directory)? {
+            let sub_path = path.strip_prefix(directory).unwrap_or(Path::new("")).display().to_string();
+            return Ok(Some(Source::Volume { descriptor, sub_path }));
+        }
+    }
+    Ok(None)
 }
 
 fn files(path: &Path) -> Source {
@@ -150,6 +163,14 @@ mod tests {
         std::fs::create_dir_all(&config).unwrap();
         let source = classify(dir.path(), "PODS/uid-1/volumes/kubernetes.io~configmap/cfg", "/etc/cfg").unwrap();
         assert_eq!(source, Source::Files { source: FileSetSource::new(&config), single: false });
+        let mount = dir.path().join("uid-1/volumes/kubernetes.io~csi/pv/mount");
+        std::fs::create_dir_all(&mount).unwrap();
+        std::fs::write(mount.join("volume.hypernetes.json"), r#"{"id":"1","driver":"file","path":"/v.raw"}"#).unwrap();
+        for (path, expected) in [("mount", ""), ("mount/a/b", "a/b")] {
+            let source =
+                classify(dir.path(), &format!("PODS/uid-1/volumes/kubernetes.io~csi/pv/{path}"), "/data").unwrap();
+            assert!(matches!(source, Source::Volume { sub_path, .. } if sub_path == expected));
+        }
         let source = classify(dir.path(), "PODS/uid-1/etc-hosts", "/etc/hosts").unwrap();
         assert!(matches!(source, Source::Files { single: true, .. }));
         let source = classify(dir.path(), "PODS/uid-1/volumes/kubernetes.io~empty-dir/tmp", "/tmp").unwrap();

@@ -104,7 +104,8 @@ impl Runtime {
         let mut guest =
             v1::Mount { destination: mount.container_path.clone(), read_only: mount.readonly, ..Default::default() };
         match source {
-            Source::Volume(volume) => {
+            Source::Volume { descriptor: volume, sub_path } => {
+                guest.sub_path = sub_path;
                 let disk = self.volume_disk(sandbox, &volume).await?;
                 let read_only = disk.read_only;
                 guest.read_only |= read_only;

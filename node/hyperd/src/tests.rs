@@ -1,7 +1,6 @@
 //! hyperd as its clients see it, over a fake VM.
 
 use std::{
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -386,6 +385,9 @@ async fn exec_sync_has_output_codes_and_limits() {
     };
     let answer = exec("echo o; echo e >&2; exit 9", 10).await.unwrap();
     assert_eq!((answer.exit_code, answer.stdout, answer.stderr), (9, b"o\n".to_vec(), b"e\n".to_vec()));
+    // A child that is left behind holds the output open.
+    let answer = exec("sleep 100 & echo started", 10).await.unwrap();
+    assert_eq!((answer.exit_code, answer.stdout), (0, b"started\n".to_vec()));
     assert_eq!(exec("sleep 100", 1).await.unwrap_err().code(), Code::DeadlineExceeded);
     let answer = node
         .runtime()
@@ -520,8 +522,7 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
         calls = calls.display(),
         fail = node.path("fail").display()
     );
-    std::fs::write(&plugin, script).unwrap();
-    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    crate::fake::script(&plugin, &script);
     std::fs::write(net.join("1.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#).unwrap();
 
     let mut client = node.runtime().await;

@@ -127,21 +127,13 @@ async fn run(
 }
 
 async fn exec_output(to_client: &mut ToClient, process: &ProcessHandle, streams: Streams) -> Result<End> {
-    let mut output = process.output().await?;
-    let mut offsets = [0u64; 2];
-    let mut open = [true, !streams.tty];
-    while open.contains(&true) {
-        let Some(chunk) = output.next().await? else { break };
-        let stream = chunk.stream;
-        if !chunk.data.is_empty() && !send(to_client, streams, stream, &chunk.data).await {
+    let mut following = process.follow(streams.tty).await?;
+    while let Some(chunk) = following.next().await? {
+        if !send(to_client, streams, chunk.stream, &chunk.data).await {
             return Ok(End::Disconnected);
         }
-        let end = chunk.offset + chunk.data.len() as u64;
-        offsets[stream as usize] = offsets[stream as usize].max(end);
-        open[stream as usize] &= !chunk.eof;
-        output.acknowledge((offsets[0], offsets[1])).await;
     }
-    Ok(End::Exited(process.wait().await?.exit_code))
+    Ok(End::Exited(following.exit_code().await?))
 }
 
 async fn attached_output(to_client: &mut ToClient, container: &Container, streams: Streams) -> Result<End> {
