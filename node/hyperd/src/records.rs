@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -137,7 +138,8 @@ impl Records {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let records = Self { sandboxes: root.join("sandboxes"), containers: root.join("containers") };
         for directory in [&records.sandboxes, &records.containers] {
-            fs::create_dir_all(directory)?;
+            // Environments hold secrets.
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(records)
     }
@@ -175,9 +177,9 @@ fn save<T: Serialize>(directory: &Path, id: &str, record: &T) -> io::Result<()> 
 }
 
 /// Replaces a file so that a crash leaves the old or the new content, durable when this returns.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = fs::File::create(&temporary)?;
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -245,6 +247,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::open(dir.path()).unwrap();
         records.save_sandbox(&sandbox()).unwrap();
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(dir.path().join("sandboxes/abc.json")).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
         fs::write(dir.path().join("sandboxes/broken.json"), "{").unwrap();
         let (sandboxes, containers) = Records::open(dir.path()).unwrap().load().unwrap();
         assert_eq!(sandboxes.len(), 1);
