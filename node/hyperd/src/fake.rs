@@ -325,7 +325,9 @@ impl Agent for GuestService {
         while let Some(message) = messages.message().await? {
             if let Some(file) = message.file {
                 let path = directory.join(file.path);
-                if file.directory {
+                if !file.symlink_target.is_empty() {
+                    std::os::unix::fs::symlink(file.symlink_target, path).unwrap();
+                } else if file.directory {
                     std::fs::create_dir_all(path).unwrap();
                 } else {
                     use std::io::Write;

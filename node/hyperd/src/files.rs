@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -32,6 +32,8 @@ const MAX_SET_FILES: usize = 4096;
 const MAX_DEPTH: usize = 16;
 /// Name of the only file in a set that is made of one file.
 pub(crate) const SINGLE: &str = "file";
+/// What the kubelet's atomic writer is about to rename to `..data`.
+const SWAPPED_IN: &str = "..data_tmp";
 /// The kubelet changes several things at a time; one copy is enough for them.
 const SETTLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(2);
@@ -51,8 +53,8 @@ impl FileSetSource {
     }
 }
 
-/// Reads a set. Names that begin with `..` are the kubelet's own machinery (`..data`) and left out; links are
-/// followed, but never out of `inside`.
+/// Reads a set. Relative links within it stay links: the kubelet's atomic writer changes a set by one of them
+/// (`..data`), and so does the guest. Other links are followed, but never out of `inside`.
 pub(crate) fn read_set(source: &Path, inside: &Path) -> Result<Vec<v1::File>> {
     let inside = inside.canonicalize().map_err(Error::file("reading", inside))?;
     let mut reader = Reader { inside, files: Vec::new(), bytes: 0 };
@@ -63,6 +65,11 @@ pub(crate) fn read_set(source: &Path, inside: &Path) -> Result<Vec<v1::File>> {
         reader.entry(source, SINGLE.into(), 0)?;
     }
     Ok(reader.files)
+}
+
+/// A link's target that does not leave the directory that the link lies in.
+fn is_within(target: &Path) -> bool {
+    target.to_str().is_some() && target.components().all(|c| matches!(c, Component::Normal(_)))
 }
 
 struct Reader {
@@ -83,19 +90,34 @@ impl Reader {
         names.sort();
         for name in names {
             let Some(name) = name.to_str() else { continue };
-            if name.starts_with("..") {
+            if name == SWAPPED_IN {
                 continue;
             }
             let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            self.entry(&directory.join(name), path, depth)?;
+            let from = directory.join(name);
+            match fs::read_link(&from) {
+                Ok(target) if depth == 0 && is_within(&target) => self.link(path, &target)?,
+                _ => self.entry(&from, path, depth)?,
+            }
         }
         Ok(())
     }
 
-    fn entry(&mut self, from: &Path, path: String, depth: usize) -> Result<()> {
-        if self.files.len() >= MAX_SET_FILES {
-            return Err(Error::FailedPrecondition(format!("{} has more than {MAX_SET_FILES} files", from.display())));
+    fn link(&mut self, path: String, target: &Path) -> Result<()> {
+        self.count(Path::new(&path))?;
+        self.files.push(v1::File { path, symlink_target: target.display().to_string(), ..Default::default() });
+        Ok(())
+    }
+
+    fn count(&self, path: &Path) -> Result<()> {
+        if self.files.len() < MAX_SET_FILES {
+            return Ok(());
         }
+        Err(Error::FailedPrecondition(format!("{} is one file of more than {MAX_SET_FILES}", path.display())))
+    }
+
+    fn entry(&mut self, from: &Path, path: String, depth: usize) -> Result<()> {
+        self.count(from)?;
         let real = from.canonicalize().map_err(Error::file("reading", from))?;
         if !real.starts_with(&self.inside) {
             return Err(Error::FailedPrecondition(format!("{} leads out of the pod's directory", from.display())));
@@ -277,12 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn atomic_directories_become_plain_files() {
+    fn atomic_directories_stay_as_they_are() {
         let dir = tempfile::tempdir().unwrap();
         atomic(dir.path(), "1", "a");
         let files = read_set(dir.path(), dir.path()).unwrap();
-        assert_eq!(files.len(), 1);
-        assert_eq!((files[0].path.as_str(), files[0].data.as_slice()), ("key", &b"a"[..]));
+        let seen: Vec<_> =
+            files.iter().map(|f| (f.path.as_str(), f.symlink_target.as_str(), f.data.as_slice())).collect();
+        let expected: [(&str, &str, &[u8]); 4] =
+            [("..1", "", b""), ("..1/key", "", b"a"), ("..data", "..1", b""), ("key", "..data/key", b"")];
+        assert_eq!(seen, expected);
         let files = read_set(&dir.path().join("key"), dir.path()).unwrap();
         assert_eq!((files[0].path.as_str(), files[0].data.as_slice()), (SINGLE, &b"a"[..]));
     }
