@@ -95,6 +95,8 @@ pub(crate) struct ContainerRecord {
     pub image_id: String,
     /// Reference with digest, else the id.
     pub image_ref: String,
+    /// A tag of the image, else what the container asked for.
+    pub image_name: String,
     /// e.g. `SIGQUIT`, of the image; empty: SIGTERM.
     pub stop_signal: String,
     pub created_at: i64,

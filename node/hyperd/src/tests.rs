@@ -194,6 +194,7 @@ async fn a_pods_life() {
     assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
     assert!(status.started_at > 0 && status.finished_at >= status.started_at);
     assert_eq!(status.image_id, Digest::of(b"test").to_string());
+    assert_eq!(status.image.unwrap().image, "docker.io/library/test:latest");
     let status = node.wait_exited(&second).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
     let mut lines = node.log("one/0.log");
