@@ -82,6 +82,10 @@ pub struct HyperdConfig {
     pub volume_dirs: Vec<PathBuf>,
     /// How long a VM may take until its agent answers.
     pub boot_timeout: Duration,
+    /// Between two questions whether a VM's agent still answers.
+    pub health_interval: Duration,
+    /// How long it may take to answer. After three silences in a row the sandbox is not ready any more.
+    pub health_timeout: Duration,
     /// Placeholder disks of each VM: one for each image and each volume of the pod.
     pub disk_slots: u32,
     /// What a VM gets above its containers' memory limits, for its kernel and agent.
@@ -106,6 +110,8 @@ impl HyperdConfig {
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
             boot_timeout: Duration::from_secs(120),
+            health_interval: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(20),
             disk_slots: 16,
             base_memory_mib: 96,
             default_memory_mib: 256,

@@ -22,9 +22,6 @@ use crate::{
     sandbox::{Live, Sandbox},
 };
 
-/// Between two questions whether an agent still answers.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Silence in a row after which a sandbox is not ready any more.
 const HEALTH_FAILURES: u32 = 3;
 /// How long a VM found again may take to answer.
@@ -43,7 +40,7 @@ impl Runtime {
             let reason = tokio::select! {
                 () = live.cancel.cancelled() => return,
                 exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
-                reason = silence(&sandbox, &live.agent) => {
+                reason = runtime.silence(&sandbox, &live.agent) => {
                     runtime.not_ready(&sandbox, &reason).await;
                     // The VM itself runs on, and is ended by StopPodSandbox.
                     tokio::select! {
@@ -54,6 +51,25 @@ impl Runtime {
             };
             runtime.vm_ended(&sandbox, &live, &reason).await;
         });
+    }
+
+    /// Returns, with the reason, when the agent has stopped answering.
+    async fn silence(&self, sandbox: &Sandbox, agent: &Agent) -> String {
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(self.config.health_interval).await;
+            match agent.hello(self.config.health_timeout).await {
+                Ok(greeting) if greeting.boot_id == sandbox.record().boot_id => failures = 0,
+                Ok(_) => return "the guest was started anew by itself".into(),
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(sandbox = %sandbox.id, %error, failures, "the agent does not answer");
+                    if failures >= HEALTH_FAILURES {
+                        return format!("the pod's agent does not answer any more: {error}");
+                    }
+                }
+            }
+        }
     }
 
     async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
@@ -343,25 +359,6 @@ impl Runtime {
                     self.monitor(&sandbox, &live, &container);
                 }
                 ContainerState::Created | ContainerState::Exited(_) => {}
-            }
-        }
-    }
-}
-
-/// Returns, with the reason, when the agent has stopped answering.
-async fn silence(sandbox: &Sandbox, agent: &Agent) -> String {
-    let mut failures = 0;
-    loop {
-        tokio::time::sleep(HEALTH_INTERVAL).await;
-        match agent.hello(HEALTH_TIMEOUT).await {
-            Ok(greeting) if greeting.boot_id == sandbox.record().boot_id => failures = 0,
-            Ok(_) => return "the guest was started anew by itself".into(),
-            Err(error) => {
-                failures += 1;
-                tracing::debug!(sandbox = %sandbox.id, %error, failures, "the agent does not answer");
-                if failures >= HEALTH_FAILURES {
-                    return format!("the pod's agent does not answer any more: {error}");
-                }
             }
         }
     }

@@ -48,6 +48,8 @@ impl Node {
         config.pods_dir = self.path("pods");
         config.volume_dirs = vec![self.path("volumes")];
         config.boot_timeout = Duration::from_secs(3);
+        config.health_interval = Duration::from_millis(300);
+        config.health_timeout = Duration::from_secs(1);
         std::fs::create_dir_all(self.path("pods").join(POD_UID)).unwrap();
         std::fs::create_dir_all(self.path("volumes")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -351,6 +353,46 @@ async fn deaths_are_noticed_at_once_and_after_a_restart() {
     assert!(info["reason"].contains("while hyperd did not run"), "{info:?}");
     let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
     node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_whose_agent_falls_silent_is_not_ready() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    node.hypervisor.mischief.silent.store(true, Ordering::Relaxed);
+    let mut reason = None;
+    for _ in 0..200 {
+        let (status, mut info) = node.sandbox(&sandbox).await;
+        if status.state == cri::PodSandboxState::SandboxNotready as i32 {
+            reason = info.remove("reason");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(reason.as_ref().is_some_and(|r| r.contains("does not answer")), "{reason:?}");
+    let error = node.create(&sandbox, shell("a", "true")).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+    node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+    assert!(!node.machine().is_running());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_sandbox_is_undone_after_a_restart() {
+    let mut node = Node::start().await;
+    node.hypervisor.mischief.silent.store(true, Ordering::Relaxed);
+    let mut client = node.runtime().await;
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    let creating = tokio::spawn(async move { client.run_pod_sandbox(request).await });
+    let hypervisor = node.hypervisor.clone();
+    wait_until("the VM to be there", || !hypervisor.machines().is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    node.kill().await;
+    assert!(creating.await.unwrap().is_err());
+    node.run().await;
+    let list = node.runtime().await.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap();
+    assert!(list.into_inner().items.is_empty());
+    assert!(!node.machine().is_running());
 }
 
 #[tokio::test(flavor = "multi_thread")]
