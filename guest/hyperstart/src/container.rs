@@ -1,0 +1,158 @@
+//! Making and removing containers: their disks, mounts and control groups.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use hypernetes_guest_protocol::v1;
+use tonic::Status;
+
+use crate::{
+    init::{CGROUPS, RUN},
+    mounts,
+    rootfs::Root,
+    state::{Container, Containers, slots},
+    stats,
+};
+
+pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<(), Status> {
+    let id = &spec.container_id;
+    if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        return Err(Status::invalid_argument(format!("{id:?} is not a container id")));
+    }
+    if containers.get(id).is_ok() {
+        return Err(Status::already_exists(format!("there is a container {id} already")));
+    }
+    let directory = Path::new(RUN).join("containers").join(id);
+    match prepare(&spec, &directory) {
+        Ok(root) => {
+            containers.insert(Container::new(spec, directory, root));
+            Ok(())
+        }
+        Err(error) => {
+            let freed = cleanup(containers, &spec, &directory);
+            drop(freed);
+            Err(Status::failed_precondition(error.to_string()))
+        }
+    }
+}
+
+/// Forgets a container that has ended and frees what it had. Returns the disks that nobody uses any more.
+pub fn remove(containers: &Containers, id: &str) -> Result<Vec<u32>, Status> {
+    let container = containers.get(id)?;
+    if container.running_init().is_some() {
+        return Err(Status::failed_precondition(format!("the container {id} is running")));
+    }
+    kill_all(id);
+    containers.remove(id);
+    Ok(cleanup(containers, &container.spec, &container.directory))
+}
+
+fn disk_directory(slot: u32) -> PathBuf {
+    Path::new(RUN).join("disks").join(slot.to_string())
+}
+
+/// A disk is mounted once, however many containers use it.
+fn mounted_disk(disk: &v1::Disk) -> io::Result<PathBuf> {
+    let path = disk_directory(disk.slot);
+    if !path.exists()
+        && let Err(error) = mounts::disk(disk, &path)
+    {
+        let _ = fs::remove_dir(&path);
+        return Err(error);
+    }
+    Ok(path)
+}
+
+fn prepare(spec: &v1::CreateContainerRequest, directory: &Path) -> io::Result<Root> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "the container has no root disk or no process");
+    let disk = spec.root.as_ref().ok_or_else(missing)?;
+    let process = spec.process.as_ref().ok_or_else(missing)?;
+    fs::create_dir_all(directory)?;
+    let lower = mounted_disk(disk)?;
+    let target = directory.join("root");
+    let bytes = if spec.writable_bytes == 0 { stats::memory().0 / 2 } else { spec.writable_bytes };
+    mounts::overlay(&lower, &directory.join("writable"), &target, bytes)?;
+    let root = Root::open(&target)?;
+    mounts::system(&root, process.privileged)?;
+    for mount in &spec.mounts {
+        mounts::into_container(&root, mount, mounted_disk)
+            .map_err(|error| io::Error::new(error.kind(), format!("mounting at {}: {error}", mount.destination)))?;
+    }
+    limit(&spec.container_id, spec.resources.as_ref())?;
+    Ok(root)
+}
+
+/// Makes the control group and writes the limits (cgroup v2).
+fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
+    let group = Path::new(CGROUPS).join(id);
+    fs::create_dir_all(&group)?;
+    let Some(resources) = resources else { return Ok(()) };
+    let write = |file: &str, value: String| {
+        fs::write(group.join(file), value).map_err(|e| io::Error::new(e.kind(), format!("the limit {file}: {e}")))
+    };
+    if resources.memory_bytes > 0 {
+        write("memory.max", resources.memory_bytes.to_string())?;
+        // A group over its limit ends as a whole: half a container helps nobody (cgroup v2 in Kubernetes since 1.28).
+        write("memory.oom.group", "1".into())?;
+    }
+    if resources.cpu_quota_micros > 0 {
+        let period = if resources.cpu_period_micros == 0 { 100_000 } else { resources.cpu_period_micros };
+        write("cpu.max", format!("{} {period}", resources.cpu_quota_micros))?;
+    }
+    if resources.cpu_shares > 0 {
+        // The conversion that runc and the kubelet use: 2..262144 becomes 1..10000.
+        let weight = 1 + (resources.cpu_shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+        write("cpu.weight", weight.to_string())?;
+    }
+    if resources.pids > 0 {
+        write("pids.max", resources.pids.to_string())?;
+    }
+    Ok(())
+}
+
+/// Ends every process of a container.
+pub fn kill_all(id: &str) {
+    // Linux 5.14 and later.
+    let _ = fs::write(Path::new(CGROUPS).join(id).join("cgroup.kill"), "1");
+}
+
+/// Whether the kernel has ended a process of the container for want of memory.
+pub fn out_of_memory(id: &str) -> bool {
+    stats::table(&Path::new(CGROUPS).join(id).join("memory.events")).get("oom_kill").is_some_and(|count| *count > 0)
+}
+
+fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory: &Path) -> Vec<u32> {
+    // Everything below goes with the root: its mounts are in no other namespace once its processes are gone.
+    mounts::unmount(&directory.join("root"));
+    mounts::unmount(&directory.join("writable"));
+    let _ = fs::remove_dir_all(directory);
+    // It may still hold a process that is just ending.
+    let group = Path::new(CGROUPS).join(&spec.container_id);
+    for _ in 0..50 {
+        match fs::remove_dir(&group) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            _ => break,
+        }
+    }
+    let mut freed: Vec<u32> = slots(spec).filter(|slot| !containers.uses_slot(*slot)).collect();
+    freed.sort_unstable();
+    freed.dedup();
+    for slot in &freed {
+        let path = disk_directory(*slot);
+        // Not lazily: the host gives the disk to another when this returns. Detached mounts of the containers' own
+        // end with their last process, which may take a moment.
+        for attempt in 0..100 {
+            match nix::mount::umount(&path) {
+                Err(nix::Error::EBUSY) if attempt < 99 => std::thread::sleep(std::time::Duration::from_millis(5)),
+                Err(nix::Error::EBUSY) => mounts::unmount(&path),
+                _ => break,
+            }
+        }
+        let _ = fs::remove_dir(&path);
+    }
+    freed
+}

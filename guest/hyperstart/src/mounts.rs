@@ -1,0 +1,247 @@
+//! Mounting: disks, scratch space, and what every container finds in its root.
+
+use std::{
+    fs, io,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use hypernetes_guest_protocol::v1;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::stat::{Mode, SFlag, makedev, mknod},
+};
+
+use crate::{
+    files,
+    init::RUN,
+    rootfs::{Make, Root, handle_path},
+};
+
+// linux/fs.h: forgets what is cached of a block device.
+nix::ioctl_none!(flush_buffers, 0x12, 97);
+
+fn at(what: &str, path: &Path, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+/// The device of a placeholder disk, by the serial number that the host gave it.
+pub fn device(slot: u32) -> io::Result<PathBuf> {
+    let wanted = format!("slot{slot}");
+    for block in fs::read_dir("/sys/block")? {
+        let block = block?;
+        if fs::read_to_string(block.path().join("serial")).is_ok_and(|serial| serial.trim() == wanted) {
+            return Ok(PathBuf::from("/dev").join(block.file_name()));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))
+}
+
+/// The device of a slot whose content the host has just changed: nothing of the old one is kept.
+pub fn fresh_device(slot: u32) -> io::Result<PathBuf> {
+    let path = device(slot)?;
+    let file = fs::File::open(&path)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open; the call has no argument.
+    unsafe {
+        flush_buffers(file.as_raw_fd())?;
+    }
+    Ok(path)
+}
+
+/// Mounts a disk at its own place.
+pub fn disk(disk: &v1::Disk, target: &Path) -> io::Result<()> {
+    if !matches!(disk.fs_type.as_str(), "erofs" | "ext4") {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the file system {:?} is not known", disk.fs_type),
+        ));
+    }
+    let device = fresh_device(disk.slot)?;
+    fs::create_dir_all(target)?;
+    let mut flags = MsFlags::MS_NODEV;
+    // An image keeps its setuid programs, as everywhere; what a volume holds is only data.
+    if disk.fs_type != "erofs" {
+        flags |= MsFlags::MS_NOSUID;
+    }
+    if disk.read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    mount(Some(&device), target, Some(disk.fs_type.as_str()), flags, None::<&str>)
+        .map_err(|e| at("mounting", &device, e))
+}
+
+pub fn tmpfs(target: &Path, mode: u32, bytes: u64) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let size = if bytes == 0 { String::new() } else { format!(",size={bytes}") };
+    let data = format!("mode={mode:o}{size}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(data.as_str()))
+        .map_err(|e| at("mounting a tmpfs on", target, e))
+}
+
+/// The writable root: an overlay of `lower` and a tmpfs with a size.
+pub fn overlay(lower: &Path, directory: &Path, target: &Path, bytes: u64) -> io::Result<()> {
+    tmpfs(directory, 0o755, bytes)?;
+    let (upper, work) = (directory.join("upper"), directory.join("work"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(&work)?;
+    fs::create_dir_all(target)?;
+    // The root of the upper layer is what a container sees as the attributes of `/`.
+    let root = fs::metadata(lower)?;
+    std::os::unix::fs::chown(
+        &upper,
+        Some(std::os::unix::fs::MetadataExt::uid(&root)),
+        Some(std::os::unix::fs::MetadataExt::gid(&root)),
+    )?;
+    fs::set_permissions(&upper, root.permissions())?;
+    let data = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
+        .map_err(|e| at("mounting", target, e))
+}
+
+pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|e| at("mounting", source, e))?;
+    if read_only {
+        remount_read_only(target)?;
+    }
+    Ok(())
+}
+
+pub fn remount_read_only(target: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(|e| at("making read-only", target, e))
+}
+
+/// Takes away a mount, at once or when its last user is gone. That there is none is fine.
+pub fn unmount(target: &Path) {
+    match umount2(target, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+        Err(error) => eprintln!("hyperstart: unmounting {}: {error}", target.display()),
+    }
+}
+
+/// Character devices that every container has: name, major, minor.
+const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// `/dev`, `/sys` and `/proc`'s place in a container's root. `/proc` itself is mounted by the container's first process,
+/// whose processes it shows.
+pub fn system(root: &Root, privileged: bool) -> io::Result<()> {
+    let dev = root.locate(Path::new("/dev"), Make::Directory)?;
+    if privileged {
+        // Root of the guest sees the guest's devices.
+        bind(Path::new("/dev"), &handle_path(&dev), false)?;
+    } else {
+        mount(Some("tmpfs"), &handle_path(&dev), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755,size=65536k"))?;
+        let dev = root.locate(Path::new("/dev"), Make::Nothing)?;
+        let path = handle_path(&dev);
+        for (name, major, minor) in DEVICES {
+            let target = path.join(name);
+            mknod(&target, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))?;
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o666))?;
+        }
+        for (name, target) in LINKS {
+            std::os::unix::fs::symlink(target, path.join(name))?;
+        }
+        for name in ["pts", "shm", "mqueue"] {
+            fs::create_dir(path.join(name))?;
+        }
+        let data = Some("newinstance,ptmxmode=0666,mode=0620,gid=5");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        mount(Some("devpts"), &path.join("pts"), Some("devpts"), flags, data)?;
+    }
+    let shm = root.locate(Path::new("/dev/shm"), Make::Directory)?;
+    let shared = Path::new(RUN).join("shm");
+    if shared.exists() {
+        bind(&shared, &handle_path(&shm), false)?;
+    }
+    let mqueue = root.locate(Path::new("/dev/mqueue"), Make::Directory)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // Not every kernel has message queues.
+    let _ = mount(Some("mqueue"), &handle_path(&mqueue), Some("mqueue"), flags, None::<&str>);
+    let sys = root.locate(Path::new("/sys"), Make::Directory)?;
+    let access = if privileged { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+    mount(Some("sysfs"), &handle_path(&sys), Some("sysfs"), flags | access, None::<&str>)?;
+    root.locate(Path::new("/proc"), Make::Directory)?;
+    Ok(())
+}
+
+/// Puts what a mount says where it says.
+pub fn into_container(
+    root: &Root,
+    wanted: &v1::Mount,
+    disk_directory: impl Fn(&v1::Disk) -> io::Result<PathBuf>,
+) -> io::Result<()> {
+    use v1::mount::Source;
+    let destination = Path::new(&wanted.destination);
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    if !destination.is_absolute() || destination == Path::new("/") {
+        return Err(invalid(format!("{:?} is not a place to mount at", wanted.destination)));
+    }
+    let source = match &wanted.source {
+        None => return Err(invalid(format!("the mount at {} has no source", wanted.destination))),
+        Some(Source::Tmpfs(tmpfs)) => {
+            let target = root.locate(destination, Make::Directory)?;
+            let mode = if tmpfs.mode == 0 { 0o1777 } else { tmpfs.mode };
+            let size = if wanted.size_bytes == 0 { String::new() } else { format!(",size={}", wanted.size_bytes) };
+            let data = format!("mode={mode:o}{size}");
+            mount(
+                Some("tmpfs"),
+                &handle_path(&target),
+                Some("tmpfs"),
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+                Some(data.as_str()),
+            )?;
+            return Ok(());
+        }
+        Some(Source::Disk(disk)) if wanted.block_device => {
+            let device = fresh_device(disk.slot)?;
+            let target = root.locate(destination, Make::File)?;
+            return bind(&device, &handle_path(&target), false);
+        }
+        Some(Source::Disk(disk)) => disk_directory(disk)?,
+        Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
+        Some(Source::Scratch(name)) => scratch(name, wanted)?,
+    };
+    let make_missing = matches!(wanted.source, Some(Source::Scratch(_) | Source::Disk(_)));
+    let source = match wanted.sub_path.as_str() {
+        "" => Root::open(&source)?.locate(Path::new("/"), Make::Nothing)?,
+        path => {
+            // What is in a volume is the tenant's: its links are followed inside of it only.
+            let make = if make_missing { Make::Directory } else { Make::Nothing };
+            Root::open(&source)?.locate(Path::new(path), make).map_err(|e| at("finding", Path::new(path), e))?
+        }
+    };
+    let source_path = handle_path(&source);
+    let make = if fs::metadata(&source_path)?.is_dir() { Make::Directory } else { Make::File };
+    let target = root.locate(destination, make).map_err(|e| at("making", destination, e))?;
+    bind(&source_path, &handle_path(&target), false)?;
+    if wanted.read_only {
+        // The handle is of what lies below the mount; looked up again, it is the mount.
+        let mounted = root.locate(destination, Make::Nothing)?;
+        remount_read_only(&handle_path(&mounted))?;
+    }
+    Ok(())
+}
+
+/// A directory that the pod's containers share, made at its first use.
+fn scratch(name: &str, wanted: &v1::Mount) -> io::Result<PathBuf> {
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a name for scratch space")));
+    }
+    let path = Path::new(RUN).join("scratch").join(name);
+    if !path.exists() {
+        tmpfs(&path, 0o777, wanted.size_bytes)?;
+    }
+    Ok(path)
+}

@@ -1,0 +1,177 @@
+//! What the containers of the pod share: clock, entropy, host name, network.
+
+use std::{fs, io, os::fd::AsRawFd, path::Path};
+
+use futures::TryStreamExt;
+use hypernetes_guest_protocol::v1;
+use nix::sys::{stat::Mode, time::TimeSpec};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tonic::Status;
+
+use crate::{init::RUN, mounts};
+
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+
+// linux/random.h: adds to the pool and credits it; reseeds the generator from the pool.
+nix::ioctl_write_ptr_bad!(add_entropy, nix::request_code_write!(b'R', 0x03, 8), EntropyPool);
+nix::ioctl_none!(reseed, b'R', 0x07);
+
+/// `struct rand_pool_info` with room for 64 bytes.
+#[repr(C)]
+pub struct EntropyPool {
+    entropy_bits: i32,
+    bytes: i32,
+    data: [u8; 64],
+}
+
+pub async fn configure(request: v1::ConfigureSandboxRequest) -> Result<(), Status> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| Status::internal(format!("{what}: {error}"))
+    };
+    if !request.entropy.is_empty() {
+        seed(&request.entropy).map_err(failed("adding entropy"))?;
+    }
+    if request.unix_time_nanos > 0 {
+        let nanos = i64::try_from(request.unix_time_nanos).map_err(|_| Status::invalid_argument("the time"))?;
+        let time = TimeSpec::new(nanos / 1_000_000_000, nanos % 1_000_000_000);
+        nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, time)
+            .map_err(|e| failed("setting the clock")(e.into()))?;
+    }
+    if !request.hostname.is_empty() {
+        nix::unistd::sethostname(&request.hostname).map_err(|e| failed("setting the host name")(e.into()))?;
+    }
+    for (name, value) in &request.sysctls {
+        let relative = crate::rootfs::plain(&name.replace('.', "/"))
+            .ok_or_else(|| Status::invalid_argument(format!("{name:?} is not a sysctl")))?;
+        fs::write(Path::new("/proc/sys").join(relative), value)
+            .map_err(|e| Status::invalid_argument(format!("the sysctl {name}: {e}")))?;
+    }
+    let shm = Path::new(RUN).join("shm");
+    if !shm.exists() {
+        let bytes = if request.shm_bytes == 0 { DEFAULT_SHM_BYTES } else { request.shm_bytes };
+        mounts::tmpfs(&shm, 0o1777, bytes).map_err(failed("mounting /dev/shm"))?;
+    }
+    network(&request).await.map_err(|error| Status::internal(format!("configuring the network: {error}")))
+}
+
+fn seed(entropy: &[u8]) -> io::Result<()> {
+    let random = nix::fcntl::open("/dev/random", nix::fcntl::OFlag::O_RDWR, Mode::empty())?;
+    for chunk in entropy.chunks(64) {
+        let mut data = [0; 64];
+        data[..chunk.len()].copy_from_slice(chunk);
+        let pool = EntropyPool { entropy_bits: chunk.len() as i32 * 8, bytes: chunk.len() as i32, data };
+        #[allow(unsafe_code)]
+        // SAFETY: the descriptor is open, and the kernel reads `bytes` (at most 64) bytes behind the two integers of a
+        // structure that lives until the call returns.
+        unsafe {
+            add_entropy(random.as_raw_fd(), &pool)?;
+        }
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open; the call has no argument.
+    unsafe {
+        reseed(random.as_raw_fd())?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NetworkError {
+    #[error("netlink: {0}")]
+    Netlink(#[from] rtnetlink::Error),
+    #[error("opening netlink: {0}")]
+    Open(#[from] io::Error),
+    #[error("there is no interface with the address {0}")]
+    NoInterface(String),
+    #[error("{0:?} is not an address in CIDR notation")]
+    Address(String),
+}
+
+async fn network(request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkError> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let result = apply_network(&handle, request).await;
+    connection.abort();
+    result
+}
+
+async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkError> {
+    if let Some(loopback) = index_of(handle, |link| link.0 == "lo").await? {
+        handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await?;
+    }
+    for interface in &request.interfaces {
+        let mac = interface.mac.to_ascii_lowercase();
+        let index = index_of(handle, |link| link.1 == mac).await?;
+        let index = index.ok_or_else(|| NetworkError::NoInterface(interface.mac.clone()))?;
+        let named = index_of(handle, |link| link.0 == interface.name).await? == Some(index);
+        if !named && !interface.name.is_empty() {
+            let down = LinkUnspec::new_with_index(index).down().name(interface.name.clone()).build();
+            handle.link().set(down).execute().await?;
+        }
+        let mut up = LinkUnspec::new_with_index(index).up();
+        if interface.mtu > 0 {
+            up = up.mtu(interface.mtu);
+        }
+        handle.link().set(up.build()).execute().await?;
+        for address in &interface.addresses {
+            let (ip, prefix) = parse_cidr(address)?;
+            present(handle.address().add(index, ip, prefix).execute().await)?;
+        }
+    }
+    for route in &request.routes {
+        let (destination, prefix) = parse_cidr(&route.destination)?;
+        let index = index_of(handle, |link| link.0 == route.interface).await?;
+        let index = index.ok_or_else(|| NetworkError::NoInterface(route.interface.clone()))?;
+        let gateway = match route.gateway.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| NetworkError::Address(text.into()))?),
+        };
+        let mut builder = RouteMessageBuilder::<std::net::IpAddr>::new()
+            .destination_prefix(destination, prefix)
+            .map_err(|_| NetworkError::Address(route.destination.clone()))?
+            .output_interface(index);
+        if let Some(gateway) = gateway {
+            builder = builder.gateway(gateway).map_err(|_| NetworkError::Address(route.gateway.clone()))?;
+        }
+        present(handle.route().add(builder.build()).execute().await)?;
+    }
+    Ok(())
+}
+
+/// That it is there already is what was wanted.
+fn present(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::EEXIST => Ok(()),
+        other => other,
+    }
+}
+
+fn parse_cidr(text: &str) -> Result<(std::net::IpAddr, u8), NetworkError> {
+    let wrong = || NetworkError::Address(text.into());
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    Ok((address.parse().map_err(|_| wrong())?, prefix.parse().map_err(|_| wrong())?))
+}
+
+/// Index of the first link whose (name, MAC) fit.
+async fn index_of(handle: &Handle, fits: impl Fn(&(String, String)) -> bool) -> Result<Option<u32>, rtnetlink::Error> {
+    use rtnetlink::packet_route::link::LinkAttribute;
+    let mut links = handle.link().get().execute();
+    let mut found = None;
+    while let Some(link) = links.try_next().await? {
+        let (mut name, mut mac) = (String::new(), String::new());
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name.clone_from(text),
+                LinkAttribute::Address(bytes) => {
+                    mac = bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
+                }
+                _ => {}
+            }
+        }
+        if found.is_none() && fits(&(name, mac)) {
+            found = Some(link.header.index);
+        }
+    }
+    Ok(found)
+}
