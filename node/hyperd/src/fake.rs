@@ -181,7 +181,7 @@ impl Vm for FakeVm {
         Ok(())
     }
 
-    fn console_tail(&self) -> String {
+    async fn console_tail(&self) -> String {
         "last words".into()
     }
 }

@@ -291,12 +291,16 @@ impl Runtime {
         let greeting = tokio::select! {
             exit = vm.wait() => {
                 return Err(Error::FailedPrecondition(format!(
-                    "the pod's VM ended while it booted: {}{}", exit.reason, console(&*vm)
+                    "the pod's VM ended while it booted: {}{}", exit.reason, console(&*vm).await
                 )));
             }
-            greeting = agent.hello_within(self.config.boot_timeout) => greeting.map_err(|error| {
-                Error::FailedPrecondition(format!("the pod's VM did not boot: {error}{}", console(&*vm)))
-            })?,
+            greeting = agent.hello_within(self.config.boot_timeout) => match greeting {
+                Ok(greeting) => greeting,
+                Err(error) => {
+                    let console = console(&*vm).await;
+                    return Err(Error::FailedPrecondition(format!("the pod's VM did not boot: {error}{console}")));
+                }
+            },
         };
         let request = configure_request(&config, network.as_ref());
         agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
@@ -410,8 +414,8 @@ impl Runtime {
 }
 
 /// What the guest said last, for an error's message.
-fn console(vm: &dyn Vm) -> String {
-    let tail = vm.console_tail();
+async fn console(vm: &dyn Vm) -> String {
+    let tail = vm.console_tail().await;
     let tail: String = tail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let start = tail.char_indices().rev().nth(499).map_or(0, |(i, _)| i);
     if tail.is_empty() { String::new() } else { format!(" (console: …{})", &tail[start..]) }

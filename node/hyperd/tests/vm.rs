@@ -1,0 +1,251 @@
+//! hyperd with a real VM, as a CRI client sees it. Needs QEMU, the guest's kernel and busybox.
+
+mod common;
+
+use std::{
+    future::Future,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{busybox_layout, connect};
+use hypernetes_hyperd::HyperdConfig;
+use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
+use hypernetes_hypervisor::{
+    Accelerator,
+    qemu::{GuestFiles, Qemu, QemuConfig},
+};
+use hypernetes_image::{ImageStore, Limits};
+use k8s_cri::v1::{self as cri, runtime_service_client::RuntimeServiceClient};
+use tonic::transport::Channel;
+
+const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
+
+/// Where `make kernel` and `make build` put the guest's parts; the environment may name other places.
+fn guest_files() -> Option<GuestFiles> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/guest");
+    let place =
+        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| tools.join(usual), PathBuf::from);
+    let files = GuestFiles {
+        vmlinuz: place("HYPERNETES_GUEST_KERNEL", "vmlinuz"),
+        modules: place("HYPERNETES_GUEST_MODULES", "modules"),
+        hyperstart: place("HYPERNETES_HYPERSTART", "hyperstart"),
+    };
+    (files.vmlinuz.is_file() && files.hyperstart.is_file()).then_some(files)
+}
+
+struct Node {
+    guest: GuestFiles,
+    directory: tempfile::TempDir,
+    hyperd: Option<tokio::runtime::Runtime>,
+}
+
+impl Node {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn run(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let guest = self.guest.clone();
+        let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
+        runtime.spawn(async move {
+            let config = QemuConfig { directory: root.join("vmm"), guest, accelerator: Some(Accelerator::Tcg) };
+            let hypervisor = Arc::new(Qemu::new(config).await.unwrap());
+            let images = Arc::new(ImageStore::open(root.join("images"), Limits::default()).unwrap());
+            let mut config = HyperdConfig::new(&root, hypervisor, images);
+            config.pods_dir = pods;
+            config.volume_dirs = vec![volumes];
+            hypernetes_hyperd::run(config, std::future::pending()).await.unwrap();
+        });
+        self.hyperd = Some(runtime);
+        let socket = self.path("root/hyperd.sock");
+        within(Duration::from_secs(60), "hyperd to serve", async || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok().then_some(())
+        })
+        .await;
+    }
+
+    async fn channel(&self) -> Channel {
+        connect(&self.path("root/hyperd.sock")).await
+    }
+
+    async fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel().await)
+    }
+
+    async fn start(&self, sandbox: &str, name: &str, script: &str, mounts: Vec<cri::Mount>) -> String {
+        let config = cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(cri::ImageSpec { image: "test/busybox:1".into(), ..Default::default() }),
+            args: vec![script.into()],
+            log_path: format!("{name}.log"),
+            mounts,
+            linux: Some(cri::LinuxContainerConfig {
+                security_context: Some(cri::LinuxContainerSecurityContext {
+                    namespace_options: Some(cri::NamespaceOption { pid: 1, ..Default::default() }),
+                    ..Default::default()
+                }),
+                resources: None,
+            }),
+            ..Default::default()
+        };
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        let mut client = self.runtime().await;
+        let container_id = client.create_container(request).await.unwrap().into_inner().container_id;
+        client.start_container(cri::StartContainerRequest { container_id: container_id.clone() }).await.unwrap();
+        container_id
+    }
+
+    async fn exec(&self, container_id: &str, script: &str) -> (i32, String) {
+        let cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        let request = cri::ExecSyncRequest { container_id: container_id.into(), cmd, timeout: 30 };
+        let answer = self.runtime().await.exec_sync(request).await.unwrap().into_inner();
+        (answer.exit_code, String::from_utf8(answer.stdout).unwrap())
+    }
+
+    async fn exited(&self, container_id: &str) -> cri::ContainerStatus {
+        within(Duration::from_secs(60), "a container to end", async || {
+            let request = cri::ContainerStatusRequest { container_id: container_id.into(), verbose: false };
+            let status = self.runtime().await.container_status(request).await.unwrap().into_inner().status.unwrap();
+            (status.state == cri::ContainerState::ContainerExited as i32).then_some(status)
+        })
+        .await
+    }
+
+    fn log(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("logs").join(name)).unwrap_or_default();
+        text.lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    async fn run_sandbox(&self) -> String {
+        let config = cri::PodSandboxConfig {
+            metadata: Some(cri::PodSandboxMetadata {
+                name: "web".into(),
+                uid: POD_UID.into(),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: "web-1".into(),
+            log_directory: self.path("logs").display().to_string(),
+            ..Default::default()
+        };
+        let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
+    async fn remove(&self, sandbox: &str) {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.into() };
+        self.runtime().await.remove_pod_sandbox(request).await.unwrap();
+    }
+}
+
+async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_in_a_vm() {
+    let Some(guest) = guest_files() else {
+        eprintln!("skipped: the guest's kernel or agent is missing (make kernel build)");
+        return;
+    };
+    let mut node = Node { guest, directory: tempfile::tempdir().unwrap(), hyperd: None };
+    // The VMM runs as a user of its own, and has to reach its directory.
+    std::fs::set_permissions(node.directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    node.run().await;
+    let layout = node.path("layout");
+    busybox_layout(&layout);
+    let request = ImportImageRequest { path: layout.display().to_string(), name: "test/busybox:1".into() };
+    let mut client = HyperdClient::new(node.channel().await);
+    let mut progress = client.import_image(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(step) = progress.message().await.unwrap() {
+        last = Some(step);
+    }
+    assert!(last.unwrap().image_id.starts_with("sha256:"));
+
+    let pod = node.path("pods").join(POD_UID);
+    let config = pod.join("volumes/kubernetes.io~configmap/cfg");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("key"), "from the config map").unwrap();
+    let termination = pod.join("containers/one/1");
+    std::fs::create_dir_all(termination.parent().unwrap()).unwrap();
+    std::fs::write(&termination, "").unwrap();
+    let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-1/mount");
+    std::fs::create_dir_all(&volume_mount).unwrap();
+    std::fs::create_dir_all(node.path("volumes")).unwrap();
+    let volume = node.path("volumes/v.raw");
+    std::fs::File::create(&volume).unwrap().set_len(128 << 20).unwrap();
+    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
+    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    let mount = |host: &Path, container: &str| cri::Mount {
+        host_path: host.display().to_string(),
+        container_path: container.into(),
+        ..Default::default()
+    };
+    let scratch = pod.join("volumes/kubernetes.io~empty-dir/shared");
+
+    let started = Instant::now();
+    let sandbox = node.run_sandbox().await;
+    eprintln!("sandbox ready after {:?}", started.elapsed());
+    let one = node
+        .start(
+            &sandbox,
+            "one",
+            "echo out; echo err >&2; cat /etc/cfg/key; echo; echo \"$FROM_IMAGE $(hostname)\"; echo kept >/data/file; \
+             echo shared >/scratch/file; echo bye >/dev/termination-log; exit 3",
+            vec![
+                mount(&config, "/etc/cfg"),
+                mount(&termination, "/dev/termination-log"),
+                mount(&volume_mount, "/data"),
+                mount(&scratch, "/scratch"),
+            ],
+        )
+        .await;
+    let status = node.exited(&one).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"), "{:?}", node.log("one.log"));
+    let mut lines = node.log("one.log");
+    lines.sort();
+    assert_eq!(lines, ["stderr F err", "stdout F from the config map", "stdout F out", "stdout F yes web-1"]);
+    assert_eq!(std::fs::read_to_string(&termination).unwrap(), "bye\n");
+
+    let script = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 7";
+    let two = node.start(&sandbox, "two", script, vec![mount(&scratch, "/scratch")]).await;
+    assert_eq!(node.exec(&two, "cat /scratch/file; exit 5").await, (5, "shared\n".to_owned()));
+    let boot_id = node.exec(&two, "cat /proc/sys/kernel/random/boot_id").await.1;
+    assert_ne!(boot_id, std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap());
+    let info = HyperdClient::new(node.channel().await).info(InfoRequest {}).await.unwrap().into_inner();
+    eprintln!("{info:?}");
+    assert_eq!(info.machines.len(), 1);
+    assert_eq!(info.machines[0].boot_id, boot_id.trim());
+
+    // The death of hyperd: the VM runs on, and its successor takes it over.
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.run().await;
+    let status = node.exited(&two).await;
+    assert_eq!(status.exit_code, 7);
+    let expected: Vec<String> = (0..200).map(|i| format!("stdout F line {i}")).collect();
+    assert_eq!(node.log("two.log"), expected);
+
+    node.remove(&sandbox).await;
+    assert!(!Path::new(&format!("/proc/{}", info.machines[0].pid)).exists());
+    // The volume's data outlives the pod.
+    let sandbox = node.run_sandbox().await;
+    let three = node.start(&sandbox, "three", "cat /data/file", vec![mount(&volume_mount, "/data")]).await;
+    node.exited(&three).await;
+    assert_eq!(node.log("three.log"), ["stdout F kept"]);
+    node.remove(&sandbox).await;
+    node.hyperd.take().unwrap().shutdown_background();
+}
