@@ -143,6 +143,19 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// A test that failed leaves no VM behind.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path("root/sandboxes")).into_iter().flatten().flatten() {
+            let record: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(entry.path()).unwrap_or_default()).unwrap_or_default();
+            if let Some(pid) = record["vm"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + limit;
     loop {
