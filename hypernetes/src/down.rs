@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use hypernetes_hypervisor::process::Process;
 
-use crate::{Root, process::Process, supervise::Supervisor};
+use crate::{Root, supervise::Supervisor};
 
 /// Stop everything on this machine, pods included; the data stays
 #[derive(clap::Args)]

@@ -11,7 +11,10 @@ use crate::pki::Identity;
 pub enum User<'a> {
     Certificate(&'a Identity),
     /// `hypernetes login` as client-go's credential plugin, told by the environment where and as whom to log in.
-    Login { program: &'a Path, environment: Vec<(&'a str, String)> },
+    Login {
+        program: &'a Path,
+        environment: Vec<(&'a str, String)>,
+    },
 }
 
 /// One cluster, one user, one context, all named alike. YAML is a superset of JSON, so JSON it is.

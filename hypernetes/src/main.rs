@@ -5,7 +5,6 @@ mod down;
 mod kubeconfig;
 mod notify;
 mod pki;
-mod process;
 mod supervise;
 mod up;
 

@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 const AUTHORITY_DAYS: i64 = 3650;
@@ -51,7 +52,8 @@ impl Authority {
             let key = KeyPair::generate()?;
             let mut params = params("hypernetes", AUTHORITY_DAYS);
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+            params.key_usages =
+                vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
             let certificate = params.self_signed(&key)?;
             write_private(&key_path, key.serialize_pem().as_bytes())?;
             write_private(&certificate_path, certificate.pem().as_bytes())?;
@@ -109,8 +111,7 @@ impl Authority {
             return Ok(Identity { certificate, key });
         }
         let key = KeyPair::generate()?;
-        let identity =
-            Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
+        let identity = Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
         write_private(&path("key"), identity.key.as_bytes())?;
         write_private(&path("crt"), identity.certificate.as_bytes())?;
         Ok(identity)
@@ -121,7 +122,8 @@ impl Authority {
         use x509_parser::prelude::{FromDer, X509Certificate};
         let parsed = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).map(|(_, pem)| pem.contents);
         let (Ok(ours), Ok(authority)) = (parsed(pem), parsed(&self.certificate)) else { return false };
-        let (Ok((_, ours)), Ok((_, authority))) = (X509Certificate::from_der(&ours), X509Certificate::from_der(&authority))
+        let (Ok((_, ours)), Ok((_, authority))) =
+            (X509Certificate::from_der(&ours), X509Certificate::from_der(&authority))
         else {
             return false;
         };
@@ -163,7 +165,8 @@ fn params(common_name: &str, days: i64) -> CertificateParams {
     // An hour back: clocks of hosts differ.
     let now = jiff::Timestamp::now().as_second();
     let at = |seconds: i64| {
-        let date = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+        let date =
+            jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
         rcgen::date_time_ymd(date.year().into(), date.month() as u8, date.day() as u8)
     };
     params.not_before = at(now - 24 * 3600);

@@ -11,12 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use hypernetes_hypervisor::process::Process;
 use tokio::sync::watch;
 
-use crate::{
-    notify::{self, Listener, Message},
-    process::Process,
-};
+use crate::notify::{self, Listener, Message};
 
 /// How long a role may take until it says that it is ready. The first start probes the accelerator by booting.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -165,5 +163,9 @@ pub fn tail(path: &Path) -> String {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(12)..];
-    format!("{}\n  (whole log: {})", last.iter().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n"), path.display())
+    format!(
+        "{}\n  (whole log: {})",
+        last.iter().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n"),
+        path.display()
+    )
 }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use hypernetes_hypervisor::process::Process;
 
 use crate::{
     Root,
     notify::{Listener, Message},
     pki::{self, Authority, Client},
-    process::Process,
     supervise::{self, Role, Supervisor},
 };
 

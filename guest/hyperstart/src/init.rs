@@ -32,13 +32,14 @@ const MOUNTS: [(&str, &str, &str, MsFlags); 6] = [
 
 /// Mounts, modules, control groups.
 pub fn prepare() -> Result<(), InitError> {
+    load_modules()?;
+    leave_initial_memory().map_err(|source| InitError::Mount { target: "/", source })?;
     for (kind, target, data, flags) in MOUNTS {
         // Already there: the initial memory's own /dev, or a directory made by the kernel.
         let _ = fs::create_dir_all(target);
         mount(Some(kind), target, Some(kind), flags, Some(data))
             .map_err(|source| InitError::Mount { target, source })?;
     }
-    load_modules()?;
     // Delegation needs the controllers enabled at the root, where PID 1 may stay.
     let enable = "/sys/fs/cgroup/cgroup.subtree_control";
     for controller in ["+cpu", "+memory", "+pids", "+io"] {
@@ -53,6 +54,18 @@ pub fn prepare() -> Result<(), InitError> {
     let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     Ok(())
+}
+
+/// Makes a tmpfs the root: containers get roots of their own by pivot_root(2), which the kernel refuses to those whose
+/// root is the initial memory itself.
+fn leave_initial_memory() -> nix::Result<()> {
+    let root = "/root";
+    let _ = fs::create_dir_all(root);
+    mount(Some("tmpfs"), root, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))?;
+    nix::unistd::chdir(root)?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+    nix::unistd::chroot(".")?;
+    nix::unistd::chdir("/")
 }
 
 /// `/modules/order` names the modules in the initial memory, dependencies first.

@@ -2,6 +2,9 @@
 //!
 //! A driver owns the VMM process and the devices; it knows nothing of pods or of what the guest's agent says.
 
+pub mod process;
+pub mod qemu;
+
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -131,5 +134,5 @@ pub trait Vm: Send + Sync {
     async fn kill(&self) -> Result<(), HypervisorError>;
 
     /// The last bytes of the guest's console, for error messages.
-    fn console_tail(&self) -> String;
+    async fn console_tail(&self) -> String;
 }

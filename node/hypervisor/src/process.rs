@@ -62,7 +62,9 @@ impl Process {
 
 fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-    AsyncFd::register_with_interest(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?, tokio::io::Interest::READABLE)
+    // The replacement is an unsafe function; an `OwnedFd` keeps its descriptor, as that wants.
+    #[allow(deprecated)]
+    AsyncFd::with_interest(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?, tokio::io::Interest::READABLE)
 }
 
 /// Field 22 of `/proc/<pid>/stat` (proc(5)), in clock ticks after boot; none for a zombie.
@@ -74,6 +76,11 @@ fn start_time(pid: i32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Field 22 of a running process's `/proc/<pid>/stat`, by which it is told from a later one with its pid.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    start_time(pid)
 }
 
 #[cfg(test)]

@@ -1,0 +1,69 @@
+//! Boot files made from the guest's parts, once for each content of these.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{GuestFiles, initrd, kernel};
+use crate::HypervisorError;
+
+#[derive(Debug, Clone)]
+pub struct BootFiles {
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    /// Of everything that went in.
+    pub key: String,
+}
+
+pub async fn prepare(directory: &Path, guest: &GuestFiles) -> Result<BootFiles, HypervisorError> {
+    for (path, what) in [
+        (&guest.vmlinuz, "the guest's kernel is missing; make kernel fetches one"),
+        (&guest.hyperstart, "the guest's agent is missing; make build makes it"),
+    ] {
+        if !path.is_file() {
+            return Err(HypervisorError::Host(format!("{}: {what}", path.display())));
+        }
+    }
+    let (directory, guest) = (directory.to_owned(), guest.clone());
+    let made = tokio::task::spawn_blocking(move || make(&directory, &guest)).await;
+    made.map_err(io::Error::other)
+        .and_then(|result| result)
+        .map_err(|error| HypervisorError::Host(format!("preparing the guest's kernel and agent: {error}")))
+}
+
+fn make(directory: &Path, guest: &GuestFiles) -> io::Result<BootFiles> {
+    let mut hasher = Sha256::new();
+    for path in [&guest.vmlinuz, &guest.hyperstart] {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.read_to_end(&mut bytes)?;
+        hasher.update(&bytes);
+    }
+    // A kernel's modules come from its own package: the kernel stands for them.
+    hasher.update(guest.modules.as_os_str().as_encoded_bytes());
+    let key = hex::encode(&hasher.finalize()[..8]);
+    let files = BootFiles {
+        kernel: directory.join(format!("{key}.vmlinux")),
+        initrd: directory.join(format!("{key}.cpio")),
+        key,
+    };
+    if files.kernel.is_file() && files.initrd.is_file() {
+        return Ok(files);
+    }
+    fs::create_dir_all(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    // VMs run as users of their own and have to read these; nothing in them is secret.
+    let put = |path: &Path, bytes: &[u8]| -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, bytes)?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))?;
+        fs::rename(&temporary, path)
+    };
+    put(&files.kernel, &kernel::extract(&fs::read(&guest.vmlinuz)?)?)?;
+    put(&files.initrd, &initrd::build(&guest.hyperstart, &guest.modules)?)?;
+    Ok(files)
+}

@@ -1,0 +1,82 @@
+//! QEMU's command line.
+
+use std::{ffi::OsString, path::Path};
+
+use super::{Shared, disks};
+use crate::{Accelerator, HypervisorError, VmSpec};
+
+/// Descriptors that QEMU is started with: it may open next to nothing by name.
+pub const TAP_FD: i32 = 3;
+pub const KERNEL_FD: i32 = 4;
+pub const INITRD_FD: i32 = 5;
+pub const MONITOR_FD: i32 = 6;
+pub const AGENT_FD: i32 = 7;
+/// Name of the guest's console's buffer.
+pub const CONSOLE: &str = "console";
+const CONSOLE_BYTES: u32 = 64 << 10;
+
+/// e.g. `QEMU 7.2.22`.
+pub async fn version(program: &Path) -> Result<String, HypervisorError> {
+    let output = tokio::process::Command::new(program).arg("--version").output().await;
+    let output = output.map_err(|e| HypervisorError::Host(format!("running {}: {e}", program.display())))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.split("version ").nth(1).and_then(|rest| rest.split([' ', '(', '\n']).next());
+    let number =
+        number.ok_or_else(|| HypervisorError::Host(format!("{} does not say its version", program.display())))?;
+    Ok(format!("QEMU {number}"))
+}
+
+pub fn monitor_socket(directory: &Path) -> std::path::PathBuf {
+    directory.join("monitor")
+}
+
+pub fn agent_socket(directory: &Path) -> std::path::PathBuf {
+    directory.join("agent")
+}
+
+pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator) -> Vec<OsString> {
+    let mut line: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+    add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    add(&["-name", &format!("{},process=hypernetes-vm", spec.id)]);
+    // What works on this machine type and why: with acpi there are 24 virtio slots and SMP; without a real-time clock a boot
+    // waits two seconds for it. The serial port is the console.
+    add(&["-M", "microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on"]);
+    match accelerator {
+        Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
+        Accelerator::Tcg => add(&["-accel", "tcg", "-cpu", "max"]),
+    }
+    add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory_mib.to_string()]);
+    add(&["-global", "virtio-mmio.force-legacy=false"]);
+    add(&["-kernel", &format!("/proc/self/fd/{KERNEL_FD}"), "-initrd", &format!("/proc/self/fd/{INITRD_FD}")]);
+    // The time stamp counter's frequency is told: calibrating it under emulation fails at random (see `tsc`). Entropy comes
+    // from the host before anything of the pod runs; cryptomgr's self-tests cost a fifth of a boot.
+    let clock = format!("tsc=reliable tsc_early_khz={}", shared.tsc_khz);
+    add(&[
+        "-append",
+        &format!(
+            "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests \
+             systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all {clock}"
+        ),
+    ]);
+    // The console's buffer is bounded: a guest that writes for ever overwrites itself.
+    add(&["-chardev", &format!("ringbuf,id={CONSOLE},size={CONSOLE_BYTES}"), "-serial", &format!("chardev:{CONSOLE}")]);
+    let socket = |id: &str, fd: i32| format!("socket,id={id},fd={fd},server=on,wait=off");
+    add(&["-chardev", &socket("monitor", MONITOR_FD), "-mon", "chardev=monitor,mode=control"]);
+    add(&["-chardev", &socket("agent", AGENT_FD)]);
+    add(&["-device", "virtio-serial-device,id=serial", "-device"]);
+    add(&["virtserialport,bus=serial.0,chardev=agent,name=hypernetes.agent"]);
+    if let Some(nic) = &spec.nic {
+        add(&["-netdev", &format!("tap,id=net,fd={TAP_FD}"), "-device"]);
+        add(&[&format!("virtio-net-device,netdev=net,mac={}", nic.mac)]);
+    }
+    for slot in 0..spec.disk_slots {
+        let read_only = if slot < disks::first_writable(spec.disk_slots) { "on" } else { "off" };
+        let (empty, node) = (disks::empty_node(slot), disks::slot_node(slot));
+        add(&["-blockdev", &format!("driver=null-co,node-name={empty},size={},read-zeroes=on", disks::DISK_BYTES)]);
+        add(&["-blockdev", &format!("driver=raw,node-name={node},file={empty},read-only={read_only}")]);
+        add(&["-device", &format!("virtio-blk-device,drive={node},serial=slot{slot}")]);
+    }
+    add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    line
+}

@@ -1,0 +1,96 @@
+//! Placeholder disks: a VM has them from its start, and what they hold changes while it runs.
+//!
+//! Every slot is a virtio disk upon a `raw` node, `slot<N>`, upon a `file` node. Attaching adds a file node for the new
+//! file, which QEMU is handed open (it can open nothing itself), and points the raw node at it.
+
+use std::{fs::OpenOptions, os::fd::OwnedFd};
+
+use serde_json::json;
+
+use super::qmp::{Qmp, QmpError};
+use crate::DiskSource;
+
+/// Length of an empty slot and of every image (see `hypernetes_image::DISK_BYTES`): a disk whose length does not change
+/// needs no word to the guest.
+pub const DISK_BYTES: u64 = 64 << 30;
+
+/// Slots from here on can be written to: a virtio disk is read-only for its life or not at all.
+pub fn first_writable(slots: u32) -> u32 {
+    slots - slots / 3
+}
+
+/// Node names say slot and use: a slot that is used again has another file node, while the old one may still close.
+fn file_node(slot: u32, generation: u64) -> String {
+    format!("file{slot}-{generation}")
+}
+
+/// Where a slot points when it holds nothing.
+pub fn empty_node(slot: u32) -> String {
+    format!("empty{slot}")
+}
+
+pub fn slot_node(slot: u32) -> String {
+    format!("slot{slot}")
+}
+
+/// Points a slot at a file.
+pub async fn attach(qmp: &mut Qmp, slot: u32, generation: u64, source: &DiskSource) -> Result<(), QmpError> {
+    let file = OpenOptions::new().read(true).write(!source.read_only).open(&source.path)?;
+    let length = file.metadata()?.len();
+    let set = fd_set(slot, generation);
+    qmp.execute_with_fd("add-fd", json!({"fdset-id": set}), OwnedFd::from(file)).await?;
+    let node = file_node(slot, generation);
+    let added = qmp
+        .execute(
+            "blockdev-add",
+            json!({
+                "driver": "file",
+                "node-name": node,
+                "filename": format!("/dev/fdset/{set}"),
+                "read-only": source.read_only,
+                // Images are read by many VMs; a volume's one user is seen to elsewhere.
+                "locking": "off",
+                "discard": "unmap",
+            }),
+        )
+        .await;
+    if let Err(error) = added {
+        let _ = qmp.execute("remove-fd", json!({"fdset-id": set})).await;
+        return Err(error);
+    }
+    if let Err(error) = point(qmp, slot, &node, source.read_only).await {
+        let _ = release(qmp, slot, generation).await;
+        return Err(error);
+    }
+    if !source.read_only {
+        // A volume has a length of its own, which the guest is told so.
+        qmp.execute("block_resize", json!({"node-name": slot_node(slot), "size": length})).await?;
+    }
+    Ok(())
+}
+
+/// Points a slot at nothing and closes its file.
+pub async fn detach(qmp: &mut Qmp, slot: u32, generation: u64, read_only: bool) -> Result<(), QmpError> {
+    point(qmp, slot, &empty_node(slot), read_only).await?;
+    release(qmp, slot, generation).await
+}
+
+async fn point(qmp: &mut Qmp, slot: u32, node: &str, read_only: bool) -> Result<(), QmpError> {
+    let options = json!({"options": [{
+        "driver": "raw",
+        "node-name": slot_node(slot),
+        "read-only": read_only,
+        "file": node,
+    }]});
+    qmp.execute("blockdev-reopen", options).await.map(drop)
+}
+
+async fn release(qmp: &mut Qmp, slot: u32, generation: u64) -> Result<(), QmpError> {
+    qmp.execute("blockdev-del", json!({"node-name": file_node(slot, generation)})).await?;
+    qmp.execute("remove-fd", json!({"fdset-id": fd_set(slot, generation)})).await.map(drop)
+}
+
+/// QEMU wants a number below 2^31.
+fn fd_set(slot: u32, generation: u64) -> u64 {
+    u64::from(slot) + 32 * (generation % 10_000_000)
+}

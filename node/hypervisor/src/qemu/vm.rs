@@ -1,0 +1,311 @@
+//! One virtual machine: a QEMU process that outlives this one.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use command_fds::{CommandFdExt, FdMapping};
+use parking_lot::Mutex;
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use super::{
+    Shared, command, disks,
+    qmp::{Qmp, QmpError},
+    remove_directory, tap,
+};
+use crate::{
+    Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
+    process::{self, Process},
+};
+
+/// From the start of QEMU until its monitor answers.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// First of the users that VMs run as: one for each VM, far from users that people have.
+const FIRST_UID: u32 = 0x6000_0000;
+const UIDS: u32 = 0x0fff_ffff;
+/// Largest console text in messages.
+const CONSOLE_BYTES: usize = 2048;
+
+pub struct QemuVm {
+    spec: VmSpec,
+    directory: PathBuf,
+    agent: PathBuf,
+    process: Arc<Process>,
+    start_time_ticks: u64,
+    disks: Mutex<Vec<Option<DiskSource>>>,
+    /// One conversation with the monitor at a time.
+    monitor: tokio::sync::Mutex<()>,
+    /// Makes node names that were not used before, by an earlier process neither.
+    generation: AtomicU64,
+    console: Mutex<String>,
+    ended: watch::Receiver<bool>,
+}
+
+/// The slot's use is in the names of its nodes, so it has to be found again after a restart.
+fn generation_file(directory: &Path, slot: u32) -> PathBuf {
+    directory.join(format!("slot{slot}"))
+}
+
+fn uid_of(id: &str) -> u32 {
+    let digest = Sha256::digest(id.as_bytes());
+    FIRST_UID + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % UIDS
+}
+
+impl QemuVm {
+    pub async fn create(shared: &Shared, spec: VmSpec) -> Result<Self, HypervisorError> {
+        Self::create_with(shared, spec, shared.accelerator).await
+    }
+
+    pub async fn create_with(shared: &Shared, spec: VmSpec, accelerator: Accelerator) -> Result<Self, HypervisorError> {
+        let id = spec.id.clone();
+        let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
+        let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > 20 {
+            return Err(start("its id, processors, memory or disks are not what a VM can have".into()));
+        }
+        let directory = shared.machines.join(&id);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|e| start(format!("making {}: {e}", directory.display())))?;
+        let started = Self::start(shared, &spec, accelerator, &directory).await;
+        match started {
+            Ok(process) => Self::running(spec, directory.clone(), process).map_err(|e| {
+                remove_directory(&directory);
+                start(e.to_string())
+            }),
+            Err(error) => {
+                remove_directory(&directory);
+                Err(start(error))
+            }
+        }
+    }
+
+    async fn start(
+        shared: &Shared,
+        spec: &VmSpec,
+        accelerator: Accelerator,
+        directory: &Path,
+    ) -> Result<Process, String> {
+        let text = |error: io::Error| error.to_string();
+        let listen = |path: PathBuf| std::os::unix::net::UnixListener::bind(path).map(OwnedFd::from);
+        let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
+        let mut descriptors = vec![
+            (open(&shared.boot.kernel).map_err(text)?, command::KERNEL_FD),
+            (open(&shared.boot.initrd).map_err(text)?, command::INITRD_FD),
+            (listen(command::monitor_socket(directory)).map_err(text)?, command::MONITOR_FD),
+            (listen(command::agent_socket(directory)).map_err(text)?, command::AGENT_FD),
+        ];
+        if let Some(nic) = &spec.nic {
+            let tap = tap::open(nic).await.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?;
+            descriptors.push((tap, command::TAP_FD));
+        }
+        let mappings = descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+        let log = fs::File::create(directory.join("log")).map_err(text)?;
+        let mut command = tokio::process::Command::new(&shared.program);
+        command
+            .args(command::arguments(shared, spec, accelerator))
+            .current_dir("/")
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Signals to this process's group are not for its VMs.
+            .process_group(0);
+        CommandFdExt::fd_mappings(command.as_std_mut(), mappings).map_err(|e| e.to_string())?;
+        if nix::unistd::geteuid().is_root() {
+            let uid = uid_of(&spec.id);
+            // /dev/kvm is for a group; everything else the VM is handed open.
+            let gid = match accelerator {
+                Accelerator::Kvm => fs::metadata("/dev/kvm").map_or(uid, |kvm| kvm.gid()),
+                Accelerator::Tcg => uid,
+            };
+            command.uid(uid).gid(gid);
+        }
+        let mut child = command.spawn().map_err(|e| format!("running {}: {e}", shared.program.display()))?;
+        let pid = child.id().ok_or("QEMU ended at once")?;
+        let process = Process::remember(pid, directory.join("pid"));
+        let last_words = || {
+            let text = fs::read_to_string(directory.join("log")).unwrap_or_default();
+            text.trim().chars().take(CONSOLE_BYTES).collect::<String>()
+        };
+        // The socket is there already; its greeting says that QEMU has made the machine.
+        let monitor = command::monitor_socket(directory);
+        let answer = Qmp::connect(&monitor);
+        tokio::select! {
+            Ok(_) = answer => {}
+            status = child.wait() => {
+                let status = status.map(|s| s.to_string()).unwrap_or_default();
+                return Err(format!("QEMU ended with {status}: {}", last_words()));
+            }
+            () = tokio::time::sleep(START_TIMEOUT) => {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+                return Err(format!("QEMU's monitor did not answer: {}", last_words()));
+            }
+        }
+        // Reaped when it ends, whoever else waits for it.
+        tokio::spawn(async move { child.wait().await });
+        process.map_err(|e| format!("holding QEMU: {e}"))
+    }
+
+    /// Takes over a VM that another process has made.
+    pub fn adopt(_shared: &Shared, record: VmRecord) -> Result<Self, HypervisorError> {
+        let gone = || HypervisorError::Gone { id: record.spec.id.clone() };
+        let process = Process::recall(&record.directory.join("pid")).filter(|process| {
+            process.pid == record.pid && process::started(record.pid) == Some(record.start_time_ticks)
+        });
+        let Some(process) = process else {
+            remove_directory(&record.directory);
+            return Err(gone());
+        };
+        let vm = Self::running(record.spec.clone(), record.directory.clone(), process).map_err(|_| gone())?;
+        *vm.disks.lock() = record.disks.clone();
+        Ok(vm)
+    }
+
+    fn running(spec: VmSpec, directory: PathBuf, process: Process) -> io::Result<Self> {
+        let start_time_ticks = process::started(process.pid).ok_or(io::ErrorKind::NotFound)?;
+        let process = Arc::new(process);
+        let (sender, ended) = watch::channel(false);
+        let watched = process.clone();
+        tokio::spawn(async move {
+            watched.ended().await;
+            let _ = sender.send(true);
+        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            agent: command::agent_socket(&directory),
+            disks: Mutex::new(vec![None; spec.disk_slots as usize]),
+            spec,
+            directory,
+            process,
+            start_time_ticks,
+            monitor: tokio::sync::Mutex::default(),
+            generation: AtomicU64::new(now.as_millis() as u64),
+            console: Mutex::default(),
+            ended,
+        })
+    }
+
+    async fn qmp(&self) -> Result<Qmp, QmpError> {
+        Qmp::connect(&command::monitor_socket(&self.directory)).await
+    }
+
+    /// The guest's console, read from QEMU's bounded buffer.
+    pub async fn read_console(&self) -> String {
+        let _turn = self.monitor.lock().await;
+        let read = async {
+            let mut qmp = self.qmp().await?;
+            qmp.execute("ringbuf-read", serde_json::json!({"device": command::CONSOLE, "size": 65536})).await
+        };
+        if let Ok(text) = read.await {
+            // Reading takes it out of the buffer.
+            let mut console = self.console.lock();
+            console.push_str(text.as_str().unwrap_or_default());
+            let excess = console.len().saturating_sub(8 * CONSOLE_BYTES);
+            let cut = (excess..console.len()).find(|at| console.is_char_boundary(*at)).unwrap_or(0);
+            console.drain(..cut);
+        }
+        self.console.lock().clone()
+    }
+}
+
+#[async_trait]
+impl Vm for QemuVm {
+    fn record(&self) -> VmRecord {
+        VmRecord {
+            spec: self.spec.clone(),
+            pid: self.process.pid,
+            start_time_ticks: self.start_time_ticks,
+            directory: self.directory.clone(),
+            disks: self.disks.lock().clone(),
+        }
+    }
+
+    fn agent_socket(&self) -> &Path {
+        &self.agent
+    }
+
+    async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
+        let id = &self.spec.id;
+        let _turn = self.monitor.lock().await;
+        let first_writable = disks::first_writable(self.spec.disk_slots);
+        let range = if source.read_only { 0..first_writable } else { first_writable..self.spec.disk_slots };
+        let slot = {
+            let disks = self.disks.lock();
+            range.into_iter().find(|slot| disks.get(*slot as usize).is_some_and(Option::is_none))
+        };
+        let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) % 10_000_000;
+        let attach = async {
+            fs::write(generation_file(&self.directory, slot), generation.to_string())?;
+            let mut qmp = self.qmp().await?;
+            disks::attach(&mut qmp, slot, generation, &source).await
+        };
+        attach.await.map_err(|e| HypervisorError::AttachDisk { id: id.clone(), reason: e.to_string() })?;
+        if let Some(held) = self.disks.lock().get_mut(slot as usize) {
+            *held = Some(source);
+        }
+        Ok(DiskSlot(slot))
+    }
+
+    async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError> {
+        let id = &self.spec.id;
+        let _turn = self.monitor.lock().await;
+        let held = self.disks.lock().get(slot.0 as usize).cloned().flatten();
+        let Some(source) = held else { return Ok(()) };
+        let detach = async {
+            let generation = fs::read_to_string(generation_file(&self.directory, slot.0))?;
+            let generation = generation.trim().parse().map_err(io::Error::other)?;
+            let read_only = slot.0 < disks::first_writable(self.spec.disk_slots);
+            debug_assert_eq!(read_only, source.read_only);
+            disks::detach(&mut self.qmp().await?, slot.0, generation, read_only).await
+        };
+        let detached: Result<(), QmpError> = detach.await;
+        detached.map_err(|e| HypervisorError::DetachDisk { id: id.clone(), reason: e.to_string() })?;
+        if let Some(held) = self.disks.lock().get_mut(slot.0 as usize) {
+            *held = None;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self) -> VmExit {
+        let mut ended = self.ended.clone();
+        let _ = ended.wait_for(|ended| *ended).await;
+        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let last = log.trim().lines().last().unwrap_or("the VM has ended").chars().take(512).collect();
+        VmExit { reason: last }
+    }
+
+    async fn kill(&self) -> Result<(), HypervisorError> {
+        if !*self.ended.borrow() {
+            let _ = self.process.signal(Signal::KILL);
+            let mut ended = self.ended.clone();
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+        remove_directory(&self.directory);
+        Ok(())
+    }
+
+    async fn console_tail(&self) -> String {
+        let console = self.read_console().await;
+        let start = console.len().saturating_sub(CONSOLE_BYTES);
+        let start = (start..console.len()).find(|at| console.is_char_boundary(*at)).unwrap_or(console.len());
+        console[start..].to_owned()
+    }
+}
