@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 use crate::service::Service;
 
 /// How often a port is looked at that nobody has opened on the host. There is no event for that.
-const NOBODY_THERE: Duration = Duration::from_millis(20);
+const NOBODY_THERE: Duration = Duration::from_millis(50);
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Serves for ever; returns why it cannot.
@@ -33,17 +33,21 @@ pub async fn serve() -> io::Error {
         Ok(path) => path,
         Err(error) => return error,
     };
-    let mut port = match Port::open(path) {
-        Ok(port) => port,
-        Err(error) => return error,
-    };
     loop {
+        // Opened anew for each conversation: that the host's end was closed once stays with the descriptor, for tokio.
+        let mut port = match Port::open(&path) {
+            Ok(port) => port,
+            Err(error) => return error,
+        };
         match session::accept(&mut port).await {
             Ok(first) => {
                 let connection = Connection { first: io::Cursor::new(first), port: &mut port };
                 converse(connection, service.clone()).await;
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => tokio::time::sleep(NOBODY_THERE).await,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                drop(port);
+                tokio::time::sleep(NOBODY_THERE).await;
+            }
             Err(error) => return error,
         }
     }
@@ -81,7 +85,7 @@ async fn find() -> io::Result<PathBuf> {
 struct Port(AsyncFd<File>);
 
 impl Port {
-    fn open(path: PathBuf) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
         Ok(Self(crate::output::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?))
     }
@@ -93,10 +97,6 @@ impl AsyncRead for Port {
             let mut ready = ready!(self.0.poll_read_ready(context))?;
             match ready.try_io(|file| file.get_ref().read(buffer.initialize_unfilled())) {
                 Ok(Ok(read)) => {
-                    if read == 0 {
-                        // Nobody has the port open on the host. The readiness is stale by the time of the next look.
-                        ready.clear_ready();
-                    }
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
