@@ -1,0 +1,279 @@
+//! `/v3/auth`: tokens, and what their owner can choose between.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Shared, domains, many, projects,
+    request::{Body, Caller, Filters, header},
+};
+use crate::{
+    Error, Identity,
+    authentication::{DomainRef, UserRef, Valid, ValidScope, WantedScope},
+    catalog,
+    directory::Target,
+    token::Method,
+};
+
+pub(super) fn routes() -> Router<Arc<Identity>> {
+    Router::new()
+        .route("/auth/tokens", get(show).post(issue).delete(revoke))
+        .route("/auth/catalog", get(show_catalog))
+        .route("/auth/projects", get(list_projects))
+        .route("/auth/domains", get(list_domains))
+        .route("/auth/system", get(show_system))
+}
+
+#[derive(Deserialize)]
+struct Request {
+    auth: Auth,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    identity: IdentityInput,
+    scope: Option<ScopeInput>,
+}
+
+#[derive(Deserialize)]
+struct IdentityInput {
+    methods: Vec<String>,
+    password: Option<PasswordInput>,
+    token: Option<TokenInput>,
+}
+
+#[derive(Deserialize)]
+struct PasswordInput {
+    user: UserInput,
+}
+
+#[derive(Deserialize)]
+struct UserInput {
+    id: Option<String>,
+    name: Option<String>,
+    domain: Option<NamedInput>,
+    password: String,
+}
+
+#[derive(Deserialize)]
+struct TokenInput {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct NamedInput {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ScopeInput {
+    /// `"scope": "unscoped"`
+    Word(String),
+    Object(ScopeObject),
+}
+
+#[derive(Deserialize)]
+struct ScopeObject {
+    project: Option<ProjectInput>,
+    domain: Option<NamedInput>,
+    system: Option<SystemInput>,
+    unscoped: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct ProjectInput {
+    id: Option<String>,
+    name: Option<String>,
+    domain: Option<NamedInput>,
+}
+
+#[derive(Deserialize)]
+struct SystemInput {
+    all: bool,
+}
+
+fn malformed(what: &str) -> Error {
+    Error::BadRequest(format!("Expecting to find {what} in the request."))
+}
+
+impl NamedInput {
+    fn domain(self) -> Result<DomainRef, Error> {
+        self.id
+            .map(DomainRef::Id)
+            .or(self.name.map(DomainRef::Name))
+            .ok_or_else(|| malformed("the id or name of the domain"))
+    }
+}
+
+impl UserInput {
+    fn reference(self) -> Result<(UserRef, String), Error> {
+        let user = match (self.id, self.name) {
+            (Some(id), _) => UserRef::Id(id),
+            (None, Some(name)) => {
+                UserRef::Name(name, self.domain.ok_or_else(|| malformed("the user's domain"))?.domain()?)
+            }
+            (None, None) => return Err(malformed("the user's id or name")),
+        };
+        Ok((user, self.password))
+    }
+}
+
+fn wanted(scope: Option<ScopeInput>) -> Result<WantedScope, Error> {
+    match scope {
+        None => Ok(WantedScope::Default),
+        Some(ScopeInput::Word(word)) if word == "unscoped" => Ok(WantedScope::Unscoped),
+        Some(ScopeInput::Object(ScopeObject {
+            project: Some(project),
+            domain: None,
+            system: None,
+            unscoped: None,
+        })) => match (project.id, project.name) {
+            (Some(id), _) => Ok(WantedScope::ProjectId(id)),
+            (None, Some(name)) => {
+                let domain = project.domain.ok_or_else(|| malformed("the project's domain"))?;
+                Ok(WantedScope::ProjectName(name, domain.domain()?))
+            }
+            (None, None) => Err(malformed("the project's id or name")),
+        },
+        Some(ScopeInput::Object(ScopeObject { project: None, domain: Some(domain), system: None, unscoped: None })) => {
+            Ok(WantedScope::Domain(domain.domain()?))
+        }
+        Some(ScopeInput::Object(ScopeObject { project: None, domain: None, system: Some(system), unscoped: None }))
+            if system.all =>
+        {
+            Ok(WantedScope::System)
+        }
+        Some(ScopeInput::Object(ScopeObject { project: None, domain: None, system: None, unscoped: Some(_) })) => {
+            Ok(WantedScope::Unscoped)
+        }
+        Some(_) => Err(malformed("one scope: a project, a domain, the system or none")),
+    }
+}
+
+async fn issue(State(identity): Shared, filters: Filters, Body(body): Body<Request>) -> Result<Response, Error> {
+    identity.ready().await?;
+    let Auth { identity: input, scope } = body.auth;
+    let scope = wanted(scope)?;
+    let (token, valid) = match input.methods.as_slice() {
+        [method] if method == "password" => {
+            let (user, password) = input.password.ok_or_else(|| malformed("password"))?.user.reference()?;
+            let user = identity.check_password(&user, password).await?;
+            identity.issue(&user, Method::Password, &scope, None).await?
+        }
+        [method] if method == "token" => {
+            let token = input.token.ok_or_else(|| malformed("token"))?.id;
+            let parent = identity.examine(&token).await?.ok_or(Error::Unauthorized)?;
+            identity.issue(&parent.claims.user, Method::Token, &scope, Some(&parent.claims)).await?
+        }
+        [] => return Err(malformed("an authentication method")),
+        _ => return Err(Error::UnsupportedMethod),
+    };
+    let body = describe(&identity, &valid, filters.get("nocatalog").is_none());
+    with_token(StatusCode::CREATED, &token, body)
+}
+
+/// The token that the request is about. The caller must own it, or be allowed to see everyone's.
+async fn subject(identity: &Identity, headers: &HeaderMap) -> Result<(String, Valid), Error> {
+    let token = header(headers, "x-subject-token").ok_or_else(|| malformed("the header X-Subject-Token"))?;
+    // The text of a token is a secret, even of one that is not valid here.
+    let valid = identity.examine(token).await?.ok_or(Error::not_found("token", "the given one"))?;
+    Ok((token.to_owned(), valid))
+}
+
+async fn show(
+    State(identity): Shared,
+    caller: Caller,
+    filters: Filters,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let (token, valid) = subject(&identity, &headers).await?;
+    caller.reader_or(caller.is_user(valid.user_id()), "identity:validate_token")?;
+    with_token(StatusCode::OK, &token, describe(&identity, &valid, filters.get("nocatalog").is_none()))
+}
+
+async fn revoke(State(identity): Shared, caller: Caller, headers: HeaderMap) -> Result<StatusCode, Error> {
+    let (_, valid) = subject(&identity, &headers).await?;
+    caller.allow(caller.is_user(valid.user_id()) || caller.is_admin(), "identity:revoke_token")?;
+    identity.revoke_token(&valid.claims).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn with_token(status: StatusCode, token: &str, body: Value) -> Result<Response, Error> {
+    let mut response = (status, Json(json!({"token": body}))).into_response();
+    let mut value = HeaderValue::from_str(token).map_err(|_| Error::BadRequest("Not a token.".into()))?;
+    value.set_sensitive(true);
+    response.headers_mut().insert("x-subject-token", value);
+    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("X-Auth-Token"));
+    Ok(response)
+}
+
+/// With microseconds, which is how Keystone writes times.
+fn time(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+fn describe(identity: &Identity, valid: &Valid, with_catalog: bool) -> Value {
+    let named = |id: String, name: &str| json!({"id": id, "name": name});
+    let claims = &valid.claims;
+    let domain = named(valid.user_domain.name_any(), &valid.user_domain.spec.display_name);
+    let mut token = json!({
+        "methods": claims.methods,
+        "user": {
+            "id": valid.user_id(), "name": valid.user.spec.display_name, "domain": domain, "password_expires_at": null,
+        },
+        "audit_ids": claims.audit_ids,
+        "issued_at": time(claims.issued()),
+        "expires_at": time(claims.expires()),
+    });
+    match &valid.scope {
+        ValidScope::Unscoped => return token,
+        ValidScope::System => token["system"] = json!({"all": true}),
+        ValidScope::Domain(domain) => token["domain"] = named(domain.name_any(), &domain.spec.display_name),
+        ValidScope::Project(project, domain) => {
+            token["project"] = named(project.name_any(), &project.spec.display_name);
+            token["project"]["domain"] = named(domain.name_any(), &domain.spec.display_name);
+            token["is_domain"] = json!(false);
+        }
+    }
+    token["roles"] = valid.roles.iter().map(|role| named(role.name_any(), &role.spec.display_name)).collect();
+    if with_catalog {
+        token["catalog"] = catalog::catalog(&identity.config, &claims.scope);
+    }
+    token
+}
+
+async fn show_catalog(State(identity): Shared, caller: Caller) -> Json<Value> {
+    let catalog = catalog::catalog(&identity.config, &caller.0.claims.scope);
+    Json(json!({"catalog": catalog, "links": {"self": catalog::link(&identity.config, "auth/catalog")}}))
+}
+
+async fn list_projects(State(identity): Shared, caller: Caller) -> Json<Value> {
+    let own = projects::of_user(&identity, caller.0.user_id());
+    many(&identity, "projects", "auth/projects", own.iter().map(|p| projects::to_json(&identity, p)).collect())
+}
+
+async fn list_domains(State(identity): Shared, caller: Caller) -> Json<Value> {
+    let directory = &identity.directory;
+    let own = directory.domains.all().into_iter().filter(|domain| {
+        domain.spec.enabled && !directory.roles_in(caller.0.user_id(), &Target::Domain(domain.name_any())).is_empty()
+    });
+    many(&identity, "domains", "auth/domains", own.map(|d| domains::to_json(&identity, &d)).collect())
+}
+
+async fn show_system(State(identity): Shared, caller: Caller) -> Json<Value> {
+    let some = !identity.directory.roles_in(caller.0.user_id(), &Target::System).is_empty();
+    many(&identity, "system", "auth/system", if some { vec![json!({"all": true})] } else { vec![] })
+}

@@ -1,0 +1,110 @@
+//! What every installation has: the domain `default`, the project and user `admin`, and the roles.
+
+use hypernetes_api::types::identity::{
+    Domain, DomainSpec, IDENTITY_NAMESPACE, Project, ProjectSpec, Role, RoleAssignment, RoleAssignmentSpec, RoleSpec,
+    User, UserSpec,
+};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::PostParams};
+
+use crate::{
+    Identity,
+    directory::{ROLES, Target, assignment_name, role_id, well_known_id},
+    error::Error,
+};
+
+/// Id of the default domain, as in every Keystone.
+pub(crate) const DEFAULT_DOMAIN: &str = "default";
+
+/// Id of the project whose admins administer the whole installation, whatever its name is by now.
+pub(crate) fn admin_project_id() -> String {
+    well_known_id("project/admin")
+}
+
+fn admin_user_id() -> String {
+    well_known_id("user/admin")
+}
+
+impl Identity {
+    /// Makes what is missing; changes nothing that is there, the admin's password included. To be called at each start.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer.
+    pub async fn bootstrap(&self, admin_password: &str) -> Result<(), Error> {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(IDENTITY_NAMESPACE.into());
+        let namespaces: Api<Namespace> = Api::all(self.system.clone());
+        match namespaces.create(&PostParams::default(), &namespace).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.keyring.ensure().await?;
+        self.ready().await?;
+        let directory = &self.directory;
+        let domain =
+            DomainSpec { display_name: "Default".into(), description: "The default domain".into(), enabled: true };
+        self.ensure(Domain::new(DEFAULT_DOMAIN, domain)).await?;
+        for name in ROLES {
+            self.ensure(Role::new(&role_id(name), RoleSpec { display_name: name.into(), ..RoleSpec::default() }))
+                .await?;
+        }
+        let project = ProjectSpec {
+            display_name: "admin".into(),
+            domain: DEFAULT_DOMAIN.into(),
+            description: "Its admins administer the installation".into(),
+            enabled: true,
+            tags: Vec::new(),
+        };
+        self.ensure(Project::new(&admin_project_id(), project)).await?;
+        let admin = admin_user_id();
+        if directory.users.get(&admin).is_none() {
+            // The password first: a user without one could never be given it by a later start.
+            self.passwords.set(&admin, admin_password.to_owned()).await?;
+            let user = UserSpec {
+                display_name: "admin".into(),
+                domain: DEFAULT_DOMAIN.into(),
+                enabled: true,
+                default_project: Some(admin_project_id()),
+                ..UserSpec::default()
+            };
+            self.ensure(User::new(&admin, user)).await?;
+        }
+        for target in [Target::Project(admin_project_id()), Target::System, Target::Domain(DEFAULT_DOMAIN.into())] {
+            self.assign(&role_id("admin"), ("user", &admin), &target, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure<K: crate::directory::Kind>(&self, object: K) -> Result<(), Error> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        if K::cache(&self.directory).get(&name).is_some() {
+            return Ok(());
+        }
+        self.directory.ensure(&object).await
+    }
+
+    /// Gives a role; content when it is given already. The actor is `("user" | "group", id)`.
+    pub(crate) async fn assign(
+        &self,
+        role: &str,
+        actor: (&str, &str),
+        target: &Target,
+        inherited: bool,
+    ) -> Result<(), Error> {
+        let of = |kind: &str| (actor.0 == kind).then(|| actor.1.to_owned());
+        let mut spec = RoleAssignmentSpec {
+            role: role.to_owned(),
+            user: of("user"),
+            group: of("group"),
+            inherited,
+            ..RoleAssignmentSpec::default()
+        };
+        match target {
+            Target::System => spec.system = true,
+            Target::Domain(id) => spec.domain = Some(id.clone()),
+            Target::Project(id) => spec.project = Some(id.clone()),
+        }
+        self.ensure(RoleAssignment::new(&assignment_name(role, actor, target, inherited), spec)).await
+    }
+}
