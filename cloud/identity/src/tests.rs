@@ -1,5 +1,7 @@
 //! The HTTP API over an API server in memory.
 
+mod openstack;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
