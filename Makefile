@@ -40,7 +40,7 @@ test-e2e: build tools kernel ## The tests that run against a whole system, which
 
 lint: ## Format, clippy, licences and sources of dependencies
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --release -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
 
 bench: ## Figures of a running system (after make up)

@@ -1,1 +1,345 @@
+//! The Kubernetes REST API over the store: one engine for every resource in the [`table`].
+//!
+//! ```text
+//! TLS ─▶ authn ─▶ request (cluster, resource, verb) ─▶ authz ─▶ read | write | watch | reviews | discovery ─▶ store
+//! ```
+#![forbid(unsafe_code)]
 
+pub mod authn;
+mod authz;
+mod codec;
+mod discovery;
+mod read;
+mod request;
+mod reviews;
+mod selectors;
+mod serve;
+mod table;
+mod watch;
+mod write;
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    auth::{TokenAuthority, UserInfo},
+    names,
+};
+use hypernetes_schema::limits::MAX_BODY;
+use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
+use serde_json::Value;
+
+use self::{
+    authn::Authenticator,
+    authz::{Attributes, Authorizer},
+    request::{Cluster, Query, ResourceTarget, Scope, Target},
+    table::{Home, Resource, Table},
+};
+pub use serve::{TlsConfig, serve};
+
+/// What a server is made of.
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    /// P-256 private key that signs service account tokens, PKCS #8 PEM, and its public key.
+    pub service_account_key: String,
+    pub service_account_public_key: String,
+}
+
+/// The server has an unusable part.
+#[derive(Debug, thiserror::Error)]
+#[error("the key of service accounts: {0}")]
+pub struct ConfigError(#[from] jsonwebtoken::errors::Error);
+
+/// The API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Inner>);
+
+pub(crate) struct Inner {
+    store: Arc<dyn Store>,
+    table: Table,
+    authenticator: Authenticator,
+}
+
+/// A request that is known: who, what, where.
+pub(crate) struct Call {
+    pub user: UserInfo,
+    pub scope: Scope,
+    pub resource: Arc<Resource>,
+    pub target: ResourceTarget,
+    pub query: Query,
+    pub headers: http::HeaderMap,
+    pub method: Method,
+    pub body: Bytes,
+}
+
+impl Call {
+    /// The tenant whose objects it is about: the operator's own where they are projected.
+    pub fn tenant(&self) -> Result<TenantId, ApiError> {
+        match (&self.scope, self.resource.home) {
+            (_, Home::Projected | Home::System) => Ok(TenantId::system()),
+            (Scope::Tenant(tenant), _) => Ok(tenant.clone()),
+            (Scope::All, _) => Err(ApiError::bad_request("this request has to name one logical cluster")),
+        }
+    }
+
+    pub fn key(&self, name: &str) -> Result<Key, ApiError> {
+        let namespace = self.target.namespace.as_deref().unwrap_or_default();
+        Ok(Key::new(&self.resource.id, &self.tenant()?, namespace, name))
+    }
+
+    pub fn not_found(&self, name: &str) -> ApiError {
+        ApiError::not_found(&self.resource.ty.group, self.resource.plural, name)
+    }
+
+    pub fn accept(&self) -> &str {
+        self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+impl ApiServer {
+    /// # Errors
+    /// When the key of service accounts is none.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let authenticator = Authenticator::new(&config.service_account_key, &config.service_account_public_key)?;
+        Ok(Self(Arc::new(Inner { store: config.store, table: Table::builtin(), authenticator })))
+    }
+
+    /// Lets in who has a Keystone token. Once.
+    pub fn set_token_authority(&self, authority: Arc<dyn TokenAuthority>) {
+        self.0.authenticator.set_token_authority(authority);
+    }
+
+    /// For requests from outside. A [`UserInfo`] in the request's extensions is who the TLS connection's certificate says.
+    pub fn router(&self) -> axum::Router {
+        let server = self.clone();
+        axum::Router::new().fallback(move |request: Request<Body>| {
+            let server = server.clone();
+            async move { server.answer(request).await }
+        })
+    }
+
+    /// The server's own components' way in, without TLS: whoever has it is infrastructure.
+    pub fn loopback(
+        &self,
+    ) -> impl tower::Service<
+        Request<kube::client::Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = futures::future::BoxFuture<'static, Result<Response<Body>, Infallible>>,
+    > + Clone
+    + Send
+    + Sync
+    + 'static {
+        let server = self.clone();
+        tower::service_fn(move |request: Request<kube::client::Body>| {
+            let server = server.clone();
+            let future: futures::future::BoxFuture<'static, _> = Box::pin(async move {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(authn::infrastructure());
+                Ok(server.answer(request).await)
+            });
+            future
+        })
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.dispatch(request).await.unwrap_or_else(|error| error_response(&error))
+    }
+
+    async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let (head, body) = request.into_parts();
+        let user = self.0.authenticator.authenticate(&head.headers, head.extensions.get::<UserInfo>()).await?;
+        let (cluster, target) = request::parse(&head.uri)?;
+        let scope = self.scope(cluster, &user).await?;
+        let user = impersonated(&head.headers, user, &scope)?;
+        let query = Query::parse(&head.uri)?;
+        let authorizer = Authorizer { store: &*self.0.store };
+        let tenant = match &scope {
+            Scope::Tenant(tenant) => tenant.clone(),
+            Scope::All => TenantId::system(),
+        };
+        let target = match target {
+            Target::Path(path) => {
+                let verb = head.method.as_str().to_ascii_lowercase();
+                let wanted = Attributes { verb: &verb, path: Some(&path), ..Default::default() };
+                authorizer.check(&user, &tenant, &wanted).await?;
+                return discovery::path(&self.0, &tenant, &path, &head.headers);
+            }
+            Target::Resource(target) => target,
+        };
+        let watching = query.flag("watch");
+        let verb = request::verb(&head.method, &target, watching)?;
+        let wanted = Attributes {
+            verb,
+            group: &target.group,
+            resource: &target.plural,
+            subresource: target.subresource.as_deref().unwrap_or_default(),
+            namespace: target.namespace.as_deref().or(
+                // A namespace is in itself.
+                target.name.as_deref().filter(|_| target.group.is_empty() && target.plural == "namespaces"),
+            ),
+            name: target.name.as_deref(),
+            path: None,
+        };
+        authorizer.check(&user, &tenant, &wanted).await?;
+        let resource = self.0.table.find(&target.group, &target.version, &target.plural).cloned();
+        let resource =
+            resource.filter(|r| r.home != Home::System || tenant.is_system()).ok_or_else(request::not_found)?;
+        self.check_target(&resource, &target, verb, &tenant)?;
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                ApiError::new(Reason::RequestEntityTooLarge, format!("limit is {MAX_BODY}"))
+            } else {
+                ApiError::bad_request(format!("reading the request: {error}"))
+            }
+        })?;
+        let call = Call {
+            user,
+            scope,
+            resource,
+            target,
+            query,
+            headers: head.headers,
+            method: head.method,
+            body: body.to_bytes(),
+        };
+        match verb {
+            "watch" => watch::watch(&self.0, &call).await,
+            "get" => read::get(&self.0, &call).await,
+            "list" => read::list(&self.0, &call).await,
+            _ if call.resource.home == Home::Virtual => reviews::review(&self.0, &call).await,
+            "create" => write::create(&self.0, &call).await,
+            "update" => write::update(&self.0, &call).await,
+            "patch" => write::patch(&self.0, &call).await,
+            "delete" => write::delete(&self.0, &call).await,
+            _ => write::delete_collection(&self.0, &call).await,
+        }
+    }
+
+    fn check_target(
+        &self,
+        resource: &Resource,
+        target: &ResourceTarget,
+        verb: &str,
+        tenant: &TenantId,
+    ) -> Result<(), ApiError> {
+        if !resource.verbs().contains(&verb) {
+            return Err(ApiError::new(
+                Reason::MethodNotAllowed,
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+        if let Some(subresource) = &target.subresource
+            && !resource.subresources.contains(&subresource.as_str())
+        {
+            return Err(request::not_found());
+        }
+        let one = target.name.is_some() || verb == "create";
+        let wrong_scope = match target.namespace {
+            Some(_) => !resource.ty.namespaced,
+            None => resource.ty.namespaced && one,
+        };
+        if wrong_scope {
+            return Err(request::not_found());
+        }
+        let reads = matches!(verb, "get" | "list" | "watch");
+        if resource.home == Home::Projected && !reads && !tenant.is_system() {
+            let message = format!("{} belong to the operator and are read-only in a tenant's cluster", resource.plural);
+            return Err(ApiError::new(Reason::Forbidden, message));
+        }
+        Ok(())
+    }
+
+    /// The logical cluster that a request is for: named by its path, else the credential's own.
+    async fn scope(&self, cluster: Cluster, user: &UserInfo) -> Result<Scope, ApiError> {
+        let infrastructure = |group: &str| user.tenant.is_system() && user.groups.iter().any(|g| g == group);
+        let everywhere = infrastructure(names::GROUP_INFRASTRUCTURE) || infrastructure(names::GROUP_NODES);
+        let forbidden = |name: &str| {
+            let message =
+                format!("forbidden: the credential of {:?} is not for the logical cluster {name:?}", user.name);
+            ApiError::new(Reason::Forbidden, message)
+        };
+        match cluster {
+            Cluster::Unnamed => Ok(Scope::Tenant(user.tenant.clone())),
+            Cluster::All if everywhere => Ok(Scope::All),
+            Cluster::All => Err(forbidden("*")),
+            Cluster::Named(name) => {
+                let own = user.tenant.as_str() == name;
+                let operator = everywhere || infrastructure(names::GROUP_MASTERS);
+                let id = if own { Some(user.tenant.clone()) } else { self.find_cluster(&name).await? };
+                match id {
+                    Some(id) if id == user.tenant || operator => Ok(Scope::Tenant(id)),
+                    // Whether it exists is nobody else's business.
+                    _ if operator => Err(request::not_found()),
+                    _ => Err(forbidden(&name)),
+                }
+            }
+        }
+    }
+
+    /// By id, or by a project's name in the default domain.
+    async fn find_cluster(&self, name: &str) -> Result<Option<TenantId>, ApiError> {
+        if name == TenantId::SYSTEM {
+            return Ok(Some(TenantId::system()));
+        }
+        let projects =
+            Prefix::tenant(&ResourceId::new("identity.hypernetes.io", "projects"), &TenantId::system(), None);
+        let listing = self.0.store.range(&projects, RangeOptions::default()).await.map_err(read::read_error)?;
+        for entry in &listing.entries {
+            let by_name = || {
+                let project = codec::decode(entry)?;
+                Ok::<_, ApiError>(project["spec"]["displayName"] == name && project["spec"]["domain"] == "default")
+            };
+            if entry.key.name() == name || by_name()? {
+                return Ok(entry.key.name().parse().ok());
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `--as`: allowed to whoever is cluster-admin anyway, within that logical cluster.
+fn impersonated(headers: &http::HeaderMap, user: UserInfo, scope: &Scope) -> Result<UserInfo, ApiError> {
+    let text = |value: &HeaderValue| value.to_str().map(str::to_owned).unwrap_or_default();
+    let Some(name) = headers.get("impersonate-user").map(text) else { return Ok(user) };
+    let admin = [names::GROUP_MASTERS, names::GROUP_KEYSTONE_ADMIN, names::GROUP_INFRASTRUCTURE];
+    let allowed = user.groups.iter().any(|group| admin.contains(&group.as_str()));
+    let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect();
+    let reserved = groups.iter().any(|g| g == names::GROUP_INFRASTRUCTURE || g == names::GROUP_NODES);
+    let Scope::Tenant(tenant) = scope else { return Ok(user) };
+    if !allowed || reserved {
+        let message =
+            format!("users {name:?} is forbidden: User {:?} cannot impersonate resource \"users\"", user.name);
+        return Err(ApiError::new(Reason::Forbidden, message));
+    }
+    if let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+        && groups.is_empty()
+    {
+        groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+    }
+    groups.push(names::GROUP_AUTHENTICATED.into());
+    Ok(UserInfo { name, uid: String::new(), groups, extra: Default::default(), tenant: tenant.clone() })
+}
+
+pub(crate) fn error_response(error: &ApiError) -> Response<Body> {
+    let mut response = json_response(error.reason.code(), &error.to_status());
+    if let Some(seconds) = error.details.as_ref().and_then(|details| details.retry_after_seconds) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+pub(crate) fn json_response(code: StatusCode, value: &Value) -> Response<Body> {
+    bytes_response(code, value.to_string().into())
+}
+
+pub(crate) fn bytes_response(code: StatusCode, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -18,12 +18,14 @@
 mod decode;
 mod defaults;
 mod facts;
+mod fieldset;
 pub mod limits;
 pub mod managed;
 pub mod openapi;
 pub mod patch;
 mod prepare;
 pub mod quantity;
+mod strategic;
 pub mod table;
 mod tree;
 mod types;

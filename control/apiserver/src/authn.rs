@@ -1,0 +1,195 @@
+//! Who asks: client certificate, service account token, Keystone token, or nobody in particular.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    auth::{TokenAuthority, TokenError, TokenInfo, TokenScope, UserInfo},
+    names,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+/// Longest credential that is looked at.
+const MAX_TOKEN: usize = 8 << 10;
+pub const ISSUER: &str = "https://kubernetes.default.svc";
+
+/// What a service account's token says (KEP-1205), and which tenant it is of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceAccountClaims {
+    pub iss: String,
+    pub sub: String,
+    pub aud: Vec<String>,
+    pub exp: i64,
+    pub iat: i64,
+    pub nbf: i64,
+    pub jti: String,
+    #[serde(rename = "hypernetes.io/tenant")]
+    pub tenant: TenantId,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: KubernetesClaims,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KubernetesClaims {
+    pub namespace: String,
+    pub serviceaccount: Named,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod: Option<Named>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Named {
+    pub name: String,
+    pub uid: String,
+}
+
+pub struct Authenticator {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    keystone: OnceLock<Arc<dyn TokenAuthority>>,
+}
+
+impl Authenticator {
+    /// `key` is a P-256 private key, PKCS #8 PEM, and `public` its public key, SPKI PEM.
+    pub fn new(key: &str, public: &str) -> Result<Self, jsonwebtoken::errors::Error> {
+        Ok(Self {
+            encoding: EncodingKey::from_ec_pem(key.as_bytes())?,
+            decoding: DecodingKey::from_ec_pem(public.as_bytes())?,
+            keystone: OnceLock::new(),
+        })
+    }
+
+    /// Once, when the identity service is there.
+    pub fn set_token_authority(&self, authority: Arc<dyn TokenAuthority>) {
+        let _ = self.keystone.set(authority);
+    }
+
+    /// `connection` is who the TLS connection's certificate says.
+    pub async fn authenticate(&self, headers: &HeaderMap, connection: Option<&UserInfo>) -> Result<UserInfo, ApiError> {
+        let unauthorized = || ApiError::new(Reason::Unauthorized, "Unauthorized");
+        if let Some(header) = headers.get(AUTHORIZATION) {
+            let text = header.to_str().map_err(|_| unauthorized())?;
+            let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+            let token = token.trim();
+            if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
+                return Err(unauthorized());
+            }
+            if let Some(user) = self.service_account(token) {
+                return Ok(user);
+            }
+            let Some(keystone) = self.keystone.get() else { return Err(unauthorized()) };
+            return match keystone.validate(token).await {
+                Ok(info) => keystone_user(info).ok_or_else(unauthorized),
+                Err(TokenError::Invalid) => Err(unauthorized()),
+                Err(TokenError::Unavailable(why)) => Err(ApiError::new(Reason::ServiceUnavailable, why)),
+            };
+        }
+        Ok(connection.cloned().unwrap_or_else(anonymous))
+    }
+
+    pub fn issue(&self, claims: &ServiceAccountClaims) -> Result<String, ApiError> {
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
+            .map_err(|error| ApiError::internal(format!("signing a token: {error}")))
+    }
+
+    pub fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[ISSUER]);
+        validation.leeway = 5;
+        jsonwebtoken::decode(token, &self.decoding, &validation).ok().map(|data| data.claims)
+    }
+
+    fn service_account(&self, token: &str) -> Option<UserInfo> {
+        let claims = self.claims(token)?;
+        let namespace = &claims.kubernetes.namespace;
+        Some(UserInfo {
+            name: format!("system:serviceaccount:{namespace}:{}", claims.kubernetes.serviceaccount.name),
+            uid: claims.kubernetes.serviceaccount.uid.clone(),
+            groups: vec![
+                "system:serviceaccounts".into(),
+                format!("system:serviceaccounts:{namespace}"),
+                names::GROUP_AUTHENTICATED.into(),
+            ],
+            extra: BTreeMap::new(),
+            tenant: claims.tenant,
+        })
+    }
+}
+
+fn anonymous() -> UserInfo {
+    UserInfo {
+        name: names::USER_ANONYMOUS.into(),
+        uid: String::new(),
+        groups: vec![names::GROUP_UNAUTHENTICATED.into()],
+        extra: BTreeMap::new(),
+        tenant: TenantId::system(),
+    }
+}
+
+/// The identity of the server's own components.
+pub fn infrastructure() -> UserInfo {
+    UserInfo {
+        name: "hypernetes:server".into(),
+        uid: String::new(),
+        groups: vec![
+            names::GROUP_INFRASTRUCTURE.into(),
+            names::GROUP_MASTERS.into(),
+            names::GROUP_AUTHENTICATED.into(),
+        ],
+        extra: BTreeMap::new(),
+        tenant: TenantId::system(),
+    }
+}
+
+/// A token's user in the logical cluster of its project; a token without one is for Keystone alone.
+fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
+    let mut groups = vec![names::GROUP_AUTHENTICATED.to_owned()];
+    let tenant = match &info.scope {
+        TokenScope::Project { id, .. } => {
+            for (role, group) in [
+                ("admin", names::GROUP_KEYSTONE_ADMIN),
+                ("member", names::GROUP_KEYSTONE_MEMBER),
+                ("reader", names::GROUP_KEYSTONE_READER),
+            ] {
+                if info.has_role(role) {
+                    groups.push(group.into());
+                }
+            }
+            id.clone()
+        }
+        TokenScope::System => {
+            groups
+                .push(if info.has_role("admin") { names::GROUP_MASTERS } else { names::GROUP_KEYSTONE_READER }.into());
+            TenantId::system()
+        }
+        TokenScope::Unscoped | TokenScope::Domain { .. } => return None,
+    };
+    let extra = BTreeMap::from([("keystone.hypernetes.io/domain".to_owned(), vec![info.user_domain_name.clone()])]);
+    Some(UserInfo { name: info.user_name, uid: info.user_id, groups, extra, tenant })
+}
+
+/// Who a client certificate is: common name, organizations, and the tenant in its organizational unit.
+pub fn certificate_user(der: &[u8]) -> Option<UserInfo> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let subject = certificate.subject();
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
+    let name = subject.iter_common_name().next().and_then(text)?;
+    let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+    groups.push(names::GROUP_AUTHENTICATED.into());
+    let unit = subject
+        .iter_organizational_unit()
+        .filter_map(text)
+        .find_map(|unit| unit.strip_prefix(names::CERTIFICATE_TENANT_PREFIX).map(str::to_owned));
+    let tenant = match unit {
+        Some(tenant) => tenant.parse().ok()?,
+        None => TenantId::system(),
+    };
+    Some(UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant })
+}

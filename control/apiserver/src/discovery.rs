@@ -1,0 +1,209 @@
+//! What the server has: groups, versions, resources, their schemas; and how it is.
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use hypernetes_api::{ApiError, TenantId};
+use hypernetes_schema::openapi;
+use serde_json::{Value, json};
+
+use crate::{
+    Inner, bytes_response, json_response, request,
+    table::{Home, Resource},
+};
+
+/// The API that is served, as `kubectl version` shows it.
+const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
+
+pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let aggregated = accept.contains("as=APIGroupDiscoveryList");
+    let visible = |resource: &Resource| resource.home != Home::System || tenant.is_system();
+    let resources: Vec<&Resource> = server.table.all().iter().map(|r| &**r).filter(|r| visible(r)).collect();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let answer = match segments.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => return Ok(plain("ok")),
+        ["version"] => json!({
+            "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+        }),
+        [""] => {
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+        }
+        ["api"] if aggregated => return Ok(typed(&aggregate(&resources, true))),
+        ["apis"] if aggregated => return Ok(typed(&aggregate(&resources, false))),
+        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ["apis"] => {
+            let groups: Vec<Value> = groups(&resources).into_iter().filter(|(g, _)| !g.is_empty()).map(group).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        ["api", version] => resource_list(&resources, "", version)?,
+        ["apis", name] => {
+            let found = groups(&resources).into_iter().find(|(g, _)| g == name).ok_or_else(request::not_found)?;
+            let mut answer = group(found);
+            answer["kind"] = "APIGroup".into();
+            answer["apiVersion"] = "v1".into();
+            answer
+        }
+        ["apis", group, version] => resource_list(&resources, group, version)?,
+        ["openapi", "v3"] => {
+            let versions: Vec<(&str, &str)> = groups(&resources)
+                .into_iter()
+                .flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v)))
+                .collect();
+            openapi::index(&versions, VERSION.2)
+        }
+        ["openapi", "v3", "api", version] => return document(&resources, "", version),
+        ["openapi", "v3", "apis", group, version] => return document(&resources, group, version),
+        _ => return Err(request::not_found()),
+    };
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+fn plain(text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Groups with their versions, in the table's order.
+fn groups<'a>(resources: &[&'a Resource]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for resource in resources {
+        let (group, version) = (resource.ty.group.as_str(), resource.ty.version.as_str());
+        match groups.iter_mut().find(|(have, _)| *have == group) {
+            Some((_, versions)) if versions.contains(&version) => {}
+            Some((_, versions)) => versions.push(version),
+            None => groups.push((group, vec![version])),
+        }
+    }
+    groups
+}
+
+fn group((name, versions): (&str, Vec<&str>)) -> Value {
+    let versions: Vec<Value> =
+        versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+}
+
+fn of<'a>(resources: &[&'a Resource], group: &str, version: &str) -> Result<Vec<&'a Resource>, ApiError> {
+    let found: Vec<&Resource> =
+        resources.iter().copied().filter(|r| r.ty.group == group && r.ty.version == version).collect();
+    if found.is_empty() { Err(request::not_found()) } else { Ok(found) }
+}
+
+/// Kind and verbs of a subresource.
+fn subresource(resource: &Resource, name: &str) -> (Value, Vec<&'static str>) {
+    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    match name {
+        "scale" => (kind("autoscaling", "v1", "Scale"), vec!["get", "patch", "update"]),
+        "binding" => (kind("", "v1", "Binding"), vec!["create"]),
+        "eviction" => (kind("policy", "v1", "Eviction"), vec!["create"]),
+        "token" => (kind("authentication.k8s.io", "v1", "TokenRequest"), vec!["create"]),
+        "log" => (kind("", "v1", "Pod"), vec!["get"]),
+        "exec" => (kind("", "v1", "PodExecOptions"), vec!["create", "get"]),
+        "attach" => (kind("", "v1", "PodAttachOptions"), vec!["create", "get"]),
+        "portforward" => (kind("", "v1", "PodPortForwardOptions"), vec!["create", "get"]),
+        "finalize" => (kind("", "v1", "Namespace"), vec!["update"]),
+        _ => (kind(&resource.ty.group, &resource.ty.version, &resource.ty.kind), vec!["get", "patch", "update"]),
+    }
+}
+
+fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<Value, ApiError> {
+    let mut list = Vec::new();
+    for resource in of(resources, group, version)? {
+        let mut one = json!({
+            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.ty.namespaced,
+            "kind": resource.ty.kind, "verbs": resource.verbs(),
+        });
+        if !resource.short_names.is_empty() {
+            one["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            one["categories"] = json!(resource.categories);
+        }
+        list.push(one);
+        for name in &resource.subresources {
+            let (kind, verbs) = subresource(resource, name);
+            list.push(json!({
+                "name": format!("{}/{name}", resource.plural), "singularName": "",
+                "namespaced": resource.ty.namespaced, "kind": kind["kind"], "group": kind["group"],
+                "version": kind["version"], "verbs": verbs,
+            }));
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+}
+
+/// `apidiscovery.k8s.io/v2` (KEP-3352).
+fn aggregate(resources: &[&Resource], core: bool) -> Value {
+    let mut items = Vec::new();
+    for (name, versions) in groups(resources).into_iter().filter(|(name, _)| name.is_empty() == core) {
+        let versions: Vec<Value> = versions
+            .into_iter()
+            .map(|version| {
+                let list: Vec<Value> =
+                    of(resources, name, version).unwrap_or_default().into_iter().map(aggregate_one).collect();
+                json!({"version": version, "freshness": "Current", "resources": list})
+            })
+            .collect();
+        items.push(json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions}));
+    }
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregate_one(resource: &Resource) -> Value {
+    let ty = &resource.ty;
+    let subresources: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|name| {
+            let (kind, verbs) = subresource(resource, name);
+            json!({"subresource": name, "responseKind": kind, "verbs": verbs})
+        })
+        .collect();
+    let mut one = json!({
+        "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.verbs(),
+        "responseKind": {"group": ty.group, "version": ty.version, "kind": ty.kind},
+        "scope": if ty.namespaced { "Namespaced" } else { "Cluster" },
+    });
+    for (field, list) in [("shortNames", &resource.short_names), ("categories", &resource.categories)] {
+        if !list.is_empty() {
+            one[field] = json!(list);
+        }
+    }
+    if !subresources.is_empty() {
+        one["subresources"] = json!(subresources);
+    }
+    one
+}
+
+/// Aggregated discovery says in its content type what it is; clients look.
+fn typed(answer: &Value) -> Response<Body> {
+    let mut response = json_response(StatusCode::OK, answer);
+    let kind = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Response<Body>, ApiError> {
+    let list: Vec<openapi::Resource> = of(resources, group, version)?
+        .into_iter()
+        .map(|resource| openapi::Resource {
+            ty: resource.ty.clone(),
+            plural: resource.plural.to_owned(),
+            verbs: resource.verbs().iter().map(|v| (*v).to_owned()).collect(),
+            subresources: resource
+                .subresources
+                .iter()
+                .filter(|name| matches!(**name, "status"))
+                .map(|name| openapi::Subresource {
+                    name: (*name).to_owned(),
+                    ty: resource.ty.clone(),
+                    verbs: vec!["get".into(), "patch".into(), "update".into()],
+                })
+                .collect(),
+        })
+        .collect();
+    Ok(bytes_response(StatusCode::OK, openapi::document(group, version, &list).into()))
+}

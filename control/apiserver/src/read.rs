@@ -1,0 +1,215 @@
+//! `get` and `list`.
+
+use axum::body::Body;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::{BufMut, BytesMut};
+use http::{Response, StatusCode};
+use hypernetes_api::{AllTenants, ApiError, Reason, names};
+use hypernetes_schema::table::IncludeObject;
+use hypernetes_store::{Entry, Key, Prefix, RangeOptions, ReadError, Revision};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Call, Inner, bytes_response, codec, json_response, request::Scope, selectors::Selector};
+
+/// In what form an answer is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Object,
+    Table(IncludeObject),
+    /// `PartialObjectMetadata`.
+    Metadata,
+}
+
+impl Form {
+    /// The first form of an `Accept` header that is known here; JSON for everything else, as kubectl expects.
+    pub fn of(call: &Call) -> Result<Self, ApiError> {
+        for option in call.accept().split(',') {
+            let mut parameters = option.split(';').map(str::trim);
+            if !matches!(parameters.next(), Some("application/json" | "*/*" | "application/*")) {
+                continue;
+            }
+            let parameter = |name: &str| option.split(';').map(str::trim).find_map(|p| p.strip_prefix(name));
+            match parameter("as=") {
+                Some("Table") => {
+                    let text = call.query.get("includeObject");
+                    let include = IncludeObject::parse(text)
+                        .ok_or_else(|| ApiError::bad_request(format!("includeObject: {text:?} is not known")))?;
+                    return Ok(Self::Table(include));
+                }
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Self::Metadata),
+                _ => return Ok(Self::Object),
+            }
+        }
+        Ok(Self::Object)
+    }
+}
+
+pub(crate) fn read_error(error: ReadError) -> ApiError {
+    match error {
+        ReadError::Compacted { .. } => ApiError::new(
+            Reason::Expired,
+            "The provided continue parameter or resource version is too old to display a consistent list result.",
+        ),
+        ReadError::Future(revision) => {
+            ApiError::new(Reason::Timeout, format!("Too large resource version: {revision}"))
+        }
+        ReadError::Io(why) => ApiError::internal(why),
+    }
+}
+
+pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+    let name = call.target.name.as_deref().unwrap_or_default();
+    let entry = server.store.get(&call.key(name)?).await.map_err(read_error)?.ok_or_else(|| call.not_found(name))?;
+    match call.target.subresource.as_deref() {
+        None | Some("status") => {}
+        Some("scale") => {
+            let object = codec::decode(&entry)?;
+            return Ok(json_response(StatusCode::OK, &crate::write::scale_of(&object)));
+        }
+        Some(other) => {
+            let message = format!("the subresource {other} of {} is not served", call.resource.plural);
+            return Err(ApiError::new(Reason::MethodNotAllowed, message));
+        }
+    }
+    one(call, &entry)
+}
+
+/// An answer of one object in the wanted form.
+pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
+    match Form::of(call)? {
+        Form::Object => {
+            let mut out = BytesMut::new();
+            codec::write(&mut out, &entry.value, entry.mod_revision);
+            Ok(bytes_response(StatusCode::OK, out.freeze()))
+        }
+        form => {
+            let object = codec::decode(entry)?;
+            let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
+            Ok(json_response(StatusCode::OK, &in_form(call, form, &[object], metadata, true)))
+        }
+    }
+}
+
+/// Objects as a table, or as bare metadata.
+pub fn in_form(call: &Call, form: Form, objects: &[Value], metadata: Value, columns: bool) -> Value {
+    match form {
+        Form::Table(include) => hypernetes_schema::table::table(
+            &call.resource.ty,
+            objects,
+            metadata,
+            include,
+            columns,
+            jiff::Timestamp::now(),
+        ),
+        _ => {
+            let partial = |object: &Value| {
+                json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"],
+                })
+            };
+            match (objects, call.target.name.is_some()) {
+                ([one], true) => partial(one),
+                _ => json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+                    "metadata": metadata, "items": objects.iter().map(partial).collect::<Vec<_>>(),
+                }),
+            }
+        }
+    }
+}
+
+/// Where the next page begins.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    after: String,
+    revision: u64,
+}
+
+pub fn prefix(call: &Call) -> Result<Prefix, ApiError> {
+    let namespace = call.target.namespace.as_deref();
+    Ok(match (&call.scope, call.tenant()) {
+        (_, Ok(tenant)) => Prefix::tenant(&call.resource.id, &tenant, namespace),
+        // Who may ask this was checked when the scope was made.
+        (Scope::All, _) => Prefix::all_tenants(&call.resource.id, &AllTenants::grant()),
+        (_, Err(error)) => return Err(error),
+    })
+}
+
+pub fn selector(call: &Call) -> Result<Selector, ApiError> {
+    let query = &call.query;
+    Selector::parse(&call.resource.ty.kind, query.get("labelSelector"), query.get("fieldSelector"))
+}
+
+/// Adds whose an object is, in answers that span tenants.
+pub fn mark(call: &Call, key: &Key, object: &mut Value) {
+    if call.scope == Scope::All {
+        object["metadata"]["annotations"][names::TENANT_ANNOTATION] = key.tenant().into();
+    }
+}
+
+pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+    let (prefix, selector, form) = (prefix(call)?, selector(call)?, Form::of(call)?);
+    let mut options = RangeOptions { limit: call.query.number("limit")?.unwrap_or(0) as usize, ..Default::default() };
+    match call.query.get("continue") {
+        "" => {
+            let exact = call.query.get("resourceVersionMatch") == "Exact";
+            if exact && let Some(revision) = call.query.number("resourceVersion")? {
+                options.revision = Some(Revision(revision));
+            }
+        }
+        token => {
+            let invalid = || ApiError::bad_request("continue key is not valid");
+            let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+            let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+            let after = Key::parse(&token.after).filter(|key| prefix.contains(key)).ok_or_else(invalid)?;
+            (options.after, options.revision) = (Some(after), Some(Revision(token.revision)));
+        }
+    }
+    let listing = server.store.range(&prefix, options).await.map_err(read_error)?;
+    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if listing.more
+        && let Some(last) = listing.entries.last()
+    {
+        let token = Continue { after: last.key.as_str().into(), revision: listing.revision.0 };
+        let token = serde_json::to_vec(&token).map_err(|e| ApiError::internal(e.to_string()))?;
+        metadata["continue"] = URL_SAFE_NO_PAD.encode(token).into();
+    }
+    let plain = selector.is_empty() && form == Form::Object && call.scope != Scope::All;
+    let mut objects = Vec::new();
+    if !plain {
+        for entry in &listing.entries {
+            let mut object = codec::decode(entry)?;
+            if selector.matches(&object) {
+                mark(call, &entry.key, &mut object);
+                objects.push(object);
+            }
+        }
+        if form != Form::Object {
+            return Ok(json_response(StatusCode::OK, &in_form(call, form, &objects, metadata, true)));
+        }
+    }
+    let ty = &call.resource.ty;
+    let mut out = BytesMut::new();
+    out.put_slice(
+        format!(
+            "{{\"apiVersion\":{:?},\"kind\":\"{}List\",\"metadata\":{metadata},\"items\":[",
+            ty.api_version(),
+            ty.kind
+        )
+        .as_bytes(),
+    );
+    if plain {
+        for (index, entry) in listing.entries.iter().enumerate() {
+            if index > 0 {
+                out.put_u8(b',');
+            }
+            codec::write(&mut out, &entry.value, entry.mod_revision);
+        }
+    } else {
+        let items: Vec<String> = objects.iter().map(Value::to_string).collect();
+        out.put_slice(items.join(",").as_bytes());
+    }
+    out.put_slice(b"]}\n");
+    Ok(bytes_response(StatusCode::OK, out.freeze()))
+}

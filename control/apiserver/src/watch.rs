@@ -1,0 +1,234 @@
+//! `watch`: a stream of changes from a resource version on.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Response, StatusCode, header};
+use hypernetes_api::{ApiError, Reason};
+use hypernetes_store::{Change, Changes, RangeOptions, Revision, WatchError};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::{
+    Call, Inner, codec,
+    read::{self, Form},
+    request::Scope,
+    selectors::Selector,
+};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
+/// Without a wish a watch lasts this long, as upstream's 30 to 60 minutes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
+
+struct Watcher {
+    call: Call,
+    selector: Selector,
+    form: Form,
+    columns_sent: bool,
+}
+
+pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+    let (prefix, mut selector, form) = (read::prefix(call)?, read::selector(call)?, Form::of(call)?);
+    if let Some(name) = &call.target.name {
+        selector =
+            Selector::parse(&call.resource.ty.kind, call.query.get("labelSelector"), &format!("metadata.name={name}"))?;
+    }
+    let timeout = call.query.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let from = match call.query.get("resourceVersion") {
+        "" | "0" => None,
+        text => {
+            let number =
+                text.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: {text:?} is not valid")))?;
+            Some(Revision(number))
+        }
+    };
+    let initial = call.query.flag("sendInitialEvents") || from.is_none();
+    let mut watcher = Watcher { call: clone(call), selector, form, columns_sent: false };
+    let mut first = Vec::new();
+    let start = if initial {
+        let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+        for entry in &listing.entries {
+            first.extend(watcher.event("ADDED", &entry.key, &entry.value, entry.mod_revision)?);
+        }
+        if call.query.flag("sendInitialEvents") {
+            first.push(watcher.bookmark(listing.revision, true));
+        }
+        listing.revision
+    } else {
+        from.unwrap_or_default()
+    };
+    let changes = match server.store.watch(&prefix, start).await {
+        Ok(changes) => changes,
+        Err(error) => {
+            // A watch from too far back is told so in the stream's own form, or at once: clients take both.
+            let mut error = read::read_error(error);
+            if error.reason == Reason::Expired {
+                error.message = format!("too old resource version: {start}");
+            }
+            return Err(error);
+        }
+    };
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(64);
+    tokio::spawn(async move {
+        for event in first {
+            if sender.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+        let _ = tokio::time::timeout(timeout, follow(watcher, changes, start, bookmarks, sender)).await;
+    });
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut response = Response::new(Body::from_stream(stream));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn clone(call: &Call) -> Call {
+    Call {
+        user: call.user.clone(),
+        scope: call.scope.clone(),
+        resource: call.resource.clone(),
+        target: call.target.clone(),
+        query: call.query.clone(),
+        headers: call.headers.clone(),
+        method: call.method.clone(),
+        body: Bytes::new(),
+    }
+}
+
+async fn follow(
+    mut watcher: Watcher,
+    mut changes: Changes,
+    mut seen: Revision,
+    bookmarks: bool,
+    sender: mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
+) {
+    let mut tick = tokio::time::interval(BOOKMARK_EVERY);
+    tick.tick().await;
+    loop {
+        let event = tokio::select! {
+            change = changes.recv() => match change {
+                Some(Ok(change)) => {
+                    seen = change.revision;
+                    match watcher.change(&change) {
+                        Ok(Some(event)) => event,
+                        Ok(None) => continue,
+                        Err(error) => error_event(&error),
+                    }
+                }
+                Some(Err(WatchError::Lagged)) => {
+                    let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
+                    let _ = sender.send(Ok(error_event(&error))).await;
+                    return;
+                }
+                Some(Err(WatchError::Closed)) | None => return,
+            },
+            _ = tick.tick() => {
+                if !bookmarks {
+                    continue;
+                }
+                watcher.bookmark(seen, false)
+            }
+            () = sender.closed() => return,
+        };
+        if sender.send(Ok(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn error_event(error: &ApiError) -> Bytes {
+    let mut text = json!({"type": "ERROR", "object": error.to_status()}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+impl Watcher {
+    /// What a change means to this watcher: an object may come into what it selects, or leave it.
+    fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
+        let selected = |value: &Bytes| -> Result<bool, ApiError> {
+            Ok(self.selector.is_empty() || self.selector.matches(&codec::decode_bytes(value, change.revision)?))
+        };
+        let now = match &change.now {
+            Some(entry) if selected(&entry.value)? => Some(entry),
+            _ => None,
+        };
+        let before = match &change.before {
+            Some(entry) if selected(&entry.value)? => Some(entry),
+            _ => None,
+        };
+        let (kind, entry) = match (before, now) {
+            (None, None) => return Ok(None),
+            (None, Some(now)) => ("ADDED", now),
+            (Some(_), Some(now)) => ("MODIFIED", now),
+            // The object as it was, at the revision at which it went.
+            (Some(before), None) => ("DELETED", before),
+        };
+        self.event(kind, &change.key, &entry.value, change.revision)
+    }
+
+    fn event(
+        &mut self,
+        kind: &str,
+        key: &hypernetes_store::Key,
+        value: &Bytes,
+        revision: Revision,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let mut out = BytesMut::with_capacity(value.len() + 80);
+        out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        if self.form == Form::Object && self.call.scope != Scope::All && self.selector.is_empty() {
+            codec::write(&mut out, value, revision);
+        } else {
+            let mut object = codec::decode_bytes(value, revision)?;
+            if kind == "ADDED" && !self.selector.matches(&object) {
+                return Ok(None);
+            }
+            read::mark(&self.call, key, &mut object);
+            let shown = match self.form {
+                Form::Object => object,
+                Form::Metadata => json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"],
+                }),
+                form => {
+                    let columns = !std::mem::replace(&mut self.columns_sent, true);
+                    read::in_form(
+                        &self.call,
+                        form,
+                        &[object],
+                        json!({"resourceVersion": revision.to_string()}),
+                        columns,
+                    )
+                }
+            };
+            out.put_slice(shown.to_string().as_bytes());
+        }
+        out.put_slice(b"}\n");
+        Ok(Some(out.freeze()))
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let ty = &self.call.resource.ty;
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.form {
+            Form::Object => json!({"apiVersion": ty.api_version(), "kind": ty.kind, "metadata": metadata}),
+            Form::Metadata => {
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
+            }
+            Form::Table(_) => json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "Table", "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": [], "rows": [{"cells": [], "object": {
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata,
+                }}],
+            }),
+        };
+        let mut text = json!({"type": "BOOKMARK", "object": object}).to_string();
+        text.push('\n');
+        Bytes::from(text)
+    }
+}
