@@ -9,19 +9,16 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up down demo build test test-unit test-e2e lint bench kernel clean-data dependencies tools
+.PHONY: help up down build test test-unit test-e2e lint kernel clean-data dependencies tools
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-up: ## Install what is needed, build, start everything, make two tenants and show them
+up: ## Install what is needed, build, and start everything
 	@scripts/up.sh "$(ROOT)" "$(BIND)"
 
-down: ## Stop everything, pods included; the data stays
+down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
-
-demo: ## Show the two tenants again (after make up)
-	@demo/demo.sh run
 
 build: dependencies ## The release binaries: target/release/{hypernetes,hyperstart}
 	@scripts/build.sh
@@ -29,22 +26,19 @@ build: dependencies ## The release binaries: target/release/{hypernetes,hypersta
 kernel: ## The guest's kernel: Debian's cloud kernel, fetched and laid out in .tools/guest
 	@scripts/guest-kernel.sh $(GUEST)
 
-test: dependencies tools ## Everything: lints, unit tests, and the whole system with VMs and stock clients
+test: dependencies tools ## Lints and all tests, VMs and stock clients included
 	@scripts/test.sh
 
 test-unit: ## The tests that need no running system
 	cargo nextest run --workspace --exclude hypernetes-tests
 
-test-e2e: build tools kernel ## The tests that run against a whole system, which they start and stop
+test-e2e: build tools kernel ## The tests of the whole system: what is still to come (not part of make test)
 	@scripts/test-e2e.sh
 
 lint: ## Format, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
-
-bench: ## Figures of a running system (after make up)
-	@scripts/bench.sh run "$(ROOT)"
 
 clean-data: down ## Remove the data directory
 	@rm -rf "$(ROOT)" run && echo "removed $(ROOT) and run"

@@ -1,4 +1,4 @@
-//! `hypernetes down`: the end of everything that `up` started, pods included. The data stays.
+//! `hypernetes down`: the end of everything that `up` started. The data stays.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use hypernetes_hypervisor::process::Process;
 
 use crate::{Root, supervise::Supervisor};
 
-/// Stop everything on this machine, pods included; the data stays
+/// Stop what `up` started; the data stays, and so do VMs that were made over CRI
 #[derive(clap::Args)]
 pub struct Down {
     #[command(flatten)]
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Down {
     pub async fn run(self) -> Result<()> {
         let root = self.root.directory;
-        for role in ["up", "node", "server", "hyperd"] {
+        for role in ["up", "server", "hyperd"] {
             if let Some(process) = Process::recall(&Supervisor::record(&root, role)) {
                 process.stop(PATIENCE).await;
                 println!("  {role} stopped");

@@ -2,9 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod down;
+mod first;
+mod hyperd;
+mod image;
 mod kubeconfig;
 mod notify;
+mod openrc;
 mod pki;
+mod server;
 mod supervise;
 mod up;
 
@@ -30,6 +35,9 @@ struct Cli {
 enum Command {
     Up(up::Up),
     Down(down::Down),
+    Hyperd(hyperd::Hyperd),
+    Image(image::Image),
+    Server(server::Server),
 }
 
 /// Where `up`, `down`, `tenant` and `image` find the installation on this machine.
@@ -57,6 +65,9 @@ fn main() -> std::process::ExitCode {
         match cli.command {
             Command::Up(command) => command.run().await,
             Command::Down(command) => command.run().await,
+            Command::Hyperd(command) => command.run().await,
+            Command::Image(command) => command.run().await,
+            Command::Server(command) => command.run().await,
         }
     });
     match result {

@@ -174,6 +174,11 @@ fn params(common_name: &str, days: i64) -> CertificateParams {
     params
 }
 
+/// The public key of a private one, both PEM.
+pub fn public_key(private: &str) -> Result<String> {
+    Ok(KeyPair::from_pem(private)?.public_key_pem())
+}
+
 /// Writes a file that only its owner may read: complete or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {

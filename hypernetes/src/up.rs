@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -14,13 +14,12 @@ use hypernetes_hypervisor::process::Process;
 use crate::{
     Root,
     notify::{Listener, Message},
-    pki::{self, Authority, Client},
     supervise::{self, Role, Supervisor},
 };
 
-/// Start everything on this machine: server, hyperd and node, with embedded engines
+/// Start everything on this machine: server and hyperd, with embedded engines
 ///
-/// The three run as processes of this binary and are started again when they die; pods and data outlive each of them.
+/// Both run as processes of this binary and are started again when they die; VMs and data outlive each of them.
 /// Without --detach it stays in the foreground until it is interrupted, and leaves the pods running; `hypernetes down`
 /// stops those, too.
 #[derive(clap::Args)]
@@ -30,9 +29,6 @@ pub struct Up {
     /// Where the Kubernetes, Keystone, Neutron and Cinder APIs are served. Port 0 picks one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
     bind: SocketAddr,
-    /// Name of this host as a node.
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
     /// The guest's kernel: a directory with `vmlinuz` and `modules/` (see scripts/guest-kernel.sh).
     #[arg(long, value_name = "DIR", default_value = ".tools/guest", env = "HYPERNETES_GUEST")]
     guest: PathBuf,
@@ -152,14 +148,7 @@ impl Up {
 
     fn roles(&self, root: &Path) -> Result<Vec<Role>> {
         let server = root.join("server");
-        let node_name = match &self.node_name {
-            Some(name) => name.clone(),
-            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
-        };
         let argument = |text: &str| OsString::from(text);
-        let credentials = root.join("node/credentials");
-        std::fs::create_dir_all(&credentials)?;
-        issue_node_credentials(&Authority::open(&server.join("pki"))?, &credentials, &node_name)?;
         let hyperd = root.join("hyperd");
         Ok(vec![
             Role {
@@ -184,22 +173,6 @@ impl Up {
                     root.join("node/pods").into(),
                 ],
             },
-            Role {
-                name: "node",
-                arguments: vec![
-                    argument("node"),
-                    argument("--root"),
-                    root.join("node").into(),
-                    argument("--name"),
-                    node_name.into(),
-                    argument("--server-kubeconfig"),
-                    server.join("operator.kubeconfig").into(),
-                    argument("--hyperd-root"),
-                    hyperd.into(),
-                    argument("--volumes"),
-                    server.join("volumes").into(),
-                ],
-            },
         ])
     }
 }
@@ -207,23 +180,4 @@ impl Up {
 /// The static agent that goes into the VMs, beside this binary.
 pub fn hyperstart() -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("hyperstart"))
-}
-
-/// What a node needs to speak for itself: its client certificate, its kubelet's server certificate, the authority's.
-fn issue_node_credentials(authority: &Authority, directory: &Path, node: &str) -> Result<()> {
-    let user = format!("{}{node}", hypernetes_api::names::USER_NODE_PREFIX);
-    let client = Client { user: &user, group: hypernetes_api::names::GROUP_NODES, tenant: None };
-    let client = authority.client(&format!("node-{node}"), &client)?;
-    let local: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
-    let server = authority.server(&format!("kubelet-{node}"), &[local], &[node, "localhost"])?;
-    for (name, content) in [
-        ("ca.crt", authority.certificate()),
-        ("client.crt", &client.certificate),
-        ("client.key", &client.key),
-        ("serving.crt", &server.certificate),
-        ("serving.key", &server.key),
-    ] {
-        pki::write_private(&directory.join(name), content.as_bytes())?;
-    }
-    Ok(())
 }

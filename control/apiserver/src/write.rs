@@ -489,10 +489,9 @@ fn is_gone(object: &Value) -> bool {
     let metadata = &object["metadata"];
     let finalizers = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
     let graceful = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    metadata["deletionTimestamp"].is_string()
-        && !finalizers(&metadata["finalizers"])
-        && !(object["kind"] == "Namespace" && finalizers(&object["spec"]["finalizers"]))
-        && !graceful
+    let holds = finalizers(&metadata["finalizers"])
+        || (object["kind"] == "Namespace" && finalizers(&object["spec"]["finalizers"]));
+    metadata["deletionTimestamp"].is_string() && !holds && !graceful
 }
 
 /// `DeleteOptions`, from body and query.

@@ -177,10 +177,14 @@ pub fn track_update(ty: &ObjectType, live: Option<&Value>, object: &mut Value, w
 /// Rules for the name of a manager. An apply must have one.
 pub fn check_manager(manager: &str, required: bool) -> Result<(), ApiError> {
     if required && manager.is_empty() {
-        return Err(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(ApiError::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     if manager.len() > MAX_MANAGER_LENGTH {
-        return Err(ApiError::bad_request(format!("fieldManager: Too long: may not be more than {MAX_MANAGER_LENGTH} bytes")));
+        return Err(ApiError::bad_request(format!(
+            "fieldManager: Too long: may not be more than {MAX_MANAGER_LENGTH} bytes"
+        )));
     }
     if manager.chars().any(char::is_control) {
         return Err(ApiError::bad_request(format!(
@@ -261,7 +265,9 @@ fn check_keys(schema: &Schema, value: &Value, path: &str) -> Result<(), ApiError
                 if !seen.insert(step.clone()) {
                     return Err(ApiError::bad_request(format!(
                         "failed to create typed patch object: {path}: duplicate entries for key {}",
-                        FieldSet { member: false, children: BTreeMap::from([(step, FieldSet::leaf())]) }.paths().join("")
+                        FieldSet { member: false, children: BTreeMap::from([(step, FieldSet::leaf())]) }
+                            .paths()
+                            .join("")
                     )));
                 }
                 if matches!(kind, ListKind::Map(_)) {

@@ -144,12 +144,16 @@ mod tests {
             .flat_map(|copy| [copy, json!({"op": "copy", "from": "/a/x", "path": "/a/y"})])
             .collect();
         assert!(json_patch(&json!({"a": {"b": "0123456789"}}), &bytes(&Value::Array(doubling))).is_err());
-        let nesting: Vec<Value> =
-            (0..5_000).map(|_| json!({"op": "move", "from": "/a", "path": "/b"})).flat_map(|_| [
-                json!({"op": "copy", "from": "/a", "path": "/t"}),
-                json!({"op": "add", "path": "/a", "value": {}}),
-                json!({"op": "move", "from": "/t", "path": "/a/a"}),
-            ]).collect();
+        let nesting: Vec<Value> = (0..5_000)
+            .map(|_| json!({"op": "move", "from": "/a", "path": "/b"}))
+            .flat_map(|_| {
+                [
+                    json!({"op": "copy", "from": "/a", "path": "/t"}),
+                    json!({"op": "add", "path": "/a", "value": {}}),
+                    json!({"op": "move", "from": "/t", "path": "/a/a"}),
+                ]
+            })
+            .collect();
         assert!(json_patch(&json!({"a": {}}), &bytes(&Value::Array(nesting))).is_err());
     }
 
@@ -162,7 +166,8 @@ mod tests {
 
     #[test]
     fn strategic_merge_goes_by_merge_keys() {
-        let pod = json!({"spec": {"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]}});
+        let pod =
+            json!({"spec": {"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]}});
         let patched = strategic(
             "Pod",
             pod,
@@ -190,8 +195,11 @@ mod tests {
         assert_eq!(names.len(), 3);
 
         let deployment = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
-        let patched =
-            strategic("Deployment", deployment, json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}));
+        let patched = strategic(
+            "Deployment",
+            deployment,
+            json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+        );
         assert_eq!(patched, json!({"spec": {"strategy": {"type": "Recreate"}}}));
 
         let replaced = strategic(
@@ -200,7 +208,11 @@ mod tests {
             json!({"data": {"$patch": "replace", "c": "3"}}),
         );
         assert_eq!(replaced, json!({"data": {"c": "3"}}));
-        let deleted = strategic("ConfigMap", json!({"data": {"a": "1"}, "immutable": true}), json!({"data": {"$patch": "delete"}}));
+        let deleted = strategic(
+            "ConfigMap",
+            json!({"data": {"a": "1"}, "immutable": true}),
+            json!({"data": {"$patch": "delete"}}),
+        );
         assert_eq!(deleted, json!({"immutable": true}));
     }
 
@@ -208,7 +220,8 @@ mod tests {
     fn strategic_merge_refuses_items_without_key() {
         let ty = ObjectType::builtin("", "v1", "Pod").unwrap();
         let object = json!({"spec": {"containers": [{"name": "a"}]}});
-        let error = strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"containers":[{"image":"x"}]}}"#).unwrap_err();
+        let error =
+            strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"containers":[{"image":"x"}]}}"#).unwrap_err();
         assert!(error.message.contains("does not contain declared merge key: name"), "{}", error.message);
         let error = strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"$patch":"nonsense"}}"#).unwrap_err();
         assert_eq!(error.reason, Reason::BadRequest);

@@ -205,7 +205,8 @@ mod tests {
     fn status_writes_touch_nothing_else() {
         let ty = ObjectType::builtin("", "v1", "Pod").unwrap();
         let old = json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"nodeName": "n"}});
-        let mut new = json!({"metadata": {"name": "p", "labels": {"x": "y"}}, "spec": {}, "status": {"phase": "Running"}});
+        let mut new =
+            json!({"metadata": {"name": "p", "labels": {"x": "y"}}, "spec": {}, "status": {"phase": "Running"}});
         ty.prepare_status_update(&mut new, &old);
         assert_eq!(new["spec"], old["spec"]);
         assert_eq!(new["metadata"], old["metadata"]);

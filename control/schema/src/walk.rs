@@ -29,6 +29,7 @@ pub(crate) fn structs_mut(
     }
 }
 
+#[allow(dead_code, reason = "the rules of nested objects come with validation per kind")]
 /// Calls `visit` with the path of every object whose definition has a name, outermost first.
 pub(crate) fn structs(
     schema: &Arc<Schema>,
@@ -59,6 +60,7 @@ pub(crate) fn structs(
     }
 }
 
+#[allow(dead_code, reason = "as above")]
 /// `spec` and `replicas` → `spec.replicas`
 pub(crate) fn join(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }

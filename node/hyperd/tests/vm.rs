@@ -24,16 +24,19 @@ use tonic::transport::Channel;
 const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
 
 /// Where `make kernel` and `make build` put the guest's parts; the environment may name other places.
-fn guest_files() -> Option<GuestFiles> {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/guest");
+fn guest_files() -> GuestFiles {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| tools.join(usual), PathBuf::from);
+        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
+    let guest = place("HYPERNETES_GUEST", ".tools/guest");
     let files = GuestFiles {
-        vmlinuz: place("HYPERNETES_GUEST_KERNEL", "vmlinuz"),
-        modules: place("HYPERNETES_GUEST_MODULES", "modules"),
-        hyperstart: place("HYPERNETES_HYPERSTART", "hyperstart"),
+        vmlinuz: guest.join("vmlinuz"),
+        modules: guest.join("modules"),
+        hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
     };
-    (files.vmlinuz.is_file() && files.hyperstart.is_file()).then_some(files)
+    assert!(files.vmlinuz.is_file(), "run scripts/guest-kernel.sh first");
+    assert!(files.hyperstart.is_file(), "run scripts/build.sh first");
+    files
 }
 
 struct Node {
@@ -169,10 +172,7 @@ async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, m
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_in_a_vm() {
-    let Some(guest) = guest_files() else {
-        eprintln!("skipped: the guest's kernel or agent is missing (make kernel build)");
-        return;
-    };
+    let guest = guest_files();
     let mut node = Node { guest, directory: tempfile::tempdir().unwrap(), hyperd: None };
     // The VMM runs as a user of its own, and has to reach its directory.
     std::fs::set_permissions(node.directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();

@@ -23,17 +23,14 @@ use crate::{
     directory::{Directory, Target, assignment_name, key, with_implied},
 };
 
-/// Path of each kind of target, and whether its assignments are for the projects below it.
-const TARGETS: [(&str, fn(String) -> Target, bool); 2] =
-    [("projects", Target::Project, false), ("domains", Target::Domain, false)];
-
 pub(super) fn routes() -> Router<Arc<Identity>> {
     let mut router = Router::new().route("/role_assignments", get(list));
     for (actors, actor) in [("users", "user"), ("groups", "group")] {
-        for (targets, target, inherited) in TARGETS {
+        let targets = [("projects", Target::Project as fn(String) -> Target), ("domains", Target::Domain)];
+        for (targets, target) in targets {
             router =
                 on_target(router, &format!("/{targets}/{{target}}/{actors}/{{actor}}/roles"), "", move |id, who| {
-                    Grant { target: target(id), actor: (actor, who), inherited }
+                    Grant { target: target(id), actor: (actor, who), inherited: false }
                 });
         }
         router = on_target(

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use hypernetes_api::types::identity::{Domain, DomainSpec};
+use hypernetes_api::types::identity::{Domain, DomainSpec, Role};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -126,6 +126,11 @@ async fn delete(State(identity): Shared, caller: Caller, Path(id): Path<String>)
     }
     for project in directory.projects.find(&key("domain", &id)) {
         projects::remove(&identity, &project.name_any()).await?;
+    }
+    let own_roles = directory.roles.all().into_iter().filter(|role| role.spec.domain.as_deref() == Some(&id));
+    for role in own_roles {
+        directory.delete_assignments("role", &role.name_any()).await?;
+        directory.delete::<Role>(&role.name_any()).await?;
     }
     directory.delete_assignments("domain", &id).await?;
     directory.delete::<Domain>(&id).await?;

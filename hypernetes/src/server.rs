@@ -1,0 +1,117 @@
+//! `hypernetes server`: API server and identity service, over one store.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use hypernetes_api::{AllTenants, names};
+use hypernetes_apiserver::{ApiServer, Config, TlsConfig};
+use hypernetes_client::Clients;
+use hypernetes_identity::{Identity, IdentityConfig};
+use hypernetes_store::{EmbeddedStore, embedded};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    kubeconfig, notify,
+    pki::{self, Authority, Client},
+};
+
+/// Run the API server and the identity service
+///
+/// Serves the Kubernetes API at / and Keystone at /identity/v3 on one HTTPS port. When it is ready, DIR has
+/// operator.kubeconfig and admin.openrc.
+#[derive(clap::Args)]
+pub struct Server {
+    /// Directory of all its state.
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// Where it listens. Port 0 picks one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    bind: SocketAddr,
+}
+
+impl Server {
+    pub async fn run(self) -> Result<()> {
+        std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
+        let root = self.root.canonicalize()?;
+        let listener = tokio::net::TcpListener::bind(self.bind)
+            .await
+            .with_context(|| format!("listening on {}: stop what listens there, or choose --bind", self.bind))?;
+        let address = listener.local_addr()?;
+        let url = format!("https://{address}");
+
+        let authority = Authority::open(&root.join("pki"))?;
+        let store = EmbeddedStore::open(&root.join("store.redb"), embedded::Options::default())?;
+        let key = authority.service_account_key()?;
+        let server = ApiServer::new(Config {
+            store: Arc::new(store),
+            service_account_public_key: pki::public_key(&key)?,
+            service_account_key: key,
+        })?;
+        let clients = Clients::in_process(server.loopback());
+        crate::first::objects(&clients, authority.certificate()).await.context("making the system's first objects")?;
+        let identity = Identity::start(&clients, IdentityConfig::new(&url));
+        let password = admin_password(&root.join("admin.openrc"))?;
+        identity.bootstrap(&password).await.context("making the first identity objects")?;
+        server.set_token_authority(identity.clone());
+        let tenants =
+            tokio::spawn(crate::first::keep_tenants(clients, AllTenants::grant(), authority.certificate().to_owned()));
+
+        let router = server.router().nest("/identity", identity.router());
+        let serving =
+            authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
+        let tls = TlsConfig {
+            certificate: serving.certificate,
+            key: serving.key,
+            client_authority: authority.certificate().to_owned(),
+        };
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let mut signal = crate::stop_signal();
+        tokio::spawn(async move {
+            let _ = signal.wait_for(|stopped| *stopped).await;
+            stopping.cancel();
+        });
+        write_credentials(&root, &authority, &url, &password)?;
+        tracing::info!(url, "ready");
+        notify::ready();
+        hypernetes_apiserver::serve(listener, router, &tls, stop).await?;
+        tenants.abort();
+        Ok(())
+    }
+}
+
+/// Every address that a client may name for the one that is listened on.
+fn addresses(ip: IpAddr) -> Vec<IpAddr> {
+    let local = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    if ip == local || ip.is_unspecified() { vec![local] } else { vec![ip, local] }
+}
+
+/// The admin's password: the one that the openrc file has, or a new one.
+fn admin_password(openrc: &Path) -> Result<String> {
+    if let Ok(text) = std::fs::read_to_string(openrc)
+        && let Some(password) = text.lines().find_map(|line| line.strip_prefix("export OS_PASSWORD="))
+    {
+        return Ok(password.trim_matches('\'').to_owned());
+    }
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    Ok(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>()))
+}
+
+fn write_credentials(root: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
+    let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: None };
+    let operator = authority.client("operator", &client)?;
+    let config = kubeconfig::render("system", url, authority.certificate(), &operator);
+    pki::write_private(&root.join("operator.kubeconfig"), config.as_bytes())?;
+    let openrc = crate::openrc::render(&crate::openrc::Settings {
+        url,
+        ca: &root.join("pki/ca.crt"),
+        user: "admin",
+        password,
+        project: "admin",
+    });
+    pki::write_private(&root.join("admin.openrc"), openrc.as_bytes())
+}
