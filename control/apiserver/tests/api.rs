@@ -1,0 +1,257 @@
+//! The REST API in process, over the embedded store: verbs, conflicts, watches, tenants, bad input.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hypernetes_api::auth::UserInfo;
+use hypernetes_apiserver::{ApiServer, Config};
+use hypernetes_store::{EmbeddedStore, embedded::Options};
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const ACME: &str = "0123456789abcdef0123456789abcdef";
+const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
+
+struct Bench {
+    server: ApiServer,
+    _directory: tempfile::TempDir,
+}
+
+struct Answer {
+    code: StatusCode,
+    body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    fn ok(self) -> Value {
+        assert!(self.code.is_success(), "{} {}", self.code, self.body);
+        self.body
+    }
+
+    #[track_caller]
+    fn refused(self, code: u16, reason: &str) -> String {
+        assert_eq!((self.code.as_u16(), self.body["reason"].as_str()), (code, Some(reason)), "{}", self.body);
+        assert_eq!((self.body["kind"].as_str(), self.body["code"].as_u64()), (Some("Status"), Some(u64::from(code))));
+        self.body["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn user(name: &str, groups: &[&str], tenant: &str) -> UserInfo {
+    UserInfo {
+        name: name.into(),
+        uid: String::new(),
+        groups: groups.iter().map(|g| (*g).to_owned()).chain(["system:authenticated".to_owned()]).collect(),
+        extra: Default::default(),
+        tenant: tenant.parse().unwrap(),
+    }
+}
+
+fn admin(tenant: &str) -> UserInfo {
+    user("admin", &["system:masters"], tenant)
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let config = Config {
+            store: Arc::new(store),
+            service_account_key: key.serialize_pem(),
+            service_account_public_key: key.public_key_pem(),
+        };
+        let bench = Self { server: ApiServer::new(config).unwrap(), _directory: directory };
+        for tenant in ["system", ACME, GLOBEX] {
+            let namespace = json!({"metadata": {"name": "default"}});
+            bench.send(&admin(tenant), "POST", "/api/v1/namespaces", "application/json", &namespace.to_string()).await.ok();
+        }
+        bench
+    }
+
+    async fn send(&self, user: &UserInfo, method: &str, path: &str, content: &str, body: &str) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content)
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        request.extensions_mut().insert(user.clone());
+        let response = self.server.router().oneshot(request).await.unwrap();
+        let code = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    }
+
+    async fn get(&self, user: &UserInfo, path: &str) -> Answer {
+        self.send(user, "GET", path, "application/json", "").await
+    }
+
+    async fn post(&self, user: &UserInfo, path: &str, body: Value) -> Answer {
+        self.send(user, "POST", path, "application/json", &body.to_string()).await
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"app": "t"}}, "data": {"k": value}})
+}
+
+#[tokio::test]
+async fn an_object_lives() {
+    let bench = Bench::new().await;
+    let acme = admin(ACME);
+    let made = bench.post(&acme, MAPS, map("a", "1")).await.ok();
+    assert!(made["metadata"]["uid"].is_string() && made["metadata"]["managedFields"].is_array(), "{made}");
+    bench.post(&acme, MAPS, map("a", "1")).await.refused(409, "AlreadyExists");
+    let path = format!("{MAPS}/a");
+    let mut changed = made.clone();
+    changed["data"]["k"] = "2".into();
+    let updated = bench.send(&acme, "PUT", &path, "application/json", &changed.to_string()).await.ok();
+    assert_ne!(updated["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let stale = bench.send(&acme, "PUT", &path, "application/json", &changed.to_string()).await;
+    assert!(stale.refused(409, "Conflict").contains("the object has been modified"));
+    let patch = bench.send(&acme, "PATCH", &path, "application/merge-patch+json", r#"{"data":{"k":null,"n":"3"}}"#).await.ok();
+    assert_eq!(patch["data"], json!({"n": "3"}));
+    let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"n": "4"}});
+    let apply = |manager: &str| format!("{path}?fieldManager={manager}");
+    let conflict =
+        bench.send(&acme, "PATCH", &apply("me"), "application/apply-patch+yaml", &applied.to_string()).await;
+    assert!(conflict.refused(409, "Conflict").contains("conflict"));
+    let forced = format!("{}&force=true", apply("me"));
+    let forced = bench.send(&acme, "PATCH", &forced, "application/apply-patch+yaml", &applied.to_string()).await.ok();
+    assert_eq!(forced["data"]["n"], "4");
+    let dry = bench.send(&acme, "DELETE", &format!("{path}?dryRun=All"), "application/json", "").await;
+    dry.ok();
+    bench.get(&acme, &path).await.ok();
+    let deleted = bench.send(&acme, "DELETE", &path, "application/json", "").await.ok();
+    assert_eq!(deleted["status"], "Success");
+    assert!(bench.get(&acme, &path).await.refused(404, "NotFound").contains("configmaps \"a\" not found"));
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_by_selector() {
+    let bench = Bench::new().await;
+    let acme = admin(ACME);
+    for i in 0..5 {
+        let mut object = map(&format!("m{i}"), "v");
+        object["metadata"]["labels"]["odd"] = (i % 2 == 1).to_string().into();
+        bench.post(&acme, MAPS, object).await.ok();
+    }
+    let names = |list: &Value| -> Vec<String> {
+        list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let odd = bench.get(&acme, &format!("{MAPS}?labelSelector=odd%3Dtrue")).await.ok();
+    assert_eq!(names(&odd), ["m1", "m3"]);
+    let first = bench.get(&acme, &format!("{MAPS}?limit=3")).await.ok();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = bench.get(&acme, &format!("{MAPS}?limit=3&continue={token}")).await.ok();
+    assert_eq!([names(&first), names(&second)].concat(), ["m0", "m1", "m2", "m3", "m4"]);
+    bench.get(&acme, &format!("{MAPS}?continue=garbage")).await.refused(400, "BadRequest");
+    bench.get(&acme, &format!("{MAPS}?fieldSelector=spec.none%3Dx")).await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn a_watch_says_what_comes_and_goes() {
+    let bench = Bench::new().await;
+    let acme = admin(ACME);
+    let mut request =
+        Request::builder().uri(format!("{MAPS}?watch=true&labelSelector=app%3Dt")).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(acme.clone());
+    let mut body = bench.server.router().oneshot(request).await.unwrap().into_body();
+    bench.post(&acme, MAPS, map("seen", "1")).await.ok();
+    bench.post(&admin(GLOBEX), MAPS, map("not-ours", "1")).await.ok();
+    let path = format!("{MAPS}/seen");
+    // It leaves what is selected: a deletion to this watcher.
+    bench.send(&acme, "PATCH", &path, "application/merge-patch+json", r#"{"metadata":{"labels":null}}"#).await.ok();
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        for line in frame.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            events.push(serde_json::from_slice::<Value>(line).unwrap());
+        }
+    }
+    let seen: Vec<_> = events.iter().map(|e| (e["type"].as_str(), e["object"]["metadata"]["name"].as_str())).collect();
+    assert_eq!(seen, [(Some("ADDED"), Some("seen")), (Some("DELETED"), Some("seen"))]);
+}
+
+#[tokio::test]
+async fn tenants_are_apart() {
+    let bench = Bench::new().await;
+    let (acme, globex) = (admin(ACME), admin(GLOBEX));
+    bench.post(&acme, MAPS, map("same", "acme")).await.ok();
+    bench.post(&globex, MAPS, map("same", "globex")).await.ok();
+    assert_eq!(bench.get(&acme, &format!("{MAPS}/same")).await.ok()["data"]["k"], "acme");
+    for cluster in [GLOBEX, "system", "*", "nobody"] {
+        let path = format!("/clusters/{cluster}{MAPS}");
+        bench.get(&acme, &path).await.refused(403, "Forbidden");
+    }
+    bench.get(&acme, &format!("/clusters/{ACME}{MAPS}/same")).await.ok();
+    // Identity objects are the operator's; nodes are seen and not touched.
+    bench.get(&acme, "/apis/identity.hypernetes.io/v1alpha1/projects").await.refused(404, "NotFound");
+    bench.get(&admin("system"), "/apis/identity.hypernetes.io/v1alpha1/projects").await.ok();
+    bench.get(&acme, "/api/v1/nodes").await.ok();
+    bench.post(&acme, "/api/v1/nodes", json!({"metadata": {"name": "mine"}})).await.refused(403, "Forbidden");
+    // Infrastructure sees all of them at once, and whose each is.
+    let infrastructure = user("server", &["hypernetes:infrastructure"], "system");
+    let all = bench.get(&infrastructure, "/clusters/*/api/v1/configmaps").await.ok();
+    let owners: Vec<_> =
+        all["items"].as_array().unwrap().iter().map(|i| i["metadata"]["annotations"]["hypernetes.io/tenant"].as_str()).collect();
+    assert_eq!(owners, [Some(ACME), Some(GLOBEX)]);
+    // The groups that mean infrastructure mean nothing in a tenant's credential.
+    let pretender = user("x", &["hypernetes:infrastructure"], ACME);
+    bench.get(&pretender, "/clusters/*/api/v1/configmaps").await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn roles_decide() {
+    let bench = Bench::new().await;
+    let reader = user("r", &["keystone:reader"], ACME);
+    bench.get(&reader, MAPS).await.ok();
+    bench.get(&reader, "/api/v1/namespaces/default/secrets").await.refused(403, "Forbidden");
+    bench.post(&reader, MAPS, map("a", "1")).await.refused(403, "Forbidden");
+    let robot = user("robot", &[], ACME);
+    let message = bench.get(&robot, MAPS).await.refused(403, "Forbidden");
+    assert!(message.contains("User \"robot\" cannot list resource \"configmaps\""), "{message}");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["configmaps"]}]});
+    bench.post(&admin(ACME), &format!("{rbac}/roles"), role).await.ok();
+    let binding = json!({"metadata": {"name": "r"}, "subjects": [{"kind": "User", "name": "robot", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}});
+    bench.post(&admin(ACME), &format!("{rbac}/rolebindings"), binding).await.ok();
+    bench.get(&robot, MAPS).await.ok();
+    bench.get(&robot, &format!("{MAPS}/a")).await.refused(403, "Forbidden");
+    // The same name in another tenant is somebody else.
+    bench.get(&user("robot", &[], GLOBEX), MAPS).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told() {
+    let bench = Bench::new().await;
+    let acme = admin(ACME);
+    let raw = |body: &str| {
+        let (bench, acme, body) = (&bench, &acme, body.to_owned());
+        async move { bench.send(acme, "POST", MAPS, "application/json", &body).await }
+    };
+    for body in ["{not json", "", "[]", &"[".repeat(100_000), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#] {
+        raw(body).await.refused(400, "BadRequest");
+    }
+    raw(r#"{"metadata":{"name":"a"},"data":{"k":5}}"#).await.refused(400, "BadRequest");
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let unknown = bench.post(&acme, &strict, json!({"metadata": {"name": "a"}, "nonsense": 1})).await;
+    assert!(unknown.refused(400, "BadRequest").contains("unknown field"));
+    raw(&" ".repeat(4 << 20)).await.refused(413, "RequestEntityTooLarge");
+    bench.get(&acme, "/api/v1/namespaces/default/nonsense").await.refused(404, "NotFound");
+    bench.send(&acme, "PUT", MAPS, "application/json", "{}").await.refused(405, "MethodNotAllowed");
+    bench.send(&acme, "PATCH", &format!("{MAPS}/x"), "text/plain", "{}").await.refused(404, "NotFound");
+    bench.post(&acme, "/api/v1/namespaces/none/configmaps", map("a", "1")).await.refused(404, "NotFound");
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "b"}]}});
+    let refused = bench.post(&acme, "/api/v1/namespaces/default/pods", pod).await.refused(403, "Forbidden");
+    assert!(refused.contains("hostNetwork") && refused.contains("virtual machine"), "{refused}");
+    let empty = bench.get(&acme, MAPS).await.ok();
+    assert_eq!(empty["items"], json!([]), "nothing of that was stored");
+}
