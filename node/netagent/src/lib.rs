@@ -1,1 +1,84 @@
+//! The dataplane of tenant networks on one host, and the CNI plugin that connects pods to it.
+//!
+//! Each network that has a pod on the host is one network namespace with a tap per pod. The namespace routes between its
+//! taps and to nowhere else: it has no link to the host or to another network, so that equal addresses never meet.
+//! Guests see a plain subnet, because the namespace answers ARP for every address that it has a route to.
+//!
+//! What hyperd's CNI plugin asks for is answered from the tenants' Port objects ([`agent`]); what was done is kept in
+//! small records ([`records`]) from which a restarted agent takes everything over.
 
+mod agent;
+pub mod cni;
+mod domain;
+mod error;
+mod mirror;
+mod names;
+mod namespace;
+mod nft;
+mod records;
+mod server;
+mod status;
+mod tap;
+
+#[cfg(test)]
+#[path = "../../../cloud/identity/src/fake_api.rs"]
+#[allow(dead_code)]
+mod fake_api;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use hypernetes_api::AllTenants;
+use hypernetes_client::Clients;
+
+pub use error::Error;
+
+/// Where `ip netns` looks, too.
+const NAMESPACES: &str = "/run/netns";
+
+/// What one host's agent needs to know.
+#[derive(Clone)]
+pub struct NetagentConfig {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// Directory of the agent's state.
+    pub root: PathBuf,
+    /// Unix socket that is served to the CNI plugin; root alone can use it.
+    pub socket: PathBuf,
+    /// Directory that network namespaces are mounted in.
+    pub namespaces: PathBuf,
+    pub clients: Clients,
+    pub all: AllTenants,
+}
+
+impl NetagentConfig {
+    pub fn new(
+        node_name: impl Into<String>,
+        root: impl Into<PathBuf>,
+        socket: impl Into<PathBuf>,
+        clients: Clients,
+        all: AllTenants,
+    ) -> Self {
+        Self {
+            node_name: node_name.into(),
+            root: root.into(),
+            socket: socket.into(),
+            namespaces: NAMESPACES.into(),
+            clients,
+            all,
+        }
+    }
+}
+
+/// Takes over what an earlier agent has left, and serves until the future is dropped. The API server need not answer
+/// yet; while it does not, what is connected stays connected.
+///
+/// # Errors
+/// When the state directory or the socket cannot be used.
+pub async fn run(config: NetagentConfig) -> Result<(), Error> {
+    let listener = server::bind(&config.socket)?;
+    let agent = agent::Agent::open(&config).await?;
+    tokio::join!(server::serve(listener, &agent), agent.follow(&config.all), agent.report());
+    Ok(())
+}

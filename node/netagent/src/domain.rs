@@ -1,0 +1,265 @@
+//! One network on this host: its namespace and the taps in it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use futures::TryStreamExt;
+use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::link::LinkAttribute};
+
+use crate::{
+    Error,
+    namespace::Namespace,
+    nft,
+    records::{Attachment, Records},
+    tap,
+};
+
+/// A network's routing domain. Its namespace is there as long as it has an attachment.
+pub(crate) struct Domain {
+    network_uid: String,
+    name: String,
+    directory: PathBuf,
+    records: Records,
+    namespace: Option<Namespace>,
+    /// By uid of the Port.
+    attachments: BTreeMap<String, Attached>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Attached {
+    pub attachment: Attachment,
+    /// Whether its packets are let in; unknown after a restart.
+    pub connected: Option<bool>,
+}
+
+impl Domain {
+    /// `directory` is where namespaces are mounted.
+    pub fn new(network_uid: &str, directory: &Path, records: Records) -> Result<Self, Error> {
+        Ok(Self {
+            name: crate::names::namespace(network_uid)?,
+            network_uid: network_uid.to_owned(),
+            directory: directory.to_owned(),
+            records,
+            namespace: None,
+            attachments: BTreeMap::new(),
+        })
+    }
+
+    pub fn network_uid(&self) -> &str {
+        &self.network_uid
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.attachments.is_empty()
+    }
+
+    pub fn attachments(&self) -> impl Iterator<Item = &Attached> {
+        self.attachments.values()
+    }
+
+    pub fn get(&self, port_uid: &str) -> Option<&Attached> {
+        self.attachments.get(port_uid)
+    }
+
+    /// Takes over recorded attachments after a restart, without touching what works. Those whose tap is gone (the machine
+    /// was restarted) are forgotten; their container ids are given back.
+    pub async fn adopt(&mut self, recorded: Vec<Attachment>) -> Result<Vec<Attachment>, Error> {
+        let Some(namespace) = Namespace::open(&self.directory, &self.name).await? else {
+            for attachment in &recorded {
+                self.records.remove(&attachment.port_uid)?;
+            }
+            return Ok(recorded);
+        };
+        let mut gone = Vec::new();
+        for attachment in recorded {
+            let name = attachment.tap()?;
+            let found = namespace.run("looking for a tap", move || Ok(tap::index(&name))).await?;
+            match found {
+                Some(_) => {
+                    let attached = Attached { connected: None, attachment };
+                    self.attachments.insert(attached.attachment.port_uid.clone(), attached);
+                }
+                None => {
+                    namespace.filter(nft::disconnect(&attachment)?).await?;
+                    self.records.remove(&attachment.port_uid)?;
+                    gone.push(attachment);
+                }
+            }
+        }
+        self.namespace = Some(namespace);
+        self.remove_if_empty().await?;
+        Ok(gone)
+    }
+
+    /// Connects a sandbox. Repeating it is no error; a new sandbox of the same port takes over the tap.
+    pub async fn attach(&mut self, attachment: Attachment) -> Result<(), Error> {
+        let name = attachment.tap()?;
+        let other =
+            |a: &Attached| a.attachment.port_uid != attachment.port_uid && a.attachment.tap().is_ok_and(|t| t == name);
+        if self.attachments().any(other) {
+            return Err(Error::NameTaken(name));
+        }
+        // Whoever had one of its addresses before has it no more.
+        let same = |other: &Attachment| {
+            other.port_uid != attachment.port_uid
+                && other.addresses.iter().any(|a| attachment.addresses.iter().any(|b| a.ip == b.ip))
+        };
+        let former: Vec<String> =
+            self.attachments().filter(|a| same(&a.attachment)).map(|a| a.attachment.port_uid.clone()).collect();
+        for port_uid in former {
+            self.connect(&port_uid, false).await?;
+        }
+        if let Some(earlier) = self.attachments.get(&attachment.port_uid).map(|a| a.attachment.clone()) {
+            if earlier == attachment && self.attachments[&attachment.port_uid].connected == Some(true) {
+                return Ok(());
+            }
+            if !earlier.agrees_with(&attachment) {
+                self.detach(&attachment.port_uid).await?;
+            }
+        }
+        self.records.save(&attachment)?;
+        let port_uid = attachment.port_uid.clone();
+        self.attachments.insert(port_uid.clone(), Attached { attachment: attachment.clone(), connected: None });
+        let namespace = match self.namespace.take() {
+            Some(namespace) => namespace,
+            None => Namespace::ensure(&self.directory, &self.name).await?,
+        };
+        let namespace = self.namespace.insert(namespace);
+        let made = namespace.run("making a tap", move || {
+            // One that a VM has open cannot be opened again, and need not be.
+            match tap::index(&name) {
+                Some(index) => Ok(index),
+                None => tap::create(&name),
+            }
+        });
+        let index = made.await?;
+        address(namespace, &attachment, index).await?;
+        self.connect(&port_uid, true).await
+    }
+
+    /// Lets a port's packets in, or none of them any more.
+    pub async fn connect(&mut self, port_uid: &str, connected: bool) -> Result<(), Error> {
+        let (Some(attached), Some(namespace)) = (self.attachments.get_mut(port_uid), &self.namespace) else {
+            return Ok(());
+        };
+        if attached.connected != Some(connected) {
+            let change = if connected { nft::connect } else { nft::disconnect };
+            namespace.filter(change(&attached.attachment)?).await?;
+            attached.connected = Some(connected);
+        }
+        Ok(())
+    }
+
+    /// Whether a VM has the port's tap open.
+    pub async fn in_use(&self, port_uid: &str) -> Result<bool, Error> {
+        let (Some(attached), Some(namespace)) = (self.attachments.get(port_uid), &self.namespace) else {
+            return Ok(false);
+        };
+        let name = attached.attachment.tap()?;
+        let mut links = namespace.netlink.link().get().match_name(name.clone()).execute();
+        match links.try_next().await {
+            Ok(link) => Ok(link.is_some_and(|link| link.attributes.contains(&LinkAttribute::Carrier(1)))),
+            Err(error) if is_no_device(&error) => Ok(false),
+            Err(source) => Err(Error::Interface { interface: name, operation: "looking at it", source }),
+        }
+    }
+
+    /// Whether all is as [`Domain::attach`] has left it.
+    pub async fn check(&self, port_uid: &str) -> Result<bool, Error> {
+        let (Some(attached), Some(namespace)) = (self.attachments.get(port_uid), &self.namespace) else {
+            return Ok(false);
+        };
+        let name = attached.attachment.tap()?;
+        Ok(namespace.run("looking for a tap", move || Ok(tap::index(&name))).await?.is_some())
+    }
+
+    /// Removes a port's tap and everything about it, and the namespace with the last. Repeating it is no error.
+    pub async fn detach(&mut self, port_uid: &str) -> Result<(), Error> {
+        let Some(attached) = self.attachments.get(port_uid).cloned() else { return Ok(()) };
+        if let Some(namespace) = &self.namespace {
+            namespace.filter(nft::disconnect(&attached.attachment)?).await?;
+            let name = attached.attachment.tap()?;
+            let index = namespace.run("looking for a tap", {
+                let name = name.clone();
+                move || Ok(tap::index(&name))
+            });
+            // Its route, neighbour and address go with it.
+            if let Some(index) = index.await? {
+                match namespace.netlink.link().del(index).execute().await {
+                    Err(error) if !is_no_device(&error) => {
+                        return Err(Error::Interface { interface: name, operation: "removing it", source: error });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.attachments.remove(port_uid);
+        self.remove_if_empty().await?;
+        self.records.remove(port_uid)
+    }
+
+    async fn remove_if_empty(&mut self) -> Result<(), Error> {
+        match self.namespace.take() {
+            Some(namespace) if self.attachments.is_empty() => namespace.remove().await,
+            namespace => {
+                self.namespace = namespace;
+                Ok(())
+            }
+        }
+    }
+
+    /// Replaces the packet filter's rules by this version's, with those of the attachments let in that are connected.
+    pub async fn renew_rules(&mut self, connected: impl Fn(&Attachment) -> bool) -> Result<(), Error> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let let_in = self.attachments.values().map(|a| &a.attachment).filter(|a| connected(a));
+        namespace.filter(nft::rules(let_in)?).await?;
+        for attached in self.attachments.values_mut() {
+            attached.connected = Some(connected(&attached.attachment));
+        }
+        Ok(())
+    }
+}
+
+/// Gives the tap all it needs: settings, gateway address, route and neighbour. Repeating it is no error.
+async fn address(namespace: &Namespace, attachment: &Attachment, index: u32) -> Result<(), Error> {
+    let name = attachment.tap()?;
+    let failed = |operation| {
+        let interface = name.clone();
+        move |source| Error::Interface { interface, operation, source }
+    };
+    let settings = [
+        // Answers for every address that has a route through another tap: the guest sees one subnet.
+        (format!("/proc/sys/net/ipv4/conf/{name}/proxy_arp"), "1"),
+        // At once, not within the usual random 0.8 s.
+        (format!("/proc/sys/net/ipv4/neigh/{name}/proxy_delay"), "0"),
+    ];
+    namespace
+        .run("setting up a tap", move || settings.iter().try_for_each(|(path, value)| std::fs::write(path, value)))
+        .await?;
+    let netlink = &namespace.netlink;
+    let link = LinkUnspec::new_with_index(index).mtu(attachment.mtu).up().build();
+    netlink.link().set(link).execute().await.map_err(failed("setting it up"))?;
+    for own in &attachment.addresses {
+        if let Some(gateway) = own.gateway {
+            let add = netlink.address().add(index, gateway.into(), 32).replace();
+            add.execute().await.map_err(failed("giving it the gateway's address"))?;
+        }
+        let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .destination_prefix(own.ip, 32)
+            .output_interface(index)
+            .scope(rtnetlink::packet_route::route::RouteScope::Link)
+            .build();
+        netlink.route().add(route).replace().execute().await.map_err(failed("routing to it"))?;
+        // The namespace never asks who has an address: it knows.
+        let neighbour = netlink.neighbours().add(index, own.ip.into()).link_layer_address(&attachment.mac.0).replace();
+        neighbour.execute().await.map_err(failed("setting its neighbour"))?;
+    }
+    Ok(())
+}
+
+fn is_no_device(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else { return false };
+    message.to_io().raw_os_error() == Some(nix::libc::ENODEV)
+}
