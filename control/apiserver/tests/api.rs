@@ -67,7 +67,10 @@ impl Bench {
         let bench = Self { server: ApiServer::new(config).unwrap(), _directory: directory };
         for tenant in ["system", ACME, GLOBEX] {
             let namespace = json!({"metadata": {"name": "default"}});
-            bench.send(&admin(tenant), "POST", "/api/v1/namespaces", "application/json", &namespace.to_string()).await.ok();
+            bench
+                .send(&admin(tenant), "POST", "/api/v1/namespaces", "application/json", &namespace.to_string())
+                .await
+                .ok();
         }
         bench
     }
@@ -115,12 +118,12 @@ async fn an_object_lives() {
     assert_ne!(updated["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
     let stale = bench.send(&acme, "PUT", &path, "application/json", &changed.to_string()).await;
     assert!(stale.refused(409, "Conflict").contains("the object has been modified"));
-    let patch = bench.send(&acme, "PATCH", &path, "application/merge-patch+json", r#"{"data":{"k":null,"n":"3"}}"#).await.ok();
+    let patch =
+        bench.send(&acme, "PATCH", &path, "application/merge-patch+json", r#"{"data":{"k":null,"n":"3"}}"#).await.ok();
     assert_eq!(patch["data"], json!({"n": "3"}));
     let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"n": "4"}});
     let apply = |manager: &str| format!("{path}?fieldManager={manager}");
-    let conflict =
-        bench.send(&acme, "PATCH", &apply("me"), "application/apply-patch+yaml", &applied.to_string()).await;
+    let conflict = bench.send(&acme, "PATCH", &apply("me"), "application/apply-patch+yaml", &applied.to_string()).await;
     assert!(conflict.refused(409, "Conflict").contains("conflict"));
     let forced = format!("{}&force=true", apply("me"));
     let forced = bench.send(&acme, "PATCH", &forced, "application/apply-patch+yaml", &applied.to_string()).await.ok();
@@ -199,8 +202,12 @@ async fn tenants_are_apart() {
     // Infrastructure sees all of them at once, and whose each is.
     let infrastructure = user("server", &["hypernetes:infrastructure"], "system");
     let all = bench.get(&infrastructure, "/clusters/*/api/v1/configmaps").await.ok();
-    let owners: Vec<_> =
-        all["items"].as_array().unwrap().iter().map(|i| i["metadata"]["annotations"]["hypernetes.io/tenant"].as_str()).collect();
+    let owners: Vec<_> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["metadata"]["annotations"]["hypernetes.io/tenant"].as_str())
+        .collect();
     assert_eq!(owners, [Some(ACME), Some(GLOBEX)]);
     // The groups that mean infrastructure mean nothing in a tenant's credential.
     let pretender = user("x", &["hypernetes:infrastructure"], ACME);
@@ -237,7 +244,9 @@ async fn what_is_wrong_is_told() {
         let (bench, acme, body) = (&bench, &acme, body.to_owned());
         async move { bench.send(acme, "POST", MAPS, "application/json", &body).await }
     };
-    for body in ["{not json", "", "[]", &"[".repeat(100_000), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#] {
+    for body in
+        ["{not json", "", "[]", &"[".repeat(100_000), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#]
+    {
         raw(body).await.refused(400, "BadRequest");
     }
     raw(r#"{"metadata":{"name":"a"},"data":{"k":5}}"#).await.refused(400, "BadRequest");
@@ -249,7 +258,8 @@ async fn what_is_wrong_is_told() {
     bench.send(&acme, "PUT", MAPS, "application/json", "{}").await.refused(405, "MethodNotAllowed");
     bench.send(&acme, "PATCH", &format!("{MAPS}/x"), "text/plain", "{}").await.refused(404, "NotFound");
     bench.post(&acme, "/api/v1/namespaces/none/configmaps", map("a", "1")).await.refused(404, "NotFound");
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "b"}]}});
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "b"}]}});
     let refused = bench.post(&acme, "/api/v1/namespaces/default/pods", pod).await.refused(403, "Forbidden");
     assert!(refused.contains("hostNetwork") && refused.contains("virtual machine"), "{refused}");
     let empty = bench.get(&acme, MAPS).await.ok();

@@ -4,12 +4,15 @@
 //! same code either way. Reaching across tenants takes the [`AllTenants`] capability.
 #![forbid(unsafe_code)]
 
+mod forward;
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+pub use forward::forward;
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};

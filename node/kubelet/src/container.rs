@@ -1,0 +1,287 @@
+//! Making one container: image, mounts, environment, security, resources.
+
+use k8s_cri::v1 as cri;
+use k8s_openapi::{
+    api::core::v1::{Container as ContainerSpec, Pod, PodSpec, Secret},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::Api;
+use serde_json::Value;
+
+use crate::{
+    cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
+    environment,
+    events::tell,
+    volumes,
+    worker::{SANDBOX, Worker, names_of},
+};
+
+/// Where a container goes.
+pub struct Place<'a> {
+    pub sandbox: &'a str,
+    pub attempt: u32,
+    pub pod: &'a Pod,
+    pub spec: &'a PodSpec,
+}
+
+/// Why a container did not start, in the words that kubelet users know.
+pub struct StartError {
+    pub reason: &'static str,
+    pub message: String,
+    /// The image is what fails.
+    pub image: bool,
+    /// The runtime has the container, and has it as ended.
+    pub ended: bool,
+}
+
+impl StartError {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), image: false, ended: false }
+    }
+}
+
+pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -> Result<(), StartError> {
+    let shared = &worker.shared;
+    let image = ensure_image(worker, place, wanted).await?;
+    let config_error = |message: String| StartError::new("CreateContainerConfigError", message);
+    let env = environment::of(shared, &worker.tenant, place.pod, wanted).await.map_err(config_error)?;
+    let directory = shared.pod_directory(&worker.uid);
+    let mut mounts = volumes::mounts(&directory, place.spec, wanted, &env).map_err(config_error)?;
+    let termination = directory.join("containers").join(&wanted.name).join(place.attempt.to_string());
+    let prepare = || -> std::io::Result<()> {
+        termination.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(&termination, "")
+    };
+    prepare().map_err(|e| config_error(e.to_string()))?;
+    mounts.push(cri::Mount {
+        container_path: wanted.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into()),
+        host_path: termination.display().to_string(),
+        ..Default::default()
+    });
+    let (name, namespace) = names_of(place.pod);
+    let log_directory = shared.log_directory(&worker.tenant, &namespace, &name, &worker.uid);
+    std::fs::create_dir_all(log_directory.join(&wanted.name)).map_err(|e| config_error(e.to_string()))?;
+    let labels = [
+        (POD_NAME, name.as_str()),
+        (POD_NAMESPACE, &namespace),
+        (POD_UID, &worker.uid),
+        (CONTAINER_NAME, &wanted.name),
+        (SANDBOX, place.sandbox),
+    ];
+    let expand = |words: Option<&Vec<String>>| -> Vec<String> {
+        words.into_iter().flatten().map(|word| environment::expand(word, &env)).collect()
+    };
+    let config = cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: wanted.name.clone(), attempt: place.attempt }),
+        image: Some(cri::ImageSpec { image, ..Default::default() }),
+        command: expand(wanted.command.as_ref()),
+        args: expand(wanted.args.as_ref()),
+        working_dir: wanted.working_dir.clone().unwrap_or_default(),
+        envs: env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        mounts,
+        labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        log_path: format!("{}/{}.log", wanted.name, place.attempt),
+        stdin: wanted.stdin.unwrap_or(false),
+        stdin_once: wanted.stdin_once.unwrap_or(false),
+        tty: wanted.tty.unwrap_or(false),
+        linux: Some(cri::LinuxContainerConfig {
+            resources: Some(resources(wanted)),
+            security_context: Some(security(place.spec, wanted)),
+        }),
+        ..Default::default()
+    };
+    let sandbox_config = cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata { name, uid: worker.uid.clone(), namespace, attempt: 0 }),
+        log_directory: log_directory.display().to_string(),
+        ..Default::default()
+    };
+    let mut runtime = shared.runtime.runtime.clone();
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: place.sandbox.to_owned(),
+        config: Some(config),
+        sandbox_config: Some(sandbox_config),
+    };
+    let created = runtime.create_container(request).await;
+    let created = created.map_err(|s| StartError::new("CreateContainerError", s.message()))?.into_inner();
+    tell(shared, &worker.tenant, place.pod, false, "Created", &format!("Created container: {}", wanted.name)).await;
+    let request = cri::StartContainerRequest { container_id: created.container_id };
+    match runtime.start_container(request).await {
+        Ok(_) => {
+            tell(shared, &worker.tenant, place.pod, false, "Started", &format!("Started container {}", wanted.name))
+                .await;
+            Ok(())
+        }
+        Err(status) => Err(StartError { ended: true, ..StartError::new("RunContainerError", status.message()) }),
+    }
+}
+
+/// Pulls the image where the policy says so; its reference in the runtime.
+async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -> Result<String, StartError> {
+    let name = wanted.image.clone().unwrap_or_default();
+    let shared = &worker.shared;
+    let mut images = shared.runtime.images.clone();
+    let image = Some(cri::ImageSpec { image: name.clone(), ..Default::default() });
+    let failed = |reason: &'static str, message: String| StartError { image: true, ..StartError::new(reason, message) };
+    let status = images.image_status(cri::ImageStatusRequest { image: image.clone(), verbose: false }).await;
+    let status = status.map_err(|s| match s.code() {
+        tonic::Code::InvalidArgument => {
+            failed("InvalidImageName", format!("Failed to apply default image tag {name:?}: {}", s.message()))
+        }
+        _ => failed("ImageInspectError", s.message().to_owned()),
+    })?;
+    let present = status.into_inner().image;
+    let policy = wanted.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+    match (present, policy) {
+        (Some(present), "Never" | "IfNotPresent") => {
+            if place.attempt == 0 {
+                let text = format!("Container image {name:?} already present on machine");
+                tell(shared, &worker.tenant, place.pod, false, "Pulled", &text).await;
+            }
+            return Ok(present.id);
+        }
+        (None, "Never") => {
+            let message = format!("Container image {name:?} is not present with pull policy of Never");
+            return Err(failed("ErrImageNeverPull", message));
+        }
+        _ => {}
+    }
+    tell(shared, &worker.tenant, place.pod, false, "Pulling", &format!("Pulling image {name:?}")).await;
+    let auth = pull_secret(worker, place, &name).await;
+    match images.pull_image(cri::PullImageRequest { image, auth, sandbox_config: None }).await {
+        Ok(pulled) => {
+            tell(shared, &worker.tenant, place.pod, false, "Pulled", &format!("Successfully pulled image {name:?}"))
+                .await;
+            Ok(pulled.into_inner().image_ref)
+        }
+        Err(status) => Err(failed("ErrImagePull", status.message().to_owned())),
+    }
+}
+
+/// Credentials for an image's registry from the pod's `imagePullSecrets`.
+async fn pull_secret(worker: &Worker, place: &Place<'_>, image: &str) -> Option<cri::AuthConfig> {
+    let (_, namespace) = names_of(place.pod);
+    let api: Api<Secret> = Api::namespaced(worker.shared.config.clients.tenant(&worker.tenant), &namespace);
+    for reference in place.spec.image_pull_secrets.clone().unwrap_or_default() {
+        let Ok(Some(secret)) = api.get_opt(&reference.name).await else { continue };
+        let data = secret.data.unwrap_or_default();
+        let Some(config) = data.get(".dockerconfigjson") else { continue };
+        let Ok(config) = serde_json::from_slice::<Value>(&config.0) else { continue };
+        for (registry, entry) in config["auths"].as_object().into_iter().flatten() {
+            let host = registry.trim_start_matches("https://").trim_start_matches("http://");
+            let host = host.split('/').next().unwrap_or_default();
+            if image.split('/').next() == Some(host) {
+                let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+                return Some(cri::AuthConfig {
+                    username: text("username"),
+                    password: text("password"),
+                    auth: text("auth"),
+                    ..Default::default()
+                });
+            }
+        }
+    }
+    None
+}
+
+fn quantity(quantities: Option<&std::collections::BTreeMap<String, Quantity>>, name: &str) -> Option<f64> {
+    parse(&quantities?.get(name)?.0)
+}
+
+/// A quantity as a number; the API server lets only such through.
+fn parse(text: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 14] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("m", 0.001),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+        ("n", 1e-9),
+    ];
+    let (number, factor) =
+        SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor))).unwrap_or((text, 1.0));
+    number.parse::<f64>().ok().map(|n| n * factor)
+}
+
+fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
+    let resources = wanted.resources.clone().unwrap_or_default();
+    let limit = |name: &str| quantity(resources.limits.as_ref(), name);
+    let request = |name: &str| quantity(resources.requests.as_ref(), name).or(limit(name));
+    let mut out = cri::LinuxContainerResources::default();
+    // As the kubelet converts: 1024 shares and a quota of 100 ms for each processor.
+    out.cpu_shares = request("cpu").map_or(2, |cpu| (cpu * 1024.0).max(2.0) as i64);
+    if let Some(cpu) = limit("cpu") {
+        out.cpu_period = 100_000;
+        out.cpu_quota = (cpu * 100_000.0).max(1000.0) as i64;
+    }
+    if let Some(memory) = limit("memory") {
+        out.memory_limit_in_bytes = memory as i64;
+    }
+    out
+}
+
+/// What the pod's VM needs: the sum of its containers' limits, where all have one.
+pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
+    let all: Vec<_> = spec.containers.iter().map(resources).collect();
+    let sum = |get: fn(&cri::LinuxContainerResources) -> i64| {
+        let values: Vec<i64> = all.iter().map(get).collect();
+        if values.iter().all(|v| *v > 0) { values.iter().sum() } else { 0 }
+    };
+    cri::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: sum(|r| r.cpu_quota),
+        memory_limit_in_bytes: sum(|r| r.memory_limit_in_bytes),
+        ..Default::default()
+    }
+}
+
+fn security(spec: &PodSpec, wanted: &ContainerSpec) -> cri::LinuxContainerSecurityContext {
+    let (pod, own) =
+        (spec.security_context.clone().unwrap_or_default(), wanted.security_context.clone().unwrap_or_default());
+    let number = |value: Option<i64>| value.map(|value| cri::Int64Value { value });
+    let capabilities = own.capabilities.unwrap_or_default();
+    let share = spec.share_process_namespace.unwrap_or(false);
+    cri::LinuxContainerSecurityContext {
+        privileged: own.privileged.unwrap_or(false),
+        run_as_user: number(own.run_as_user.or(pod.run_as_user)),
+        run_as_group: number(own.run_as_group.or(pod.run_as_group)),
+        supplemental_groups: pod.supplemental_groups.unwrap_or_default().into_iter().chain(pod.fs_group).collect(),
+        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        capabilities: Some(cri::Capability {
+            add_capabilities: capabilities.add.unwrap_or_default(),
+            drop_capabilities: capabilities.drop.unwrap_or_default(),
+            ..Default::default()
+        }),
+        namespace_options: Some(cri::NamespaceOption {
+            pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_converted_as_the_kubelet_does() {
+        let wanted: ContainerSpec = serde_json::from_value(json!({"name": "a", "resources":
+            {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}))
+        .unwrap();
+        let out = resources(&wanted);
+        assert_eq!((out.cpu_shares, out.cpu_quota, out.memory_limit_in_bytes), (256, 150_000, 64 << 20));
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [wanted, {"name": "b"}]})).unwrap();
+        assert_eq!(sandbox_resources(&spec).memory_limit_in_bytes, 0, "one without a limit has none together");
+    }
+}

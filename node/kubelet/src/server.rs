@@ -1,0 +1,277 @@
+//! What the kubelet serves to the API server, and to nobody else: logs, exec, attach, port-forward.
+//!
+//! The paths are upstream's behind the tenant (`/clusters/<tenant>/containerLogs/…`): two tenants' pods may have the same
+//! names. Streams are handed on to the runtime's own streaming server, which alone understands what is in them.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request, State},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use http::{StatusCode, Uri};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use hypernetes_api::names;
+use k8s_cri::v1 as cri;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    ServerTls,
+    cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID},
+    logs,
+    worker::Shared,
+};
+
+const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Only connections with a certificate of the installation's authority come through.
+pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(tls.client_authority.as_bytes()) {
+        roots.add(certificate.map_err(|e| text(&e))?).map_err(|e| text(&e))?;
+    }
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| text(&e))?;
+    let chain = CertificateDer::pem_slice_iter(tls.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| text(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(|e| text(&e))?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|e| text(&e))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Tenants have certificates of the same authority: the group tells infrastructure from them.
+fn is_infrastructure(certificate: &CertificateDer<'_>) -> bool {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let mut groups = certificate.subject().iter_organization().filter_map(|group| group.as_str().ok());
+    groups.any(|group| group == names::GROUP_INFRASTRUCTURE)
+}
+
+pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    let router = router(shared);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+            let chain = stream.get_ref().1.peer_certificates();
+            let router = if chain.and_then(<[_]>::first).is_some_and(is_infrastructure) {
+                router
+            } else {
+                Router::new().fallback(async || (StatusCode::FORBIDDEN, "only the API server is answered here"))
+            };
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
+                .await;
+        });
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/clusters/{tenant}/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/clusters/{tenant}/exec/{namespace}/{pod}/{container}", any(exec))
+        .route("/clusters/{tenant}/attach/{namespace}/{pod}/{container}", any(attach))
+        .route("/clusters/{tenant}/portForward/{namespace}/{pod}", any(port_forward))
+        .with_state(shared)
+}
+
+/// What went wrong, as plain text; the API server makes a `Status` of it.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1).into_response()
+    }
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(status: tonic::Status) -> Self {
+        let code = match status.code() {
+            tonic::Code::NotFound => StatusCode::NOT_FOUND,
+            tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(code, status.message().to_owned())
+    }
+}
+
+impl Shared {
+    /// The newest sandbox of a tenant's pod.
+    async fn sandbox_of(&self, tenant: &str, namespace: &str, pod: &str) -> Result<cri::PodSandbox, Refusal> {
+        let labels = [(POD_NAME, pod), (POD_NAMESPACE, namespace)];
+        let filter = cri::PodSandboxFilter {
+            label_selector: labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into(),
+            ..Default::default()
+        };
+        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
+        let listed = self.runtime.runtime.clone().list_pod_sandbox(request).await?.into_inner().items;
+        let own =
+            listed.into_iter().filter(|s| s.annotations.get(names::TENANT_ANNOTATION).is_some_and(|t| t == tenant));
+        own.max_by_key(|sandbox| sandbox.created_at)
+            .ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod {pod:?} has not been started on this node")))
+    }
+
+    /// The newest container of a name in a pod, or the one before it.
+    async fn container_of(&self, place: &Place, previous: bool) -> Result<Container, Refusal> {
+        let Place { tenant, namespace, pod, container } = place;
+        let sandbox = self.sandbox_of(tenant, namespace, pod).await?;
+        let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
+        let mut found = self.runtime.containers(&uid).await?.into_iter().filter(|c| c.name == *container);
+        let bad = |message| Refusal(StatusCode::BAD_REQUEST, message);
+        if previous {
+            let missing = format!("previous terminated container {container:?} in pod {pod:?} not found");
+            return found.nth(1).ok_or_else(|| bad(missing));
+        }
+        let waiting = format!("container {container:?} in pod {pod:?} is waiting to start: ContainerCreating");
+        found.next().ok_or_else(|| bad(waiting))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Place {
+    tenant: String,
+    namespace: String,
+    pod: String,
+    container: String,
+}
+
+/// A query's parameters in order: `command` comes as often as it has words.
+fn parameters(uri: &Uri) -> Vec<(String, String)> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+fn flag(parameters: &[(String, String)], name: &str) -> bool {
+    parameters.iter().any(|(key, value)| key == name && matches!(value.as_str(), "1" | "true"))
+}
+
+async fn container_logs(
+    State(shared): State<Arc<Shared>>,
+    Path(place): Path<Place>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let parameters = parameters(request.uri());
+    let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let bad = |name: &str| Refusal(StatusCode::BAD_REQUEST, format!("{name} is not valid"));
+    let number = |name: &'static str| get(name).map(|n| n.parse::<usize>().map_err(|_| bad(name))).transpose();
+    let since = match (get("sinceTime"), number("sinceSeconds")?) {
+        (Some(time), _) => Some(time.parse().map_err(|_| bad("sinceTime"))?),
+        (None, Some(seconds)) => {
+            let seconds = jiff::SignedDuration::from_secs(i64::try_from(seconds).map_err(|_| bad("sinceSeconds"))?);
+            Some(jiff::Timestamp::now().checked_sub(seconds).map_err(|_| bad("sinceSeconds"))?)
+        }
+        (None, None) => None,
+    };
+    let options = logs::Options {
+        follow: flag(&parameters, "follow"),
+        tail: number("tailLines")?,
+        timestamps: flag(&parameters, "timestamps"),
+        since,
+        limit_bytes: number("limitBytes")?,
+    };
+    let container = shared.container_of(&place, flag(&parameters, "previous")).await?;
+    let path = std::path::PathBuf::from(&container.status.log_path);
+    if !path.is_file() {
+        return Err(Refusal(StatusCode::NOT_FOUND, format!("the log of container {:?} is gone", place.container)));
+    }
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let (runtime, id) = (shared.runtime.clone(), container.id);
+    tokio::spawn(async move {
+        let running = || runtime.is_running(&id);
+        if let Err(error) = logs::send(path, options, running, sender.clone()).await {
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    Ok(([(http::header::CONTENT_TYPE, "text/plain")], body).into_response())
+}
+
+async fn exec(
+    State(shared): State<Arc<Shared>>,
+    Path(place): Path<Place>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let parameters = parameters(request.uri());
+    let command: Vec<String> = parameters.iter().filter(|(key, _)| key == "command").map(|(_, v)| v.clone()).collect();
+    if command.is_empty() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container".into()));
+    }
+    let container = shared.container_of(&place, false).await?;
+    let wanted = cri::ExecRequest {
+        container_id: container.id,
+        cmd: command,
+        tty: flag(&parameters, "tty"),
+        stdin: flag(&parameters, "input"),
+        stdout: flag(&parameters, "output"),
+        stderr: flag(&parameters, "error"),
+    };
+    let url = shared.runtime.runtime.clone().exec(wanted).await?.into_inner().url;
+    stream(request, &url).await
+}
+
+async fn attach(
+    State(shared): State<Arc<Shared>>,
+    Path(place): Path<Place>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let parameters = parameters(request.uri());
+    let container = shared.container_of(&place, false).await?;
+    let wanted = cri::AttachRequest {
+        container_id: container.id,
+        tty: flag(&parameters, "tty"),
+        stdin: flag(&parameters, "input"),
+        stdout: flag(&parameters, "output"),
+        stderr: flag(&parameters, "error"),
+    };
+    let url = shared.runtime.runtime.clone().attach(wanted).await?.into_inner().url;
+    stream(request, &url).await
+}
+
+async fn port_forward(
+    State(shared): State<Arc<Shared>>,
+    Path((tenant, namespace, pod)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let sandbox = shared.sandbox_of(&tenant, &namespace, &pod).await?;
+    let ports =
+        parameters(request.uri()).iter().filter(|(k, _)| k == "ports").filter_map(|(_, v)| v.parse().ok()).collect();
+    let wanted = cri::PortForwardRequest { pod_sandbox_id: sandbox.id, port: ports };
+    let url = shared.runtime.runtime.clone().port_forward(wanted).await?.into_inner().url;
+    stream(request, &url).await
+}
+
+/// Joins the request with the runtime's session at `url`, which is on this host.
+async fn stream(request: Request, url: &str) -> Result<Response, Refusal> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reaching the runtime's streaming server: {error}"))
+    };
+    let url: Uri = url.parse().map_err(|e| failed(&e))?;
+    let address = url.authority().ok_or_else(|| failed(&"its URL has no address"))?.to_string();
+    let connection = tokio::net::TcpStream::connect(address).await.map_err(|e| failed(&e))?;
+    let _ = connection.set_nodelay(true);
+    let response = hypernetes_client::forward(request, url, connection).await.map_err(|e| failed(&e))?;
+    Ok(response.map(Body::new))
+}
