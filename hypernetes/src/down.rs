@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Down {
     pub async fn run(self) -> Result<()> {
         let root = self.root.directory;
-        for role in ["up", "server", "hyperd"] {
+        for role in ["up", "node", "hyperd", "server"] {
             if let Some(process) = Process::recall(&Supervisor::record(&root, role)) {
                 process.stop(PATIENCE).await;
                 println!("  {role} stopped");

@@ -1,12 +1,42 @@
 //! Kubeconfig files, as kubectl reads them.
 
+use std::path::Path;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::pki::Identity;
 
-/// One cluster, one user with a client certificate, one context, all named alike. YAML is a superset of JSON, so JSON it is.
-pub fn render(name: &str, server: &str, authority: &str, identity: &Identity) -> String {
+/// How the user of a kubeconfig proves who they are.
+pub enum User<'a> {
+    Certificate(&'a Identity),
+    /// Through `hypernetes login`, with what the `openrc` file says (client-go's credential plugins).
+    Login {
+        program: &'a Path,
+        openrc: &'a Path,
+    },
+}
+
+impl User<'_> {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Certificate(identity) => json!({
+                "client-certificate-data": STANDARD.encode(&identity.certificate),
+                "client-key-data": STANDARD.encode(&identity.key),
+            }),
+            Self::Login { program, openrc } => json!({"exec": {
+                "apiVersion": "client.authentication.k8s.io/v1",
+                "command": program,
+                "args": ["login", "--exec-credential", "--openrc", openrc],
+                "interactiveMode": "Never",
+                "installHint": "`hypernetes` logs in with Keystone; build it with `make build`",
+            }}),
+        }
+    }
+}
+
+/// One cluster, one user, one context, all named alike. YAML is a superset of JSON, so JSON it is.
+pub fn render(name: &str, server: &str, authority: &str, user: &User<'_>) -> String {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -14,10 +44,7 @@ pub fn render(name: &str, server: &str, authority: &str, identity: &Identity) ->
             "server": server,
             "certificate-authority-data": STANDARD.encode(authority),
         }}],
-        "users": [{"name": name, "user": {
-            "client-certificate-data": STANDARD.encode(&identity.certificate),
-            "client-key-data": STANDARD.encode(&identity.key),
-        }}],
+        "users": [{"name": name, "user": user.to_json()}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     });

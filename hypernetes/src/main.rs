@@ -6,11 +6,14 @@ mod first;
 mod hyperd;
 mod image;
 mod kubeconfig;
+mod login;
+mod node;
 mod notify;
 mod openrc;
 mod pki;
 mod server;
 mod supervise;
+mod tenant;
 mod up;
 
 use std::path::PathBuf;
@@ -37,7 +40,13 @@ enum Command {
     Down(down::Down),
     Hyperd(hyperd::Hyperd),
     Image(image::Image),
+    Login(login::Login),
+    Node(node::Node),
     Server(server::Server),
+    Tenant(tenant::Tenant),
+    /// The CNI plugin, as hyperd calls it
+    #[command(hide = true)]
+    Cni,
 }
 
 /// Where `up`, `down`, `tenant` and `image` find the installation on this machine.
@@ -50,6 +59,10 @@ pub struct Root {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Cni) {
+        // One short process for each pod: it needs nothing of what the roles need.
+        return hypernetes_netagent::cni::main();
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
     // One choice of cryptography for every TLS connection of the process.
@@ -67,7 +80,11 @@ fn main() -> std::process::ExitCode {
             Command::Down(command) => command.run().await,
             Command::Hyperd(command) => command.run().await,
             Command::Image(command) => command.run().await,
+            Command::Login(command) => command.run().await,
+            Command::Node(command) => command.run().await,
             Command::Server(command) => command.run().await,
+            Command::Tenant(command) => command.run().await,
+            Command::Cni => Ok(()),
         }
     });
     match result {

@@ -28,3 +28,25 @@ pub fn render(settings: &Settings<'_>) -> String {
     ];
     variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
 }
+
+/// The variables that a file like [`render`]'s exports.
+pub fn parse(text: &str) -> std::collections::HashMap<String, String> {
+    let pair = |line: &str| {
+        let (name, value) = line.trim().strip_prefix("export ")?.split_once('=')?;
+        Some((name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let settings = Settings { url: "https://a:1", ca: Path::new("/c"), user: "u", password: "p", project: "x" };
+        let read = parse(&format!("# comment\n{}", render(&settings)));
+        assert_eq!(read["OS_AUTH_URL"], "https://a:1/identity/v3");
+        assert_eq!((read["OS_PASSWORD"].as_str(), read["OS_PROJECT_NAME"].as_str()), ("p", "x"));
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hypernetes_api::{AllTenants, names};
-use hypernetes_apiserver::{ApiServer, Config, TlsConfig};
+use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_store::{EmbeddedStore, embedded};
@@ -31,6 +31,9 @@ pub struct Server {
     /// Where it listens. Port 0 picks one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
     bind: SocketAddr,
+    /// Directory of volumes' files [default: DIR/volumes].
+    #[arg(long, value_name = "DIR")]
+    volumes: Option<PathBuf>,
 }
 
 impl Server {
@@ -51,6 +54,13 @@ impl Server {
             service_account_public_key: pki::public_key(&key)?,
             service_account_key: key,
         })?;
+        let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE, tenant: None };
+        let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
+        server.set_kubelet_client(KubeletClient::new(&TlsConfig {
+            certificate: to_kubelets.certificate,
+            key: to_kubelets.key,
+            client_authority: authority.certificate().to_owned(),
+        })?);
         let clients = Clients::in_process(server.loopback());
         crate::first::objects(&clients, authority.certificate()).await.context("making the system's first objects")?;
         let identity = Identity::start(&clients, IdentityConfig::new(&url));
@@ -104,7 +114,8 @@ fn admin_password(openrc: &Path) -> Result<String> {
 fn write_credentials(root: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
     let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: None };
     let operator = authority.client("operator", &client)?;
-    let config = kubeconfig::render("system", url, authority.certificate(), &operator);
+    let user = kubeconfig::User::Certificate(&operator);
+    let config = kubeconfig::render("system", url, authority.certificate(), &user);
     pki::write_private(&root.join("operator.kubeconfig"), config.as_bytes())?;
     let openrc = crate::openrc::render(&crate::openrc::Settings {
         url,

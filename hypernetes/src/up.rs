@@ -14,12 +14,13 @@ use hypernetes_hypervisor::process::Process;
 use crate::{
     Root,
     notify::{Listener, Message},
+    pki::Authority,
     supervise::{self, Role, Supervisor},
 };
 
-/// Start everything on this machine: server and hyperd, with embedded engines
+/// Start everything on this machine: server, hyperd and node, with embedded engines
 ///
-/// Both run as processes of this binary and are started again when they die; VMs and data outlive each of them.
+/// All run as processes of this binary and are started again when they die; VMs and data outlive each of them.
 /// Without --detach it stays in the foreground until it is interrupted, and leaves the pods running; `hypernetes down`
 /// stops those, too.
 #[derive(clap::Args)]
@@ -59,8 +60,23 @@ impl Up {
             println!("already up (pid {})", running.pid);
             return Ok(());
         }
+        self.resolve_port()?;
         self.check()?;
         if self.detach { self.detach().await } else { self.supervise(record).await }
+    }
+
+    /// Port 0 becomes a free one, and stays it: clients have the address in their files.
+    fn resolve_port(&mut self) -> Result<()> {
+        if self.bind.port() == 0 {
+            let kept = self.root.directory.join("address");
+            let earlier = std::fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok());
+            self.bind = match earlier {
+                Some(address) => address,
+                None => TcpListener::bind(self.bind).and_then(|listener| listener.local_addr())?,
+            };
+            std::fs::write(&kept, self.bind.to_string())?;
+        }
+        Ok(())
     }
 
     /// Says all that is missing at once, and what to do about it.
@@ -149,7 +165,11 @@ impl Up {
     fn roles(&self, root: &Path) -> Result<Vec<Role>> {
         let server = root.join("server");
         let argument = |text: &str| OsString::from(text);
-        let hyperd = root.join("hyperd");
+        let (hyperd, volumes, node) = (root.join("hyperd"), root.join("volumes"), root.join("node"));
+        let node_name = crate::node::host_name()?;
+        let authority = Authority::open(&server.join("pki"))?;
+        crate::node::write_credentials(&authority, &node, &node_name, &format!("https://{}", self.bind))?;
+        std::fs::create_dir_all(&volumes)?;
         Ok(vec![
             Role {
                 name: "server",
@@ -159,6 +179,8 @@ impl Up {
                     server.clone().into(),
                     argument("--bind"),
                     self.bind.to_string().into(),
+                    argument("--volumes"),
+                    volumes.clone().into(),
                 ],
             },
             Role {
@@ -170,7 +192,23 @@ impl Up {
                     argument("--guest"),
                     self.guest.canonicalize()?.into(),
                     argument("--pods-dir"),
-                    root.join("node/pods").into(),
+                    node.join("pods").into(),
+                    argument("--volumes"),
+                    volumes.clone().into(),
+                ],
+            },
+            Role {
+                name: "node",
+                arguments: vec![
+                    argument("node"),
+                    argument("--root"),
+                    node.into(),
+                    argument("--name"),
+                    node_name.into(),
+                    argument("--hyperd-root"),
+                    hyperd.into(),
+                    argument("--volumes"),
+                    volumes.into(),
                 ],
             },
         ])

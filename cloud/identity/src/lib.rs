@@ -4,6 +4,7 @@
 //! [`Identity::router`] serves the HTTP API, and as [`TokenAuthority`] it tells the other services who has a token.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod api;
 mod authentication;
 mod bootstrap;

@@ -85,7 +85,7 @@ pub enum LoginError {
     Setup(String, kube::Error),
     #[error("{0} does not answer: {1}")]
     Unreachable(String, String),
-    #[error("{url} refused the login ({status}): {message}")]
+    #[error("{url} refused ({status}): {message}")]
     Refused { url: String, status: StatusCode, message: String },
     #[error("{0} does not answer as a Keystone does: {1}")]
     NotKeystone(String, &'static str),
@@ -150,7 +150,7 @@ impl Login {
         Ok(issued.to_exec_credential().to_string())
     }
 
-    fn password(&self) -> Result<String, LoginError> {
+    pub(crate) fn password(&self) -> Result<String, LoginError> {
         match &self.password {
             Password::Given(password) => Ok(password.clone()),
             Password::File(path) => {
@@ -201,8 +201,8 @@ impl Name {
     }
 }
 
-struct Issued {
-    token: String,
+pub(crate) struct Issued {
+    pub token: String,
     expires_at: Timestamp,
 }
 
@@ -224,13 +224,13 @@ impl Issued {
 }
 
 /// HTTP to the identity service.
-struct Connection {
+pub(crate) struct Connection {
     client: kube::Client,
     url: String,
 }
 
 impl Connection {
-    fn new(login: &Login) -> Result<Self, LoginError> {
+    pub fn new(login: &Login) -> Result<Self, LoginError> {
         let url = login.auth_url.trim_end_matches('/').to_owned();
         let uri = url.parse().map_err(|error| LoginError::Url(url.clone(), error))?;
         let mut config = kube::Config::new(uri);
@@ -239,7 +239,7 @@ impl Connection {
         Ok(Self { client, url })
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<(Response<()>, Vec<u8>), LoginError> {
+    pub async fn send(&self, request: Request<Body>) -> Result<(Response<()>, Vec<u8>), LoginError> {
         let unreachable = |error: String| LoginError::Unreachable(self.url.clone(), error);
         let exchange = async {
             let response = self.client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
@@ -248,6 +248,15 @@ impl Connection {
             Ok((Response::from_parts(parts, ()), body.to_bytes().to_vec()))
         };
         tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| unreachable(format!("nothing in {TIMEOUT:?}")))?
+    }
+
+    pub fn not_keystone(&self, what: &'static str) -> LoginError {
+        LoginError::NotKeystone(self.url.clone(), what)
+    }
+
+    pub fn refused(&self, status: StatusCode, body: &Value) -> LoginError {
+        let message = body["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
+        LoginError::Refused { url: self.url.clone(), status, message }
     }
 
     async fn is_valid(&self, token: &str) -> bool {
@@ -263,8 +272,8 @@ impl Connection {
         }
     }
 
-    async fn issue(&self, login: &Login, password: &str) -> Result<Issued, LoginError> {
-        let not_keystone = |what| LoginError::NotKeystone(self.url.clone(), what);
+    pub async fn issue(&self, login: &Login, password: &str) -> Result<Issued, LoginError> {
+        let not_keystone = |what| self.not_keystone(what);
         let mut user = login.user.to_json();
         user["password"] = json!(password);
         let mut auth = json!({"identity": {"methods": ["password"], "password": {"user": user}}});
@@ -280,8 +289,7 @@ impl Connection {
         let (response, body) = self.send(request).await?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if response.status() != StatusCode::CREATED {
-            let message = body["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
-            return Err(LoginError::Refused { url: self.url.clone(), status: response.status(), message });
+            return Err(self.refused(response.status(), &body));
         }
         let token = response.headers().get("x-subject-token").and_then(|token| token.to_str().ok());
         let expires_at = body["token"]["expires_at"].as_str().and_then(|time| time.parse().ok());

@@ -8,6 +8,7 @@
 pub mod authn;
 mod authz;
 mod codec;
+mod connect;
 mod discovery;
 mod read;
 mod request;
@@ -18,7 +19,10 @@ mod table;
 mod watch;
 mod write;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -39,7 +43,8 @@ use self::{
     request::{Cluster, Query, ResourceTarget, Scope, Target},
     table::{Home, Resource, Table},
 };
-pub use serve::{TlsConfig, serve};
+pub use connect::KubeletClient;
+pub use serve::{TlsConfig, TlsError, serve};
 
 /// What a server is made of.
 pub struct Config {
@@ -62,6 +67,7 @@ pub(crate) struct Inner {
     store: Arc<dyn Store>,
     table: Table,
     authenticator: Authenticator,
+    kubelets: OnceLock<KubeletClient>,
 }
 
 /// A request that is known: who, what, where.
@@ -105,12 +111,18 @@ impl ApiServer {
     /// When the key of service accounts is none.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let authenticator = Authenticator::new(&config.service_account_key, &config.service_account_public_key)?;
-        Ok(Self(Arc::new(Inner { store: config.store, table: Table::builtin(), authenticator })))
+        let kubelets = OnceLock::new();
+        Ok(Self(Arc::new(Inner { store: config.store, table: Table::builtin(), authenticator, kubelets })))
     }
 
     /// Lets in who has a Keystone token. Once.
     pub fn set_token_authority(&self, authority: Arc<dyn TokenAuthority>) {
         self.0.authenticator.set_token_authority(authority);
+    }
+
+    /// Lets logs, exec and so on through to the nodes. Once.
+    pub fn set_kubelet_client(&self, client: KubeletClient) {
+        let _ = self.0.kubelets.set(client);
     }
 
     /// For requests from outside. A [`UserInfo`] in the request's extensions is who the TLS connection's certificate says.
@@ -190,6 +202,12 @@ impl ApiServer {
         let resource =
             resource.filter(|r| r.home != Home::System || tenant.is_system()).ok_or_else(request::not_found)?;
         self.check_target(&resource, &target, verb, &tenant)?;
+        if connect::handles(&target) {
+            let Scope::Tenant(tenant) = &scope else {
+                return Err(ApiError::bad_request("this request has to name one logical cluster"));
+            };
+            return connect::pod(&self.0, tenant, &target, &query, Request::from_parts(head, body)).await;
+        }
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 ApiError::new(Reason::RequestEntityTooLarge, format!("limit is {MAX_BODY}"))

@@ -165,6 +165,13 @@ impl Query {
 /// The verb that authorization knows for a request on a resource.
 pub fn verb(method: &Method, target: &ResourceTarget, watch: bool) -> Result<&'static str, ApiError> {
     let one = target.name.is_some();
+    // A WebSocket begins with GET, but what it does is not reading.
+    if crate::connect::handles(target)
+        && target.subresource.as_deref() != Some("log")
+        && matches!(method, &Method::GET | &Method::POST)
+    {
+        return Ok("create");
+    }
     Ok(match (method, one) {
         (&Method::GET | &Method::HEAD, _) if watch => "watch",
         (&Method::GET | &Method::HEAD, true) => "get",

@@ -1,0 +1,224 @@
+//! `log`, `exec`, `attach` and `portforward` of pods: handed on to the kubelet that has the pod.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_store::{Key, ResourceId};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use serde_json::Value;
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    Inner, codec, read,
+    request::{Query, ResourceTarget},
+    serve::{TlsConfig, TlsError},
+};
+
+/// Time to reach a kubelet.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Longest refusal of a kubelet that is passed on.
+const MAX_REFUSAL: usize = 16 << 10;
+
+/// How kubelets are reached: with a certificate of infrastructure.
+pub struct KubeletClient(TlsConnector);
+
+impl KubeletClient {
+    /// `client_authority` is that of the kubelets' certificates.
+    ///
+    /// # Errors
+    /// When the PEM texts are none.
+    pub fn new(identity: &TlsConfig) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(identity.client_authority.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+        let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+}
+
+/// Whether a request is one of these. `log` is read, the others need `create`.
+pub fn handles(target: &ResourceTarget) -> bool {
+    target.group.is_empty()
+        && target.plural == "pods"
+        && matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"))
+}
+
+/// Answers one of these requests.
+pub(crate) async fn pod(
+    server: &Inner,
+    tenant: &TenantId,
+    target: &ResourceTarget,
+    query: &Query,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let name = target.name.as_deref().unwrap_or_default();
+    let namespace = target.namespace.as_deref().unwrap_or_default();
+    let subresource = target.subresource.as_deref().unwrap_or_default();
+    let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name);
+    let entry = server.store.get(&key).await.map_err(read::read_error)?;
+    let pod = codec::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
+    let container =
+        if subresource == "portforward" { None } else { Some(container(&pod, name, query.get("container"))?) };
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    if subresource != "log" && matches!(phase, "Succeeded" | "Failed") {
+        let what = match subresource {
+            "exec" => "exec into a container",
+            "attach" => "attach a container",
+            _ => "forward ports",
+        };
+        return Err(ApiError::bad_request(format!("cannot {what} in a completed pod; current phase is {phase}")));
+    }
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+        // A pod that is nowhere yet has written nothing.
+        return if subresource == "log" {
+            Ok(Response::new(Body::empty()))
+        } else {
+            Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")))
+        };
+    };
+    let verb = match subresource {
+        "log" => "containerLogs",
+        "portforward" => "portForward",
+        other => other,
+    };
+    let mut path = format!("/clusters/{tenant}/{verb}/{namespace}/{name}");
+    if let Some(container) = &container {
+        path = format!("{path}/{container}");
+    }
+    if let Some(query) = request.uri().query() {
+        path = format!("{path}?{}", for_kubelet(query));
+    }
+    let response = ask(server, node, &path, request).await?;
+    match response.status() {
+        code if code.is_client_error() || code.is_server_error() => {
+            Err(refusal(response, &pod, container.as_deref().unwrap_or_default()).await)
+        }
+        _ => Ok(response),
+    }
+}
+
+/// The API's names of streams in the kubelet's words.
+fn for_kubelet(query: &str) -> String {
+    let words = [("stdin", "input"), ("stdout", "output"), ("stderr", "error")];
+    let translate = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = words.iter().find(|(api, _)| *api == name).map_or(name, |(_, kubelet)| kubelet);
+        format!("{name}={value}")
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(translate).collect::<Vec<_>>().join("&")
+}
+
+/// Which container is meant; it may be left out where there is one.
+fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, ApiError> {
+    let names = |field: &str| -> Vec<&str> {
+        pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+    };
+    let (containers, inits) = (names("containers"), names("initContainers"));
+    if !wanted.is_empty() {
+        return if containers.contains(&wanted) || inits.contains(&wanted) {
+            Ok(wanted.to_owned())
+        } else {
+            Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {name}")))
+        };
+    }
+    match containers.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        _ => {
+            let mut message =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", containers.join(" "));
+            if !inits.is_empty() {
+                message = format!("{message} or one of the init containers: [{}]", inits.join(" "));
+            }
+            Err(ApiError::bad_request(message))
+        }
+    }
+}
+
+async fn ask(server: &Inner, node: &str, path: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
+    let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node);
+    let entry = server.store.get(&key).await.map_err(read::read_error)?;
+    let node_object = codec::decode(&entry.ok_or_else(|| unavailable(node, "it is not registered"))?)?;
+    let addresses = node_object["status"]["addresses"].as_array();
+    let address =
+        addresses.into_iter().flatten().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
+    let address: IpAddr = address.and_then(|a| a.parse().ok()).ok_or_else(|| unavailable(node, "it has no address"))?;
+    let port = node_object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    let port = port.and_then(|p| u16::try_from(p).ok()).ok_or_else(|| unavailable(node, "it has no port"))?;
+    let connect = async {
+        let stream = tokio::net::TcpStream::connect((address, port)).await?;
+        let _ = stream.set_nodelay(true);
+        client.0.connect(ServerName::IpAddress(address.into()), stream).await
+    };
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(unavailable(node, &error.to_string())),
+        Err(_) => return Err(unavailable(node, "it does not answer")),
+    };
+    let authority = std::net::SocketAddr::from((address, port));
+    let uri: Uri = format!("https://{authority}{path}")
+        .parse()
+        .map_err(|_| ApiError::bad_request("the query is not properly escaped"))?;
+    let response = hypernetes_client::forward(request, uri, stream).await;
+    Ok(response.map_err(|error| unavailable(node, &error.to_string()))?.map(Body::new))
+}
+
+fn unavailable(node: &str, why: &str) -> ApiError {
+    ApiError::new(Reason::ServiceUnavailable, format!("the kubelet of node {node:?} cannot be reached: {why}"))
+}
+
+/// A kubelet's plain text as a `Status`, with the reason for which a container is not there that only the pod's status has.
+async fn refusal(response: Response<Body>, pod: &Value, container: &str) -> ApiError {
+    let code = response.status();
+    let body =
+        Limited::new(response.into_body(), MAX_REFUSAL).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let mut message = String::from_utf8_lossy(&body).trim().to_owned();
+    if let Some(start) = message.strip_suffix("ContainerCreating") {
+        let statuses = ["containerStatuses", "initContainerStatuses"].into_iter();
+        let mut statuses = statuses.flat_map(|field| pod["status"][field].as_array().into_iter().flatten());
+        let status = statuses.find(|status| status["name"] == container);
+        match status.and_then(|status| status["state"]["waiting"]["reason"].as_str()) {
+            Some("ErrImagePull") => message = format!("{start}image can't be pulled"),
+            Some("ImagePullBackOff") => message = format!("{start}trying and failing to pull image"),
+            Some(reason) => message = format!("{start}{reason}"),
+            None => {}
+        }
+    }
+    match code {
+        StatusCode::NOT_FOUND => ApiError::new(Reason::NotFound, message),
+        code if code.is_client_error() => ApiError::bad_request(message),
+        _ => ApiError::internal(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_container_is_named_or_the_only_one() {
+        let one = json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}});
+        assert_eq!(container(&one, "p", "").unwrap(), "a");
+        assert_eq!(container(&one, "p", "i").unwrap(), "i");
+        assert_eq!(container(&one, "p", "x").unwrap_err().to_string(), "container x is not valid for pod p");
+        let two = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        let message = container(&two, "p", "").unwrap_err().to_string();
+        assert_eq!(message, "a container name must be specified for pod p, choose one of: [a b]");
+    }
+
+    #[test]
+    fn streams_are_called_as_the_kubelet_does() {
+        assert_eq!(for_kubelet("command=a&command=stdin&stdin=true&tty=1"), "command=a&command=stdin&input=true&tty=1");
+    }
+}
