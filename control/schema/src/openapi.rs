@@ -1,8 +1,20 @@
-//! OpenAPI v3 documents, made when asked for.
+//! OpenAPI v3 documents, made when asked for: from `schemars`' output and the table of merge facts.
+//!
+//! Only what clients read is told: kubectl's `explain` and its choice of server-side validation, client-go's and helm's
+//! look at merge keys, generators' look at shapes.
 
-use crate::ObjectType;
-use serde_json::Value;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ListKind, ListPatch, ObjectType,
+    facts::{self, Facts},
+    tree,
+};
 
 /// What the document tells of one resource.
 #[derive(Debug, Clone)]
@@ -22,15 +34,316 @@ pub struct Subresource {
     pub verbs: Vec<String>,
 }
 
+const COMPONENTS: &str = "#/components/schemas/";
+
 /// `GET /openapi/v3`. `versions` are `("", "v1")`, `("apps", "v1")` …; `revision` is anything that changes with the
 /// set of resources: it becomes the `hash` of the documents' addresses, by which clients cache them.
 pub fn index(versions: &[(&str, &str)], revision: &str) -> Value {
-    let _ = (versions, revision);
-    Value::Null
+    let paths: Map<String, Value> = versions
+        .iter()
+        .map(|(group, version)| {
+            let path = prefix(group, version);
+            let url = format!("/openapi/v3{path}?hash={revision}");
+            (path.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    json!({"paths": paths})
+}
+
+fn prefix(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
 }
 
 /// `GET /openapi/v3/api/v1`, `GET /openapi/v3/apis/<group>/<version>`: JSON text.
 pub fn document(group: &str, version: &str, resources: &[Resource]) -> Vec<u8> {
-    let _ = (group, version, resources);
-    Vec::new()
+    let mut components = Components::default();
+    let mut paths = Map::new();
+    for resource in resources {
+        components.add(&resource.ty);
+        add_paths(&mut paths, group, version, resource, &mut components);
+    }
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths,
+        "components": {"schemas": components.schemas},
+    });
+    document.to_string().into_bytes()
+}
+
+#[derive(Default)]
+struct Components {
+    schemas: BTreeMap<String, Value>,
+    added: BTreeSet<String>,
+}
+
+/// A definition's name in the document: Kubernetes' as they are, own ones behind their group.
+fn component(name: &str, ty: &ObjectType) -> String {
+    if name.starts_with("io.k8s.") {
+        return name.to_owned();
+    }
+    let group: Vec<&str> = ty.group.split('.').rev().collect();
+    format!("{}.{}.{name}", group.join("."), ty.version)
+}
+
+impl Components {
+    /// Adds a kind with all that it is made of; its reference is the answer.
+    fn add(&mut self, ty: &ObjectType) -> Value {
+        let (root, definitions) = ty.generated();
+        let Some(root) = tree::reference(&root) else { return json!({"type": "object"}) };
+        let top = component(root, ty);
+        if self.added.insert(top.clone()) {
+            for (name, body) in &definitions {
+                let full = component(name, ty);
+                if !self.schemas.contains_key(&full) {
+                    let schema = definition(name, body, ty);
+                    self.schemas.insert(full, schema);
+                }
+            }
+            if let Some(schema) = self.schemas.get_mut(&top) {
+                schema["x-kubernetes-group-version-kind"] =
+                    json!([{"group": ty.group, "kind": ty.kind, "version": ty.version}]);
+            }
+        }
+        json!({"$ref": format!("{COMPONENTS}{top}")})
+    }
+}
+
+fn definition(name: &str, body: &Value, ty: &ObjectType) -> Value {
+    let table = if name.starts_with("io.k8s.") {
+        tree::table_name(name).to_owned()
+    } else {
+        format!("{}.{name}", ty.table_prefix())
+    };
+    match name {
+        "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => {
+            json!({"description": body["description"], "format": "int-or-string",
+                "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
+        "io.k8s.apimachinery.pkg.api.resource.Quantity" => {
+            json!({"description": body["description"], "oneOf": [{"type": "string"}, {"type": "number"}]})
+        }
+        _ => schema(body, &table, ty, None),
+    }
+}
+
+/// `schemars` speaks JSON schema 2020-12; OpenAPI 3.0 knows less.
+fn schema(value: &Value, table: &str, ty: &ObjectType, facts: Option<&Facts>) -> Value {
+    let mut out = Map::new();
+    if let Some(description) = value.get("description") {
+        out.insert("description".into(), description.clone());
+    }
+    if let Some(name) = tree::reference(value) {
+        let reference = json!({"$ref": format!("{COMPONENTS}{}", component(name, ty))});
+        if out.is_empty() {
+            return reference;
+        }
+        out.insert("allOf".into(), json!([reference]));
+        return out.into();
+    }
+    let kind = match value.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().find(|kind| *kind != "null").cloned(),
+        other => other.cloned(),
+    };
+    for (key, found) in [("type", kind), ("format", value.get("format").cloned()), ("enum", value.get("enum").cloned())]
+    {
+        if let Some(found) = found {
+            out.insert(key.into(), found);
+        }
+    }
+    for (key, found) in value.as_object().into_iter().flatten() {
+        if key.starts_with("x-") || key == "required" {
+            out.insert(key.clone(), found.clone());
+        }
+    }
+    if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+        let field = |(name, property): (&String, &Value)| {
+            (name.clone(), schema(property, "", ty, facts::of_field(table, name)))
+        };
+        out.insert("properties".into(), properties.iter().map(field).collect());
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner @ Value::Object(_)) = value.get(key) {
+            out.insert(key.into(), schema(inner, "", ty, None));
+        }
+    }
+    if let Some(facts) = facts {
+        extensions(&mut out, facts);
+    }
+    out.into()
+}
+
+/// How lists and structs are merged.
+fn extensions(out: &mut Map<String, Value>, facts: &Facts) {
+    if out.get("type").is_some_and(|kind| kind == "array") {
+        match &facts.list {
+            ListKind::Atomic => drop(out.insert("x-kubernetes-list-type".into(), json!("atomic"))),
+            ListKind::Set => drop(out.insert("x-kubernetes-list-type".into(), json!("set"))),
+            ListKind::Map(keys) => {
+                out.insert("x-kubernetes-list-type".into(), json!("map"));
+                out.insert("x-kubernetes-list-map-keys".into(), json!(keys));
+            }
+        }
+    } else if facts.atomic {
+        out.insert("x-kubernetes-map-type".into(), json!("atomic"));
+    }
+    match &facts.patch {
+        ListPatch::Replace if facts.retain_keys => {
+            out.insert("x-kubernetes-patch-strategy".into(), json!("retainKeys"));
+        }
+        ListPatch::Replace => {}
+        ListPatch::Merge => drop(out.insert("x-kubernetes-patch-strategy".into(), json!("merge"))),
+        ListPatch::MergeBy(key) => {
+            let strategy = if facts.retain_keys { "merge,retainKeys" } else { "merge" };
+            out.insert("x-kubernetes-patch-strategy".into(), json!(strategy));
+            out.insert("x-kubernetes-patch-merge-key".into(), json!(key));
+        }
+    }
+}
+
+fn add_paths(
+    paths: &mut Map<String, Value>,
+    group: &str,
+    version: &str,
+    resource: &Resource,
+    components: &mut Components,
+) {
+    let base = prefix(group, version);
+    let place = if resource.ty.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
+    let collection = format!("{place}/{}", resource.plural);
+    let item = format!("{collection}/{{name}}");
+    let reference = components.add(&resource.ty);
+    let can = |verb: &str| resource.verbs.iter().any(|v| v == verb);
+    let operations = |wanted: &[(&str, &str, &str)], ty: &ObjectType, reference: &Value, can: &dyn Fn(&str) -> bool| {
+        let made = wanted.iter().filter(|(verb, ..)| can(verb));
+        made.map(|(verb, method, action)| ((*method).to_owned(), operation(verb, action, ty, reference))).collect()
+    };
+    let on_collection =
+        [("list", "get", "list"), ("create", "post", "post"), ("deletecollection", "delete", "deletecollection")];
+    let on_item =
+        [("get", "get", "get"), ("update", "put", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")];
+    let mut add = |path: String, mut operations: Map<String, Value>| {
+        if operations.is_empty() {
+            return;
+        }
+        let parameters: Vec<Value> = ["namespace", "name"]
+            .iter()
+            .filter(|name| path.contains(&format!("{{{name}}}")))
+            .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+            .collect();
+        operations.insert("parameters".into(), parameters.into());
+        paths.insert(path, operations.into());
+    };
+    if resource.ty.namespaced && can("list") {
+        let everywhere = operations(&on_collection[..1], &resource.ty, &reference, &can);
+        add(format!("{base}/{}", resource.plural), everywhere);
+    }
+    add(collection, operations(&on_collection, &resource.ty, &reference, &can));
+    add(item.clone(), operations(&on_item, &resource.ty, &reference, &can));
+    for subresource in &resource.subresources {
+        let reference = components.add(&subresource.ty);
+        let can = |verb: &str| subresource.verbs.iter().any(|v| v == verb);
+        add(format!("{item}/{}", subresource.name), operations(&on_item, &subresource.ty, &reference, &can));
+    }
+}
+
+fn operation(verb: &str, action: &str, ty: &ObjectType, reference: &Value) -> Value {
+    let query = |name: &str, kind: &str, text: &str| json!({"name": name, "in": "query", "description": text, "schema": {"type": kind, "uniqueItems": true}});
+    let mut parameters = Vec::new();
+    if matches!(verb, "create" | "update" | "patch") {
+        parameters = vec![
+            query("dryRun", "string", "All: everything is done but the writing."),
+            query("fieldManager", "string", "The name by which the fields that are set are remembered."),
+            query("fieldValidation", "string", "What unknown and duplicate fields are: Ignore, Warn or Strict."),
+        ];
+    }
+    if verb == "patch" {
+        parameters.push(query("force", "boolean", "Takes fields over from other managers (apply patches only)."));
+    }
+    let content = |types: &[&str], schema: &Value| -> Value {
+        types.iter().map(|one| ((*one).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
+    };
+    let mut operation = json!({
+        "parameters": parameters,
+        "responses": {"200": {"description": "OK", "content": content(&["application/json"], reference)}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {"group": ty.group, "kind": ty.kind, "version": ty.version},
+    });
+    let anything = json!({"type": "object"});
+    let patches = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    match verb {
+        "create" | "update" => operation["requestBody"] = json!({"content": content(&["application/json"], reference)}),
+        "patch" if ty.is_own() => operation["requestBody"] = json!({"content": content(&patches, &anything)}),
+        "patch" => {
+            let all = [patches.as_slice(), &["application/strategic-merge-patch+json"]].concat();
+            operation["requestBody"] = json!({"content": content(&all, &anything)});
+        }
+        _ => {}
+    }
+    operation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, version: &str, kind: &str, plural: &str) -> Resource {
+        let verbs = ["get", "list", "create", "update", "patch", "delete"].map(str::to_owned).to_vec();
+        Resource {
+            ty: ObjectType::builtin(group, version, kind).unwrap(),
+            plural: plural.into(),
+            verbs,
+            subresources: Vec::new(),
+        }
+    }
+
+    fn of(group: &str, version: &str, kind: &str, plural: &str) -> Value {
+        serde_json::from_slice(&document(group, version, &[resource(group, version, kind, plural)])).unwrap()
+    }
+
+    #[test]
+    fn what_kubectl_reads_is_there() {
+        let core = of("", "v1", "Pod", "pods");
+        let patch = &core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Pod");
+        assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
+        let schemas = &core["components"]["schemas"];
+        let pod = &schemas["io.k8s.api.core.v1.Pod"];
+        assert_eq!(pod["x-kubernetes-group-version-kind"][0]["kind"], "Pod");
+        let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+        assert!(containers["description"].as_str().unwrap().len() > 20);
+    }
+
+    #[test]
+    fn own_kinds_are_told_whole() {
+        let own = of("network.hypernetes.io", "v1alpha1", "Network", "networks");
+        let network = &own["components"]["schemas"]["io.hypernetes.network.v1alpha1.Network"];
+        assert!(network["properties"]["metadata"].is_object() && network["properties"]["spec"].is_object());
+        assert!(own["paths"]["/apis/network.hypernetes.io/v1alpha1/networks/{name}"]["get"].is_object());
+    }
+
+    /// Every reference leads somewhere, and nothing is said in words that OpenAPI 3.0 does not have.
+    #[test]
+    fn documents_are_closed() {
+        fn check(value: &Value, schemas: &Value, path: &str) {
+            match value {
+                Value::Object(fields) => {
+                    if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                        let name = reference.strip_prefix(COMPONENTS).unwrap_or_default();
+                        assert!(schemas[name].is_object(), "{path}: {reference}");
+                    }
+                    assert!(!fields.get("type").is_some_and(Value::is_array), "{path}");
+                    fields.iter().for_each(|(name, inner)| check(inner, schemas, &format!("{path}/{name}")));
+                }
+                Value::Array(items) => items.iter().for_each(|inner| check(inner, schemas, path)),
+                _ => {}
+            }
+        }
+        for ty in ObjectType::all_builtin() {
+            let value = of(&ty.group, &ty.version, &ty.kind, "things");
+            check(&value, &value["components"]["schemas"], &ty.kind);
+        }
+    }
 }
