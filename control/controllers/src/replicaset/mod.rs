@@ -1,0 +1,195 @@
+//! ReplicaSet: as many pods of a template as are wanted.
+
+pub mod ranking;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Preconditions},
+};
+use serde_json::json;
+
+use crate::{
+    Wiring,
+    runtime::{
+        Context, During, Error, Key, Reconciler, Severity, Subject, claim, controller_of, matches, owner_reference,
+        write_status,
+    },
+};
+
+/// Pods made or deleted in one go; the rest follow in the next, which the changed pods start.
+const BURST: usize = 500;
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+pub fn start(wiring: &Wiring<'_>) {
+    let informers = wiring.informers;
+    let context = Context::new(informers, "replicaset-controller");
+    let queue = wiring.queue();
+    let sets = informers.of::<ReplicaSet>();
+    sets.feed(&queue, |key, _| vec![key.clone()]);
+    informers.of::<Pod>().feed(&queue, move |key, pod| match controller_of(pod) {
+        Some(owner) if owner.kind == "ReplicaSet" => vec![key.sibling(&owner.name)],
+        Some(_) => vec![],
+        // An orphan: whoever selects it may take it in.
+        None => sets
+            .list(&key.tenant, &key.namespace)
+            .iter()
+            .filter(|set| set.spec.as_ref().is_some_and(|spec| matches(&spec.selector, pod.metadata.labels.as_ref())))
+            .map(|set| key.sibling(&set.name_any()))
+            .collect(),
+    });
+    wiring.drive(ReplicaSets { context }, queue);
+}
+
+struct ReplicaSets {
+    context: Context,
+}
+
+#[async_trait]
+impl Reconciler for ReplicaSets {
+    const NAME: &'static str = "replicaset";
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let sets = self.context.informers.of::<ReplicaSet>();
+        let Some(set) = sets.get(key) else { return Ok(None) };
+        let Some(spec) = &set.spec else { return Ok(None) };
+        let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
+        let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        pods.retain(|pod| ranking::is_active(pod));
+        let managed = match set.metadata.deletion_timestamp {
+            None => self.manage(key, &set, &pods).await,
+            Some(_) => Ok(()),
+        };
+        let status = status(&set, &pods, terminating, managed.as_ref().err());
+        let old = set.status.clone().unwrap_or_default();
+        let api: Api<ReplicaSet> = self.context.namespaced(&key.tenant, &key.namespace);
+        if let Some(written) = write_status(&self.context, &api, &*set, &old, &status).await? {
+            sets.observe(&key.tenant, written);
+        }
+        managed?;
+        let waits = spec.min_ready_seconds.unwrap_or(0) > 0 && status.available_replicas != status.ready_replicas;
+        Ok(waits.then(|| Duration::from_secs(1)))
+    }
+}
+
+impl ReplicaSets {
+    /// Makes what is missing, deletes what is too much.
+    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        let Some(spec) = &set.spec else { return Ok(()) };
+        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+        let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
+        let cache = self.context.informers.of::<Pod>();
+        let subject = Subject::of(&key.tenant, set);
+        let events = &self.context.events;
+        if pods.len() < wanted {
+            let template = spec.template.clone().unwrap_or_default();
+            let meta = template.metadata.unwrap_or_default();
+            let mut pod = json!({
+                "metadata": {
+                    "generateName": format!("{}-", key.name),
+                    "labels": meta.labels, "annotations": meta.annotations, "finalizers": meta.finalizers,
+                    "ownerReferences": [owner_reference(set)],
+                },
+                "spec": template.spec,
+            });
+            drop_nulls(&mut pod["metadata"]);
+            for _ in 0..(wanted - pods.len()).min(BURST) {
+                match self.context.create(&api, "creating a pod", pod.clone()).await {
+                    Ok(made) => {
+                        let message = format!("Created pod: {}", made.name_any());
+                        cache.observe(&key.tenant, made);
+                        events.say(&subject, Severity::Normal, "SuccessfulCreate", message).await;
+                    }
+                    Err(error) => {
+                        let message = format!("Error creating: {}", error.message());
+                        events.say(&subject, Severity::Warning, "FailedCreate", message).await;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let surplus = pods.len().saturating_sub(wanted).min(BURST);
+        if surplus > 0 {
+            for pod in ranking::victims(pods.to_vec(), surplus) {
+                let name = pod.name_any();
+                let parameters =
+                    DeleteParams::default().preconditions(Preconditions { uid: pod.uid(), resource_version: None });
+                match api.delete(&name, &parameters).await.during("deleting a pod") {
+                    Ok(gone) => {
+                        if let Some(marked) = gone.left() {
+                            cache.observe(&key.tenant, marked);
+                        }
+                        let message = format!("Deleted pod: {name}");
+                        events.say(&subject, Severity::Normal, "SuccessfulDelete", message).await;
+                    }
+                    Err(error) if error.code() == Some(404) => {}
+                    Err(error) => {
+                        let message = format!("Error deleting: {}", error.message());
+                        events.say(&subject, Severity::Warning, "FailedDelete", message).await;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn drop_nulls(value: &mut serde_json::Value) {
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|_, value| !value.is_null());
+    }
+}
+
+fn status(set: &ReplicaSet, pods: &[Arc<Pod>], terminating: usize, failure: Option<&Error>) -> ReplicaSetStatus {
+    let spec = set.spec.clone().unwrap_or_default();
+    let old = set.status.clone().unwrap_or_default();
+    let now = Timestamp::now();
+    let template_labels = spec.template.and_then(|template| template.metadata).and_then(|meta| meta.labels);
+    let labelled = |pod: &Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        template_labels.iter().flatten().all(|(key, value)| labels.is_some_and(|have| have.get(key) == Some(value)))
+    };
+    let count = |counts: &dyn Fn(&Pod) -> bool| pods.iter().filter(|pod| counts(pod)).count() as i32;
+    // Upstream leaves zeroes out.
+    let shown = |count: i32| (count != 0).then_some(count);
+    let mut conditions = old.conditions.unwrap_or_default();
+    let failed_before = conditions.iter().any(|condition| condition.type_ == REPLICA_FAILURE);
+    match failure {
+        Some(error) if !failed_before => {
+            let reason = match (pods.len() as i32).cmp(&spec.replicas.unwrap_or(1)) {
+                std::cmp::Ordering::Less => "FailedCreate",
+                _ => "FailedDelete",
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: REPLICA_FAILURE.into(),
+                status: "True".into(),
+                reason: Some(reason.into()),
+                message: Some(error.message()),
+                last_transition_time: Some(Time(now.round(jiff::Unit::Second).unwrap_or(now))),
+            });
+        }
+        None => conditions.retain(|condition| condition.type_ != REPLICA_FAILURE),
+        Some(_) => {}
+    }
+    ReplicaSetStatus {
+        replicas: pods.len() as i32,
+        fully_labeled_replicas: shown(count(&labelled)),
+        ready_replicas: shown(count(&|pod| ranking::ready_since(pod).is_some())),
+        available_replicas: shown(count(&|pod| ranking::is_available(pod, spec.min_ready_seconds.unwrap_or(0), now))),
+        terminating_replicas: Some(terminating as i32),
+        observed_generation: set.metadata.generation,
+        conditions: (!conditions.is_empty()).then_some(conditions),
+    }
+}

@@ -1,0 +1,276 @@
+//! Shared caches: the objects of one kind of all tenants, as the watch shows them and as our own writes left them.
+
+use std::{
+    any::{Any, TypeId},
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::{self, Debug},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures::StreamExt;
+use hypernetes_api::{AllTenants, TenantId, names};
+use hypernetes_client::Clients;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::queue::Queue;
+
+/// A kind that can be cached.
+pub trait Object: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Object for K {}
+
+/// Which object of a kind, of whom. Ordered so that a tenant's, and a namespace's, are neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub tenant: TenantId,
+    /// Empty for what is in no namespace.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(tenant: &TenantId, namespace: &str, name: &str) -> Self {
+        Self { tenant: tenant.clone(), namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Another object of the same tenant and namespace.
+    pub fn sibling(&self, name: &str) -> Self {
+        Self::new(&self.tenant, &self.namespace, name)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.namespace, self.name)
+    }
+}
+
+/// Told of each change: the key, the object before, and the object now. Must not block.
+type Handler<K> = Arc<dyn Fn(&Key, Option<&K>, Option<&K>) + Send + Sync>;
+
+/// The cache of one kind.
+pub struct Informer<K> {
+    objects: RwLock<BTreeMap<Key, Arc<K>>>,
+    /// Up to which revision the watch has told everything.
+    seen: AtomicU64,
+    handlers: RwLock<Vec<Handler<K>>>,
+    synced: watch::Sender<bool>,
+}
+
+fn revision<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+impl<K: Object> Informer<K> {
+    fn new() -> Self {
+        Self {
+            objects: RwLock::default(),
+            seen: AtomicU64::new(0),
+            handlers: RwLock::default(),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.objects.read().get(key).cloned()
+    }
+
+    /// All of a tenant's namespace; of a kind without namespaces, all of the tenant's with the namespace `""`.
+    pub fn list(&self, tenant: &TenantId, namespace: &str) -> Vec<Arc<K>> {
+        let objects = self.objects.read();
+        let from = Key::new(tenant, namespace, "");
+        let within = |key: &&Key| key.tenant == *tenant && key.namespace == namespace;
+        objects.range(from..).take_while(|(key, _)| within(key)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// All of a tenant's, in whatever namespace.
+    pub fn list_tenant(&self, tenant: &TenantId) -> Vec<Arc<K>> {
+        let objects = self.objects.read();
+        let from = Key::new(tenant, "", "");
+        objects.range(from..).take_while(|(key, _)| key.tenant == *tenant).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// All of all tenants.
+    pub fn all(&self) -> Vec<(Key, Arc<K>)> {
+        self.objects.read().iter().map(|(key, object)| (key.clone(), object.clone())).collect()
+    }
+
+    /// Takes in what a write of our own answered, so that the next look sees it before the watch says so.
+    pub fn observe(&self, tenant: &TenantId, object: K) {
+        self.apply(tenant.clone(), object, true);
+    }
+
+    /// Calls `handler` for what is there and for each change from now on.
+    pub fn subscribe(&self, handler: impl Fn(&Key, Option<&K>, Option<&K>) + Send + Sync + 'static) {
+        let handler: Handler<K> = Arc::new(handler);
+        self.handlers.write().push(handler.clone());
+        for (key, object) in self.all() {
+            handler(&key, None, Some(&object));
+        }
+    }
+
+    /// Queues the keys that `map` makes of an object whenever that changes: of its state before and of the one now.
+    pub fn feed(&self, queue: &Queue<Key>, map: impl Fn(&Key, &K) -> Vec<Key> + Send + Sync + 'static) {
+        let queue = queue.clone();
+        self.subscribe(move |key, before, now| {
+            for key in [before, now].into_iter().flatten().flat_map(|object| map(key, object)) {
+                queue.add(key);
+            }
+        });
+    }
+
+    fn changed(&self, key: &Key, before: Option<&K>, now: Option<&K>) {
+        let handlers = self.handlers.read().clone();
+        for handler in &handlers {
+            handler(key, before, now);
+        }
+    }
+
+    /// `own`: the answer to a write, which the watch may be past already.
+    fn apply(&self, tenant: TenantId, mut object: K, own: bool) -> Key {
+        let meta = object.meta_mut();
+        meta.managed_fields = None;
+        if let Some(annotations) = &mut meta.annotations {
+            annotations.remove(names::TENANT_ANNOTATION);
+            if annotations.is_empty() {
+                meta.annotations = None;
+            }
+        }
+        let key = Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+        let object = Arc::new(object);
+        let before = {
+            let mut objects = self.objects.write();
+            let told = match objects.get(&key) {
+                Some(have) => revision(&**have) >= revision(&*object),
+                // Not there, though the watch has come so far: deleted since.
+                None => own && self.seen.load(Ordering::Acquire) >= revision(&*object),
+            };
+            if told {
+                return key;
+            }
+            objects.insert(key.clone(), object.clone())
+        };
+        self.changed(&key, before.as_deref(), Some(&object));
+        key
+    }
+
+    /// `at`: up to which revision the object is known to be gone; a newer one stays.
+    fn remove(&self, key: &Key, at: u64) {
+        let gone = {
+            let mut objects = self.objects.write();
+            self.seen.fetch_max(at, Ordering::AcqRel);
+            if objects.get(key).is_none_or(|have| revision(&**have) > at) {
+                return;
+            }
+            objects.remove(key)
+        };
+        self.changed(key, gone.as_deref(), None);
+    }
+
+    async fn run(self: Arc<Self>, api: Api<K>) {
+        let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let (mut listed, mut newest, mut last) = (HashSet::new(), 0, 0);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    newest = self.objects.read().values().map(|object| revision(&**object)).max().unwrap_or(0);
+                }
+                Ok(watcher::Event::InitApply(object)) => {
+                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
+                        last = last.max(revision(&object));
+                        listed.insert(self.apply(tenant, object, false));
+                    }
+                }
+                Ok(watcher::Event::InitDone) => {
+                    let gone: Vec<Key> =
+                        self.objects.read().keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                    for key in gone {
+                        self.remove(&key, newest);
+                    }
+                    listed = HashSet::new();
+                    self.seen.fetch_max(last, Ordering::AcqRel);
+                    self.synced.send_replace(true);
+                }
+                Ok(watcher::Event::Apply(object)) => {
+                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
+                        let at = revision(&object);
+                        self.apply(tenant, object, false);
+                        self.seen.fetch_max(at, Ordering::AcqRel);
+                    }
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
+                        let key =
+                            Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+                        self.remove(&key, revision(&object));
+                    }
+                }
+                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watching"),
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Registry {
+    informers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    synced: Vec<watch::Receiver<bool>>,
+}
+
+/// The shared caches of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Informers {
+    clients: Clients,
+    capability: AllTenants,
+    stop: CancellationToken,
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Informers {
+    /// Caches that follow until `stop`. Each kind's watch begins when it is first asked for.
+    pub fn new(clients: Clients, capability: AllTenants, stop: CancellationToken) -> Self {
+        Self { clients, capability, stop, registry: Arc::default() }
+    }
+
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    pub fn capability(&self) -> &AllTenants {
+        &self.capability
+    }
+
+    /// The one cache of a kind.
+    pub fn of<K: Object>(&self) -> Arc<Informer<K>> {
+        let mut registry = self.registry.lock();
+        let have = registry.informers.get(&TypeId::of::<K>()).cloned();
+        if let Some(have) = have.and_then(|have| have.downcast::<Informer<K>>().ok()) {
+            return have;
+        }
+        let informer = Arc::new(Informer::<K>::new());
+        registry.informers.insert(TypeId::of::<K>(), informer.clone());
+        registry.synced.push(informer.synced.subscribe());
+        let run = informer.clone().run(Api::all(self.clients.all_tenants(&self.capability)));
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(run));
+        informer
+    }
+
+    /// Until every cache that was asked for has its first list, or the caches stop.
+    pub async fn synced(&self) {
+        let waits = self.registry.lock().synced.clone();
+        for mut wait in waits {
+            let synced = wait.wait_for(|synced| *synced);
+            self.stop.run_until_cancelled(synced).await;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What every logical cluster and every namespace has from the start.
+//!
+//! Each Project gets its namespaces and its default network; each namespace its `default` service account and the
+//! authority's certificate. What has been deleted of them comes again.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypernetes_api::{
+    TenantId, names,
+    types::{
+        identity::Project,
+        network::{Network, Subnet},
+        volume::Volume,
+    },
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::json;
+
+use crate::{
+    Wiring,
+    runtime::{Context, During, Error, Key, Reconciler},
+};
+
+/// Namespaces of every logical cluster.
+const NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// The subnet of a tenant's default network.
+const DEFAULT_CIDR: &str = "10.244.0.0/16";
+const ROOT_CA: &str = "kube-root-ca.crt";
+
+pub fn start(wiring: &Wiring<'_>, cluster_ca_pem: &str) {
+    let informers = wiring.informers;
+    let context = Context::new(informers, "tenancy-controller");
+
+    let queue = wiring.queue();
+    informers.of::<Project>().feed(&queue, |key, _| vec![key.clone()]);
+    // One of a tenant's own that goes, comes again.
+    informers.of::<Network>().feed(&queue, |key, _| project_of(&key.tenant));
+    informers.of::<Subnet>().feed(&queue, |key, _| project_of(&key.tenant));
+    queue.add(Key::new(&TenantId::system(), "", TenantId::SYSTEM));
+    wiring.drive(Projects { context: context.clone() }, queue);
+
+    let queue = wiring.queue();
+    informers.of::<Namespace>().feed(&queue, |key, _| vec![key.clone()]);
+    let namespace = |key: &Key| vec![Key::new(&key.tenant, "", &key.namespace)];
+    informers.of::<ServiceAccount>().feed(&queue, move |key, _| namespace(key));
+    informers.of::<ConfigMap>().feed(&queue, move |key, _| if key.name == ROOT_CA { namespace(key) } else { vec![] });
+    wiring.drive(Namespaces { context, cluster_ca_pem: cluster_ca_pem.to_owned() }, queue);
+}
+
+fn project_of(tenant: &TenantId) -> Vec<Key> {
+    vec![Key::new(&TenantId::system(), "", tenant.as_str())]
+}
+
+struct Projects {
+    context: Context,
+}
+
+#[async_trait]
+impl Reconciler for Projects {
+    const NAME: &'static str = "tenancy";
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let Ok(tenant) = key.name.parse::<TenantId>() else {
+            tracing::warn!(name = key.name, "a project whose name can be no tenant's");
+            return Ok(None);
+        };
+        if tenant.is_system() {
+            self.namespaces(&tenant).await?;
+            return Ok(None);
+        }
+        let Some(project) = self.context.informers.of::<Project>().get(key) else {
+            return self.remove(&tenant).await;
+        };
+        if !project.spec.enabled || project.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        self.namespaces(&tenant).await?;
+        self.network(&tenant).await?;
+        if project.status.as_ref().is_none_or(|status| status.phase != "Ready") {
+            let projects: Api<Project> = self.context.cluster(&TenantId::system());
+            let patch = kube::api::Patch::Merge(json!({"status": {"phase": "Ready"}}));
+            let written = projects.patch_status(&key.name, &self.context.patching(), &patch).await;
+            written.during("marking a project ready")?;
+            tracing::info!(%tenant, name = project.spec.display_name, "tenant ready");
+        }
+        Ok(None)
+    }
+}
+
+impl Projects {
+    async fn namespaces(&self, tenant: &TenantId) -> Result<(), Error> {
+        let cache = self.context.informers.of::<Namespace>();
+        let api: Api<Namespace> = self.context.cluster(tenant);
+        for name in NAMESPACES {
+            if cache.get(&Key::new(tenant, "", name)).is_none() {
+                let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+                self.context.ensure(&api, "making a namespace", namespace).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn network(&self, tenant: &TenantId) -> Result<(), Error> {
+        let (networks, subnets) = (self.context.informers.of::<Network>(), self.context.informers.of::<Subnet>());
+        let name = names::DEFAULT_NETWORK;
+        if networks.get(&Key::new(tenant, "", name)).is_none() {
+            let network = json!({
+                "apiVersion": "network.hypernetes.io/v1alpha1", "kind": "Network",
+                "metadata": {"name": name}, "spec": {"description": "The network every tenant has"},
+            });
+            self.context.ensure::<Network>(&self.context.cluster(tenant), "making a network", network).await?;
+        }
+        let any = subnets.list(tenant, "").iter().any(|subnet| subnet.spec.network == name);
+        if !any {
+            let subnet = json!({
+                "apiVersion": "network.hypernetes.io/v1alpha1", "kind": "Subnet",
+                "metadata": {"name": name}, "spec": {"network": name, "cidr": DEFAULT_CIDR},
+            });
+            self.context.ensure::<Subnet>(&self.context.cluster(tenant), "making a subnet", subnet).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what a project that is gone has left: namespaces with all that is in them, then volumes and networks.
+    async fn remove(&self, tenant: &TenantId) -> Result<Option<Duration>, Error> {
+        let client = self.context.client(tenant);
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        // The API server no longer knows a cluster whose project is gone under its name; nothing can be deleted there.
+        let left = match namespaces.list(&ListParams::default()).await {
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                tracing::warn!(%tenant, "the project is gone, and its logical cluster cannot be reached to be emptied");
+                return Ok(None);
+            }
+            other => other.during("listing what a project left")?,
+        };
+        let parameters = DeleteParams::default();
+        for namespace in &left.items {
+            let name = namespace.metadata.name.as_deref().unwrap_or_default();
+            if let Err(error) = namespaces.delete(name, &parameters).await {
+                tracing::warn!(%tenant, name, %error, "a namespace of a project that is gone stays");
+            }
+        }
+        let all = ListParams::default();
+        Api::<Volume>::all(client.clone()).delete_collection(&parameters, &all).await.during("deleting volumes")?;
+        Api::<Subnet>::all(client.clone()).delete_collection(&parameters, &all).await.during("deleting subnets")?;
+        Api::<Network>::all(client).delete_collection(&parameters, &all).await.during("deleting networks")?;
+        Ok(None)
+    }
+}
+
+struct Namespaces {
+    context: Context,
+    cluster_ca_pem: String,
+}
+
+#[async_trait]
+impl Reconciler for Namespaces {
+    const NAME: &'static str = "namespace-defaults";
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let informers = &self.context.informers;
+        let Some(namespace) = informers.of::<Namespace>().get(key) else { return Ok(None) };
+        if namespace.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        if informers.of::<ServiceAccount>().get(&Key::new(&key.tenant, &key.name, "default")).is_none() {
+            let api: Api<ServiceAccount> = self.context.namespaced(&key.tenant, &key.name);
+            let account = json!({"metadata": {"name": "default"}});
+            self.context.ensure(&api, "making a service account", account).await?;
+        }
+        let api: Api<ConfigMap> = self.context.namespaced(&key.tenant, &key.name);
+        let data = json!({"ca.crt": self.cluster_ca_pem});
+        match informers.of::<ConfigMap>().get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
+            None => {
+                let map = json!({"metadata": {"name": ROOT_CA}, "data": data});
+                self.context.ensure(&api, "making the authority's config map", map).await?;
+            }
+            Some(map) if map.data.as_ref().and_then(|data| data.get("ca.crt")) != Some(&self.cluster_ca_pem) => {
+                self.context.merge(&api, ROOT_CA, "restoring the authority", json!({"data": data})).await?;
+            }
+            Some(_) => {}
+        }
+        Ok(None)
+    }
+}

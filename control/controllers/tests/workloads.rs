@@ -1,0 +1,185 @@
+//! Deployments, ReplicaSets and Jobs against an API server in process.
+
+mod common;
+
+use common::{bench, kubelet, make, merge, until, until_gone};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{ConfigMap, Event, Pod},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::{Value, json};
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": image}]},
+            },
+        },
+    })
+}
+
+fn progress(deployment: &Deployment) -> Option<(String, String)> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == "Progressing")?;
+    Some((condition.status.clone(), condition.reason.clone()?))
+}
+
+fn is_rolled_out(deployment: &Deployment, replicas: i32) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    status.observed_generation == deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) == replicas
+        && status.replicas.unwrap_or(0) == replicas
+        && status.available_replicas.unwrap_or(0) == replicas
+        && progress(deployment) == Some(("True".into(), "NewReplicaSetAvailable".into()))
+}
+
+fn images(pods: &[Pod]) -> Vec<String> {
+    let image = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+    let mut images: Vec<String> =
+        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(image).collect();
+    images.sort();
+    images
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_has_what_it_needs() {
+    let bench = bench().await;
+    for namespace in ["default", "kube-system", "kube-public"] {
+        let maps: Api<ConfigMap> = Api::namespaced(bench.acme.clone(), namespace);
+        let map = until(&maps, "kube-root-ca.crt", "made", |_| true).await;
+        assert_eq!(map.data.unwrap()["ca.crt"], "PEM");
+        maps.delete("kube-root-ca.crt", &DeleteParams::default()).await.unwrap();
+        until(&maps, "kube-root-ca.crt", "made again", |again| again.metadata.uid != map.metadata.uid).await;
+    }
+    let networks: Api<hypernetes_api::types::network::Subnet> = Api::all(bench.acme.clone());
+    assert_eq!(networks.get("default").await.unwrap().spec.cidr, "10.244.0.0/16");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_rolls_out_and_back() {
+    let bench = bench().await;
+    let _kubelet = kubelet(bench.acme.clone());
+    let deployments: Api<Deployment> = Api::namespaced(bench.acme.clone(), "default");
+    let sets: Api<ReplicaSet> = Api::namespaced(bench.acme.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(bench.acme.clone(), "default");
+    make(&deployments, deployment("web", 3, "one")).await;
+    let first = until(&deployments, "web", "rolled out", |d| is_rolled_out(d, 3)).await;
+    assert_eq!(first.annotations()[REVISION], "1");
+
+    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+    merge(&deployments, "web", image("two")).await;
+    let second =
+        until(&deployments, "web", "updated", |d| is_rolled_out(d, 3) && d.annotations()[REVISION] == "2").await;
+    assert!(second.metadata.generation > first.metadata.generation);
+    let all = ListParams::default();
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["two", "two", "two"]);
+    assert_eq!(sets.list(&all).await.unwrap().items.len(), 2, "the old one is kept for history");
+
+    // Back to the first template: its set is used again, under a new revision.
+    merge(&deployments, "web", image("one")).await;
+    until(&deployments, "web", "rolled back", |d| is_rolled_out(d, 3) && d.annotations()[REVISION] == "3").await;
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["one", "one", "one"]);
+    assert_eq!(sets.list(&all).await.unwrap().items.len(), 2);
+
+    merge(&deployments, "web", json!({"spec": {"replicas": 1}})).await;
+    until(&deployments, "web", "scaled", |d| is_rolled_out(d, 1)).await;
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["one"]);
+
+    // A template that does not come up takes no old pod away, and is found to be late.
+    let mut broken = image("broken");
+    broken["spec"]["progressDeadlineSeconds"] = 2.into();
+    merge(&deployments, "web", broken).await;
+    let late = ("False".to_owned(), "ProgressDeadlineExceeded".to_owned());
+    until(&deployments, "web", "late", |d| progress(d) == Some(late.clone())).await;
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["broken", "one"]);
+
+    let events: Api<Event> = Api::namespaced(bench.acme.clone(), "default");
+    let events = events.list(&all).await.unwrap().items;
+    for reason in ["ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete"] {
+        assert!(events.iter().any(|event| event.reason.as_deref() == Some(reason)), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_deployment_waits_and_a_recreated_one_never_mixes() {
+    let bench = bench().await;
+    let _kubelet = kubelet(bench.acme.clone());
+    let deployments: Api<Deployment> = Api::namespaced(bench.acme.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(bench.acme.clone(), "default");
+    let mut wanted = deployment("db", 2, "one");
+    wanted["spec"]["strategy"] = json!({"type": "Recreate"});
+    make(&deployments, wanted).await;
+    until(&deployments, "db", "rolled out", |d| is_rolled_out(d, 2)).await;
+    let template = json!({"spec": {"containers": [{"name": "c", "image": "two"}]}});
+    merge(&deployments, "db", json!({"spec": {"paused": true, "template": template}})).await;
+    let paused = ("Unknown".to_owned(), "DeploymentPaused".to_owned());
+    until(&deployments, "db", "paused", |d| progress(d) == Some(paused.clone())).await;
+    let all = ListParams::default();
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["one", "one"]);
+    merge(&deployments, "db", json!({"spec": {"paused": false}})).await;
+    let watch = async {
+        loop {
+            let mut now: Vec<String> = pods
+                .list(&all)
+                .await
+                .unwrap()
+                .items
+                .iter()
+                .map(|pod| pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap())
+                .collect();
+            now.sort();
+            now.dedup();
+            assert!(now.len() <= 1, "old and new at once");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = watch => {}
+        _ = until(&deployments, "db", "recreated", |d| is_rolled_out(d, 2)) => {}
+    }
+    assert_eq!(images(&pods.list(&all).await.unwrap().items), ["two", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_set_replaces_what_is_lost_and_adopts() {
+    let bench = bench().await;
+    let sets: Api<ReplicaSet> = Api::namespaced(bench.acme.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(bench.acme.clone(), "default");
+    let pod = json!({"metadata": {"name": "stray", "labels": {"app": "s"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    make(&pods, pod.clone()).await;
+    make(
+        &sets,
+        json!({"metadata": {"name": "s"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "s"}},
+        "template": {"metadata": {"labels": {"app": "s"}}, "spec": pod["spec"]}}}),
+    )
+    .await;
+    let full = |set: &ReplicaSet| {
+        set.status.as_ref().is_some_and(|status| status.replicas == 3 && status.fully_labeled_replicas == Some(3))
+    };
+    until(&sets, "s", "full", full).await;
+    let stray = pods.get("stray").await.unwrap();
+    assert_eq!(stray.owner_references()[0].name, "s", "adopted");
+    assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 3, "never one too many");
+    // Let go by its label, it is replaced and stays.
+    merge(&pods, "stray", json!({"metadata": {"labels": {"app": "other"}}})).await;
+    until(&pods, "stray", "released", |pod| pod.owner_references().is_empty()).await;
+    for _ in 0..100 {
+        if pods.list(&ListParams::default()).await.unwrap().items.len() == 4 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 4);
+    pods.delete("stray", &DeleteParams::default()).await.unwrap();
+    until_gone(&pods, "stray").await;
+}
