@@ -10,6 +10,7 @@ mod authz;
 mod codec;
 mod connect;
 mod discovery;
+mod media;
 mod read;
 mod request;
 mod reviews;
@@ -215,16 +216,8 @@ impl ApiServer {
                 ApiError::bad_request(format!("reading the request: {error}"))
             }
         })?;
-        let call = Call {
-            user,
-            scope,
-            resource,
-            target,
-            query,
-            headers: head.headers,
-            method: head.method,
-            body: body.to_bytes(),
-        };
+        let body = media::to_json(&head.headers, body.to_bytes())?;
+        let call = Call { user, scope, resource, target, query, headers: head.headers, method: head.method, body };
         match verb {
             "watch" => watch::watch(&self.0, &call).await,
             "get" => read::get(&self.0, &call).await,

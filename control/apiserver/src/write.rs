@@ -11,7 +11,7 @@ use hypernetes_schema::{
 use hypernetes_store::{Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Revision, Txn, TxnError};
 use serde_json::{Value, json};
 
-use crate::{Call, Inner, codec, json_response, read, request::Scope, reviews};
+use crate::{Call, Inner, codec, json_response, media, read, request::Scope, reviews};
 
 /// Attempts of a patch or delete that says nothing of a version, when others write at the same time.
 const ATTEMPTS: usize = 8;
@@ -29,20 +29,8 @@ fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
     FieldValidation::parse(call.query.get("fieldValidation"))
 }
 
-/// The body as JSON: YAML is taken, too, and turned into it.
 fn decode(call: &Call) -> Result<Decoded, ApiError> {
-    let content = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
-    match content.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" => call.resource.ty.decode(&call.body, validation(call)?),
-        other => Err(unsupported(other, "application/json")),
-    }
-}
-
-fn unsupported(have: &str, accepted: &str) -> ApiError {
-    let message = format!(
-        "the body of the request was in an unknown format - accepted media types include: {accepted}; got {have:?}"
-    );
-    ApiError::new(Reason::UnsupportedMediaType, message)
+    call.resource.ty.decode(&call.body, validation(call)?)
 }
 
 fn manager(call: &Call) -> String {
@@ -383,7 +371,7 @@ async fn write_existing(server: &Inner, call: &Call, change: Change<'_>) -> Resu
     for attempt in 0..ATTEMPTS {
         let Some(entry) = server.store.get(&key).await.map_err(read::read_error)? else {
             if applying && subresource.is_empty() {
-                let configuration = apply_configuration(call)?;
+                let configuration = decode(call)?;
                 let object = managed::apply(ty, None, &configuration.object, writer, true)?;
                 return create_object(server, call, object, &configuration.warnings, Some(())).await;
             }
@@ -458,11 +446,6 @@ async fn write_existing(server: &Inner, call: &Call, change: Change<'_>) -> Resu
     Err(ApiError::conflict(&ty.group, call.resource.plural, name, CHANGED))
 }
 
-fn apply_configuration(call: &Call) -> Result<Decoded, ApiError> {
-    // kubectl sends JSON under the name of YAML, which it is.
-    call.resource.ty.decode(&call.body, validation(call)?)
-}
-
 fn patched(call: &Call, kind: &str, old: &Value, writer: Writer<'_>) -> Result<Decoded, ApiError> {
     let ty = &call.resource.ty;
     let object = match kind {
@@ -470,7 +453,7 @@ fn patched(call: &Call, kind: &str, old: &Value, writer: Writer<'_>) -> Result<D
         "application/merge-patch+json" => patches::merge_patch(old, &call.body)?,
         "application/strategic-merge-patch+json" => patches::strategic_merge_patch(ty.schema(), old, &call.body)?,
         "application/apply-patch+yaml" => {
-            let configuration = apply_configuration(call)?;
+            let configuration = decode(call)?;
             let force = call.query.flag("force");
             let mut object = managed::apply(ty, Some(old), &configuration.object, writer, force)?;
             object["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
@@ -478,7 +461,7 @@ fn patched(call: &Call, kind: &str, old: &Value, writer: Writer<'_>) -> Result<D
         }
         other => {
             let accepted = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
-            return Err(unsupported(other, accepted));
+            return Err(media::unsupported(other, accepted));
         }
     };
     ty.check(object, validation(call)?)

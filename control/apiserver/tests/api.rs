@@ -256,7 +256,7 @@ async fn what_is_wrong_is_told() {
     raw(&" ".repeat(4 << 20)).await.refused(413, "RequestEntityTooLarge");
     bench.get(&acme, "/api/v1/namespaces/default/nonsense").await.refused(404, "NotFound");
     bench.send(&acme, "PUT", MAPS, "application/json", "{}").await.refused(405, "MethodNotAllowed");
-    bench.send(&acme, "PATCH", &format!("{MAPS}/x"), "text/plain", "{}").await.refused(404, "NotFound");
+    bench.send(&acme, "PATCH", &format!("{MAPS}/x"), "text/plain", "{}").await.refused(415, "UnsupportedMediaType");
     bench.post(&acme, "/api/v1/namespaces/none/configmaps", map("a", "1")).await.refused(404, "NotFound");
     let pod =
         json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "b"}]}});

@@ -24,6 +24,7 @@ pub mod managed;
 pub mod openapi;
 pub mod patch;
 mod prepare;
+pub mod protobuf;
 pub mod quantity;
 mod strategic;
 pub mod table;

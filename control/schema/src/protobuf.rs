@@ -1,0 +1,503 @@
+//! Kubernetes' protobuf encoding of what clients send (`application/vnd.kubernetes.protobuf`), turned into JSON.
+//!
+//! client-go's typed clients write in it, and cannot be asked not to. They read JSON where that is what they get, so only
+//! this direction is here. The schema tells what a field is, the table of numbers (`facts/protobuf.txt`) which one.
+//!
+//! Input is untrusted: lengths are checked against what is there, depth is bounded, and nothing is allocated ahead.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value};
+
+use crate::{ObjectType, Schema, Struct, facts, limits};
+
+/// What stands before the envelope (upstream: `k8s.io/apimachinery/pkg/runtime/serializer/protobuf`).
+const MAGIC: &[u8] = b"k8s\0";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProtobufError {
+    #[error("the body does not begin as a protobuf object does")]
+    NoEnvelope,
+    #[error("the message ends in the middle of a field")]
+    Truncated,
+    #[error("a field has a wire type that its kind does not have")]
+    WireType,
+    #[error("a text is not UTF-8")]
+    NotText,
+    #[error("a time is out of range")]
+    Time,
+    #[error("embedded JSON is not valid")]
+    Json,
+    #[error("it is nested too deeply")]
+    Depth,
+}
+
+type Result<T> = std::result::Result<T, ProtobufError>;
+
+/// The envelope: `runtime.Unknown`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    message: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// # Errors
+    /// When the body is not such an envelope.
+    pub fn open(body: &'a [u8]) -> Result<Self> {
+        let mut reader = Reader(body.strip_prefix(MAGIC).ok_or(ProtobufError::NoEnvelope)?);
+        let mut envelope = Self::default();
+        while let Some((number, wire)) = reader.next()? {
+            match number {
+                1 => {
+                    let mut meta = Reader(wire.bytes()?);
+                    while let Some((number, wire)) = meta.next()? {
+                        match number {
+                            1 => envelope.api_version = wire.text()?,
+                            2 => envelope.kind = wire.text()?,
+                            _ => {}
+                        }
+                    }
+                }
+                2 => envelope.message = wire.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+
+    /// The object as JSON of its kind, with `apiVersion` and `kind` as the envelope has them.
+    ///
+    /// # Errors
+    /// When the message is not one of this kind.
+    pub fn decode(&self, ty: &ObjectType) -> Result<Value> {
+        let Schema::Object(shape) = ty.schema().as_ref() else { return Err(ProtobufError::WireType) };
+        let mut object = Map::new();
+        read_message(self.message, shape, &shape.name, &mut object, 0)?;
+        object.insert("apiVersion".into(), self.api_version.into());
+        object.insert("kind".into(), self.kind.into());
+        Ok(object.into())
+    }
+}
+
+/// Where a field's value goes.
+enum Target {
+    Field {
+        name: &'static str,
+        pointer: bool,
+    },
+    /// The fields of this definition, beside the others.
+    Inline(&'static str),
+}
+
+type Table = HashMap<&'static str, Vec<(u32, Target)>>;
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        facts::rows(include_str!("../facts/protobuf.txt"))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let definition = words.next()?;
+                let field = |word: &'static str| {
+                    let (name, number) = word.split_once('=')?;
+                    let target = match (name.strip_prefix('@'), name.strip_suffix('*')) {
+                        (Some(definition), _) => Target::Inline(definition),
+                        (None, Some(name)) => Target::Field { name, pointer: true },
+                        (None, None) => Target::Field { name, pointer: false },
+                    };
+                    Some((number.parse().ok()?, target))
+                };
+                Some((definition, words.filter_map(field).collect()))
+            })
+            .collect()
+    })
+}
+
+fn read_message(
+    data: &[u8],
+    shape: &Struct,
+    definition: &str,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<()> {
+    if depth > limits::MAX_DEPTH {
+        return Err(ProtobufError::Depth);
+    }
+    let numbers = table().get(definition).map(Vec::as_slice).unwrap_or_default();
+    let mut reader = Reader(data);
+    while let Some((number, wire)) = reader.next()? {
+        match numbers.iter().find(|(known, _)| *known == number).map(|(_, target)| target) {
+            // A field that is newer than this server: as in JSON, it is not kept.
+            None => {}
+            Some(Target::Inline(inner)) => read_message(wire.bytes()?, shape, inner, out, depth + 1)?,
+            Some(Target::Field { name, pointer }) => {
+                let Some(field) = shape.field(name) else { continue };
+                read_field(wire, &field.schema, name, *pointer, out, depth)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_field(
+    wire: Wire<'_>,
+    schema: &Arc<Schema>,
+    name: &str,
+    pointer: bool,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<()> {
+    match schema.resolve().as_ref() {
+        Schema::List { items, .. } => {
+            let item = read_value(wire, items, depth)?;
+            match out.get_mut(name) {
+                Some(Value::Array(list)) => list.push(item),
+                _ => drop(out.insert(name.to_owned(), vec![item].into())),
+            }
+        }
+        Schema::Map { values, .. } => {
+            let (key, value) = read_entry(wire.bytes()?, values, depth)?;
+            match out.get_mut(name) {
+                Some(Value::Object(map)) => drop(map.insert(key, value)),
+                _ => drop(out.insert(name.to_owned(), Value::Object([(key, value)].into_iter().collect()))),
+            }
+        }
+        _ => {
+            let value = read_value(wire, schema, depth)?;
+            if pointer || !is_empty(&value) {
+                out.insert(name.to_owned(), value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What Go sends of a field that was never set, unless it is a pointer.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+fn read_entry(data: &[u8], values: &Arc<Schema>, depth: usize) -> Result<(String, Value)> {
+    let (mut key, mut value) = (String::new(), Value::Null);
+    let mut reader = Reader(data);
+    while let Some((number, wire)) = reader.next()? {
+        match number {
+            1 => wire.text()?.clone_into(&mut key),
+            2 => {
+                value = match values.resolve().as_ref() {
+                    // A list cannot be a map's value in protobuf: a message is put around it.
+                    Schema::List { items, .. } => {
+                        let mut list = Vec::new();
+                        let mut reader = Reader(wire.bytes()?);
+                        while let Some((number, wire)) = reader.next()? {
+                            if number == 1 {
+                                list.push(read_value(wire, items, depth + 1)?);
+                            }
+                        }
+                        list.into()
+                    }
+                    _ => read_value(wire, values, depth + 1)?,
+                };
+            }
+            _ => {}
+        }
+    }
+    if value.is_null() {
+        value = match values.resolve().as_ref() {
+            Schema::String | Schema::Bytes | Schema::Quantity => "".into(),
+            _ => Value::Null,
+        };
+    }
+    Ok((key, value))
+}
+
+fn read_value(wire: Wire<'_>, schema: &Arc<Schema>, depth: usize) -> Result<Value> {
+    Ok(match schema.resolve().as_ref() {
+        Schema::String => match wire {
+            // `meta.v1.Duration` is text in JSON and seconds in no protobuf that clients send.
+            Wire::Bytes(_) => wire.text()?.into(),
+            Wire::Number(_) => return Err(ProtobufError::WireType),
+        },
+        Schema::Bytes => STANDARD.encode(wire.bytes()?).into(),
+        Schema::Boolean => (wire.number()? != 0).into(),
+        Schema::Integer(_) => wire.integer()?.into(),
+        Schema::Number => f64::from_bits(wire.number()?).into(),
+        Schema::Time => time(wire.bytes()?, false)?,
+        Schema::MicroTime => time(wire.bytes()?, true)?,
+        Schema::Quantity => {
+            first(wire.bytes()?, 1)?.map_or_else(|| Ok("0".into()), |inner| inner.text().map(Value::from))?
+        }
+        Schema::IntOrString => int_or_string(wire.bytes()?)?,
+        Schema::Any => match first(wire.bytes()?, 1)? {
+            Some(raw) => serde_json::from_slice(raw.bytes()?).map_err(|_| ProtobufError::Json)?,
+            None => Value::Null,
+        },
+        Schema::Object(shape) => {
+            let mut fields = Map::new();
+            read_message(wire.bytes()?, shape, &shape.name, &mut fields, depth + 1)?;
+            fields.into()
+        }
+        Schema::Map { .. } | Schema::List { .. } | Schema::Recursive(_) => return Err(ProtobufError::WireType),
+    })
+}
+
+/// The last value of a field.
+fn first(data: &[u8], wanted: u32) -> Result<Option<Wire<'_>>> {
+    let (mut reader, mut found) = (Reader(data), None);
+    while let Some((number, wire)) = reader.next()? {
+        if number == wanted {
+            found = Some(wire);
+        }
+    }
+    Ok(found)
+}
+
+fn time(data: &[u8], micros: bool) -> Result<Value> {
+    let number = |field| first(data, field)?.map_or(Ok(0), |wire: Wire<'_>| wire.integer());
+    let (seconds, nanos) = (number(1)?, number(2)?);
+    // Go's zero time: none.
+    if seconds == 0 && nanos == 0 || seconds == -62_135_596_800 {
+        return Ok(Value::Null);
+    }
+    let nanos = if micros { i32::try_from(nanos).map_err(|_| ProtobufError::Time)? } else { 0 };
+    let time = jiff::Timestamp::new(seconds, nanos).map_err(|_| ProtobufError::Time)?;
+    Ok(if micros { time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string() } else { time.to_string() }.into())
+}
+
+/// `type` (0: a number), `intVal`, `strVal`.
+fn int_or_string(data: &[u8]) -> Result<Value> {
+    let is_text = first(data, 1)?.is_some_and(|wire| wire.integer() == Ok(1));
+    let field = first(data, if is_text { 3 } else { 2 })?;
+    Ok(match (field, is_text) {
+        (Some(wire), true) => wire.text()?.into(),
+        (Some(wire), false) => wire.integer()?.into(),
+        (None, true) => "".into(),
+        (None, false) => 0.into(),
+    })
+}
+
+/// A field's value as it is on the wire.
+#[derive(Debug, Clone, Copy)]
+enum Wire<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Wire<'a> {
+    fn number(self) -> Result<u64> {
+        match self {
+            Self::Number(number) => Ok(number),
+            Self::Bytes(_) => Err(ProtobufError::WireType),
+        }
+    }
+
+    /// Negative numbers are sent in two's complement.
+    fn integer(self) -> Result<i64> {
+        self.number().map(u64::cast_signed)
+    }
+
+    fn bytes(self) -> Result<&'a [u8]> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Number(_) => Err(ProtobufError::WireType),
+        }
+    }
+
+    fn text(self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| ProtobufError::NotText)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| ProtobufError::WireType)?;
+        let wire = match tag & 7 {
+            0 => Wire::Number(self.varint()?),
+            1 => Wire::Number(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| ProtobufError::Truncated)?;
+                Wire::Bytes(self.take(length)?)
+            }
+            5 => Wire::Number(u32::from_le_bytes(self.array()?).into()),
+            _ => return Err(ProtobufError::WireType),
+        };
+        Ok(Some((number, wire)))
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(ProtobufError::WireType)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(ProtobufError::Truncated)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(ProtobufError::Truncated)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// One field: a number, or bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(bytes.len()).unwrap();
+        assert!(length < 128);
+        [&[number << 3 | 2, length], bytes].concat()
+    }
+
+    fn number(number: u8, value: u8) -> Vec<u8> {
+        vec![number << 3, value]
+    }
+
+    fn envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+        let meta = [field(1, api_version.as_bytes()), field(2, kind.as_bytes())].concat();
+        [MAGIC, &field(1, &meta), &field(2, message), &field(3, b""), &field(4, b"")].concat()
+    }
+
+    fn decode(api_version: &str, kind: &str, message: &[u8]) -> Result<Value> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let body = envelope(api_version, kind, message);
+        let opened = Envelope::open(&body)?;
+        assert_eq!((opened.api_version, opened.kind), (api_version, kind));
+        opened.decode(&ObjectType::builtin(group, version, kind).unwrap())
+    }
+
+    #[test]
+    fn every_number_is_of_a_field_that_exists() {
+        fn fields<'a>(schema: &Arc<Schema>, seen: &mut HashMap<String, Vec<String>>) {
+            match schema.as_ref() {
+                Schema::Object(shape) => {
+                    let names = shape.fields.iter().map(|f| f.name.to_string()).collect();
+                    if seen.insert(shape.name.to_string(), names).is_none() {
+                        shape.fields.iter().for_each(|field| fields(&field.schema, seen));
+                    }
+                }
+                Schema::Map { values, .. } => fields(values, seen),
+                Schema::List { items, .. } => fields(items, seen),
+                _ => {}
+            }
+        }
+        let mut seen = HashMap::new();
+        for ty in ObjectType::all_builtin() {
+            fields(ty.schema(), &mut seen);
+        }
+        fn numbered(definition: &str) -> Vec<&'static str> {
+            let rows = table().get(definition).map(Vec::as_slice).unwrap_or_default();
+            rows.iter()
+                .flat_map(|(_, target)| match target {
+                    Target::Field { name, .. } => vec![*name],
+                    Target::Inline(inner) => numbered(inner),
+                })
+                .collect()
+        }
+        let mut missing = Vec::new();
+        for (definition, names) in &seen {
+            if !table().contains_key(definition.as_str()) {
+                continue;
+            }
+            let numbered = numbered(definition);
+            for name in names {
+                let envelope = matches!(name.as_str(), "apiVersion" | "kind");
+                // Dynamic resource allocation's alpha fields change from release to release, and no client sends them.
+                let alpha = name == "nodeAllocatableResourceMappings" || definition.contains("NodeAllocatable");
+                if !envelope && !alpha && !numbered.contains(&name.as_str()) {
+                    missing.push(format!("{definition} {name}"));
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+        for core in ["core.v1.Pod", "apps.v1.DeploymentSpec", "meta.v1.ObjectMeta", "rbac.v1.RoleRef"] {
+            assert!(seen.contains_key(core) && table().contains_key(core), "{core}");
+        }
+    }
+
+    #[test]
+    fn maps_bytes_and_metadata() {
+        let entry = [field(1, b"a"), field(2, &[0, 255])].concat();
+        let label = [field(1, b"app"), field(2, b"web")].concat();
+        let metadata = [field(1, b"s"), field(2, b""), field(3, b"default"), number(7, 0), field(11, &label)].concat();
+        let secret = [field(1, &metadata), field(2, &entry), field(3, b"Opaque")].concat();
+        assert_eq!(
+            decode("v1", "Secret", &secret).unwrap(),
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"a": "AP8="},
+                "metadata": {"name": "s", "namespace": "default", "labels": {"app": "web"}}})
+        );
+    }
+
+    #[test]
+    fn inline_structs_pointers_and_alternatives() {
+        // spec.volumes[0] = {name: "v", emptyDir: {}}: the source is a message of its own, with an empty pointer in it.
+        let source = field(2, b"");
+        let volume = [field(1, b"v"), field(2, &source)].concat();
+        let request = [field(1, b"cpu"), field(2, &field(1, b"100m"))].concat();
+        let port = [number(1, 1), field(3, b"http")].concat();
+        let get = [field(1, b"/"), field(2, &port)].concat();
+        let probe = [field(1, &field(2, &get)), number(2, 0)].concat();
+        let container =
+            [field(1, b"c"), field(2, b"i"), field(5, b""), field(8, &field(2, &request)), field(10, &probe)].concat();
+        let spec = [field(1, &volume), field(2, &container), number(4, 0), number(11, 0)].concat();
+        let pod = decode("v1", "Pod", &field(2, &spec)).unwrap();
+        assert_eq!(
+            pod["spec"],
+            json!({"terminationGracePeriodSeconds": 0, "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}},
+                    "livenessProbe": {"httpGet": {"path": "/", "port": "http"}}}]})
+        );
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        assert_eq!(Envelope::open(b"{}").unwrap_err(), ProtobufError::NoEnvelope);
+        assert_eq!(decode("v1", "Pod", &[0x0a, 0x7f, 1]).unwrap_err(), ProtobufError::Truncated);
+        assert_eq!(decode("v1", "Pod", &number(1, 5)).unwrap_err(), ProtobufError::WireType);
+        assert_eq!(decode("v1", "Pod", &field(1, &field(1, &[0xff]))).unwrap_err(), ProtobufError::NotText);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(message in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for (version, kind) in [("v1", "Pod"), ("apps/v1", "Deployment"), ("v1", "Secret")] {
+                let (group, version) = version.split_once('/').unwrap_or(("", version));
+                let envelope = Envelope { api_version: version, kind, message: &message };
+                let _ = envelope.decode(&ObjectType::builtin(group, version, kind).unwrap());
+            }
+            let _ = Envelope::open(&[MAGIC, &message].concat());
+        }
+    }
+}
