@@ -95,10 +95,7 @@ impl Components {
         if self.added.insert(top.clone()) {
             for (name, body) in &definitions {
                 let full = component(name, ty);
-                if !self.schemas.contains_key(&full) {
-                    let schema = definition(name, body, ty);
-                    self.schemas.insert(full, schema);
-                }
+                self.schemas.entry(full).or_insert_with(|| definition(name, body, ty));
             }
             if let Some(schema) = self.schemas.get_mut(&top) {
                 schema["x-kubernetes-group-version-kind"] =

@@ -214,9 +214,11 @@ fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
     let resources = wanted.resources.clone().unwrap_or_default();
     let limit = |name: &str| quantity(resources.limits.as_ref(), name);
     let request = |name: &str| quantity(resources.requests.as_ref(), name).or(limit(name));
-    let mut out = cri::LinuxContainerResources::default();
     // As the kubelet converts: 1024 shares and a quota of 100 ms for each processor.
-    out.cpu_shares = request("cpu").map_or(2, |cpu| (cpu * 1024.0).max(2.0) as i64);
+    let mut out = cri::LinuxContainerResources {
+        cpu_shares: request("cpu").map_or(2, |cpu| (cpu * 1024.0).max(2.0) as i64),
+        ..Default::default()
+    };
     if let Some(cpu) = limit("cpu") {
         out.cpu_period = 100_000;
         out.cpu_quota = (cpu * 100_000.0).max(1000.0) as i64;

@@ -123,7 +123,7 @@ fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant>
 impl Worker {
     /// Brings the pod nearer to what it should be; returns when to look again if nothing happens before.
     async fn sync(&mut self, pod: &Pod) -> Option<Instant> {
-        let Some(spec) = pod.spec.clone() else { return None };
+        let spec = pod.spec.clone()?;
         let containers = match self.shared.runtime.containers(&self.uid).await {
             Ok(containers) => containers,
             Err(error) => {

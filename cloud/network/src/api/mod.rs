@@ -1,0 +1,69 @@
+//! The HTTP API: Neutron v2.0. Objects' ids are their uids. Shapes, codes and messages are those of Neutron's API
+//! reference; an object is seen with the token of its own project, or with one of the system's scope.
+
+mod attributes;
+mod error;
+mod extensions;
+mod list;
+mod networks;
+mod object;
+mod ports;
+mod request;
+mod subnets;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, routing::get};
+use serde_json::{Value, json};
+
+use attributes::Attributes;
+use error::Error;
+use request::{Body, Caller, Parameters};
+
+use crate::NetworkService;
+
+/// `device_owner` of a pod's port.
+pub(crate) const POD_OWNER: &str = "hypernetes:pod";
+
+type Service = State<Arc<NetworkService>>;
+type Answer = Result<Json<Value>, Error>;
+
+pub(crate) fn router(service: Arc<NetworkService>) -> Router {
+    let v2 = Router::new()
+        .route("/networks", get(networks::list).post(networks::create))
+        .route("/networks/{id}", get(networks::show).put(networks::update).delete(networks::delete))
+        .route("/subnets", get(subnets::list).post(subnets::create))
+        .route("/subnets/{id}", get(subnets::show).put(subnets::update).delete(subnets::delete))
+        .route("/ports", get(ports::list).post(ports::create))
+        .route("/ports/{id}", get(ports::show).put(ports::update).delete(ports::delete))
+        .merge(extensions::routes());
+    let networking = Router::new()
+        .route("/", get(versions))
+        .route("/v2.0", get(resources))
+        .route("/v2.0/", get(resources))
+        .nest("/v2.0", v2)
+        .fallback(|| async { Error::no_such_path() })
+        .method_not_allowed_fallback(|| async { Error::method_not_allowed() });
+    // A nested router does not answer its own prefix with a slash.
+    Router::new().nest("/networking", networking).route("/networking/", get(versions)).with_state(service)
+}
+
+/// A link to something of the API.
+fn link(service: &NetworkService, path: &str) -> String {
+    format!("{}/networking/v2.0/{path}", service.config.public_url)
+}
+
+async fn versions(State(service): Service) -> Json<Value> {
+    let links = json!([{"rel": "self", "href": link(&service, "")}]);
+    Json(json!({"versions": [{"id": "v2.0", "status": "CURRENT", "links": links}]}))
+}
+
+async fn resources(State(service): Service) -> Json<Value> {
+    let one = |(singular, plural): (&str, &str)| {
+        let links = json!([{"rel": "self", "href": link(&service, plural)}]);
+        json!({"name": singular, "collection": plural, "links": links})
+    };
+    let all: Vec<Value> =
+        [("network", "networks"), ("subnet", "subnets"), ("port", "ports")].into_iter().map(one).collect();
+    Json(json!({"resources": all}))
+}

@@ -1,0 +1,150 @@
+//! Follows the objects and does what follows from them.
+
+mod event;
+mod network;
+mod pod;
+mod port;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Debug,
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use hypernetes_api::{
+    AllTenants, TenantId,
+    types::network::{Network, Port, Subnet},
+};
+use hypernetes_client::{Clients, tenant_of};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use crate::{
+    queue::Key,
+    state::{Followed, State},
+};
+
+/// Objects that are written at the same time.
+const WORKERS: usize = 8;
+
+pub(crate) struct Controller {
+    clients: Clients,
+    state: Arc<State>,
+    /// What was last said of an object that cannot be helped now. Empty: nothing yet.
+    told: Mutex<HashMap<Key, String>>,
+}
+
+/// Why work on an object has to be done again later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Retry {
+    #[error("writing: {0}")]
+    Write(#[from] Box<kube::Error>),
+    /// It may be a matter of moments: another watch tells of what is missing.
+    #[error("waiting: {0}")]
+    Soon(String),
+}
+
+impl From<kube::Error> for Retry {
+    fn from(error: kube::Error) -> Self {
+        Self::Write(Box::new(error))
+    }
+}
+
+impl Controller {
+    pub fn new(clients: Clients, state: Arc<State>) -> Self {
+        Self { clients, state, told: Mutex::default() }
+    }
+
+    /// Until the future is dropped.
+    pub async fn run(self: Arc<Self>, all: AllTenants) {
+        let client = self.clients.all_tenants(&all);
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
+            workers.spawn(Arc::clone(&self).work());
+        }
+        tokio::join!(
+            follow::<Network>(&self.state, client.clone()),
+            follow::<Subnet>(&self.state, client.clone()),
+            follow::<Port>(&self.state, client.clone()),
+            follow::<Namespace>(&self.state, client.clone()),
+            follow::<Pod>(&self.state, client),
+        );
+    }
+
+    async fn work(self: Arc<Self>) {
+        loop {
+            let key = self.state.queue.next().await;
+            let outcome = match &key {
+                Key::Network(tenant, name) => self.network(tenant, name).await,
+                Key::Subnet(tenant, name) => self.subnet(tenant, name).await,
+                Key::Port(tenant, name) => self.port(tenant, name).await,
+                Key::Pod(tenant, uid) => self.pod(tenant, uid).await,
+            };
+            match &outcome {
+                Err(Retry::Write(error)) if !is(error, 409) => tracing::warn!(?key, %error, "will try again"),
+                Err(error) => tracing::debug!(?key, %error, "will try again"),
+                Ok(()) => {}
+            }
+            self.state.queue.done(key, outcome.is_ok());
+        }
+    }
+
+    fn api<K>(&self, tenant: &TenantId) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        Api::all(self.clients.tenant(tenant))
+    }
+
+    /// Done, or nothing left of it: the next trouble is told anew.
+    fn untell(&self, key: &Key) {
+        self.told.lock().remove(key);
+    }
+}
+
+/// Whether the API server answered with this code.
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Keeps one kind of the state as the API has it. After an interruption the whole list is compared.
+async fn follow<K>(state: &State, client: Client)
+where
+    K: Followed + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff());
+    let mut before = BTreeSet::new();
+    let mut listed = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => before = state.ids::<K>(),
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                let Some(tenant) = tenant_of(&object) else { continue };
+                before.remove(&(tenant.clone(), object.id()));
+                state.apply(&tenant, object);
+            }
+            Ok(watcher::Event::InitDone) => {
+                for (tenant, id) in std::mem::take(&mut before) {
+                    state.remove::<K>(&tenant, &id);
+                }
+                if !std::mem::replace(&mut listed, true) {
+                    state.listed();
+                }
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                state.saw(&object);
+                if let Some(tenant) = tenant_of(&object) {
+                    state.remove::<K>(&tenant, &object.id());
+                }
+            }
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watching"),
+        }
+    }
+}

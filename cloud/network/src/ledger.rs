@@ -1,0 +1,294 @@
+//! Who has which address on one network. Pure: no I/O.
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use crate::{
+    ranges::Ranges,
+    subnet::{Cidr, SubnetRange},
+};
+
+/// Addresses of one network: each belongs to at most one port, or is free, or is the gateway's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    /// In the order in which addresses are looked for.
+    subnets: Vec<Entry>,
+    owners: HashMap<Ipv4Addr, String>,
+    by_owner: HashMap<String, Vec<Ipv4Addr>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// `metadata.name`
+    name: String,
+    range: SubnetRange,
+    /// Of the pools.
+    free: Ranges,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AllocationError {
+    #[error("the network has no subnet that can be used")]
+    NoSubnet,
+    #[error("all addresses of the network are in use")]
+    Exhausted,
+    #[error("there is no subnet {0:?} on the network")]
+    UnknownSubnet(String),
+    #[error("{0} is not a usable address of a subnet of the network")]
+    Outside(Ipv4Addr),
+    #[error("{0} is the gateway's address")]
+    Gateway(Ipv4Addr),
+    #[error("{ip} is in use by the port {owner:?}")]
+    InUse { ip: Ipv4Addr, owner: String },
+}
+
+/// An address with the `metadata.name` of its subnet.
+pub(crate) type Assigned = (String, Ipv4Addr);
+
+impl Ledger {
+    /// Subnets in the order of their age. One that overlaps an older one is not used.
+    pub fn new(subnets: impl IntoIterator<Item = (String, SubnetRange)>) -> Self {
+        let mut ledger = Self::default();
+        for (name, range) in subnets {
+            if ledger.overlapping(range.cidr).is_some() {
+                continue;
+            }
+            let mut free = Ranges::default();
+            for (first, last) in &range.pools {
+                free.insert(first.to_bits(), last.to_bits());
+            }
+            ledger.subnets.push(Entry { name, range, free });
+        }
+        ledger
+    }
+
+    /// The same owners' addresses, over changed subnets. Addresses that no subnet has any more are forgotten.
+    pub fn over(self, subnets: impl IntoIterator<Item = (String, SubnetRange)>) -> Self {
+        let mut ledger = Self::new(subnets);
+        for (ip, owner) in self.owners {
+            // Not even a gateway that came later takes an address from its owner.
+            if let Some(entry) = ledger.subnets.iter_mut().find(|entry| entry.range.cidr.has_usable(ip)) {
+                entry.free.remove(ip.to_bits());
+                ledger.note(&owner, ip);
+            }
+        }
+        ledger
+    }
+
+    /// What the owner has, lowest first, with the subnets.
+    pub fn addresses(&self, owner: &str) -> Vec<Assigned> {
+        let mut ips = self.by_owner.get(owner).cloned().unwrap_or_default();
+        ips.sort_unstable();
+        ips.into_iter().filter_map(|ip| Some((self.subnet_of(ip)?.to_owned(), ip))).collect()
+    }
+
+    pub fn subnet_of(&self, ip: Ipv4Addr) -> Option<&str> {
+        self.subnets.iter().find(|entry| entry.range.cidr.has_usable(ip)).map(|entry| entry.name.as_str())
+    }
+
+    /// Whether anybody has an address of the subnet.
+    pub fn uses(&self, subnet: &str) -> bool {
+        self.owners.keys().any(|ip| self.subnet_of(*ip) == Some(subnet))
+    }
+
+    pub fn is_unused(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    /// The subnet in use that shares addresses with the range.
+    pub fn overlapping(&self, cidr: Cidr) -> Option<&str> {
+        self.subnets.iter().find(|subnet| subnet.range.cidr.overlaps(cidr)).map(|subnet| subnet.name.as_str())
+    }
+
+    /// Whose the address is.
+    pub fn owner(&self, ip: Ipv4Addr) -> Option<&str> {
+        self.owners.get(&ip).map(String::as_str)
+    }
+
+    /// Gives the lowest free address of the first subnet that has one, or of the one named.
+    pub fn allocate(&mut self, owner: &str, subnet: Option<&str>) -> Result<Assigned, AllocationError> {
+        if let Some(name) = subnet
+            && !self.subnets.iter().any(|subnet| subnet.name == name)
+        {
+            return Err(AllocationError::UnknownSubnet(name.to_owned()));
+        }
+        if self.subnets.is_empty() {
+            return Err(AllocationError::NoSubnet);
+        }
+        let mut candidates = self.subnets.iter_mut().filter(|entry| subnet.is_none_or(|name| entry.name == name));
+        let (name, ip) = candidates
+            .find_map(|entry| Some((entry.name.clone(), Ipv4Addr::from_bits(entry.free.pop_lowest()?))))
+            .ok_or(AllocationError::Exhausted)?;
+        self.note(owner, ip);
+        Ok((name, ip))
+    }
+
+    /// Gives this very address, of a pool or not. What the owner has already it may claim again.
+    pub fn claim(&mut self, owner: &str, ip: Ipv4Addr) -> Result<Assigned, AllocationError> {
+        let entry = self
+            .subnets
+            .iter_mut()
+            .find(|subnet| subnet.range.cidr.has_usable(ip))
+            .ok_or(AllocationError::Outside(ip))?;
+        if entry.range.gateway == Some(ip) {
+            return Err(AllocationError::Gateway(ip));
+        }
+        let name = entry.name.clone();
+        match self.owners.get(&ip) {
+            Some(other) if other != owner => Err(AllocationError::InUse { ip, owner: other.clone() }),
+            Some(_) => Ok((name, ip)),
+            None => {
+                entry.free.remove(ip.to_bits());
+                self.note(owner, ip);
+                Ok((name, ip))
+            }
+        }
+    }
+
+    fn note(&mut self, owner: &str, ip: Ipv4Addr) {
+        self.owners.insert(ip, owner.to_owned());
+        self.by_owner.entry(owner.to_owned()).or_default().push(ip);
+    }
+
+    /// Takes back all that the owner has.
+    pub fn release(&mut self, owner: &str) {
+        self.release_except(owner, &[]);
+    }
+
+    /// Takes back all that the owner has but these.
+    pub fn release_except(&mut self, owner: &str, kept: &[Ipv4Addr]) {
+        let Some(ips) = self.by_owner.remove(owner) else { return };
+        let (kept, gone): (Vec<_>, Vec<_>) = ips.into_iter().partition(|ip| kept.contains(ip));
+        for ip in gone {
+            self.owners.remove(&ip);
+            let pooled =
+                |entry: &&mut Entry| entry.range.pools.iter().any(|(first, last)| (*first..=*last).contains(&ip));
+            if let Some(entry) = self.subnets.iter_mut().find(pooled) {
+                entry.free.insert(ip.to_bits(), ip.to_bits());
+            }
+        }
+        if !kept.is_empty() {
+            self.by_owner.insert(owner.to_owned(), kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use hypernetes_api::types::network::{AllocationPool, SubnetSpec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(cidr: &str, pools: &[(&str, &str)]) -> SubnetRange {
+        let pools = pools.iter().map(|(start, end)| AllocationPool { start: (*start).into(), end: (*end).into() });
+        let spec = SubnetSpec { cidr: cidr.into(), allocation_pools: pools.collect(), ..SubnetSpec::default() };
+        SubnetRange::parse(&spec).unwrap()
+    }
+
+    fn ip(text: &str) -> Ipv4Addr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lowest_first_and_claims() {
+        let mut ledger =
+            Ledger::new([("a".into(), range("10.0.0.0/29", &[])), ("b".into(), range("10.0.1.0/30", &[]))]);
+        assert_eq!(ledger.allocate("p1", None), Ok(("a".into(), ip("10.0.0.2"))));
+        assert_eq!(ledger.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
+        assert_eq!(ledger.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
+        assert_eq!(ledger.allocate("p3", None), Ok(("a".into(), ip("10.0.0.4"))));
+        assert_eq!(
+            ledger.claim("p4", ip("10.0.0.2")),
+            Err(AllocationError::InUse { ip: ip("10.0.0.2"), owner: "p1".into() })
+        );
+        assert_eq!(ledger.claim("p4", ip("10.0.0.1")), Err(AllocationError::Gateway(ip("10.0.0.1"))));
+        for outside in ["10.0.0.0", "10.0.0.7", "10.0.2.1"] {
+            assert_eq!(ledger.claim("p4", ip(outside)), Err(AllocationError::Outside(ip(outside))));
+        }
+        ledger.release("p1");
+        ledger.release("p1");
+        assert_eq!(ledger.allocate("p5", None), Ok(("a".into(), ip("10.0.0.2"))));
+        assert_eq!(ledger.allocate("p6", Some("b")), Ok(("b".into(), ip("10.0.1.2"))));
+        assert_eq!(ledger.allocate("p7", Some("b")), Err(AllocationError::Exhausted));
+        assert_eq!(ledger.allocate("p7", Some("c")), Err(AllocationError::UnknownSubnet("c".into())));
+        assert_eq!(Ledger::default().allocate("p", None), Err(AllocationError::NoSubnet));
+    }
+
+    #[test]
+    fn outside_the_pools_only_on_demand() {
+        let mut ledger = Ledger::new([("a".into(), range("10.0.0.0/24", &[("10.0.0.10", "10.0.0.11")]))]);
+        ledger.claim("p1", ip("10.0.0.99")).unwrap();
+        ledger.release("p1");
+        ledger.allocate("p1", None).unwrap();
+        ledger.allocate("p2", None).unwrap();
+        assert_eq!(ledger.allocate("p3", None), Err(AllocationError::Exhausted));
+    }
+
+    #[test]
+    fn an_overlapping_subnet_is_not_used() {
+        let ledger = Ledger::new([
+            ("a".into(), range("10.0.0.0/24", &[])),
+            ("b".into(), range("10.0.0.128/25", &[])),
+            ("c".into(), range("10.0.1.0/24", &[])),
+        ]);
+        assert_eq!(ledger.overlapping(Cidr::parse("10.0.0.200/30").unwrap()), Some("a"));
+        assert_eq!(ledger.subnets.len(), 2);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Allocate(u8),
+        Claim(u8, u8),
+        Release(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0u8..40).prop_map(Step::Allocate),
+            2 => (0u8..40, 0u8..20).prop_map(|(owner, last)| Step::Claim(owner, last)),
+            2 => (0u8..40).prop_map(Step::Release),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    proptest! {
+        /// Against a plain model: no address has two owners, each allocation is the lowest free one, and it fails only
+        /// when there is none.
+        #[test]
+        fn nobody_shares_an_address(steps in steps()) {
+            let mut ledger = Ledger::new([("a".into(), range("10.0.0.0/28", &[("10.0.0.3", "10.0.0.6"), ("10.0.0.8", "10.0.0.13")]))]);
+            let pool: BTreeSet<Ipv4Addr> = (3..=6).chain(8..=13).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
+            let mut model: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Allocate(owner) => {
+                        let owner = owner.to_string();
+                        let lowest = pool.iter().find(|ip| !model.contains_key(ip)).copied();
+                        let want = lowest.map(|ip| ("a".to_owned(), ip)).ok_or(AllocationError::Exhausted);
+                        prop_assert_eq!(ledger.allocate(&owner, None), want);
+                        model.extend(lowest.map(|ip| (ip, owner)));
+                    }
+                    Step::Claim(owner, last) => {
+                        let (owner, ip) = (owner.to_string(), Ipv4Addr::new(10, 0, 0, last));
+                        let free = model.get(&ip).is_none_or(|other| *other == owner);
+                        let possible = (2..15).contains(&last) && free;
+                        prop_assert_eq!(ledger.claim(&owner, ip).is_ok(), possible);
+                        if possible {
+                            model.insert(ip, owner);
+                        }
+                    }
+                    Step::Release(owner) => {
+                        ledger.release(&owner.to_string());
+                        model.retain(|_, other| *other != owner.to_string());
+                    }
+                }
+                for last in 0..16 {
+                    let ip = Ipv4Addr::new(10, 0, 0, last);
+                    prop_assert_eq!(ledger.owner(ip), model.get(&ip).map(String::as_str));
+                }
+            }
+        }
+    }
+}

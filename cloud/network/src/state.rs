@@ -1,0 +1,398 @@
+//! All tenants' networks, subnets, ports and pods as the watches tell them, with the books of their addresses.
+//!
+//! Invariant: every change of an object and of the books happens under one lock, in the order of the events, so that
+//! no address is given to two ports by this server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use hypernetes_api::{
+    TenantId, names,
+    types::network::{Network, Port, Subnet},
+};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Resource, ResourceExt};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use crate::{
+    queue::{Key, Queue},
+    segments::Segments,
+    tenant::{PodRecord, Tenant, port_of_pod},
+};
+
+/// Networks, subnets, ports, namespaces, pods.
+const KINDS: u32 = 5;
+/// How long a request waits for the first lists, or for the outcome of what it began.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) struct State {
+    inner: Mutex<Inner>,
+    pub queue: Arc<Queue>,
+    /// Counts changes, for whoever waits for one.
+    generation: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    pub segments: Segments,
+    /// Kinds that have been read once.
+    listed: u32,
+    /// By kind: the last version that its watch told of.
+    seen: HashMap<String, u64>,
+}
+
+impl Inner {
+    pub fn synced(&self) -> bool {
+        self.listed == KINDS
+    }
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self { inner: Mutex::default(), queue: Arc::default(), generation: watch::Sender::new(0) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Acts on one tenant; one that is not known has nothing.
+    pub fn with<T>(&self, tenant: &TenantId, act: impl FnOnce(&mut Tenant) -> T) -> T {
+        act(self.lock().tenants.entry(tenant.clone()).or_default())
+    }
+
+    /// Waits until the condition holds. False: it took too long.
+    pub async fn wait(&self, condition: impl Fn(&Inner) -> bool) -> bool {
+        let mut changes = self.generation.subscribe();
+        let holds = async {
+            while !condition(&self.lock()) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, holds).await.is_ok()
+    }
+
+    /// Takes over what a watch tells. A version that is older than what is known changes nothing.
+    pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
+        self.saw::<K>(&object);
+        self.take(tenant, object, false);
+    }
+
+    /// Takes over the answer to a write, before the watch tells of it: who wrote reads what was written.
+    pub fn wrote<K: Followed>(&self, tenant: &TenantId, object: K) {
+        self.take(tenant, object, true);
+    }
+
+    /// A watch has come to this version.
+    pub fn saw<K: Followed>(&self, object: &K) {
+        if let Some(version) = version(object) {
+            let mut inner = self.lock();
+            let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
+            *seen = version.max(*seen);
+        }
+    }
+
+    fn take<K: Followed>(&self, tenant: &TenantId, mut object: K, written: bool) {
+        if let Some(annotations) = &mut object.meta_mut().annotations {
+            annotations.remove(names::TENANT_ANNOTATION);
+        }
+        let mut inner = self.lock();
+        // The watch may have told of this version already, and of the object's end.
+        if written && version(&object) <= inner.seen.get(&*K::kind(&())).copied() {
+            return;
+        }
+        object.apply(&mut inner, tenant, &self.queue);
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn remove<K: Followed>(&self, tenant: &TenantId, id: &str) {
+        let mut inner = self.lock();
+        K::remove(&mut inner, tenant, id, &self.queue);
+        if inner.tenants.get(tenant).is_some_and(Tenant::is_empty) {
+            inner.tenants.remove(tenant);
+        }
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn ids<K: Followed>(&self) -> BTreeSet<(TenantId, String)> {
+        let inner = self.lock();
+        inner.tenants.iter().flat_map(|(tenant, has)| K::ids(has).map(move |id| (tenant.clone(), id))).collect()
+    }
+
+    /// A kind has been read for the first time. With the last of them, work begins: the oldest pods first, so that
+    /// addresses do not depend on names.
+    pub fn listed(&self) {
+        let mut inner = self.lock();
+        inner.listed += 1;
+        if inner.synced() {
+            for (tenant, has) in &mut inner.tenants {
+                for name in has.networks.keys() {
+                    self.queue.add(Key::Network(tenant.clone(), name.clone()));
+                }
+                for name in has.subnets.keys() {
+                    self.queue.add(Key::Subnet(tenant.clone(), name.clone()));
+                }
+                for (name, port) in &has.ports {
+                    self.queue.add(Key::Port(tenant.clone(), name.clone()));
+                    self.queue.add_pod_of(tenant, port);
+                }
+                wake_pods(has, tenant, &self.queue, |_| true);
+            }
+        }
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl Queue {
+    /// The pod whose port it is: it may be gone.
+    fn add_pod_of(&self, tenant: &TenantId, port: &Port) {
+        if let Some(pod) = &port.spec.pod
+            && port.metadata.name.as_deref() == Some(&port_of_pod(&pod.uid))
+        {
+            self.add(Key::Pod(tenant.clone(), pod.uid.clone()));
+        }
+    }
+}
+
+/// Pods without a port get another chance, and their addresses now, in the order of their age.
+fn wake_pods(tenant: &mut Tenant, id: &TenantId, queue: &Queue, which: impl Fn(&PodRecord) -> bool) {
+    let without = |pod: &&PodRecord| !pod.finished && !tenant.ports.contains_key(&pod.port()) && which(pod);
+    let mut pods: Vec<PodRecord> = tenant.pods.values().filter(without).cloned().collect();
+    pods.sort_by(|a, b| (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name)));
+    for pod in pods {
+        let _ = tenant.place_pod(&pod);
+        queue.add(Key::Pod(id.clone(), pod.uid));
+    }
+}
+
+/// Ports that have no address yet get another chance.
+fn wake_ports(tenant: &Tenant, id: &TenantId, queue: &Queue, network: &str) {
+    for port in tenant.ports_of(network).filter(|port| !is_accepted(port)) {
+        queue.add(Key::Port(id.clone(), port.name_any()));
+    }
+}
+
+/// Whether its addresses were found to be its own.
+pub(crate) fn is_accepted(port: &Port) -> bool {
+    matches!(port.status.as_ref().map(|status| status.phase.as_str()), Some("Down" | "Active"))
+}
+
+/// A kind of object that the state is made of.
+pub(crate) trait Followed: Resource<DynamicType = ()> + Sized {
+    fn id(&self) -> String {
+        self.name_any()
+    }
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_>;
+    fn apply(self, inner: &mut Inner, tenant: &TenantId, queue: &Queue);
+    fn remove(inner: &mut Inner, tenant: &TenantId, id: &str, queue: &Queue);
+}
+
+/// Versions are numbers that grow; another object of the same name has a greater one.
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+fn is_newer<K: Resource>(new: &K, old: Option<&Arc<K>>) -> bool {
+    old.is_none_or(|old| version(new) > version(&**old))
+}
+
+impl Followed for Network {
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+        Box::new(tenant.networks.keys().cloned())
+    }
+
+    fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
+        let synced = inner.synced();
+        let tenant = inner.tenants.entry(id.clone()).or_default();
+        let name = self.name_any();
+        if !is_newer(&self, tenant.networks.get(&name)) {
+            return;
+        }
+        if let (Some(uid), Some(status)) = (self.uid(), &self.status) {
+            inner.segments.claim(&uid, status.segment_id);
+        }
+        let old = tenant.networks.insert(name.clone(), Arc::new(self));
+        if synced {
+            if old.is_none() {
+                wake_pods(tenant, id, queue, |_| true);
+                wake_ports(tenant, id, queue, &name);
+            }
+            queue.add(Key::Network(id.clone(), name));
+        }
+    }
+
+    fn remove(inner: &mut Inner, id: &TenantId, name: &str, _: &Queue) {
+        let Some(tenant) = inner.tenants.get_mut(id) else { return };
+        if let Some(uid) = tenant.networks.remove(name).and_then(|network| network.uid()) {
+            inner.segments.release(&uid);
+        }
+        tenant.forget_network(name);
+    }
+}
+
+impl Followed for Subnet {
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+        Box::new(tenant.subnets.keys().cloned())
+    }
+
+    fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
+        let synced = inner.synced();
+        let tenant = inner.tenants.entry(id.clone()).or_default();
+        let (name, network) = (self.name_any(), self.spec.network.clone());
+        if !is_newer(&self, tenant.subnets.get(&name)) {
+            return;
+        }
+        let (spec, leaving) = (self.spec.clone(), self.metadata.deletion_timestamp.is_some());
+        let old = tenant.subnets.insert(name.clone(), Arc::new(self));
+        let same =
+            old.as_ref().is_some_and(|old| old.spec == spec && old.metadata.deletion_timestamp.is_some() == leaving);
+        if !same {
+            tenant.renew(&network);
+            if let Some(old) = old.filter(|old| old.spec.network != network) {
+                tenant.renew(&old.spec.network);
+            }
+        }
+        if synced {
+            if !same {
+                wake_pods(tenant, id, queue, |_| true);
+                wake_ports(tenant, id, queue, &network);
+            }
+            queue.add(Key::Subnet(id.clone(), name));
+        }
+    }
+
+    fn remove(inner: &mut Inner, id: &TenantId, name: &str, queue: &Queue) {
+        let Some(tenant) = inner.tenants.get_mut(id) else { return };
+        if let Some(old) = tenant.subnets.remove(name) {
+            tenant.renew(&old.spec.network);
+            queue.add(Key::Network(id.clone(), old.spec.network.clone()));
+        }
+    }
+}
+
+impl Followed for Port {
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+        Box::new(tenant.ports.keys().cloned())
+    }
+
+    fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
+        let synced = inner.synced();
+        let tenant = inner.tenants.entry(id.clone()).or_default();
+        let name = self.name_any();
+        if !is_newer(&self, tenant.ports.get(&name)) {
+            return;
+        }
+        let port = Arc::new(self);
+        let old = tenant.ports.insert(name.clone(), Arc::clone(&port));
+        // Another port of the same name: what the first had is free before the second is noted.
+        let old = old.filter(|old| {
+            let same = old.uid() == port.uid();
+            if !same {
+                tenant.release(&name);
+            }
+            same
+        });
+        tenant.note_port(&port, old.as_deref());
+        if synced {
+            queue.add(Key::Port(id.clone(), name));
+            queue.add_pod_of(id, &port);
+        }
+    }
+
+    fn remove(inner: &mut Inner, id: &TenantId, name: &str, queue: &Queue) {
+        let synced = inner.synced();
+        let Some(tenant) = inner.tenants.get_mut(id) else { return };
+        let Some(old) = tenant.ports.remove(name) else { return };
+        tenant.release(name);
+        if !synced {
+            return;
+        }
+        // What waited for an address may have it now; what waited for the port to go may go, too.
+        queue.add(Key::Network(id.clone(), old.spec.network.clone()));
+        for fixed in &old.spec.fixed_ips {
+            queue.add(Key::Subnet(id.clone(), fixed.subnet.clone()));
+        }
+        wake_ports(tenant, id, queue, &old.spec.network);
+        wake_pods(tenant, id, queue, |_| true);
+        queue.add_pod_of(id, &old);
+    }
+}
+
+impl Followed for Namespace {
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+        Box::new(tenant.namespaces.keys().cloned())
+    }
+
+    fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
+        let synced = inner.synced();
+        let tenant = inner.tenants.entry(id.clone()).or_default();
+        let name = self.name_any();
+        let network = self.annotations().get(names::NETWORK_ANNOTATION).filter(|network| !network.is_empty()).cloned();
+        let old = tenant.namespaces.insert(name.clone(), network.clone());
+        if synced && old != Some(network) {
+            wake_pods(tenant, id, queue, |pod| pod.namespace == name);
+        }
+    }
+
+    fn remove(inner: &mut Inner, id: &TenantId, name: &str, _: &Queue) {
+        if let Some(tenant) = inner.tenants.get_mut(id) {
+            tenant.namespaces.remove(name);
+        }
+    }
+}
+
+impl Followed for Pod {
+    fn id(&self) -> String {
+        self.uid().unwrap_or_default()
+    }
+
+    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+        Box::new(tenant.pods.keys().cloned())
+    }
+
+    fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
+        let synced = inner.synced();
+        let tenant = inner.tenants.entry(id.clone()).or_default();
+        let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
+        let record = PodRecord {
+            namespace: self.namespace().unwrap_or_default(),
+            name: self.name_any(),
+            uid: self.id(),
+            node: self.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+            network: self.annotations().get(names::NETWORK_ANNOTATION).filter(|name| !name.is_empty()).cloned(),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+            created: self.creation_timestamp().map(|time| time.0.to_string()).unwrap_or_default(),
+        };
+        if tenant.pods.get(&record.uid) == Some(&record) {
+            return;
+        }
+        if synced && !record.finished && !tenant.ports.contains_key(&record.port()) {
+            // In the order of the events: the same manifest gives the same addresses. The worker asks again, and
+            // says why if it is refused.
+            let _ = tenant.place_pod(&record);
+        }
+        let uid = record.uid.clone();
+        tenant.pods.insert(uid.clone(), record);
+        if synced {
+            queue.add(Key::Pod(id.clone(), uid));
+        }
+    }
+
+    fn remove(inner: &mut Inner, id: &TenantId, uid: &str, queue: &Queue) {
+        if let Some(tenant) = inner.tenants.get_mut(id)
+            && tenant.pods.remove(uid).is_some()
+        {
+            queue.add(Key::Pod(id.clone(), uid.to_owned()));
+        }
+    }
+}

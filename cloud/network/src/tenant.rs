@@ -1,0 +1,263 @@
+//! What one tenant has on its networks, and who has which address there. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use hypernetes_api::{
+    names,
+    types::network::{FixedIp, Network, Port, Subnet},
+};
+use kube::ResourceExt;
+
+use crate::{
+    ledger::{AllocationError, Ledger},
+    macs::{MacError, Macs},
+    subnet::{SubnetError, SubnetRange, address},
+};
+
+/// What is known of a pod that may need a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodRecord {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// Empty: not bound yet.
+    pub node: String,
+    /// The pod's own annotation.
+    pub network: Option<String>,
+    pub finished: bool,
+    /// RFC 3339: sorts by age.
+    pub created: String,
+}
+
+impl PodRecord {
+    pub fn port(&self) -> String {
+        port_of_pod(&self.uid)
+    }
+}
+
+/// `metadata.name` of the pod's port.
+pub(crate) fn port_of_pod(uid: &str) -> String {
+    format!("pod-{uid}")
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tenant {
+    pub networks: BTreeMap<String, Arc<Network>>,
+    pub subnets: BTreeMap<String, Arc<Subnet>>,
+    pub ports: BTreeMap<String, Arc<Port>>,
+    /// The network that each namespace names.
+    pub namespaces: BTreeMap<String, Option<String>>,
+    /// By uid.
+    pub pods: HashMap<String, PodRecord>,
+    books: HashMap<String, Book>,
+}
+
+/// Who has what on one network.
+#[derive(Debug, Default)]
+struct Book {
+    ledger: Ledger,
+    macs: Macs,
+}
+
+/// Why a port cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Of a pod's namespace nothing is known yet: it will be.
+    #[error("the namespace {0:?} is not known yet")]
+    Namespace(String),
+    #[error("there is no network {0:?}")]
+    Network(String),
+    #[error("the network {0:?} is being deleted")]
+    Leaving(String),
+    #[error("the address {ip} is not of the subnet {subnet:?}")]
+    OtherSubnet { ip: Ipv4Addr, subnet: String },
+    #[error("{0}")]
+    Address(#[from] SubnetError),
+    #[error("{0}")]
+    Allocation(#[from] AllocationError),
+    #[error("{0}")]
+    Mac(#[from] MacError),
+}
+
+/// What a port has been given.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Placement {
+    pub fixed_ips: Vec<FixedIp>,
+    pub mac_address: String,
+}
+
+impl Tenant {
+    /// Gives a port, which need not exist yet, what it wants or what is free. Asked again for the same port it gives
+    /// the same: what was given is kept until [`Tenant::release`]. When it is refused nothing new is kept.
+    pub fn place(&mut self, port: &str, network: &str, wanted: &[FixedIp], mac: &str) -> Result<Placement, Refusal> {
+        let known = self.networks.get(network).ok_or_else(|| Refusal::Network(network.to_owned()))?;
+        let exists = self.ports.get(port).is_some_and(|port| port.spec.network == network);
+        if known.metadata.deletion_timestamp.is_some() && !exists {
+            return Err(Refusal::Leaving(network.to_owned()));
+        }
+        let book = self.books.entry(network.to_owned()).or_default();
+        let before: Vec<Ipv4Addr> = book.ledger.addresses(port).into_iter().map(|(_, ip)| ip).collect();
+        let placed = book.place(port, wanted, mac);
+        if placed.is_err() {
+            book.ledger.release_except(port, &before);
+        }
+        placed
+    }
+
+    /// The placement of a pod's port, on the network that the pod or its namespace names.
+    pub fn place_pod(&mut self, pod: &PodRecord) -> Result<(String, Placement), Refusal> {
+        let namespace = self.namespaces.get(&pod.namespace).ok_or_else(|| Refusal::Namespace(pod.namespace.clone()))?;
+        let network = pod.network.clone().or_else(|| namespace.clone());
+        let network = network.unwrap_or_else(|| names::DEFAULT_NETWORK.to_owned());
+        let placement = self.place(&pod.port(), &network, &[], "")?;
+        Ok((network, placement))
+    }
+
+    /// Takes back all that the port has, on any network.
+    pub fn release(&mut self, port: &str) {
+        for book in self.books.values_mut() {
+            book.ledger.release(port);
+            book.macs.release(port);
+        }
+    }
+
+    /// After a change that was not made: the port has what it says, and nothing more.
+    pub fn restore(&mut self, port: &str) {
+        let Some(object) = self.ports.get(port).cloned() else { return self.release(port) };
+        let ips: Vec<Ipv4Addr> =
+            object.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
+        if let Some(book) = self.books.get_mut(&object.spec.network)
+            && ips.len() == object.spec.fixed_ips.len()
+        {
+            book.ledger.release_except(port, &ips);
+        }
+        self.note_port(&object, None);
+    }
+
+    /// The port that has the address.
+    pub fn owner(&self, network: &str, ip: Ipv4Addr) -> Option<String> {
+        self.books.get(network)?.ledger.owner(ip).map(str::to_owned)
+    }
+
+    /// Notes what a port says it has. What others have it cannot have: [`Tenant::place`] says so when it is asked.
+    pub fn note_port(&mut self, port: &Port, old: Option<&Port>) {
+        let name = port.name_any();
+        if old.is_some_and(|old| old.spec.network != port.spec.network) {
+            self.release(&name);
+        }
+        let book = self.books.entry(port.spec.network.clone()).or_default();
+        let ips: Vec<Ipv4Addr> =
+            port.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
+        for ip in &ips {
+            let _ = book.ledger.claim(&name, *ip);
+        }
+        if !port.spec.mac_address.is_empty() {
+            let _ = book.macs.claim(&name, &port.spec.mac_address);
+        }
+        // It gave up addresses; before it has any, those that it is about to get are not to be taken away.
+        let changed = old.is_some_and(|old| old.spec.fixed_ips != port.spec.fixed_ips);
+        if changed && ips.len() == port.spec.fixed_ips.len() {
+            book.ledger.release_except(&name, &ips);
+        }
+    }
+
+    /// Opens the book of a network anew after a change of its subnets.
+    pub fn renew(&mut self, network: &str) {
+        let mut subnets: Vec<&Arc<Subnet>> = self.subnets.values().filter(|s| s.spec.network == network).collect();
+        subnets.sort_by_key(|subnet| (subnet.metadata.creation_timestamp.clone(), subnet.name_any()));
+        let ranges = subnets.into_iter().filter_map(|subnet| {
+            let mut range = SubnetRange::parse(&subnet.spec).ok()?;
+            if subnet.metadata.deletion_timestamp.is_some() {
+                range.pools.clear();
+            }
+            Some((subnet.name_any(), range))
+        });
+        let ranges: Vec<_> = ranges.collect();
+        let book = self.books.entry(network.to_owned()).or_default();
+        book.ledger = std::mem::take(&mut book.ledger).over(ranges);
+        let mut ports: Vec<Arc<Port>> = self.ports.values().filter(|p| p.spec.network == network).cloned().collect();
+        ports.sort_by_key(|port| port.metadata.creation_timestamp.clone());
+        for port in ports {
+            self.note_port(&port, None);
+        }
+    }
+
+    /// Drops what nothing uses any more.
+    pub fn forget_network(&mut self, network: &str) {
+        if self.books.get(network).is_some_and(|book| book.ledger.is_unused()) {
+            self.books.remove(network);
+        }
+    }
+
+    pub fn ports_of<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a Arc<Port>> {
+        self.ports.values().filter(move |port| port.spec.network == network)
+    }
+
+    pub fn network_in_use(&self, network: &str) -> bool {
+        self.ports_of(network).next().is_some() || self.books.get(network).is_some_and(|book| !book.ledger.is_unused())
+    }
+
+    pub fn subnet_in_use(&self, subnet: &Subnet) -> bool {
+        self.books.get(&subnet.spec.network).is_some_and(|book| book.ledger.uses(&subnet.name_any()))
+    }
+
+    pub fn overlapping(&self, network: &str, range: &SubnetRange) -> Option<String> {
+        self.books.get(network)?.ledger.overlapping(range.cidr).map(str::to_owned)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+            && self.subnets.is_empty()
+            && self.ports.is_empty()
+            && self.namespaces.is_empty()
+            && self.pods.is_empty()
+    }
+}
+
+impl Book {
+    fn place(&mut self, port: &str, wanted: &[FixedIp], mac: &str) -> Result<Placement, Refusal> {
+        let one = [FixedIp::default()];
+        let wanted = if wanted.is_empty() { &one } else { wanted };
+        // First the addresses that are named, so that none of them is given as the lowest free one.
+        let mut fixed_ips = Vec::with_capacity(wanted.len());
+        for fixed in wanted {
+            let assigned = if fixed.ip_address.is_empty() {
+                None
+            } else {
+                let (subnet, ip) = self.ledger.claim(port, address(&fixed.ip_address)?)?;
+                if !fixed.subnet.is_empty() && fixed.subnet != subnet {
+                    return Err(Refusal::OtherSubnet { ip, subnet: fixed.subnet.clone() });
+                }
+                Some((subnet, ip))
+            };
+            fixed_ips.push(assigned);
+        }
+        let named: Vec<Ipv4Addr> = fixed_ips.iter().flatten().map(|(_, ip)| *ip).collect();
+        let mut spare = self.ledger.addresses(port);
+        spare.retain(|(_, ip)| !named.contains(ip));
+        let mut result = Vec::with_capacity(wanted.len());
+        for (fixed, assigned) in wanted.iter().zip(fixed_ips) {
+            let (subnet, ip) = match assigned {
+                Some(assigned) => assigned,
+                None => {
+                    let subnet = (!fixed.subnet.is_empty()).then_some(fixed.subnet.as_str());
+                    match spare.iter().position(|(name, _)| subnet.is_none_or(|subnet| subnet == name)) {
+                        Some(index) => spare.remove(index),
+                        None => self.ledger.allocate(port, subnet)?,
+                    }
+                }
+            };
+            result.push(FixedIp { subnet, ip_address: ip.to_string() });
+        }
+        let mac_address = if mac.is_empty() {
+            self.macs.allocate(port, result.first().and_then(|fixed| fixed.ip_address.parse().ok()))
+        } else {
+            self.macs.claim(port, mac)?
+        };
+        Ok(Placement { fixed_ips: result, mac_address })
+    }
+}

@@ -1,0 +1,111 @@
+//! The stock openstack client against the service, with the built-in identity service.
+
+use std::{path::Path, process::Stdio};
+
+use hypernetes_identity::{Identity, IdentityConfig, PasswordCost};
+
+use super::*;
+
+struct Client {
+    environment: Vec<(&'static str, String)>,
+    program: std::path::PathBuf,
+}
+
+impl Client {
+    async fn run(&self, arguments: &str) -> Result<String, String> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").envs(self.environment.iter().cloned());
+        command.args(arguments.split_whitespace()).stdin(Stdio::null());
+        let output = command.output().await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    async fn ok(&self, arguments: &str) -> String {
+        self.run(arguments).await.unwrap_or_else(|error| panic!("openstack {arguments}: {error}"))
+    }
+
+    async fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.ok(&format!("{arguments} -f json")).await).unwrap()
+    }
+
+    async fn refused(&self, arguments: &str) -> String {
+        self.run(arguments).await.expect_err("should have been refused")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openstack_client_works() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/venv/bin/openstack");
+    if !program.exists() {
+        eprintln!("skipped: {} is missing; scripts/client-tools.sh installs it", program.display());
+        return;
+    }
+    const PASSWORD: &str = "correct horse";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let cloud = Cloud::empty();
+    let password_cost = PasswordCost { memory_kib: 64, passes: 1, parallel: 2 };
+    let config = IdentityConfig { password_cost, ..IdentityConfig::new(&url) };
+    let identity = Identity::start(&cloud.clients, config);
+    identity.bootstrap(PASSWORD).await.unwrap();
+    let service =
+        NetworkService::start(&cloud.clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
+    let router = cloud.server.router().nest("/identity", identity.router()).merge(service.router());
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let environment = vec![
+        ("OS_AUTH_URL", format!("{url}/identity/v3")),
+        ("OS_IDENTITY_API_VERSION", "3".into()),
+        ("OS_USERNAME", "admin".into()),
+        ("OS_PASSWORD", PASSWORD.into()),
+        ("OS_PROJECT_NAME", "admin".into()),
+        ("OS_USER_DOMAIN_NAME", "Default".into()),
+        ("OS_PROJECT_DOMAIN_NAME", "Default".into()),
+    ];
+    let admin = Client { environment, program };
+    let tenant = admin.json("token issue").await["project_id"].as_str().unwrap().to_owned();
+    cloud.tenant(&tenant).await;
+
+    assert!(admin.ok("network list").await.contains("default"));
+    let network = admin.json("network create blue --description d --mtu 1400").await;
+    assert_eq!(
+        (&network["name"], &network["status"], &network["mtu"]),
+        (&json!("blue"), &json!("ACTIVE"), &json!(1400))
+    );
+    assert!(admin.refused("subnet create s --network blue --subnet-range 10.1.0.0/99").await.contains("subnet"));
+    let subnet =
+        admin.json("subnet create s --network blue --subnet-range 10.1.0.0/24 --dns-nameserver 192.0.2.53").await;
+    assert_eq!((&subnet["gateway_ip"], &subnet["network_id"]), (&json!("10.1.0.1"), &network["id"]));
+    assert!(admin.refused("subnet create t --network blue --subnet-range 10.1.0.0/25").await.contains("overlaps"));
+    let port = admin.json("port create p --network blue --fixed-ip subnet=s,ip-address=10.1.0.9").await;
+    assert_eq!(port["fixed_ips"][0]["ip_address"], "10.1.0.9");
+    assert_eq!(admin.json("port show p").await["id"], port["id"]);
+    assert!(admin.ok("port list --network blue").await.contains("10.1.0.9"));
+    let pod = cloud.pod(&tenant, "web").await;
+    cloud.port_of(&tenant, &pod).await;
+    let pods = admin.ok("port list --device-owner hypernetes:pod").await;
+    assert!(pods.contains("10.244.0.2") && !pods.contains("10.1.0.9"), "{pods}");
+    let list = admin.json("port list --device-owner hypernetes:pod").await;
+    assert!(
+        admin.refused(&format!("port delete {}", list[0]["ID"].as_str().unwrap())).await.contains("hypernetes:pod")
+    );
+    admin.ok("network set blue --name green --disable").await;
+    assert_eq!(admin.json("network show green").await["admin_state_up"], false);
+    admin.ok("subnet set s --no-dhcp --description changed").await;
+    assert_eq!(admin.json("subnet show s").await["enable_dhcp"], false);
+    admin.ok("port set p --description changed").await;
+    assert_eq!(admin.json("port show p").await["description"], "changed");
+    assert!(admin.ok("subnet list").await.contains("10.1.0.0/24"));
+    assert!(admin.refused("network delete green").await.contains("in use"));
+    assert!(admin.refused("subnet delete s").await.contains("IP allocation"));
+    admin.ok("port delete p").await;
+    admin.ok("subnet delete s").await;
+    admin.ok("network delete green").await;
+    assert!(admin.refused("network show green").await.contains("No Network found"));
+    assert!(admin.ok("extension list --network").await.contains("Quota"));
+    for list in ["security group list", "network agent list", "availability zone list --network"] {
+        admin.ok(list).await;
+    }
+    admin.ok(&format!("quota show --network {tenant}")).await;
+    server.abort();
+}
