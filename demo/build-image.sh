@@ -6,7 +6,7 @@ archive=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 0755 "$work"
-(cd "$work" && apt-get download -qq busybox-static >/dev/null && dpkg-deb -x busybox-static_*.deb package)
+(cd "$work" && chmod 0777 . && apt-get download -qq busybox-static >/dev/null && dpkg-deb -x busybox-static_*.deb package)
 root=$work/rootfs
 mkdir -p "$root"/{bin,dev,etc,proc,root,srv,sys,tmp,usr,var}
 chmod 1777 "$root/tmp"

@@ -16,7 +16,7 @@ mod supervise;
 mod tenant;
 mod up;
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -27,9 +27,10 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 110)]
 struct Cli {
-    /// What to log: a level, or directives such as `info,hypernetes_kubelet=debug`.
-    #[arg(long, global = true, default_value = "info", env = "HYPERNETES_LOG")]
-    log: String,
+    /// What to log: a level, or directives such as `info,hypernetes_kubelet=debug` [default: `info` for the roles, nothing
+    /// for other commands].
+    #[arg(long, global = true, env = "HYPERNETES_LOG")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,7 +54,7 @@ enum Command {
 #[derive(clap::Args, Clone)]
 pub struct Root {
     /// Directory of all data.
-    #[arg(long = "root", value_name = "DIR", default_value = "data", env = "HYPERNETES_ROOT")]
+    #[arg(id = "root", long, value_name = "DIR", default_value = "data", env = "HYPERNETES_ROOT", global = true)]
     pub directory: PathBuf,
 }
 
@@ -63,8 +64,14 @@ fn main() -> std::process::ExitCode {
         // One short process for each pod: it needs nothing of what the roles need.
         return hypernetes_netagent::cni::main();
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
+    let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Hyperd(_) | Command::Node(_));
+    let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
+    let filter = tracing_subscriber::EnvFilter::try_new(log).unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     // One choice of cryptography for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

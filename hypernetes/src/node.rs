@@ -1,6 +1,7 @@
 //! `hypernetes node`: kubelet, network agent and CSI driver of one host.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -8,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use hypernetes_api::{AllTenants, names};
 use hypernetes_client::Clients;
+use hypernetes_csi::CsiConfig;
 use hypernetes_kubelet::{KubeletConfig, ServerTls};
 use hypernetes_netagent::NetagentConfig;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -73,9 +75,12 @@ impl Node {
         let executable = std::env::current_exe()?;
         hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &executable, &agent_socket)
             .context("installing the CNI plugin")?;
+        let csi_socket = root.join("csi.sock");
+        let driver = CsiConfig::new(&name, &csi_socket, &self.volumes, clients.clone());
         let kubelet = KubeletConfig {
             node_name: name,
             root: root.clone(),
+            csi_drivers: BTreeMap::from([(names::VOLUME_DRIVER.to_owned(), csi_socket)]),
             clients,
             all: AllTenants::grant(),
             cri_socket: self.hyperd_root.join("hyperd.sock"),
@@ -86,6 +91,7 @@ impl Node {
         tokio::select! {
             ended = kubelet => ended.context("the kubelet"),
             ended = hypernetes_netagent::run(agent) => ended.context("the network agent"),
+            ended = hypernetes_csi::run(driver, stop) => ended.context("the volume driver"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `hypernetes server`: API server and identity service, over one store.
+//! `hypernetes server`: API server, scheduler, controllers, and the OpenStack façades, over one store.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,8 +10,11 @@ use anyhow::{Context, Result};
 use hypernetes_api::{AllTenants, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
+use hypernetes_controllers::{ControllersConfig, runtime::Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
+use hypernetes_network::{NetworkConfig, NetworkService};
 use hypernetes_store::{EmbeddedStore, embedded};
+use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,10 +22,10 @@ use crate::{
     pki::{self, Authority, Client},
 };
 
-/// Run the API server and the identity service
+/// Run the API server, scheduler, controllers, and the identity, network and volume services
 ///
-/// Serves the Kubernetes API at / and Keystone at /identity/v3 on one HTTPS port. When it is ready, DIR has
-/// operator.kubeconfig and admin.openrc.
+/// Serves the Kubernetes API at /, Keystone at /identity/v3, Neutron at /networking/v2.0 and Cinder at /volume/v3 on one
+/// HTTPS port. When it is ready, DIR has operator.kubeconfig and admin.openrc.
 #[derive(clap::Args)]
 pub struct Server {
     /// Directory of all its state.
@@ -62,15 +65,20 @@ impl Server {
             client_authority: authority.certificate().to_owned(),
         })?);
         let clients = Clients::in_process(server.loopback());
-        crate::first::objects(&clients, authority.certificate()).await.context("making the system's first objects")?;
+        crate::first::objects(&clients).await.context("making the system's first objects")?;
         let identity = Identity::start(&clients, IdentityConfig::new(&url));
         let password = admin_password(&root.join("admin.openrc"))?;
         identity.bootstrap(&password).await.context("making the first identity objects")?;
         server.set_token_authority(identity.clone());
-        let tenants =
-            tokio::spawn(crate::first::keep_tenants(clients, AllTenants::grant(), authority.certificate().to_owned()));
-
-        let router = server.router().nest("/identity", identity.router());
+        let networks = NetworkService::start(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
+        let volumes = self.volumes.unwrap_or_else(|| root.join("volumes"));
+        let volumes = Volumes::start(&clients, AllTenants::grant(), VolumesConfig::new(volumes, &url))
+            .context("preparing the directory of volumes")?;
+        let router = server
+            .router()
+            .nest("/identity", identity.router())
+            .merge(networks.router())
+            .nest("/volume", volumes.router(identity.clone()));
         let serving =
             authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
         let tls = TlsConfig {
@@ -85,11 +93,16 @@ impl Server {
             let _ = signal.wait_for(|stopped| *stopped).await;
             stopping.cancel();
         });
+        let informers = Informers::new(clients, AllTenants::grant(), stop.clone());
+        let cluster_ca_pem = authority.certificate().to_owned();
+        let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem };
+        let controllers = tokio::spawn(hypernetes_controllers::run(controllers, stop.clone()));
+        let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
         write_credentials(&root, &authority, &url, &password)?;
         tracing::info!(url, "ready");
         notify::ready();
         hypernetes_apiserver::serve(listener, router, &tls, stop).await?;
-        tenants.abort();
+        let _ = tokio::join!(controllers, scheduler);
         Ok(())
     }
 }

@@ -265,7 +265,8 @@ fn node_allows(wanted: &Attributes<'_>) -> bool {
         ("network.hypernetes.io", _, "") => read,
         ("network.hypernetes.io", "ports", "status") => true,
         ("volume.hypernetes.io", "volumes", "") => read,
-        ("volume.hypernetes.io", "attachments", _) => true,
+        // That a volume is attached is the volume service's to say.
+        ("volume.hypernetes.io", "attachments", "") => read || matches!(wanted.verb, "create" | "delete"),
         _ => false,
     }
 }
@@ -320,6 +321,24 @@ mod tests {
         let exec = Attributes { subresource: "exec", ..wanted("get", "", "pods") };
         assert!(!builtin_allows(Level::View, &exec) && builtin_allows(Level::Edit, &exec));
         assert!(!builtin_allows(Level::Admin, &wanted("update", "", "nodes")));
+    }
+
+    #[test]
+    fn a_node_takes_volumes_and_gives_them_back() {
+        let may = |verb, group, resource, subresource| {
+            node_allows(&Attributes { subresource, namespace: None, ..wanted(verb, group, resource) })
+        };
+        for verb in ["create", "get", "list", "watch", "delete"] {
+            assert!(may(verb, "volume.hypernetes.io", "attachments", ""), "{verb}");
+        }
+        for verb in ["get", "list", "watch"] {
+            assert!(may(verb, "volume.hypernetes.io", "volumes", ""), "{verb}");
+        }
+        assert!(may("get", "", "persistentvolumes", "") && may("get", "", "persistentvolumeclaims", ""));
+        assert!(!may("update", "volume.hypernetes.io", "attachments", ""));
+        assert!(!may("patch", "volume.hypernetes.io", "attachments", "status"));
+        assert!(!may("delete", "volume.hypernetes.io", "volumes", ""));
+        assert!(!may("patch", "", "persistentvolumeclaims", ""));
     }
 
     #[test]

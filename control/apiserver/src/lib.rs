@@ -282,6 +282,8 @@ impl ApiServer {
                 let own = user.tenant.as_str() == name;
                 let operator = everywhere || infrastructure(names::GROUP_MASTERS);
                 let id = if own { Some(user.tenant.clone()) } else { self.find_cluster(&name).await? };
+                // What a project that is gone has left is still there for those who clear it away.
+                let id = id.or_else(|| name.parse().ok().filter(|_| everywhere));
                 match id {
                     Some(id) if id == user.tenant || operator => Ok(Scope::Tenant(id)),
                     // Whether it exists is nobody else's business.

@@ -1,17 +1,27 @@
 //! The controllers: what makes the objects of the API true, one tenant's beside the other's.
 //!
 //! All are clients of the API and share one set of caches ([`runtime`]). Not here yet: StatefulSet, DaemonSet, CronJob,
-//! disruption budgets, horizontal autoscaling, resource quotas.
+//! disruption budgets, horizontal autoscaling, resource quotas, eviction by `NoExecute` taints, claims of ephemeral
+//! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
 mod deployment;
 mod discovery;
+mod event_expiry;
+mod garbage;
 mod namespace;
+mod node_lifecycle;
+mod pod_cleaner;
 mod replicaset;
 pub mod runtime;
 mod tenancy;
+mod volumes;
+
+use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use volumes::claims_of as claims_of_pod;
 
 use runtime::{Informers, Key, Queue, Reconciler, drive};
 
@@ -23,12 +33,37 @@ pub struct ControllersConfig {
     pub cluster_ca_pem: String,
 }
 
+/// How long things may be as they are, and how many. The defaults are upstream's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// A node that says nothing for this long is unreachable (`--node-monitor-grace-period`).
+    pub node_grace: Duration,
+    /// Pods of a node that is not there go after this long: its kubelet may be about to make it.
+    pub nodeless_grace: Duration,
+    /// Pods of one tenant that have ended; the oldest above this number go (`--terminated-pod-gc-threshold`).
+    pub terminated_pods: usize,
+    /// Events go when they have not happened again for this long (`--event-ttl`).
+    pub event_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            node_grace: Duration::from_secs(40),
+            nodeless_grace: Duration::from_secs(40),
+            terminated_pods: 12_500,
+            event_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
 /// How many keys of one controller are worked on at once.
 const WORKERS: usize = 4;
 
 /// What a controller registers itself with.
 pub(crate) struct Wiring<'a> {
     pub informers: &'a Informers,
+    pub limits: &'a Limits,
     tasks: &'a TaskTracker,
     stop: &'a CancellationToken,
 }
@@ -38,6 +73,11 @@ impl Wiring<'_> {
         drive(self.tasks, self.informers, reconciler, queue, WORKERS, self.stop);
     }
 
+    /// Runs until the controllers stop.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
+    }
+
     pub fn queue(&self) -> Queue<Key> {
         Queue::default()
     }
@@ -45,12 +85,22 @@ impl Wiring<'_> {
 
 /// Runs all controllers until `stop`.
 pub async fn run(config: ControllersConfig, stop: CancellationToken) {
+    run_with(config, Limits::default(), stop).await;
+}
+
+/// [`run`] with limits of one's own.
+pub async fn run_with(config: ControllersConfig, limits: Limits, stop: CancellationToken) {
     let tasks = TaskTracker::new();
-    let wiring = Wiring { informers: &config.informers, tasks: &tasks, stop: &stop };
+    let wiring = Wiring { informers: &config.informers, limits: &limits, tasks: &tasks, stop: &stop };
     tenancy::start(&wiring, &config.cluster_ca_pem);
     namespace::start(&wiring);
     replicaset::start(&wiring);
     deployment::start(&wiring);
+    garbage::start(&wiring);
+    volumes::start(&wiring);
+    pod_cleaner::start(&wiring);
+    node_lifecycle::start(&wiring);
+    event_expiry::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }

@@ -70,6 +70,7 @@ pub(crate) fn set_defaults(ty: &ObjectType, object: &mut Value) {
     match (ty.group.as_str(), ty.kind.as_str()) {
         ("", "Pod") => pod(fields),
         ("", "Namespace") => namespace_label(fields),
+        ("", "Secret") => string_data(fields),
         ("apps", _) | ("batch", "Job") => copy_template_labels(&ty.kind, fields),
         _ => {}
     }
@@ -111,6 +112,14 @@ fn image_is_latest(image: &str) -> bool {
     }
     let name = image.rsplit('/').next().unwrap_or_default();
     name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+/// What was given as text is kept as `data`, and takes precedence: `stringData` is written and never read.
+fn string_data(secret: &mut Map<String, Value>) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
+    let data = child(secret, "data");
+    data.extend(texts.into_iter().map(|(key, text)| (key, STANDARD.encode(text.as_str().unwrap_or_default()).into())));
 }
 
 /// The old and the new name of the service account's field tell the same.
@@ -220,6 +229,13 @@ mod tests {
         ty.set_defaults(&mut object);
         assert_eq!(once, object, "defaulting twice changes nothing");
         ty.check(once, FieldValidation::Strict).expect("defaults fit the schema").object
+    }
+
+    #[test]
+    fn text_of_a_secret_becomes_data() {
+        let given = json!({"metadata": {"name": "s"}, "data": {"a": "b2xk"}, "stringData": {"a": "new", "b": "x"}});
+        let secret = defaulted("", "v1", "Secret", given);
+        assert_eq!((&secret["data"], &secret["stringData"]), (&json!({"a": "bmV3", "b": "eA=="}), &Value::Null));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hypernetes_api::{AllTenants, TenantId};
+use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_client::Clients;
-use hypernetes_controllers::{ControllersConfig, runtime::Informers};
+use hypernetes_controllers::{ControllersConfig, Limits, runtime::Informers};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -18,16 +18,22 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub const ACME: &str = "0123456789abcdef0123456789abcdef";
+pub const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 
+/// Two tenants, and the operator.
 pub struct Bench {
-    pub clients: Clients,
     pub acme: Client,
+    pub globex: Client,
     pub system: Client,
     _stop: DropGuard,
     _directory: tempfile::TempDir,
 }
 
 pub async fn bench() -> Bench {
+    bench_with(Limits::default()).await
+}
+
+pub async fn bench_with(limits: Limits) -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
     let key = KeyPair::generate().unwrap();
@@ -41,23 +47,46 @@ pub async fn bench() -> Bench {
     let stop = CancellationToken::new();
     let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
     let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into() };
-    tokio::spawn(hypernetes_controllers::run(config, stop.clone()));
-    let system = clients.tenant(&TenantId::system());
+    tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
     let bench = Bench {
         acme: clients.tenant(&ACME.parse().unwrap()),
-        system,
-        clients,
+        globex: clients.tenant(&GLOBEX.parse().unwrap()),
+        system: clients.tenant(&TenantId::system()),
         _stop: stop.drop_guard(),
         _directory: directory,
     };
-    let project = json!({"apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project", "metadata": {"name": ACME},
-        "spec": {"displayName": "acme", "domain": "default", "enabled": true}});
-    make::<hypernetes_api::types::identity::Project>(&Api::all(bench.system.clone()), project).await;
-    let projects: Api<hypernetes_api::types::identity::Project> = Api::all(bench.system.clone());
-    until(&projects, ACME, "ready", |p| p.status.as_ref().is_some_and(|s| s.phase == "Ready")).await;
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(bench.acme.clone(), "default");
-    until(&accounts, "default", "made", |_| true).await;
+    let projects: Api<Project> = Api::all(bench.system.clone());
+    for (id, name, client) in [(ACME, "acme", &bench.acme), (GLOBEX, "globex", &bench.globex)] {
+        let project = json!({"apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project",
+            "metadata": {"name": id}, "spec": {"displayName": name, "domain": "default", "enabled": true}});
+        make(&projects, project).await;
+        until(&projects, id, "ready", |p| p.status.as_ref().is_some_and(|s| s.phase == "Ready")).await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+        until(&accounts, "default", "made", |_| true).await;
+    }
     bench
+}
+
+/// Waits for an event of this reason, about an object of this name.
+#[track_caller]
+pub fn until_said(client: &Client, name: &str, reason: &'static str) -> impl Future<Output = String> {
+    let (place, name) = (std::panic::Location::caller(), name.to_owned());
+    let api: Api<Event> = Api::namespaced(client.clone(), "default");
+    async move {
+        let mut all = Vec::new();
+        for _ in 0..500 {
+            all = api.list(&ListParams::default()).await.unwrap().items;
+            let said = |event: &&Event| {
+                event.involved_object.name.as_deref() == Some(&name) && event.reason.as_deref() == Some(reason)
+            };
+            if let Some(event) = all.iter().find(said) {
+                return event.message.clone().unwrap_or_default();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let all: Vec<_> = all.iter().map(|event| (&event.reason, &event.message)).collect();
+        panic!("{place}: no {reason} of {name}: {all:#?}")
+    }
 }
 
 pub async fn make<K>(api: &Api<K>, object: Value) -> K

@@ -1,8 +1,6 @@
 //! What goes, and what goes with it.
 
-mod common;
-
-use common::{bench, kubelet, make, merge, until, until_gone};
+use crate::common::{bench, kubelet, make, merge, until, until_gone};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::{Api, api::DeleteParams};
 use serde_json::json;

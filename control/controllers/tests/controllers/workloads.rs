@@ -1,8 +1,6 @@
 //! Deployments, ReplicaSets and Jobs against an API server in process.
 
-mod common;
-
-use common::{bench, kubelet, make, merge, until, until_gone};
+use crate::common::{bench, kubelet, make, merge, until, until_gone};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Event, Pod},

@@ -1,0 +1,113 @@
+//! The kinds that objects and their owners can be of.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Client, discovery::ApiResource};
+
+use super::graph::Identity;
+use crate::{discovery, runtime::Error};
+
+/// Never collected, as upstream ignores them: there are many, and they go by their age.
+const IGNORED: [&str; 1] = ["Event"];
+
+/// The operator's kinds that tenants see and may name as owners: the owner is then an object of the system cluster.
+/// As the API server's table has them; discovery does not tell.
+const PROJECTED: [(&str, &str); 6] = [
+    ("", "Node"),
+    ("node.k8s.io", "RuntimeClass"),
+    ("scheduling.k8s.io", "PriorityClass"),
+    ("storage.k8s.io", "CSIDriver"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "StorageClass"),
+];
+
+/// Compared by group and kind: an owner reference may name any version.
+pub struct Kind {
+    pub resource: ApiResource,
+    pub namespaced: bool,
+}
+
+impl Kind {
+    fn is_projected(&self) -> bool {
+        PROJECTED.contains(&(self.resource.group.as_str(), self.resource.kind.as_str()))
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.resource.group == other.resource.group && self.resource.kind == other.resource.kind
+    }
+}
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.resource.group.hash(state);
+        self.resource.kind.hash(state);
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.resource.plural, self.resource.group)
+    }
+}
+
+/// All of them.
+pub struct Kinds {
+    by_name: HashMap<(String, String), Arc<Kind>>,
+}
+
+impl Kinds {
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn discover(client: &Client) -> Result<Self, Error> {
+        let mut by_name = HashMap::new();
+        for (resource, namespaced) in discovery::stored(client).await? {
+            if !IGNORED.contains(&resource.kind.as_str()) {
+                let name = (resource.group.clone(), resource.kind.clone());
+                by_name.insert(name, Arc::new(Kind { resource, namespaced }));
+            }
+        }
+        Ok(Self { by_name })
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.by_name.values()
+    }
+
+    /// Whom a reference in an object of this namespace (empty: of none) means. `None`: nobody whose absence could be
+    /// told, because the kind is not known or cannot own across namespaces; such an owner holds for ever.
+    pub fn owner(&self, dependent: &Identity, reference: &OwnerReference) -> Option<Identity> {
+        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+        let kind = self.by_name.get(&(group.to_owned(), reference.kind.clone()))?;
+        if kind.namespaced && dependent.namespace.is_empty() {
+            return None;
+        }
+        let tenant = if kind.is_projected() { hypernetes_api::TenantId::system() } else { dependent.tenant.clone() };
+        let namespace = if kind.namespaced { dependent.namespace.clone() } else { Box::default() };
+        Some(Identity {
+            tenant,
+            kind: kind.clone(),
+            namespace,
+            name: reference.name.as_str().into(),
+            uid: reference.uid.as_str().into(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) fn of_names(names: &[(&str, &str, bool)]) -> Kinds {
+    let kind = |(group, kind, namespaced): &(&str, &str, bool)| {
+        let gvk = kube::core::GroupVersionKind::gvk(group, "v1", kind);
+        let kind = Kind { resource: ApiResource::from_gvk(&gvk), namespaced: *namespaced };
+        ((kind.resource.group.clone(), kind.resource.kind.clone()), Arc::new(kind))
+    };
+    Kinds { by_name: names.iter().map(kind).collect() }
+}
