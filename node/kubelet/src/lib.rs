@@ -11,6 +11,7 @@
 
 mod container;
 mod cri;
+mod csi;
 mod environment;
 mod events;
 mod logs;
@@ -22,7 +23,7 @@ mod status;
 mod volumes;
 mod worker;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use hypernetes_api::AllTenants;
 use hypernetes_client::Clients;
@@ -38,6 +39,8 @@ pub struct KubeletConfig {
     pub all: AllTenants,
     /// The runtime's socket.
     pub cri_socket: PathBuf,
+    /// Volume drivers by their names, and the sockets where they serve CSI.
+    pub csi_drivers: BTreeMap<String, PathBuf>,
     /// Where logs, exec and so on are served to the API server. Port 0 picks one.
     pub bind: SocketAddr,
     pub tls: ServerTls,
@@ -84,7 +87,8 @@ pub async fn run(
         .map_err(|source| KubeletError::Listen { address: config.bind, source })?;
     let address = listener.local_addr().map_err(|source| KubeletError::Listen { address: config.bind, source })?;
     let acceptor = server::acceptor(&config.tls).map_err(KubeletError::Tls)?;
-    let shared = Arc::new(worker::Shared { config, runtime });
+    let drivers = csi::Drivers::new(&config.csi_drivers);
+    let shared = Arc::new(worker::Shared { config, runtime, drivers });
     let serve = tokio::spawn(server::serve(listener, acceptor, shared.clone()));
     let heartbeat = tokio::spawn(node::keep(shared.clone(), address, ready));
     manager::run(shared, stop).await;

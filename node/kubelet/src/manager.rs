@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cri::POD_UID,
+    volumes,
     worker::{self, Shared, Task},
 };
 
 /// How often everything is looked at though nothing was heard: a net under the events.
 const RELIST: Duration = Duration::from_secs(60);
+/// Between two attempts to remove what is left.
+const AGAIN: Duration = Duration::from_secs(5);
 
 struct Worker {
     pod: watch::Sender<Option<Pod>>,
@@ -37,6 +40,7 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let (ended_sender, mut ended) = mpsc::channel::<String>(64);
     let mut tick = tokio::time::interval(RELIST);
     let mut listed: Option<HashSet<String>> = None;
+    let mut cleaning: Option<tokio::task::JoinHandle<()>> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -55,7 +59,12 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                             let _ = worker.pod.send(None);
                         }
                     }
-                    tokio::spawn(remove_orphans(shared.clone(), list));
+                    // Those that have a worker are the worker's to remove.
+                    let known: HashSet<String> = list.into_iter().chain(workers.keys().cloned()).collect();
+                    let orphans = Orphans::now(shared.clone(), known);
+                    if let Some(earlier) = cleaning.replace(tokio::spawn(orphans.remove())) {
+                        earlier.abort();
+                    }
                 }
                 Some(Ok(watcher::Event::Delete(pod))) => {
                     if let Some(worker) = pod.metadata.uid.as_ref().and_then(|uid| workers.get(uid)) {
@@ -100,16 +109,60 @@ fn apply(shared: &Arc<Shared>, workers: &mut HashMap<String, Worker>, pod: Pod, 
     workers.insert(uid, Worker { pod: pod_sender, nudge });
 }
 
-/// What the runtime still has of pods that the API has no more.
-async fn remove_orphans(shared: Arc<Shared>, known: HashSet<String>) {
-    let Ok(sandboxes) = shared.runtime.all_sandboxes().await else { return };
-    for sandbox in sandboxes {
-        let Some(uid) = sandbox.labels.get(POD_UID) else { continue };
-        if !known.contains(uid) {
-            tracing::info!(sandbox = sandbox.id, "removing the sandbox of a pod that is gone");
-            let _ = shared.runtime.remove_sandbox(&sandbox.id).await;
-            let _ = std::fs::remove_dir_all(shared.pod_directory(uid));
+/// What the runtime and this node's directories still have of pods that the API has no more.
+struct Orphans {
+    shared: Arc<Shared>,
+    known: HashSet<String>,
+    /// Pods that have a directory, by uid.
+    left: HashSet<String>,
+    /// Pods that came later are not looked at: Unix time in nanoseconds.
+    since: i64,
+}
+
+impl Orphans {
+    fn now(shared: Arc<Shared>, known: HashSet<String>) -> Self {
+        let since = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        let entries = std::fs::read_dir(shared.config.root.join("pods")).into_iter().flatten().flatten();
+        let mut left: HashSet<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        left.retain(|uid| !known.contains(uid));
+        Self { shared, known, left, since }
+    }
+
+    /// Goes on until all is gone: a volume that is not given back is one that its tenant cannot use.
+    async fn remove(mut self) {
+        while let Err(error) = self.attempt().await {
+            tracing::warn!(error, "removing what is left of pods that are gone");
+            tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    async fn attempt(&mut self) -> Result<(), String> {
+        let sandboxes = self.shared.runtime.all_sandboxes().await.map_err(|status| status.to_string())?;
+        let mut outcome = Ok(());
+        // Pods whose VM may still have their volumes open.
+        let mut alive = HashSet::new();
+        for sandbox in sandboxes {
+            let Some(uid) = sandbox.labels.get(POD_UID) else { continue };
+            if self.known.contains(uid) || sandbox.created_at > self.since {
+                continue;
+            }
+            tracing::info!(sandbox = sandbox.id, "removing the sandbox of a pod that is gone");
+            if let Err(status) = self.shared.runtime.remove_sandbox(&sandbox.id).await {
+                alive.insert(uid.clone());
+                outcome = Err(format!("the sandbox {}: {status}", sandbox.id));
+            }
+        }
+        for uid in self.left.difference(&alive).cloned().collect::<Vec<_>>() {
+            match volumes::release(&self.shared, &uid).await {
+                Ok(()) => {
+                    let _ = std::fs::remove_dir_all(self.shared.pod_directory(&uid));
+                    self.left.remove(&uid);
+                }
+                Err(error) => outcome = Err(format!("the pod {uid}: {error}")),
+            }
+        }
+        outcome
     }
 }
 

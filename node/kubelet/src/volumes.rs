@@ -4,6 +4,10 @@
 //! it, so that a change of one link changes all of a volume at once. The directories' names are the kubelet's, too
 //! (`volumes/kubernetes.io~configmap/NAME`): the runtime knows by them what a mount is.
 
+mod claim;
+#[cfg(test)]
+mod claim_tests;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -12,17 +16,19 @@ use std::{
     sync::Arc,
 };
 
-use hypernetes_api::{TenantId, names};
+use hypernetes_api::TenantId;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{
-        ConfigMap, Container as ContainerSpec, DownwardAPIVolumeFile, KeyToPath, PersistentVolume,
-        PersistentVolumeClaim, Pod, PodSpec, Secret, ServiceAccount, Volume as VolumeSpec,
+        ConfigMap, Container as ContainerSpec, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, ServiceAccount,
+        Volume as VolumeSpec,
     },
 };
 use kube::{Api, Client, api::PostParams};
 use sha2::{Digest, Sha256};
+
+pub use claim::release;
 
 use crate::{
     environment::{self, Environment},
@@ -46,7 +52,7 @@ fn kind_of(volume: &VolumeSpec) -> Option<&'static str> {
     } else if volume.empty_dir.is_some() {
         "kubernetes.io~empty-dir"
     } else if volume.persistent_volume_claim.is_some() {
-        "kubernetes.io~csi"
+        claim::PLUGIN
     } else {
         return None;
     })
@@ -60,30 +66,27 @@ fn directory_of(pod_directory: &Path, volume: &VolumeSpec) -> Option<PathBuf> {
 pub async fn prepare(shared: &Arc<Shared>, tenant: &TenantId, pod: &Pod, pod_directory: &Path) -> Result<(), Setback> {
     let (_, namespace) = names_of(pod);
     let client = shared.config.clients.tenant(tenant);
-    let failed = Setback::of::<String>("FailedMount");
-    let mut failed = Some(failed);
-    let mut fail = |volume: &str, why: String| {
-        let make = failed.take().unwrap_or(Setback::of("FailedMount"));
-        make(format!("MountVolume.SetUp failed for volume {volume:?} : {why}"))
-    };
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         let Some(directory) = directory_of(pod_directory, volume) else {
-            return Err(fail(&volume.name, "this kind of volume is not supported".into()));
+            return Err(failed_mount(&volume.name, "this kind of volume is not supported"));
         };
         if volume.empty_dir.is_some() {
-            fs::create_dir_all(&directory).map_err(|e| fail(&volume.name, e.to_string()))?;
+            fs::create_dir_all(&directory).map_err(|e| failed_mount(&volume.name, &e.to_string()))?;
             continue;
         }
-        if let Some(claim) = &volume.persistent_volume_claim {
-            attach(&client, &namespace, &claim.claim_name, claim.read_only.unwrap_or(false), &directory)
-                .await
-                .map_err(|why| Setback { reason: "FailedAttachVolume", message: why })?;
+        if let Some(source) = &volume.persistent_volume_claim {
+            claim::Wanted { shared, tenant, pod, name: &volume.name, source }.publish(&directory).await?;
             continue;
         }
-        let files = files_of(&client, pod, &namespace, volume).await.map_err(|why| fail(&volume.name, why))?;
-        write(&directory, &files).map_err(|e| fail(&volume.name, e.to_string()))?;
+        let files = files_of(&client, pod, &namespace, volume).await.map_err(|why| failed_mount(&volume.name, &why))?;
+        write(&directory, &files).map_err(|e| failed_mount(&volume.name, &e.to_string()))?;
     }
     Ok(())
+}
+
+/// In the words of upstream's event.
+fn failed_mount(volume: &str, why: &str) -> Setback {
+    Setback { reason: "FailedMount", message: format!("MountVolume.SetUp failed for volume {volume:?} : {why}") }
 }
 
 async fn files_of(client: &Client, pod: &Pod, namespace: &str, volume: &VolumeSpec) -> Result<Files, String> {
@@ -271,43 +274,23 @@ fn write(directory: &Path, files: &Files) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds the disk of a claim and writes its descriptor for the runtime.
-async fn attach(
-    client: &Client,
-    namespace: &str,
-    claim: &str,
-    read_only: bool,
-    directory: &Path,
-) -> Result<(), String> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    let found = claims.get_opt(claim).await.map_err(|e| e.to_string())?;
-    let found = found.ok_or_else(|| format!("persistentvolumeclaim {claim:?} not found"))?;
-    let name = found.spec.and_then(|s| s.volume_name).filter(|n| !n.is_empty());
-    let name = name.ok_or_else(|| format!("persistentvolumeclaim {claim:?} is not bound"))?;
-    let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let volume = volumes.get_opt(&name).await.map_err(|e| e.to_string())?;
-    let csi = volume.and_then(|v| v.spec?.csi).ok_or_else(|| format!("persistentvolume {name:?} has no CSI source"))?;
-    let _ = (read_only, directory);
-    // Attaching goes through the CSI driver, which is not wired to the kubelet yet; said so instead of pretending.
-    Err(format!(
-        "the driver {} of the volume {name} cannot be reached on this node (want {})",
-        csi.driver,
-        names::VOLUME_DRIVER
-    ))
-}
-
-/// The container's mounts in CRI's words.
+/// The container's mounts in CRI's words. A block volume is among them: the runtime sees by its descriptor that it is
+/// to be a device there, where CRI's own devices are files of a host that the VM does not share.
 pub fn mounts(
     pod_directory: &Path,
     spec: &PodSpec,
     wanted: &ContainerSpec,
     env: &Environment,
 ) -> Result<Vec<cri::Mount>, String> {
+    let place = |name: &str| {
+        let volume = spec.volumes.iter().flatten().find(|v| v.name == name);
+        let volume = volume.ok_or_else(|| format!("volume {name:?} is not defined"))?;
+        let directory = directory_of(pod_directory, volume).ok_or("this kind of volume is not supported")?;
+        Ok::<_, String>(if volume.persistent_volume_claim.is_some() { claim::target(&directory) } else { directory })
+    };
     let mut mounts = Vec::new();
     for mount in wanted.volume_mounts.clone().unwrap_or_default() {
-        let volume = spec.volumes.iter().flatten().find(|v| v.name == mount.name);
-        let volume = volume.ok_or_else(|| format!("volume {:?} is not defined", mount.name))?;
-        let mut host = directory_of(pod_directory, volume).ok_or("this kind of volume is not supported")?;
+        let mut host = place(&mount.name)?;
         let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => path.clone(),
             (_, Some(path)) => environment::expand(path, env),
@@ -323,6 +306,13 @@ pub fn mounts(
             container_path: mount.mount_path,
             host_path: host.display().to_string(),
             readonly: mount.read_only.unwrap_or(false),
+            ..Default::default()
+        });
+    }
+    for device in wanted.volume_devices.iter().flatten() {
+        mounts.push(cri::Mount {
+            container_path: device.device_path.clone(),
+            host_path: place(&device.name)?.display().to_string(),
             ..Default::default()
         });
     }

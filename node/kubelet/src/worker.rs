@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     KubeletConfig, container,
     cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
+    csi::Drivers,
     events::tell,
     probes, status, volumes,
 };
@@ -26,6 +27,7 @@ use crate::{
 pub struct Shared {
     pub config: KubeletConfig,
     pub runtime: Runtime,
+    pub drivers: Drivers,
 }
 
 impl Shared {
@@ -133,8 +135,7 @@ impl Worker {
         };
         let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
         if over {
-            self.rest().await;
-            return None;
+            return self.rest().await;
         }
         let now = Instant::now();
         let mut again = None;
@@ -149,7 +150,9 @@ impl Worker {
                     tell(&self.shared, &self.tenant, pod, true, reason, &message).await;
                     self.setup_failures += 1;
                     // What a pod as a whole waits for is usually about to appear.
-                    let delay = Duration::from_millis(500 << self.setup_failures.min(6));
+                    // A volume is free as soon as another pod has ended.
+                    let most = if reason == "FailedAttachVolume" { 3 } else { 6 };
+                    let delay = Duration::from_millis(500 << self.setup_failures.min(most));
                     self.setup_not_before = Some(Instant::now() + delay);
                 }
             }
@@ -377,14 +380,23 @@ impl Worker {
         }
     }
 
-    /// A pod that is over keeps its logs, and nothing that runs.
-    async fn rest(&mut self) {
+    /// A pod that is over keeps its logs, and nothing that runs, nor volumes that others may want. `Some`: when to try
+    /// again.
+    async fn rest(&mut self) -> Option<Instant> {
         self.memory.clear();
-        if let Ok(sandboxes) = self.shared.runtime.sandboxes(&self.uid).await {
-            for sandbox in sandboxes {
-                let _ = self.shared.runtime.stop_sandbox(&sandbox.id).await;
+        let stopped = async {
+            for sandbox in self.shared.runtime.sandboxes(&self.uid).await? {
+                self.shared.runtime.stop_sandbox(&sandbox.id).await?;
             }
-        }
+            Ok::<_, tonic::Status>(())
+        };
+        let failure = match stopped.await {
+            Ok(()) => volumes::release(&self.shared, &self.uid).await.err().map(|error| error.to_string()),
+            Err(status) => Some(status.to_string()),
+        };
+        let error = failure?;
+        tracing::warn!(pod = self.uid, error, "ending a pod that is over");
+        Some(Instant::now() + Duration::from_secs(1))
     }
 
     /// Graceful deletion: containers get their time, then everything goes, then the API hears that it has.
@@ -434,13 +446,14 @@ impl Worker {
                 }
                 Ok::<_, tonic::Status>(())
             };
-            match done.await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(pod = self.uid, %error, "removing a pod");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
+            let failure = match done.await {
+                // Only now, when no VM has them open any more.
+                Ok(()) => volumes::release(&self.shared, &self.uid).await.err().map(|error| error.to_string()),
+                Err(status) => Some(status.to_string()),
+            };
+            let Some(error) = failure else { break };
+            tracing::warn!(pod = self.uid, error, "removing a pod");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let _ = std::fs::remove_dir_all(self.shared.pod_directory(&self.uid));
         let logs = self.shared.config.root.join("log").join(self.tenant.as_str());

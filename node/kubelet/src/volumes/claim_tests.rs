@@ -1,0 +1,319 @@
+//! Claims, with the real driver over its socket, and a real API server and volume service in process.
+
+use std::time::Duration;
+
+use hypernetes_api::{
+    AllTenants, names,
+    types::{
+        identity::{Project, ProjectSpec},
+        volume::{Attachment, Volume, VolumeSpec},
+    },
+};
+use hypernetes_apiserver::{ApiServer, Config};
+use hypernetes_client::Clients;
+use hypernetes_csi::CsiConfig;
+use hypernetes_store::{EmbeddedStore, embedded::Options};
+use hypernetes_volume::{Volumes, VolumesConfig};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
+use kube::{
+    Resource,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{claim::ReleaseError, *};
+use crate::{KubeletConfig, ServerTls, cri::Runtime, csi::Drivers};
+
+const ACME: &str = "0123456789abcdef0123456789abcdef";
+const GIB: u64 = 1 << 30;
+const SOON: Duration = Duration::from_secs(10);
+
+struct Node {
+    directory: tempfile::TempDir,
+    shared: Arc<Shared>,
+    clients: Clients,
+    _volumes: Arc<Volumes>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared> {
+    let config = KubeletConfig {
+        node_name: "n1".into(),
+        root: directory.into(),
+        clients: clients.clone(),
+        all: AllTenants::grant(),
+        cri_socket: directory.join("nobody.sock"),
+        csi_drivers: [(driver.to_owned(), directory.join("csi.sock"))].into(),
+        bind: ([127, 0, 0, 1], 0).into(),
+        tls: ServerTls { certificate: String::new(), key: String::new(), client_authority: String::new() },
+    };
+    let runtime = Runtime::connect(&config.cri_socket).await.unwrap();
+    let drivers = Drivers::new(&config.csi_drivers);
+    Arc::new(Shared { config, runtime, drivers })
+}
+
+fn drive(directory: &Path, clients: &Clients) -> tokio::task::JoinHandle<()> {
+    let config = CsiConfig::new("n1", directory.join("csi.sock"), directory.join("volumes"), clients.clone());
+    tokio::spawn(async move { hypernetes_csi::run(config, CancellationToken::new()).await.unwrap() })
+}
+
+impl Node {
+    /// One tenant with a volume `data` of 1 GiB, and a claim and a persistent volume of that name, bound.
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let config = Config {
+            store: Arc::new(store),
+            service_account_key: key.serialize_pem(),
+            service_account_public_key: key.public_key_pem(),
+        };
+        let clients = Clients::in_process(ApiServer::new(config).unwrap().loopback());
+        let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example");
+        let volumes = Volumes::start(&clients, AllTenants::grant(), config).unwrap();
+        let socket = directory.path().join("csi.sock");
+        let driver = drive(directory.path(), &clients);
+        let shared = shared(directory.path(), &clients, names::VOLUME_DRIVER).await;
+        let node = Self { directory, shared, clients, _volumes: volumes, driver };
+        eventually(|| async { socket.exists().then_some(()) }).await;
+        let projects: Api<Project> = Api::all(node.clients.tenant(&TenantId::system()));
+        let spec = ProjectSpec { display_name: "acme".into(), ..ProjectSpec::default() };
+        projects.create(&PostParams::default(), &Project::new(ACME, spec)).await.unwrap();
+        node.make::<Namespace>(Api::all(node.client()), json!({"metadata": {"name": "default"}})).await;
+        let spec = VolumeSpec { size_bytes: GIB, ..VolumeSpec::default() };
+        Api::all(node.client()).create(&PostParams::default(), &Volume::new("data", spec)).await.unwrap();
+        eventually(|| async {
+            let volume: Volume = Api::all(node.client()).get("data").await.unwrap();
+            (volume.status?.phase == "Available").then_some(())
+        })
+        .await;
+        node.claim("data", json!({})).await;
+        node
+    }
+
+    fn tenant(&self) -> TenantId {
+        ACME.parse().unwrap()
+    }
+
+    fn client(&self) -> Client {
+        self.clients.tenant(&self.tenant())
+    }
+
+    async fn make<K>(&self, api: Api<K>, object: Value) -> K
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    {
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+    }
+
+    /// A claim and its volume, as the provisioner leaves them; `more` goes into the volume's specification.
+    async fn claim(&self, name: &str, more: Value) {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client(), "default");
+        let size = json!({"storage": "1Gi"});
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "volumeName": name});
+        let claim = self.make(claims.clone(), json!({"metadata": {"name": name}, "spec": spec})).await;
+        let mut spec = json!({
+            "accessModes": ["ReadWriteOnce"], "capacity": size,
+            "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
+            "csi": {"driver": names::VOLUME_DRIVER, "volumeHandle": "data", "fsType": "ext4",
+                    // What a tenant may try.
+                    "volumeAttributes": {names::TENANT_ANNOTATION: "system"}},
+        });
+        merge(&mut spec, more);
+        self.make::<PersistentVolume>(Api::all(self.client()), json!({"metadata": {"name": name}, "spec": spec})).await;
+        let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+        claims.patch_status(name, &PatchParams::default(), &bound).await.unwrap();
+    }
+
+    async fn prepare(&self, pod: &Pod) -> Result<(), Setback> {
+        prepare(&self.shared, &self.tenant(), pod, &self.pod_directory(pod)).await
+    }
+
+    async fn refused(&self, pod: &Pod, reason: &str) -> String {
+        let setback = self.prepare(pod).await.unwrap_err();
+        assert_eq!(setback.reason, reason, "{setback:?}");
+        setback.message
+    }
+
+    async fn release(&self, pod: &Pod) {
+        release(&self.shared, pod.metadata.uid.as_deref().unwrap()).await.unwrap();
+    }
+
+    fn pod_directory(&self, pod: &Pod) -> PathBuf {
+        self.shared.pod_directory(pod.metadata.uid.as_deref().unwrap())
+    }
+
+    /// Where the runtime is told to find the first mount, and what lies there.
+    fn descriptor(&self, pod: &Pod) -> Option<Value> {
+        let spec = pod.spec.as_ref().unwrap();
+        let mounts = mounts(&self.pod_directory(pod), spec, &spec.containers[0], &Environment::default()).unwrap();
+        let text = fs::read(Path::new(&mounts[0].host_path).join(names::VOLUME_DESCRIPTOR)).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
+    async fn attachment(&self) -> Option<Attachment> {
+        Api::all(self.client()).get_opt("data").await.unwrap()
+    }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    match more {
+        Value::Object(map) if into.is_object() => map.into_iter().for_each(|(key, value)| merge(&mut into[key], value)),
+        other => *into = other,
+    }
+}
+
+fn pod(name: &str, claim: Value, container: Value) -> Pod {
+    let mut containers = json!([{"name": "c", "image": "i"}]);
+    merge(&mut containers[0], container);
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": claim}]);
+    let metadata = json!({"name": name, "namespace": "default", "uid": format!("uid-{name}")});
+    serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": containers, "volumes": volumes}}))
+        .unwrap()
+}
+
+fn mounting(name: &str) -> Pod {
+    pod(name, json!({"claimName": "data"}), json!({"volumeMounts": [{"name": "v", "mountPath": "/data"}]}))
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> T {
+    let asking = async {
+        loop {
+            match ask().await {
+                Some(answer) => break answer,
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    tokio::time::timeout(SOON, asking).await.expect("waited in vain")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claims_volume_is_the_pods_until_its_end() {
+    let node = Node::new().await;
+    let (web, other) = (mounting("web"), mounting("other"));
+    node.prepare(&web).await.unwrap();
+    let descriptor = node.descriptor(&web).unwrap();
+    assert_eq!((&descriptor["mode"], &descriptor["readOnly"]), (&json!("Filesystem"), &json!(false)));
+    assert!(descriptor["path"].as_str().unwrap().contains(ACME), "the pod's tenant, whatever the volume says");
+    let attachment = node.attachment().await.unwrap();
+    assert_eq!((attachment.spec.pod.name.as_str(), attachment.spec.pod.uid.as_str()), ("web", "uid-web"));
+
+    let message = node.refused(&other, "FailedAttachVolume").await;
+    assert_eq!(
+        message,
+        "Multi-Attach error for volume \"data\" Volume is already used by pod(s) default/web on node n1"
+    );
+    // A later kubelet goes on without asking, though the claim has gone.
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client(), "default");
+    claims.delete("data", &Default::default()).await.unwrap();
+    let later = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
+    prepare(&later, &node.tenant(), &web, &node.pod_directory(&web)).await.unwrap();
+
+    release(&later, "uid-web").await.unwrap();
+    assert!(node.attachment().await.is_none() && node.descriptor(&web).is_none());
+    node.release(&web).await;
+    node.release(&other).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_gets_what_another_has_given_back() {
+    let node = Node::new().await;
+    let (web, other) = (mounting("web"), mounting("other"));
+    node.prepare(&web).await.unwrap();
+    node.refused(&other, "FailedAttachVolume").await;
+    node.release(&web).await;
+    node.prepare(&other).await.unwrap();
+    assert_eq!(node.attachment().await.unwrap().spec.pod.uid, "uid-other");
+    // One that never had it gives nothing away.
+    node.release(&web).await;
+    assert!(node.attachment().await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_bound_is_waited_for() {
+    let node = Node::new().await;
+    let wants = |claim: &str| pod("web", json!({"claimName": claim}), json!({}));
+    let message = node.refused(&wants("nothing"), "FailedMount").await;
+    assert!(message.contains("persistentvolumeclaim \"nothing\" not found"), "{message}");
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client(), "default");
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    node.make(claims.clone(), json!({"metadata": {"name": "late"}, "spec": spec})).await;
+    let message = node.refused(&wants("late"), "FailedMount").await;
+    assert_eq!(
+        message,
+        "MountVolume.SetUp failed for volume \"v\" : error processing PVC default/late: PVC is not bound"
+    );
+    // Nor is one that names a volume which is another claim's.
+    let stolen = json!({"spec": {"volumeName": "data"}, "status": {"phase": "Bound"}});
+    claims.patch("late", &PatchParams::default(), &Patch::Merge(&stolen)).await.unwrap();
+    claims.patch_status("late", &PatchParams::default(), &Patch::Merge(&stolen)).await.unwrap();
+    let message = node.refused(&wants("late"), "FailedMount").await;
+    assert!(message.contains("bound to another claim"), "{message}");
+    assert!(node.attachment().await.is_none());
+    let unknown = shared(node.directory.path(), &node.clients, "else.example").await;
+    let web = mounting("web");
+    let setback = prepare(&unknown, &node.tenant(), &web, &node.pod_directory(&web)).await.unwrap_err();
+    assert!(setback.message.contains("driver name volume.csi.hypernetes.io not found"), "{setback:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn block_volumes_are_devices_and_readers_only_read() {
+    let node = Node::new().await;
+    node.claim("block", json!({"volumeMode": "Block"})).await;
+    let block = |container| pod("raw", json!({"claimName": "block", "readOnly": true}), container);
+    let mount = json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}]});
+    let message = node.refused(&block(mount.clone()), "FailedMount").await;
+    assert!(message.contains("has volumeMode Block, but is specified in volumeMounts"), "{message}");
+    let device = json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/xvda"}]});
+    let message = node.refused(&pod("web", json!({"claimName": "data"}), device.clone()), "FailedMount").await;
+    assert!(message.contains("has volumeMode Filesystem, but is specified in volumeDevices"), "{message}");
+    let raw = block(device);
+    node.prepare(&raw).await.unwrap();
+    let descriptor = node.descriptor(&raw).unwrap();
+    assert_eq!((&descriptor["mode"], &descriptor["readOnly"]), (&json!("Block"), &json!(true)));
+    let spec = raw.spec.as_ref().unwrap();
+    let mounts = mounts(&node.pod_directory(&raw), spec, &spec.containers[0], &Environment::default()).unwrap();
+    assert_eq!(mounts[0].container_path, "/dev/xvda");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_driver_refuses_is_said_and_left_clean() {
+    let mut node = Node::new().await;
+    node.claim("xfs", json!({"csi": {"fsType": "xfs"}})).await;
+    node.claim("options", json!({"mountOptions": ["noexec"]})).await;
+    node.claim("gone", json!({"csi": {"volumeHandle": "gone"}})).await;
+    for (claim, words) in [
+        ("xfs", "code = InvalidArgument desc = the file system \"xfs\" is not supported"),
+        ("options", "mount options are not supported"),
+        ("gone", "code = NotFound"),
+    ] {
+        let wants = pod(claim, json!({"claimName": claim}), json!({}));
+        let message = node.refused(&wants, "FailedMount").await;
+        assert!(message.contains(words) && message.contains(&format!("for volume {claim:?}")), "{message}");
+        node.release(&wants).await;
+    }
+    assert!(node.attachment().await.is_none());
+    // Without a driver the pod waits, and so does its end.
+    let web = mounting("web");
+    node.prepare(&web).await.unwrap();
+    node.driver.abort();
+    let _ = (&mut node.driver).await;
+    // Its connections have ends of their own, a little later.
+    fs::remove_file(node.directory.path().join("csi.sock")).unwrap();
+    let unreachable = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
+    let error = release(&unreachable, "uid-web").await.unwrap_err();
+    assert!(matches!(&error, ReleaseError::Driver { volume, .. } if volume == "data"), "{error}");
+    assert!(node.attachment().await.is_some(), "not given back, and not forgotten");
+    node.driver = drive(node.directory.path(), &node.clients);
+    eventually(|| async { release(&unreachable, "uid-web").await.ok() }).await;
+    assert!(node.attachment().await.is_none());
+}
