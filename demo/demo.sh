@@ -70,7 +70,7 @@ show() {
     say "acme's pods answer acme; the same addresses in globex are other pods"
     for tenant in "${tenants[@]}"; do
         for address in $(addresses "$tenant"); do
-            answer=$(k "$tenant" exec notebook -- wget -q -T 5 -O - "http://$address:8080/")
+            answer=$(k "$tenant" exec notebook -- timeout 5 wget -q -O - "http://$address:8080/")
             echo "  from $tenant, http://$address:8080/ says: $answer"
             names "$tenant" | grep -qxF "${answer#this is }" || fail "$tenant was answered by what is not its own"
         done
@@ -83,12 +83,12 @@ show() {
     address=$(k globex get pod only-globex -o jsonpath='{.status.podIP}')
     answer=
     for _ in 1 2 3 4 5; do
-        answer=$(k globex exec notebook -- wget -q -T 3 -O - "http://$address:8080/" 2>/dev/null) && break
+        answer=$(k globex exec notebook -- timeout 3 wget -q -O - "http://$address:8080/" 2>/dev/null) && break
         sleep 1
     done
     [ "$answer" = "globex only" ] || fail "globex does not reach its own pod at $address"
     echo "  from globex, http://$address:8080/ says: $answer"
-    if answer=$(k acme exec notebook -- wget -q -T 3 -O - "http://$address:8080/" 2>&1); then
+    if answer=$(k acme exec notebook -- timeout 3 wget -q -O - "http://$address:8080/" 2>&1); then
         fail "acme reached globex's pod: $answer"
     fi
     echo "  from acme,   http://$address:8080/ says nothing: $(printf '%s' "$answer" | head -n 1)"

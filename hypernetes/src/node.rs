@@ -75,8 +75,10 @@ impl Node {
         let executable = std::env::current_exe()?;
         hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &executable, &agent_socket)
             .context("installing the CNI plugin")?;
+        // It goes into descriptors, which hyperd reads from another working directory.
+        let volumes = std::path::absolute(&self.volumes).context("finding the directory of volumes")?;
         let csi_socket = root.join("csi.sock");
-        let driver = CsiConfig::new(&name, &csi_socket, &self.volumes, clients.clone());
+        let driver = CsiConfig::new(&name, &csi_socket, volumes, clients.clone());
         let kubelet = KubeletConfig {
             node_name: name,
             root: root.clone(),

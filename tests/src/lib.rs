@@ -111,6 +111,17 @@ impl Tenant {
     }
 }
 
+impl Drop for Tenant {
+    /// Its pods would take the machine from other tests.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let removed = Finished::of(self.system.hypernetes().args(["tenant", "delete", &self.name, "--yes"]));
+        removed.success();
+    }
+}
+
 /// A process that has ended, and what it said.
 #[derive(Debug)]
 pub struct Finished {

@@ -56,14 +56,14 @@ fn tokens_projects_users_and_roles() {
             "pods",
         ]))
     };
-    assert!(kubectl(&revoked).failure().contains("Unauthorized"));
+    assert!(kubectl(&revoked).failure().contains("must be logged in"));
 
     // The role reader looks and does not touch.
     let token = reader.json("token issue")["id"].as_str().unwrap().to_owned();
     hypernetes_tests::eventually("the project is a tenant", || (kubectl(&token).code == Some(0)).then_some(()));
 
     admin.run(&format!("user delete {}", id(&user))).success();
-    assert!(kubectl(&token).failure().contains("Unauthorized"), "a deleted user's token");
+    assert!(kubectl(&token).failure().contains("must be logged in"), "a deleted user's token");
     admin.run(&format!("project delete {}", id(&project))).success();
 }
 

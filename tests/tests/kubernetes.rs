@@ -80,7 +80,7 @@ fn a_watch_shows_changes_as_they_come() {
     std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).for_each(|l| drop(send.send(l))));
     // The watch has begun when it has shown what was there.
     lines.recv_timeout(hypernetes_tests::PATIENCE).unwrap();
-    k.apply(&config_map("seen", "1"));
+    k.apply(&config_map("seen", "one"));
     eventually("the watch shows it", || lines.try_iter().any(|line| line.ends_with("/seen")).then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -26,7 +26,7 @@ use hypernetes_guest_protocol::v1;
 use nix::{
     fcntl::OFlag,
     mount::{MsFlags, mount},
-    pty::{Winsize, openpty},
+    pty::Winsize,
     sched::{CloneFlags, setns, unshare},
     unistd::{ForkResult, Gid, Pid, Uid, chdir, execve, fork, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
@@ -40,6 +40,7 @@ use crate::{
     mounts,
     output::{self, Stream},
     reaper::Reaper,
+    rootfs::Root,
     state::{Container, Ended, Input, Process},
     users,
 };
@@ -56,6 +57,9 @@ const NOT_EXECUTABLE: u32 = 126;
 // tty_ioctl(2)
 nix::ioctl_write_int_bad!(set_controlling_terminal, nix::libc::TIOCSCTTY);
 nix::ioctl_write_ptr_bad!(set_window_size, nix::libc::TIOCSWINSZ, Winsize);
+nix::ioctl_write_ptr_bad!(unlock_terminal, nix::libc::TIOCSPTLCK, nix::libc::c_int);
+nix::ioctl_read_bad!(get_terminal_number, nix::libc::TIOCGPTN, u32);
+nix::ioctl_write_int_bad!(open_peer, nix::libc::TIOCGPTPEER);
 
 /// What the launcher has to know; the agent has looked everything up.
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +85,9 @@ struct Launch {
     readonly_root: bool,
     #[prost(string, tag = "10")]
     cgroup: String,
+    /// Which of the container's `/dev/pts` its terminal is.
+    #[prost(uint32, optional, tag = "11")]
+    terminal: Option<u32>,
 }
 
 /// Starts a process in a container. Returns when it runs what it was asked to, or why it cannot.
@@ -107,6 +114,7 @@ pub async fn start(
     if !process.env.iter().any(|v| v.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", credentials.home));
     }
+    let streams = Streams::open(spec, &container.root).map_err(internal)?;
     let launch = Launch {
         process: Some(process),
         uid: credentials.uid,
@@ -118,11 +126,11 @@ pub async fn start(
         readonly_paths: container.spec.readonly_paths.clone(),
         readonly_root: container.spec.readonly_root,
         cgroup: container.id.clone(),
+        terminal: streams.terminal.as_ref().map(terminal_number).transpose().map_err(internal)?,
     };
     let file = container.directory.join(format!("launch-{exec_id}"));
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
 
-    let streams = Streams::open(spec).map_err(internal)?;
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(|e| internal(e.into()))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg(LAUNCH).arg(&container.directory).arg(exec_id).env_clear();
@@ -206,7 +214,7 @@ struct Streams {
 }
 
 impl Streams {
-    fn open(spec: &v1::Process) -> io::Result<Self> {
+    fn open(spec: &v1::Process, root: &Root) -> io::Result<Self> {
         if spec.tty {
             let narrow = |value: u32, default: u16| match value {
                 0 => default,
@@ -218,10 +226,7 @@ impl Streams {
                 ws_xpixel: 0,
                 ws_ypixel: 0,
             };
-            let pair = openpty(&size, None)?;
-            let (master, slave) = (pair.master, pair.slave);
-            close_on_exec(&master)?;
-            close_on_exec(&slave)?;
+            let (master, slave) = open_terminal(root, &size)?;
             let input = if spec.stdin {
                 let writer = master.try_clone()?;
                 output::set_nonblocking(&writer)?;
@@ -251,6 +256,34 @@ impl Streams {
         };
         Ok(Self { stdin, stdout: stdout.into(), stderr: stderr.into(), input, out, err: Some(err), terminal: None })
     }
+}
+
+/// A new terminal of the container's own `/dev/pts`: one of the agent's would have no name there. Both ends.
+fn open_terminal(root: &Root, size: &Winsize) -> io::Result<(OwnedFd, OwnedFd)> {
+    use std::os::fd::AsRawFd;
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let master = root.open_inside(Path::new("/dev/pts/ptmx"), flags)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open, what the pointers point to lives until the calls return, and the descriptor that
+    // the last call answers is new and nobody else's.
+    let slave = unsafe {
+        unlock_terminal(master.as_raw_fd(), &0)?;
+        set_window_size(master.as_raw_fd(), size)?;
+        OwnedFd::from_raw_fd(open_peer(master.as_raw_fd(), flags.bits() | OFlag::O_CLOEXEC.bits())?)
+    };
+    Ok((master, slave))
+}
+
+/// N of `/dev/pts/N`.
+fn terminal_number(master: &OwnedFd) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+    let mut number = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open, and the number lives until the call returns.
+    unsafe {
+        get_terminal_number(master.as_raw_fd(), &mut number)?;
+    }
+    Ok(number)
 }
 
 fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
@@ -352,13 +385,11 @@ fn run(directory: &Path, exec_id: &str, status: &mut File) -> Result<(), Failure
 fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failure> {
     let process = launch.process.clone().unwrap_or_default();
     setsid().map_err(failed("making a session"))?;
-    if process.tty {
-        #[allow(unsafe_code)]
-        // SAFETY: descriptor 0 is the terminal that the agent gave this process.
-        unsafe { set_controlling_terminal(0, 0) }.map_err(failed("taking the terminal"))?;
-    }
     if launch.join_pid == 0 {
         enter_root(&directory.join("root"), launch, &process).map_err(failed("entering the container"))?;
+    }
+    if let Some(number) = launch.terminal {
+        take_terminal(number, launch.uid).map_err(failed("taking the terminal"))?;
     }
     for limit in &process.rlimits {
         set_limit(limit)?;
@@ -372,6 +403,21 @@ fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failu
     drop_privileges(launch, &process)?;
     chdir(cwd).map_err(failed("changing to the working directory"))?;
     execute(&process)
+}
+
+/// Opens the terminal again by the name that it has in the container, so that ttyname(3) finds it.
+fn take_terminal(number: u32, owner: u32) -> io::Result<()> {
+    let terminal = File::options().read(true).write(true).open(format!("/dev/pts/{number}"))?;
+    std::os::unix::fs::fchown(&terminal, Some(owner), None)?;
+    nix::unistd::dup2_stdin(&terminal)?;
+    nix::unistd::dup2_stdout(&terminal)?;
+    nix::unistd::dup2_stderr(&terminal)?;
+    #[allow(unsafe_code)]
+    // SAFETY: descriptor 0 is the terminal that was just opened.
+    unsafe {
+        set_controlling_terminal(0, 0)?;
+    }
+    Ok(())
 }
 
 /// Makes the prepared root this process's.
