@@ -9,13 +9,16 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up down build test test-unit test-e2e lint kernel clean-data dependencies tools
+.PHONY: help up demo down build test test-unit test-e2e lint kernel clean-data dependencies tools
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-up: ## Install what is needed, build, and start everything
+up: ## Install what is needed, build, start everything, and show two tenants
 	@scripts/up.sh "$(ROOT)" "$(BIND)"
+
+demo: ## Show again what the two tenants are
+	@demo/demo.sh run
 
 down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
@@ -32,7 +35,7 @@ test: dependencies tools ## Lints and all tests, VMs and stock clients included
 test-unit: ## The tests that need no running system
 	cargo nextest run --workspace --exclude hypernetes-tests
 
-test-e2e: build tools kernel ## The tests of the whole system: what is still to come (not part of make test)
+test-e2e: build tools kernel ## The tests of the whole system alone
 	@scripts/test-e2e.sh
 
 lint: ## Format, clippy, licences and sources of dependencies

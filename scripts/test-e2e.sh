@@ -23,16 +23,20 @@ finish() {
 }
 trap finish EXIT
 
+# Others on this machine may have networks and VMs, too.
+networks() { ip netns list | grep -c '^hn-' || true; }
+vms() { pgrep -cx hypernetes-vm || true; }
+networks_before=$(networks) vms_before=$(vms)
+
 "$hypernetes" up --root "$root" --bind 127.0.0.1:0 --guest .tools/guest --detach
 demo/build-image.sh .tools/demo-web.tar
 "$hypernetes" image import --root "$root" .tools/demo-web.tar --name demo/web:1
 cargo nextest run --release -p hypernetes-tests -E 'not binary(survival)'
-cargo nextest run --release -p hypernetes-tests -E 'binary(survival)'
+cargo nextest run --release -p hypernetes-tests -j 1 -E 'binary(survival)'
 "$hypernetes" down --root "$root"
-# Nothing may be left: no VM, no network namespace, no process of ours.
-left=$(ip netns list | grep -c '^hn-' || true)
-vms=$(pgrep -fc "qemu-system-x86_64.*$root" || true)
-if [ "$left" != 0 ] || [ "$vms" != 0 ]; then
-    echo "down left $left network namespaces and $vms VMs" >&2
+# Nothing may be left: no VM, no network namespace.
+networks_left=$(($(networks) - networks_before)) vms_left=$(($(vms) - vms_before))
+if [ "$networks_left" != 0 ] || [ "$vms_left" != 0 ]; then
+    echo "down left $networks_left network namespaces and $vms_left VMs" >&2
     exit 1
 fi

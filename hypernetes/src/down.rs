@@ -1,13 +1,25 @@
 //! `hypernetes down`: the end of everything that `up` started. The data stays.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use hypernetes_api::AllTenants;
+use hypernetes_client::Clients;
 use hypernetes_hypervisor::process::Process;
+use hypernetes_netagent::NetagentConfig;
+use k8s_cri::v1::{
+    ListPodSandboxRequest, PodSandbox, RemovePodSandboxRequest, StopPodSandboxRequest,
+    runtime_service_client::RuntimeServiceClient,
+};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tonic::transport::Channel;
 
-use crate::{Root, supervise::Supervisor};
+use crate::{Root, cri, supervise::Supervisor};
 
-/// Stop what `up` started; the data stays, and so do VMs that were made over CRI
+/// Stop everything that `up` started, VMs and networks included; the data stays
+///
+/// The next `up` starts the same pods again, in new VMs.
 #[derive(clap::Args)]
 pub struct Down {
     #[command(flatten)]
@@ -15,16 +27,76 @@ pub struct Down {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// VMs that are stopped at once.
+const AT_ONCE: usize = 8;
 
 impl Down {
     pub async fn run(self) -> Result<()> {
-        let root = self.root.directory;
-        for role in ["up", "node", "hyperd", "server"] {
-            if let Some(process) = Process::recall(&Supervisor::record(&root, role)) {
-                process.stop(PATIENCE).await;
-                println!("  {role} stopped");
-            }
+        let root = std::path::absolute(&self.root.directory)?;
+        let recall = |role: &str| Process::recall(&Supervisor::record(&root, role));
+        // First those that would start something again.
+        for role in ["up", "node", "server"] {
+            stop(role, recall(role)).await;
+        }
+        if let Some(hyperd) = recall("hyperd") {
+            let stopped = stop_vms(&root).await;
+            stop("hyperd", Some(hyperd)).await;
+            stopped?;
         }
         Ok(())
     }
+}
+
+async fn stop(role: &str, process: Option<Process>) {
+    if let Some(process) = process {
+        process.stop(PATIENCE).await;
+        println!("  {role} stopped");
+    }
+}
+
+/// Stops all sandboxes. They are disconnected by a network agent of our own: the node's has gone, so that the kubelet does
+/// not start them again.
+async fn stop_vms(root: &Path) -> Result<()> {
+    let channel = cri::connect(root.join("hyperd/hyperd.sock")).await?;
+    let mut runtime = RuntimeServiceClient::new(channel.clone());
+    let sandboxes = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
+    if sandboxes.is_empty() {
+        return Ok(());
+    }
+    let node = root.join("node");
+    let kubeconfig = Kubeconfig::read_from(node.join("node.kubeconfig")).context("reading the node's credentials")?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let agent = NetagentConfig::new(
+        "down",
+        node.join("network"),
+        node.join("netagent.sock"),
+        Clients::remote(config)?,
+        AllTenants::grant(),
+    );
+    let count = sandboxes.len();
+    let stopping = futures::stream::iter(sandboxes).map(|sandbox| remove(&channel, sandbox)).buffer_unordered(AT_ONCE);
+    let failures = stopping.filter_map(|outcome| async { outcome.err() }).collect::<Vec<_>>();
+    let failures = tokio::select! {
+        failures = failures => failures,
+        ended = hypernetes_netagent::run(agent) => return Ok(ended?),
+    };
+    for failure in &failures {
+        eprintln!("  {failure:#}");
+    }
+    println!("  {} VMs stopped", count - failures.len());
+    if !failures.is_empty() {
+        bail!("{} VMs could not be stopped: try again, and see {}", failures.len(), root.join("log").display());
+    }
+    Ok(())
+}
+
+async fn remove(channel: &Channel, sandbox: PodSandbox) -> Result<()> {
+    let mut runtime = RuntimeServiceClient::new(channel.clone());
+    let name = sandbox.metadata.map(|metadata| format!("{}/{}", metadata.namespace, metadata.name)).unwrap_or_default();
+    let id = sandbox.id;
+    let stop = StopPodSandboxRequest { pod_sandbox_id: id.clone() };
+    runtime.stop_pod_sandbox(stop).await.with_context(|| format!("stopping the VM of {name} ({id})"))?;
+    let remove = RemovePodSandboxRequest { pod_sandbox_id: id.clone() };
+    runtime.remove_pod_sandbox(remove).await.with_context(|| format!("removing the VM of {name} ({id})"))?;
+    Ok(())
 }

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use hyper_util::rt::TokioIo;
 use hypernetes_hyperd_api::{ImportImageRequest, hyperd_client::HyperdClient};
 use k8s_cri::v1::{ListImagesRequest, image_service_client::ImageServiceClient};
-use tonic::transport::{Channel, Endpoint};
 
-use crate::Root;
+use crate::{Root, cri::connect};
 
 /// Import and list images of this host
 #[derive(clap::Args)]
@@ -68,17 +66,4 @@ impl Image {
         }
         Ok(())
     }
-}
-
-async fn connect(socket: PathBuf) -> Result<Channel> {
-    let text = socket.display().to_string();
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://hyperd");
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .with_context(|| format!("{text}: is hyperd running (hypernetes up)?"))
 }

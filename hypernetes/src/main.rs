@@ -1,6 +1,7 @@
 //! `hypernetes`: the command line, and the wiring of the roles.
 #![forbid(unsafe_code)]
 
+mod cri;
 mod down;
 mod first;
 mod hyperd;

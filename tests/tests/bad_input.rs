@@ -90,7 +90,8 @@ fn kubernetes_answers_with_a_status() {
     http.kubernetes("GET", &format!("{CONFIG_MAPS}?labelSelector=a%20in%20("), "").status(400, "BadRequest");
     http.kubernetes("GET", &format!("{CONFIG_MAPS}?continue=garbage"), "").status(400, "BadRequest");
     // Paths that try to look like something else; kubectl would tidy them up.
-    for path in ["/clusters/system%2f..%2fx/api/v1/pods", "/clusters/x/../system/api/v1/pods", "/clusters/%2e%2e/api/v1/pods"]
+    for path in
+        ["/clusters/system%2f..%2fx/api/v1/pods", "/clusters/x/../system/api/v1/pods", "/clusters/%2e%2e/api/v1/pods"]
     {
         let answer = http.kubernetes("GET", path, "");
         assert!([400, 403, 404].contains(&answer.code), "{path}: {}", answer.code);

@@ -40,7 +40,9 @@ fn limits_size_the_machine_and_hold_in_it() {
     let pod = |name: &str, memory: &str, script: &str| {
         shell_pod(name, script).replace(
             "image: demo/web:1,",
-            &format!("image: demo/web:1, resources: {{limits: {{memory: {memory}, cpu: '2'}}, requests: {{cpu: 50m}}}},"),
+            &format!(
+                "image: demo/web:1, resources: {{limits: {{memory: {memory}, cpu: '2'}}, requests: {{cpu: 50m}}}},"
+            ),
         )
     };
     k.apply(&pod("small", "64Mi", "sleep 100000"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Response, StatusCode, header};
+use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
 use hypernetes_store::{Change, Changes, RangeOptions, Revision, WatchError};
 use serde_json::json;
@@ -61,12 +61,12 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
     let changes = match server.store.watch(&prefix, start).await {
         Ok(changes) => changes,
         Err(error) => {
-            // A watch from too far back is told so in the stream's own form, or at once: clients take both.
+            // As upstream says what comes after a request was understood: in the stream. Clients list again only then.
             let mut error = read::read_error(error);
             if error.reason == Reason::Expired {
                 error.message = format!("too old resource version: {start}");
             }
-            return Err(error);
+            return Ok(streamed(Body::from(error_event(&error))));
         }
     };
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -80,10 +80,13 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
         let _ = tokio::time::timeout(timeout, follow(watcher, changes, start, bookmarks, sender)).await;
     });
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut response = Response::new(Body::from_stream(stream));
-    *response.status_mut() = StatusCode::OK;
+    Ok(streamed(Body::from_stream(stream)))
+}
+
+fn streamed(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }
 
 fn clone(call: &Call) -> Call {

@@ -90,6 +90,7 @@ pub fn of(
     memory: &HashMap<String, Memory>,
     addresses: &[String],
     sandbox_ready: bool,
+    host: std::net::IpAddr,
 ) -> Value {
     let inits = spec.init_containers.clone().unwrap_or_default();
     let succeeded = |name: &str| {
@@ -138,7 +139,7 @@ pub fn of(
     conditions.push(condition("PodScheduled", true, "", String::new()));
     let mut status = json!({
         "phase": phase, "conditions": conditions, "containerStatuses": container_statuses,
-        "hostIP": "127.0.0.1", "startTime": earlier["startTime"].as_str().unwrap_or(&now),
+        "hostIP": host, "hostIPs": [{"ip": host}], "startTime": earlier["startTime"].as_str().unwrap_or(&now),
         "qosClass": qos(spec),
     });
     if !inits.is_empty() {
@@ -208,7 +209,15 @@ mod tests {
             serde_json::from_value(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}))
                 .unwrap();
         let memory = Memory { waiting: waiting.map(|w| (w.to_owned(), String::new())), ..Default::default() };
-        of(&Pod::default(), &spec, containers, &[("a".to_owned(), memory)].into(), &[], true)
+        of(
+            &Pod::default(),
+            &spec,
+            containers,
+            &[("a".to_owned(), memory)].into(),
+            &[],
+            true,
+            std::net::Ipv4Addr::LOCALHOST.into(),
+        )
     }
 
     #[test]

@@ -179,6 +179,8 @@ impl Worker {
         let sandbox = match ready {
             Some(sandbox) => sandbox.id.clone(),
             None => {
+                // A VM takes its time: what the pod waits for is told before.
+                self.report(pod, spec).await;
                 let attempt = sandboxes.first().and_then(|s| s.metadata.as_ref()).map_or(0, |m| m.attempt + 1);
                 for old in &sandboxes {
                     let _ = self.shared.runtime.stop_sandbox(&old.id).await;
@@ -366,7 +368,8 @@ impl Worker {
             }
         }
         addresses.retain(|address| !address.is_empty());
-        let status = status::of(pod, spec, &containers, &self.memory, &addresses, sandbox_ready);
+        let host = self.shared.config.bind.ip();
+        let status = status::of(pod, spec, &containers, &self.memory, &addresses, sandbox_ready, host);
         // Times of transition are kept where nothing changed: compare without what is always new.
         if status == self.reported {
             return;
