@@ -11,8 +11,11 @@ use hypernetes_api::{
     auth::{TokenAuthority, TokenError, TokenInfo, TokenScope, UserInfo},
     names,
 };
+use hypernetes_store::{Key, ResourceId, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+
+use crate::codec;
 
 /// Longest credential that is looked at.
 const MAX_TOKEN: usize = 8 << 10;
@@ -70,7 +73,15 @@ impl Authenticator {
     }
 
     /// `connection` is who the TLS connection's certificate says.
-    pub async fn authenticate(&self, headers: &HeaderMap, connection: Option<&UserInfo>) -> Result<UserInfo, ApiError> {
+    ///
+    /// # Errors
+    /// `Unauthorized` for a credential that is none, or none any more.
+    pub async fn authenticate(
+        &self,
+        store: &dyn Store,
+        headers: &HeaderMap,
+        connection: Option<&UserInfo>,
+    ) -> Result<UserInfo, ApiError> {
         let unauthorized = || ApiError::new(Reason::Unauthorized, "Unauthorized");
         if let Some(header) = headers.get(AUTHORIZATION) {
             let text = header.to_str().map_err(|_| unauthorized())?;
@@ -79,8 +90,8 @@ impl Authenticator {
             if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
                 return Err(unauthorized());
             }
-            if let Some(user) = self.service_account(token) {
-                return Ok(user);
+            if let Some(claims) = self.claims(token) {
+                return if is_current(store, &claims).await? { Ok(service_account(claims)) } else { Err(unauthorized()) };
             }
             let Some(keystone) = self.keystone.get() else { return Err(unauthorized()) };
             return match keystone.validate(token).await {
@@ -104,21 +115,34 @@ impl Authenticator {
         validation.leeway = 5;
         jsonwebtoken::decode(token, &self.decoding, &validation).ok().map(|data| data.claims)
     }
+}
 
-    fn service_account(&self, token: &str) -> Option<UserInfo> {
-        let claims = self.claims(token)?;
-        let namespace = &claims.kubernetes.namespace;
-        Some(UserInfo {
-            name: format!("system:serviceaccount:{namespace}:{}", claims.kubernetes.serviceaccount.name),
-            uid: claims.kubernetes.serviceaccount.uid.clone(),
-            groups: vec![
-                "system:serviceaccounts".into(),
-                format!("system:serviceaccounts:{namespace}"),
-                names::GROUP_AUTHENTICATED.into(),
-            ],
-            extra: BTreeMap::new(),
-            tenant: claims.tenant,
-        })
+/// Whether the service account, and the pod that the token was made for, are still those that it names.
+pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
+    let KubernetesClaims { namespace, serviceaccount, pod } = &claims.kubernetes;
+    let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref())];
+    for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
+        let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name);
+        let Some(entry) = store.get(&key).await.map_err(crate::read::read_error)? else { return Ok(false) };
+        if codec::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn service_account(claims: ServiceAccountClaims) -> UserInfo {
+    let KubernetesClaims { namespace, serviceaccount, .. } = claims.kubernetes;
+    UserInfo {
+        name: format!("system:serviceaccount:{namespace}:{}", serviceaccount.name),
+        uid: serviceaccount.uid,
+        groups: vec![
+            "system:serviceaccounts".into(),
+            format!("system:serviceaccounts:{namespace}"),
+            names::GROUP_AUTHENTICATED.into(),
+        ],
+        extra: BTreeMap::new(),
+        tenant: claims.tenant,
     }
 }
 

@@ -165,7 +165,8 @@ impl ApiServer {
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         let (head, body) = request.into_parts();
-        let user = self.0.authenticator.authenticate(&head.headers, head.extensions.get::<UserInfo>()).await?;
+        let connection = head.extensions.get::<UserInfo>();
+        let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
         let (cluster, target) = request::parse(&head.uri)?;
         let scope = self.scope(cluster, &user).await?;
         let user = impersonated(&head.headers, user, &scope)?;

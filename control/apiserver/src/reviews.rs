@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    authn::{ISSUER, KubernetesClaims, Named, ServiceAccountClaims},
+    authn::{ISSUER, KubernetesClaims, Named, ServiceAccountClaims, is_current},
     authz::{Attributes, Authorizer},
     codec, json_response, read,
     request::Scope,
@@ -45,7 +45,7 @@ pub async fn review(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
                 "evaluationError": "rules are not listed; ask with SelfSubjectAccessReview"})
         }
         "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
-        "TokenReview" => token_review(server, &tenant, object["spec"]["token"].as_str().unwrap_or_default()),
+        "TokenReview" => token_review(server, &tenant, object["spec"]["token"].as_str().unwrap_or_default()).await?,
         kind => return Err(ApiError::internal(format!("{kind} has no answer"))),
     };
     Ok(json_response(StatusCode::CREATED, &object))
@@ -81,8 +81,13 @@ fn user_info(user: &UserInfo) -> Value {
     json!({"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra})
 }
 
-fn token_review(server: &Inner, tenant: &TenantId, token: &str) -> Value {
-    match server.authenticator.claims(token).filter(|claims| claims.tenant == *tenant) {
+async fn token_review(server: &Inner, tenant: &TenantId, token: &str) -> Result<Value, ApiError> {
+    let claims = server.authenticator.claims(token).filter(|claims| claims.tenant == *tenant);
+    let current = match &claims {
+        Some(claims) => is_current(&*server.store, claims).await?,
+        None => false,
+    };
+    Ok(match claims.filter(|_| current) {
         Some(claims) => {
             let account = &claims.kubernetes.serviceaccount;
             let name = format!("system:serviceaccount:{}:{}", claims.kubernetes.namespace, account.name);
@@ -91,7 +96,7 @@ fn token_review(server: &Inner, tenant: &TenantId, token: &str) -> Value {
             }})
         }
         None => json!({"authenticated": false, "error": "the token is not valid here"}),
-    }
+    })
 }
 
 /// `serviceaccounts/token`: a token for a service account (KEP-1205).

@@ -255,6 +255,32 @@ async fn roles_decide() {
 }
 
 #[tokio::test]
+async fn a_service_accounts_token_ends_with_it() {
+    let bench = Bench::new().await;
+    let acme = admin(ACME);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "robot"}});
+    bench.post(&acme, accounts, account.clone()).await.ok();
+    let request = json!({"spec": {}});
+    let made = bench.post(&acme, &format!("{accounts}/robot/token"), request.clone()).await.ok();
+    let token = made["status"]["token"].as_str().unwrap().to_owned();
+    let code_with = |token: String| {
+        let request =
+            Request::builder().uri("/api").header("authorization", format!("Bearer {token}")).body(Body::empty());
+        let server = bench.server.router();
+        async move { server.oneshot(request.unwrap()).await.unwrap().status() }
+    };
+    assert_eq!(code_with(token.clone()).await, StatusCode::OK);
+    bench.send(&acme, "DELETE", &format!("{accounts}/robot"), "application/json", "").await.ok();
+    assert_eq!(code_with(token.clone()).await, StatusCode::UNAUTHORIZED);
+    // One of the same name is another.
+    bench.post(&acme, accounts, account).await.ok();
+    assert_eq!(code_with(token).await, StatusCode::UNAUTHORIZED);
+    let again = bench.post(&acme, &format!("{accounts}/robot/token"), request).await.ok();
+    assert_eq!(code_with(again["status"]["token"].as_str().unwrap().to_owned()).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told() {
     let bench = Bench::new().await;
     let acme = admin(ACME);
