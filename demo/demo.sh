@@ -92,7 +92,7 @@ show() {
         fail "acme reached globex's pod: $answer"
     fi
     echo "  from acme,   http://$address:8080/ says nothing: $(printf '%s' "$answer" | head -n 1)"
-    k globex delete pod only-globex --wait=false >/dev/null
+    k globex delete pod only-globex --grace-period=1 --wait >/dev/null
 
     say "Configuration, secrets and environment arrive"
     pod=$(k acme get pods -l app=web -o jsonpath='{.items[0].metadata.name}')

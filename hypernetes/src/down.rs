@@ -13,6 +13,7 @@ use k8s_cri::v1::{
     runtime_service_client::RuntimeServiceClient,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustix::process::Signal;
 use tonic::transport::Channel;
 
 use crate::{Root, cri, supervise::Supervisor};
@@ -34,8 +35,12 @@ impl Down {
     pub async fn run(self) -> Result<()> {
         let root = std::path::absolute(&self.root.directory)?;
         let recall = |role: &str| Process::recall(&Supervisor::record(&root, role));
-        // First those that would start something again.
-        for role in ["up", "node", "server"] {
+        // First those that would start something again. The supervisor would take hyperd with it, which is needed.
+        if let Some(supervisor) = recall("up") {
+            let _ = supervisor.signal(Signal::KILL);
+            stop("up", Some(supervisor)).await;
+        }
+        for role in ["node", "server"] {
             stop(role, recall(role)).await;
         }
         if let Some(hyperd) = recall("hyperd") {

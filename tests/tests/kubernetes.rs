@@ -213,3 +213,71 @@ fn service_accounts_roles_and_namespaces() {
     let error = k.run("delete namespace default").failure();
     assert!(error.contains("Forbidden") || error.contains("forbidden"), "{error}");
 }
+
+#[test]
+fn what_users_type_besides_works() {
+    let tenant = System::shared().tenant("daily");
+    let k = tenant.kubectl();
+    // An editor that changes one line.
+    k.apply(&config_map("edited", "before"));
+    let edited = hypernetes_tests::Finished::of(
+        k.command().args(["edit", "configmap", "edited"]).env("KUBE_EDITOR", "sed -i s/before/after/"),
+    );
+    assert!(edited.success().contains("edited"), "{edited:?}");
+    assert_eq!(k.field("configmap/edited", ".data.key"), "after");
+    assert!(k.run("auth whoami").success().contains(&tenant.name));
+    assert!(k.run("get all,configmaps -A").success().contains("kube-root-ca.crt"));
+
+    k.apply(WEB);
+    k.run("rollout status deployment/web --timeout=90s").success();
+    k.run("set env deployment/web VERSION=two").success();
+    k.run("rollout status deployment/web --timeout=90s").success();
+    k.run("rollout undo deployment/web").success();
+    k.run("rollout status deployment/web --timeout=90s").success();
+    assert_eq!(k.field("deployment/web", ".spec.template.spec.containers[0].env[0].value"), "one");
+    k.run("expose deployment web --port=80").success();
+    assert_eq!(k.field("service/web", ".spec.selector.app"), "web");
+    for object in ["deployment/web", "service/web", "node", "pvc", "namespace/default"] {
+        k.run(&format!("describe {object}")).success();
+    }
+    // Its replica sets and pods outlive it when that is what is asked.
+    k.run("delete deployment web --cascade=orphan").success();
+    assert!(k.run("get replicasets -o name").success().contains("web"));
+    k.run("delete replicasets --all --cascade=foreground --timeout=60s").success();
+    assert_eq!(k.run("get pods -o name").success(), "", "foreground: the pods went first");
+
+    k.run("run one --image=demo/web:1 --restart=Never -- sleep 100000").success();
+    k.arguments(&["delete", "pod", "one", "--now"]).success();
+    k.apply(&shell_pod("p", "mkdir /tmp/w; echo served > /tmp/w/index.html; httpd -f -p 8080 -h /tmp/w"));
+    k.wait_ready("p");
+    // Files in and out, through tar in the container.
+    let directory = tempfile::tempdir().unwrap();
+    let (there, back) = (directory.path().join("there"), directory.path().join("back"));
+    std::fs::write(&there, "carried").unwrap();
+    k.arguments(&["cp", there.to_str().unwrap(), "p:/tmp/file"]).success();
+    k.arguments(&["cp", "p:/tmp/file", back.to_str().unwrap()]).success();
+    assert_eq!(std::fs::read_to_string(back).unwrap(), "carried");
+    assert_eq!(forwarded(&k), "served\n");
+}
+
+/// What the pod `p` serves at its port 8080, through `kubectl port-forward`.
+fn forwarded(k: &hypernetes_tests::Kubectl) -> String {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let mut child = k
+        .command()
+        .args(["port-forward", "--address=127.0.0.1", "pod/p", ":8080"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // Forwarding from 127.0.0.1:41234 -> 8080
+    let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or(answer)
+}
