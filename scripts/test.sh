@@ -11,7 +11,7 @@ if ! cargo nextest --version >/dev/null 2>&1; then
 fi
 if [ ! -x .tools/bin/cargo-deny ]; then
     step "installing cargo-deny"
-    cargo install --quiet --locked --root .tools --target-dir target/cargo-deny cargo-deny --version 0.20.2
+    cargo install --debug --quiet --locked --root .tools --target-dir target/cargo-deny cargo-deny --version 0.20.2
     rm -rf target/cargo-deny
 fi
 step "lints"

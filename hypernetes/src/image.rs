@@ -14,7 +14,7 @@ use crate::{Root, cri::connect};
 pub struct Image {
     #[command(flatten)]
     root: Root,
-    /// hyperd's socket [default: ROOT/hyperd/hyperd.sock].
+    /// hyperd's socket [default: ROOT/hyperd/hyperd.sock, or ROOT/hyperd.sock of one that runs alone].
     #[arg(long, value_name = "FILE", global = true)]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -36,7 +36,7 @@ enum Verb {
 
 impl Image {
     pub async fn run(self) -> Result<()> {
-        let socket = self.socket.unwrap_or_else(|| self.root.directory.join("hyperd/hyperd.sock"));
+        let socket = self.socket.unwrap_or_else(|| self.root.hyperd().join("hyperd.sock"));
         let channel = connect(socket).await?;
         match self.verb {
             Verb::Import { file, name } => {

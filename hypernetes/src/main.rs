@@ -63,6 +63,22 @@ pub struct Root {
     pub directory: PathBuf,
 }
 
+impl Root {
+    /// The server's directory: `up`'s, or that of a server that runs alone in ROOT.
+    pub fn server(&self) -> PathBuf {
+        self.of_role("server", "operator.kubeconfig")
+    }
+
+    /// hyperd's directory, likewise.
+    pub fn hyperd(&self) -> PathBuf {
+        self.of_role("hyperd", "hyperd.sock")
+    }
+
+    fn of_role(&self, role: &str, mark: &str) -> PathBuf {
+        if self.directory.join(mark).exists() { self.directory.clone() } else { self.directory.join(role) }
+    }
+}
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, Command::Cni) {

@@ -70,7 +70,7 @@ enum Action {
 
 impl Tenant {
     pub async fn run(self) -> Result<()> {
-        let installation = Installation::open(&self.root.directory).await?;
+        let installation = Installation::open(&self.root).await?;
         match self.action {
             Action::Create { name, directory } => installation.create(&name, directory.as_deref()).await,
             Action::List => installation.list().await,
@@ -90,15 +90,15 @@ struct Installation {
 }
 
 impl Installation {
-    async fn open(root: &Path) -> Result<Self> {
-        let missing = || format!("nothing is up in {}: run `hypernetes up` first, or name its --root", root.display());
-        let root = root.canonicalize().with_context(missing)?;
-        let server_root = root.join("server");
+    async fn open(root: &Root) -> Result<Self> {
+        let place = root.directory.display();
+        let missing = || format!("nothing is up in {place}: run `hypernetes up` first, or name its --root");
+        let server_root = root.server().canonicalize().with_context(missing)?;
         let kubeconfig = Kubeconfig::read_from(server_root.join("operator.kubeconfig")).with_context(missing)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let projects = Api::all(kube::Client::try_from(config)?);
-        Ok(Self { tenants: root.join("tenants"), server_root, url, projects })
+        Ok(Self { tenants: root.directory.canonicalize()?.join("tenants"), server_root, url, projects })
     }
 
     async fn administrator(&self) -> Result<Administrator> {
