@@ -1,10 +1,11 @@
-//! The streaming server: exec, attach and port-forward over WebSocket.
+//! The streaming server: exec, attach and port-forward over WebSocket and SPDY.
 //!
-//! CRI hands out URLs; each holds a token that works once, within a short time, and cannot be guessed. SPDY is not
-//! spoken here.
+//! CRI hands out URLs; each holds a token that works once, within a short time, and cannot be guessed.
 
 mod port_forward;
+mod port_forward_spdy;
 mod remote_command;
+pub(crate) mod spdy;
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    extract::{Path, Request, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::any,
@@ -108,23 +109,41 @@ async fn serve(
     State(runtime): State<Arc<Runtime>>,
     Path((_kind, token)): Path<(String, String)>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Response {
-    // The token is spent by a client that speaks WebSocket only: others may fall back to it.
+    // The token is spent by a client that speaks one of both only: others may fall back to it.
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE),
-        Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket is spoken here, not SPDY\n").into_response(),
+        Ok(upgrade) => Upgrade::WebSocket(upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE)),
+        Err(_) if spdy::is_wanted(request.headers()) => Upgrade::Spdy(request),
+        Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket and SPDY/3.1 are spoken here\n").into_response(),
     };
-    match runtime.sessions.take(&token) {
-        Some(Session::Exec { container_id, command, streams }) => {
+    let Some(session) = runtime.sessions.take(&token) else {
+        return (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response();
+    };
+    match (session, upgrade) {
+        (Session::Exec { container_id, command, streams }, Upgrade::WebSocket(upgrade)) => {
             let target = remote_command::Target::Exec(command);
             remote_command::serve(runtime, upgrade, container_id, target, streams)
         }
-        Some(Session::Attach { container_id, streams }) => {
+        (Session::Attach { container_id, streams }, Upgrade::WebSocket(upgrade)) => {
             remote_command::serve(runtime, upgrade, container_id, remote_command::Target::Attach, streams)
         }
-        Some(Session::PortForward { sandbox_id, ports }) => port_forward::serve(runtime, upgrade, sandbox_id, ports),
-        None => (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response(),
+        (Session::PortForward { sandbox_id, ports }, Upgrade::WebSocket(upgrade)) => {
+            port_forward::serve(runtime, upgrade, sandbox_id, ports)
+        }
+        (Session::PortForward { sandbox_id, .. }, Upgrade::Spdy(request)) => {
+            let (session, streams) = spdy::Session::new(Some(port_forward_spdy::PATIENCE));
+            let forward = |_| port_forward_spdy::serve(runtime, sandbox_id, streams);
+            spdy::upgrade(request, &[port_forward_spdy::PROTOCOL], session, forward)
+        }
+        (_, Upgrade::Spdy(_)) => (StatusCode::BAD_REQUEST, "only WebSocket is spoken here, not SPDY\n").into_response(),
     }
+}
+
+/// What the client wants to go on with.
+enum Upgrade {
+    WebSocket(WebSocketUpgrade),
+    Spdy(Request),
 }
 
 #[cfg(test)]
