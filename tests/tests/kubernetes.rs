@@ -270,7 +270,9 @@ fn forwarded(k: &hypernetes_tests::Kubectl) -> String {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // It stays open: kubectl prints a line for each connection, and dies when it cannot.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
     // Forwarding from 127.0.0.1:41234 -> 8080
     let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
     let mut stream = std::net::TcpStream::connect(&address).unwrap();

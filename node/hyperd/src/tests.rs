@@ -488,6 +488,69 @@ async fn exec_over_websocket() {
     assert_eq!(status["details"]["causes"][0]["message"], "4");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_over_spdy() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container_id = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
+    let exec = async |script: &str, protocol| {
+        let request = cri::ExecRequest {
+            container_id: container_id.clone(),
+            cmd: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let url = node.runtime().await.exec(request).await.unwrap().into_inner().url;
+        spdy(url, protocol).await.unwrap()
+    };
+    let script = "read x; echo got $x; wc -c; echo bye >&2; exit 4";
+    for (protocols, protocol) in
+        [("v4.channel.k8s.io, v3.channel.k8s.io", "v4.channel.k8s.io"), ("channel.k8s.io", "channel.k8s.io")]
+    {
+        let (chosen, mut client) = exec(script, protocols).await;
+        assert_eq!(chosen, protocol);
+        let errors = client.open(&[("streamtype", "error")]).await;
+        let unasked = client.open(&[("streamtype", "resize")]).await;
+        client.until(|c| c.heard(unasked).reset.is_some()).await;
+        let stdin = client.open(&[("streamtype", "stdin")]).await;
+        client.data(stdin, b"hello\n", false).await;
+        let stdout = client.open(&[("streamtype", "stdout")]).await;
+        let stderr = client.open(&[("streamtype", "stderr")]).await;
+        for _ in 0..40 {
+            client.data(stdin, &[b'x'; 10_000], false).await;
+        }
+        client.data(stdin, b"", true).await;
+        client.until(|c| c.ended).await;
+        for id in [errors, stdout, stderr] {
+            assert!(client.heard(id).finished);
+        }
+        assert_eq!(client.heard(stdout).data, b"got hello\n400000\n");
+        assert_eq!(client.heard(stderr).data, b"bye\n");
+        assert_eq!(client.goodbye, Some(0));
+        let told = String::from_utf8(client.heard(errors).data).unwrap();
+        if protocol == "v4.channel.k8s.io" {
+            let status: serde_json::Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(status["details"]["causes"][0]["message"], "4");
+        } else {
+            assert_eq!(told, "command terminated with non-zero exit code: exit status 4");
+        }
+    }
+    // A process whose client goes away is killed.
+    let pid = node.path("pid");
+    let (_, mut client) =
+        exec(&format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", pid.display()), "v4.channel.k8s.io").await;
+    for kind in ["error", "stdin", "stdout", "stderr"] {
+        client.open(&[("streamtype", kind)]).await;
+    }
+    wait_until("the process to start", || pid.exists()).await;
+    let process = format!("/proc/{}", std::fs::read_to_string(pid).unwrap().trim());
+    assert!(Path::new(&process).exists());
+    drop(client);
+    wait_until("the process to be killed", || !Path::new(&process).exists()).await;
+}
+
 /// A server that gives back what it gets.
 async fn echo_server() -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,6 +5,7 @@
 mod port_forward;
 mod port_forward_spdy;
 mod remote_command;
+mod remote_command_spdy;
 pub(crate) mod spdy;
 
 use std::{
@@ -121,22 +122,19 @@ async fn serve(
         return (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response();
     };
     match (session, upgrade) {
-        (Session::Exec { container_id, command, streams }, Upgrade::WebSocket(upgrade)) => {
-            let target = remote_command::Target::Exec(command);
-            remote_command::serve(runtime, upgrade, container_id, target, streams)
-        }
-        (Session::Attach { container_id, streams }, Upgrade::WebSocket(upgrade)) => {
-            remote_command::serve(runtime, upgrade, container_id, remote_command::Target::Attach, streams)
-        }
         (Session::PortForward { sandbox_id, ports }, Upgrade::WebSocket(upgrade)) => {
             port_forward::serve(runtime, upgrade, sandbox_id, ports)
         }
         (Session::PortForward { sandbox_id, .. }, Upgrade::Spdy(request)) => {
-            let (session, streams) = spdy::Session::new(Some(port_forward_spdy::PATIENCE));
-            let forward = |_| port_forward_spdy::serve(runtime, sandbox_id, streams);
-            spdy::upgrade(request, &[port_forward_spdy::PROTOCOL], session, forward)
+            port_forward_spdy::upgrade(runtime, request, sandbox_id)
         }
-        (_, Upgrade::Spdy(_)) => (StatusCode::BAD_REQUEST, "only WebSocket is spoken here, not SPDY\n").into_response(),
+        (Session::Exec { container_id, command, streams }, upgrade) => {
+            let target = remote_command::Target::Exec(command);
+            upgrade.remote_command(runtime, container_id, target, streams)
+        }
+        (Session::Attach { container_id, streams }, upgrade) => {
+            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach, streams)
+        }
     }
 }
 
@@ -144,6 +142,21 @@ async fn serve(
 enum Upgrade {
     WebSocket(WebSocketUpgrade),
     Spdy(Request),
+}
+
+impl Upgrade {
+    fn remote_command(
+        self,
+        runtime: Arc<Runtime>,
+        container_id: String,
+        target: remote_command::Target,
+        streams: Streams,
+    ) -> Response {
+        match self {
+            Self::WebSocket(upgrade) => remote_command::serve(runtime, upgrade, container_id, target, streams),
+            Self::Spdy(request) => remote_command_spdy::serve(runtime, request, container_id, target, streams),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,10 +15,7 @@ use axum::{
 use futures::{SinkExt, StreamExt, future::join_all};
 use tokio::sync::mpsc;
 
-use super::{
-    port_forward_spdy::{self, PATIENCE, TUNNEL},
-    spdy::{self, Session},
-};
+use super::port_forward_spdy::{self, TUNNEL};
 use crate::{
     dial::{Connection, Reader, Writer},
     runtime::Runtime,
@@ -32,10 +29,7 @@ pub(super) fn serve(runtime: Arc<Runtime>, upgrade: WebSocketUpgrade, sandbox_id
     let upgrade = upgrade.protocols([TUNNEL, PROTOCOL]);
     if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
         // The client names the ports in its streams.
-        return upgrade.on_upgrade(move |socket| {
-            let (session, streams) = Session::new(Some(PATIENCE));
-            spdy::tunnel(socket, session, port_forward_spdy::serve(runtime, sandbox_id, streams))
-        });
+        return upgrade.on_upgrade(move |socket| port_forward_spdy::tunnel(runtime, socket, sandbox_id));
     }
     if ports.is_empty() || ports.len() > MAX_PORTS {
         return (StatusCode::BAD_REQUEST, "between 1 and 127 ports must be named\n").into_response();

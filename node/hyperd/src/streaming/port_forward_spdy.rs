@@ -6,13 +6,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{
+    extract::{Request, ws::WebSocket},
+    response::Response,
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-use super::spdy::{Status, Stream};
+use super::spdy::{self, Session, Status, Stream};
 use crate::{
     dial::{Connection, Reader, Writer},
     error::Result,
@@ -22,11 +26,11 @@ use crate::{
 /// The WebSocket subprotocol of the tunnel.
 pub(super) const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// What is spoken in the streams.
-pub(super) const PROTOCOL: &str = "portforward.k8s.io";
+const PROTOCOL: &str = "portforward.k8s.io";
 /// Time that the second stream of a connection may come after the first, as in the kubelet upstream.
 const PAIRING: Duration = Duration::from_secs(30);
 /// Time for which one connection that the pod does not read from may hold up the others.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -62,8 +66,20 @@ impl Half {
     }
 }
 
+/// Forwards over the connection itself.
+pub(super) fn upgrade(runtime: Arc<Runtime>, request: Request, sandbox_id: String) -> Response {
+    let (session, streams) = Session::new(Some(PATIENCE));
+    spdy::upgrade(request, &[PROTOCOL], session, |_| serve(runtime, sandbox_id, streams))
+}
+
+/// Forwards in a WebSocket whose subprotocol is [`TUNNEL`].
+pub(super) async fn tunnel(runtime: Arc<Runtime>, socket: WebSocket, sandbox_id: String) {
+    let (session, streams) = Session::new(Some(PATIENCE));
+    spdy::tunnel(socket, session, serve(runtime, sandbox_id, streams)).await;
+}
+
 /// Forwards what the client opens until it opens nothing more. Connections end with the future.
-pub(super) async fn serve(runtime: Arc<Runtime>, sandbox_id: String, mut streams: mpsc::Receiver<Stream>) {
+async fn serve(runtime: Arc<Runtime>, sandbox_id: String, mut streams: mpsc::Receiver<Stream>) {
     // A session has a bounded number of streams, and so has this.
     let mut waiting: Vec<Half> = Vec::new();
     let mut connections = JoinSet::new();

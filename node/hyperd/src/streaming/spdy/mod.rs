@@ -17,7 +17,7 @@ mod transport;
 
 pub(super) use self::{
     frame::Status,
-    session::Session,
-    stream::Stream,
+    session::{Closer, Session},
+    stream::{Receiver, Sender, Stream},
     transport::{is_wanted, tunnel, upgrade},
 };

@@ -116,9 +116,9 @@ impl Session {
     ///
     /// # Errors
     /// When the client breaks the rules, or the connection.
-    pub(super) async fn run<I, E, O>(self, incoming: I, outgoing: &mut O) -> Result<(), SessionError>
+    pub(super) async fn run<I, E, O>(self, incoming: &mut I, outgoing: &mut O) -> Result<(), SessionError>
     where
-        I: futures::Stream<Item = Result<Bytes, E>>,
+        I: futures::Stream<Item = Result<Bytes, E>> + Unpin,
         E: Display,
         O: Sink<Bytes> + Unpin,
         O::Error: Display,
@@ -156,9 +156,8 @@ struct Reader {
 impl Reader {
     async fn run<E: Display>(
         mut self,
-        incoming: impl futures::Stream<Item = Result<Bytes, E>>,
+        incoming: &mut (impl futures::Stream<Item = Result<Bytes, E>> + Unpin),
     ) -> Result<(), SessionError> {
-        tokio::pin!(incoming);
         let mut decoder = Decoder::default();
         while let Some(bytes) = incoming.next().await {
             decoder.put(&bytes.map_err(SessionError::connection)?);

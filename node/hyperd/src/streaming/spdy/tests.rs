@@ -20,8 +20,8 @@ fn start(patience: Option<Duration>) -> (Peer, tokio::sync::mpsc::Receiver<Strea
     let (to_server, from_client) = mpsc::channel(4);
     let (mut to_client, from_server) = mpsc::channel(4);
     let (session, streams) = Session::new(patience);
-    let incoming = from_client.map(Ok::<Bytes, Infallible>);
-    let ended = tokio::spawn(async move { session.run(incoming, &mut to_client).await });
+    let mut incoming = from_client.map(Ok::<Bytes, Infallible>);
+    let ended = tokio::spawn(async move { session.run(&mut incoming, &mut to_client).await });
     (Client::new(from_server, to_server), streams, ended)
 }
 
@@ -78,8 +78,8 @@ async fn a_session_that_is_closed_says_all_before() {
         let (mut to_client, from_server) = mpsc::channel(4);
         let (session, streams) = Session::new(None);
         let closer = session.closer();
-        let incoming = from_client.map(Ok::<Bytes, Infallible>);
-        let ended = tokio::spawn(async move { session.run(incoming, &mut to_client).await });
+        let mut incoming = from_client.map(Ok::<Bytes, Infallible>);
+        let ended = tokio::spawn(async move { session.run(&mut incoming, &mut to_client).await });
         (Client::new(from_server, to_server), streams, (ended, closer))
     };
     let id = client.open(&[]).await;
@@ -196,14 +196,14 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (session, mut streams) = Session::new(Some(Duration::from_millis(1)));
-            let incoming = futures::stream::iter(parts).map(|part| Ok::<Bytes, Infallible>(part.into()));
+            let mut incoming = futures::stream::iter(parts).map(|part| Ok::<Bytes, Infallible>(part.into()));
             let mut outgoing = futures::sink::drain();
             let user = async {
                 while let Some(stream) = streams.recv().await {
                     stream.to_client.write(b"x").await;
                 }
             };
-            let (_, ()) = tokio::join!(session.run(incoming, &mut outgoing), user);
+            let (_, ()) = tokio::join!(session.run(&mut incoming, &mut outgoing), user);
         });
     }
 }

@@ -29,7 +29,7 @@ const VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version")
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// Bytes that are read from a connection at once.
 const READ: usize = 32 << 10;
-/// Time for a WebSocket's closing handshake.
+/// Time that the client has to close its side, too.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a request asks for a session.
@@ -74,8 +74,15 @@ where
         let Ok(upgraded) = upgraded.await else { return };
         let (read, write) = tokio::io::split(TokioIo::new(upgraded));
         let mut outgoing = FramedWrite::new(write, BytesCodec::new());
-        beside(session.run(ReaderStream::with_capacity(read, READ), &mut outgoing), serve).await;
-        let _ = SinkExt::<Bytes>::close(&mut outgoing).await;
+        let mut incoming = ReaderStream::with_capacity(read, READ);
+        beside(session.run(&mut incoming, &mut outgoing), serve).await;
+        // What the client has on its way is read: a connection that is closed over it is reset, and what we said last
+        // with it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            let _ = SinkExt::<Bytes>::close(&mut outgoing).await;
+            while let Some(Ok(_)) = incoming.next().await {}
+        })
+        .await;
     });
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
@@ -89,10 +96,10 @@ where
 pub(in crate::streaming) async fn tunnel(socket: WebSocket, session: Session, serve: impl Future<Output = ()>) {
     let (to_client, from_client) = socket.split();
     let mut outgoing = to_client.with(|bytes: Bytes| ready(Ok::<_, axum::Error>(Message::Binary(bytes))));
-    let incoming = from_client
+    let mut incoming = from_client
         .take_while(|message| ready(!matches!(message, Ok(Message::Close(_)))))
         .filter_map(|message| ready(binary(message)));
-    beside(session.run(incoming, &mut outgoing), serve).await;
+    beside(session.run(&mut incoming, &mut outgoing), serve).await;
     // client-go takes only a normal closure for the end of what it reads.
     let close = Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }));
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
