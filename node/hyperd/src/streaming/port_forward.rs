@@ -1,6 +1,6 @@
-//! port-forward over WebSocket: a tunnel for SPDY where the client asks for one, as kubectl does, or channels, as the kubelet has always offered it beside SPDY: port number `n` of the
-//! request has the channels `2n` (data) and `2n + 1` (errors); the server begins each with the port number in two
-//! bytes, the lower one first.
+//! port-forward over WebSocket: in a tunnel for SPDY where the client asks for one, as kubectl does, or in channels, as
+//! the kubelet has always offered them beside SPDY: port number `n` of the request has the channels `2n` (data) and
+//! `2n + 1` (errors); the server begins each with the port number in two bytes, the lower one first.
 
 use std::sync::Arc;
 

@@ -198,7 +198,7 @@ impl Reader {
         let gone = CancellationToken::new();
         let opened = {
             let mut table = self.table.lock();
-            if id % 2 == 0 || id <= table.last {
+            if id.is_multiple_of(2) || id <= table.last {
                 return Err(SessionError::StreamId { id, last: table.last });
             }
             table.last = id;
