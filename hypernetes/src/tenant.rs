@@ -164,7 +164,7 @@ impl Installation {
 
     async fn list(&self) -> Result<()> {
         let projects = self.projects.list(&Default::default()).await?;
-        println!("{:<24} {:<34} {}", "NAME", "ID", "STATUS");
+        println!("{:<24} {:<34} STATUS", "NAME", "ID");
         for project in projects {
             let status = match &project.status {
                 _ if !project.spec.enabled => "Disabled",

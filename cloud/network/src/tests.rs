@@ -7,7 +7,7 @@ mod pods;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hypernetes_api::{

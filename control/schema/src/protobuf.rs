@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_number_is_of_a_field_that_exists() {
-        fn fields<'a>(schema: &Arc<Schema>, seen: &mut HashMap<String, Vec<String>>) {
+        fn fields(schema: &Arc<Schema>, seen: &mut HashMap<String, Vec<String>>) {
             match schema.as_ref() {
                 Schema::Object(shape) => {
                     let names = shape.fields.iter().map(|f| f.name.to_string()).collect();
