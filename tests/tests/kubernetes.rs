@@ -257,4 +257,29 @@ fn what_users_type_besides_works() {
     k.arguments(&["cp", there.to_str().unwrap(), "p:/tmp/file"]).success();
     k.arguments(&["cp", "p:/tmp/file", back.to_str().unwrap()]).success();
     assert_eq!(std::fs::read_to_string(back).unwrap(), "carried");
+    assert_eq!(forwarded(&k), "served\n");
+}
+
+/// What the pod `p` serves at its port 8080, through `kubectl port-forward`.
+fn forwarded(k: &hypernetes_tests::Kubectl) -> String {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let mut child = k
+        .command()
+        .args(["port-forward", "--address=127.0.0.1", "pod/p", ":8080"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    // It stays open: kubectl prints a line for each connection, and dies when it cannot.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    // Forwarding from 127.0.0.1:41234 -> 8080
+    let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or(answer)
 }

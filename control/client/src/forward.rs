@@ -7,8 +7,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::BoxError;
 
-/// Sends `request` for `path` over a connection of its own. Where the answer switches protocols (WebSocket), the two
-/// connections are joined for as long as both live.
+/// Sends `request` for `path` over a connection of its own. Where the answer switches protocols (WebSocket, SPDY), the
+/// two connections are joined for as long as both live.
 ///
 /// Credentials of the one who asked do not go on: the next server trusts the one that forwards.
 ///

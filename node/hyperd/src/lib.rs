@@ -4,7 +4,7 @@
 //! kubelet, crictl ──CRI──▶ service ──▶ runtime ─┬─▶ sandbox ──▶ hypervisor (a VM), cni (its tap)
 //!                                               ├─▶ container ─▶ prepare (disks, files, mounts) ──▶ agent (in the VM)
 //!                                               └─▶ supervise (ends, output, restarts of hyperd)
-//! kubectl exec ──WebSocket──▶ streaming ──▶ exec ──▶ agent
+//! kubectl exec ──WebSocket, SPDY──▶ streaming ──▶ exec ──▶ agent
 //! ```
 //!
 //! A VM does not depend on this process: killed at any time, hyperd finds its VMs again by the records that it keeps.

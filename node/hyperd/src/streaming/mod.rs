@@ -1,10 +1,12 @@
-//! The streaming server: exec, attach and port-forward over WebSocket.
+//! The streaming server: exec, attach and port-forward over WebSocket and SPDY.
 //!
-//! CRI hands out URLs; each holds a token that works once, within a short time, and cannot be guessed. SPDY is not
-//! spoken here.
+//! CRI hands out URLs; each holds a token that works once, within a short time, and cannot be guessed.
 
 mod port_forward;
+mod port_forward_spdy;
 mod remote_command;
+mod remote_command_spdy;
+pub(crate) mod spdy;
 
 use std::{
     collections::HashMap,
@@ -15,7 +17,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    extract::{Path, Request, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::any,
@@ -108,22 +110,52 @@ async fn serve(
     State(runtime): State<Arc<Runtime>>,
     Path((_kind, token)): Path<(String, String)>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Response {
-    // The token is spent by a client that speaks WebSocket only: others may fall back to it.
+    // The token is spent by a client that speaks one of both only: others may fall back to it.
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE),
-        Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket is spoken here, not SPDY\n").into_response(),
+        Ok(upgrade) => Upgrade::WebSocket(upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE)),
+        Err(_) if spdy::is_wanted(request.headers()) => Upgrade::Spdy(request),
+        Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket and SPDY/3.1 are spoken here\n").into_response(),
     };
-    match runtime.sessions.take(&token) {
-        Some(Session::Exec { container_id, command, streams }) => {
+    let Some(session) = runtime.sessions.take(&token) else {
+        return (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response();
+    };
+    match (session, upgrade) {
+        (Session::PortForward { sandbox_id, ports }, Upgrade::WebSocket(upgrade)) => {
+            port_forward::serve(runtime, upgrade, sandbox_id, ports)
+        }
+        (Session::PortForward { sandbox_id, .. }, Upgrade::Spdy(request)) => {
+            port_forward_spdy::upgrade(runtime, request, sandbox_id)
+        }
+        (Session::Exec { container_id, command, streams }, upgrade) => {
             let target = remote_command::Target::Exec(command);
-            remote_command::serve(runtime, upgrade, container_id, target, streams)
+            upgrade.remote_command(runtime, container_id, target, streams)
         }
-        Some(Session::Attach { container_id, streams }) => {
-            remote_command::serve(runtime, upgrade, container_id, remote_command::Target::Attach, streams)
+        (Session::Attach { container_id, streams }, upgrade) => {
+            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach, streams)
         }
-        Some(Session::PortForward { sandbox_id, ports }) => port_forward::serve(runtime, upgrade, sandbox_id, ports),
-        None => (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response(),
+    }
+}
+
+/// What the client wants to go on with.
+enum Upgrade {
+    WebSocket(WebSocketUpgrade),
+    Spdy(Request),
+}
+
+impl Upgrade {
+    fn remote_command(
+        self,
+        runtime: Arc<Runtime>,
+        container_id: String,
+        target: remote_command::Target,
+        streams: Streams,
+    ) -> Response {
+        match self {
+            Self::WebSocket(upgrade) => remote_command::serve(runtime, upgrade, container_id, target, streams),
+            Self::Spdy(request) => remote_command_spdy::serve(runtime, request, container_id, target, streams),
+        }
     }
 }
 

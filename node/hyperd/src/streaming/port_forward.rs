@@ -1,8 +1,6 @@
-//! port-forward over WebSocket channels, as the kubelet has always offered it beside SPDY: port number `n` of the
-//! request has the channels `2n` (data) and `2n + 1` (errors); the server begins each with the port number in two
-//! bytes, the lower one first.
-//!
-//! kubectl tunnels SPDY frames through a WebSocket instead (`SPDY/3.1+portforward.k8s.io`); that is not spoken here.
+//! port-forward over WebSocket: in a tunnel for SPDY where the client asks for one, as kubectl does, or in channels, as
+//! the kubelet has always offered them beside SPDY: port number `n` of the request has the channels `2n` (data) and
+//! `2n + 1` (errors); the server begins each with the port number in two bytes, the lower one first.
 
 use std::sync::Arc;
 
@@ -17,6 +15,7 @@ use axum::{
 use futures::{SinkExt, StreamExt, future::join_all};
 use tokio::sync::mpsc;
 
+use super::port_forward_spdy::{self, TUNNEL};
 use crate::{
     dial::{Connection, Reader, Writer},
     runtime::Runtime,
@@ -27,10 +26,15 @@ const PROTOCOL: &str = "v4.channel.k8s.io";
 const MAX_PORTS: usize = 127;
 
 pub(super) fn serve(runtime: Arc<Runtime>, upgrade: WebSocketUpgrade, sandbox_id: String, ports: Vec<u16>) -> Response {
+    let upgrade = upgrade.protocols([TUNNEL, PROTOCOL]);
+    if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
+        // The client names the ports in its streams.
+        return upgrade.on_upgrade(move |socket| port_forward_spdy::tunnel(runtime, socket, sandbox_id));
+    }
     if ports.is_empty() || ports.len() > MAX_PORTS {
         return (StatusCode::BAD_REQUEST, "between 1 and 127 ports must be named\n").into_response();
     }
-    upgrade.protocols([PROTOCOL]).on_upgrade(move |socket| forward(runtime, socket, sandbox_id, ports))
+    upgrade.on_upgrade(move |socket| forward(runtime, socket, sandbox_id, ports))
 }
 
 async fn forward(runtime: Arc<Runtime>, socket: WebSocket, sandbox_id: String, ports: Vec<u16>) {

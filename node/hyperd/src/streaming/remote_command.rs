@@ -3,7 +3,7 @@
 //! The first byte of each binary message is a channel: 0 stdin, 1 stdout, 2 stderr, 3 error (a Status object when
 //! all is over), 4 resize (`{"Width":…,"Height":…}`). In v5, 255 followed by a channel closes that channel.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use axum::{
     extract::{
@@ -12,10 +12,8 @@ use axum::{
     },
     response::Response,
 };
-use futures::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future::ready, stream::SplitSink};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -54,34 +52,90 @@ pub(super) fn serve(
 ) -> Response {
     upgrade.protocols([V5, V4]).on_upgrade(move |socket| async move {
         let (mut to_client, from_client) = socket.split();
-        let outcome = run(&runtime, &mut to_client, from_client, &container_id, target, streams).await;
-        let status = match outcome {
-            Ok(End::Disconnected) => return,
-            Ok(End::Exited(code)) => status(code),
-            Err(error) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
-                "message": error.to_string()}),
-        };
-        let _ = to_client.send(frame(ERROR, status.to_string().as_bytes())).await;
-        let close = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-        let _ = to_client.send(Message::Close(Some(close))).await;
-        let _ = to_client.close().await;
+        let messages = from_client.take_while(|message| ready(!matches!(message, Err(_) | Ok(Message::Close(_)))));
+        let input = messages.filter_map(|message| ready(message.ok().and_then(input_of)));
+        let mut output = Channels { to_client: &mut to_client, streams };
+        let outcome = run(&runtime, &mut output, input, &container_id, target, streams).await;
+        if let Some(status) = status(outcome) {
+            let _ = to_client.send(frame(ERROR, status.to_string().as_bytes())).await;
+            let close = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+            let _ = to_client.send(Message::Close(Some(close))).await;
+            let _ = to_client.close().await;
+        }
     })
 }
 
-enum End {
+/// What a client sends.
+pub(super) enum Input {
+    Stdin(Bytes),
+    CloseStdin,
+    /// Columns and rows of the terminal.
+    Resize(u16, u16),
+}
+
+/// A terminal's size as client-go writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Size {
+    pub width: u16,
+    pub height: u16,
+}
+
+/// Where a process' output goes.
+pub(super) trait Output: Send {
+    /// False: the client is gone.
+    fn send(&mut self, stream: Stream, data: &[u8]) -> impl Future<Output = bool> + Send;
+}
+
+struct Channels<'a> {
+    to_client: &'a mut SplitSink<WebSocket, Message>,
+    streams: Streams,
+}
+
+impl Output for Channels<'_> {
+    async fn send(&mut self, stream: Stream, data: &[u8]) -> bool {
+        let (wanted, channel) = match stream {
+            Stream::Stdout => (self.streams.stdout, STDOUT),
+            Stream::Stderr => (self.streams.stderr, STDERR),
+        };
+        !wanted || self.to_client.send(frame(channel, data)).await.is_ok()
+    }
+}
+
+fn input_of(message: Message) -> Option<Input> {
+    let mut bytes: Bytes = match message {
+        Message::Binary(bytes) => bytes,
+        Message::Text(text) => text.into(),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return None,
+    };
+    if bytes.is_empty() {
+        return None;
+    }
+    match (bytes.split_to(1)[0], &bytes[..]) {
+        (STDIN, _) => Some(Input::Stdin(bytes)),
+        (CLOSE, [STDIN, ..]) => Some(Input::CloseStdin),
+        (RESIZE, data) => serde_json::from_slice(data).ok().map(|Size { width, height }| Input::Resize(width, height)),
+        _ => None,
+    }
+}
+
+pub(super) enum End {
     Exited(i32),
     Disconnected,
 }
 
-/// A `metav1.Status` as client-go reads it.
-fn status(exit_code: i32) -> serde_json::Value {
-    if exit_code == 0 {
-        return json!({"metadata": {}, "status": "Success"});
-    }
-    json!({
-        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-        "message": format!("command terminated with non-zero exit code: exit status {exit_code}"),
-        "details": {"causes": [{"reason": "ExitCode", "message": exit_code.to_string()}]},
+/// A `metav1.Status` as client-go reads it; none when nobody is there to read it.
+pub(super) fn status(outcome: Result<End>) -> Option<serde_json::Value> {
+    Some(match outcome {
+        Ok(End::Disconnected) => return None,
+        Ok(End::Exited(0)) => json!({"metadata": {}, "status": "Success"}),
+        Ok(End::Exited(code)) => json!({
+            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+        }),
+        Err(error) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+            "message": error.to_string()}),
     })
 }
 
@@ -92,12 +146,11 @@ fn frame(channel: u8, data: &[u8]) -> Message {
     Message::Binary(bytes.into())
 }
 
-type ToClient = SplitSink<WebSocket, Message>;
-
-async fn run(
+/// Runs, or joins, the process until it ends or the client's input does, which tells that the client is gone.
+pub(super) async fn run(
     runtime: &Arc<Runtime>,
-    to_client: &mut ToClient,
-    from_client: SplitStream<WebSocket>,
+    to_client: &mut impl Output,
+    from_client: impl futures::Stream<Item = Input> + Send,
     container_id: &str,
     target: Target,
     streams: Streams,
@@ -108,7 +161,7 @@ async fn run(
             let exec = runtime.start_exec(&container, command, streams.tty, streams.stdin).await?;
             // Dropped at the end of this block, also when the client goes away: then the process is killed.
             tokio::select! {
-                end = exec_output(to_client, &exec.process, streams) => end,
+                end = exec_output(to_client, &exec.process, streams.tty) => end,
                 () = input(from_client, &exec.process, streams, true) => Ok(End::Disconnected),
             }
         }
@@ -119,24 +172,24 @@ async fn run(
                 return Err(Error::FailedPrecondition("the container has no standard input".into()));
             }
             tokio::select! {
-                end = attached_output(to_client, &container, streams) => end,
+                end = attached_output(to_client, &container) => end,
                 () = input(from_client, &process, streams, config.stdin_once) => Ok(End::Disconnected),
             }
         }
     }
 }
 
-async fn exec_output(to_client: &mut ToClient, process: &ProcessHandle, streams: Streams) -> Result<End> {
-    let mut following = process.follow(streams.tty).await?;
+async fn exec_output(to_client: &mut impl Output, process: &ProcessHandle, tty: bool) -> Result<End> {
+    let mut following = process.follow(tty).await?;
     while let Some(chunk) = following.next().await? {
-        if !send(to_client, streams, chunk.stream, &chunk.data).await {
+        if !to_client.send(chunk.stream, &chunk.data).await {
             return Ok(End::Disconnected);
         }
     }
     Ok(End::Exited(following.exit_code().await?))
 }
 
-async fn attached_output(to_client: &mut ToClient, container: &Container, streams: Streams) -> Result<End> {
+async fn attached_output(to_client: &mut impl Output, container: &Container) -> Result<End> {
     let mut output = container.output.subscribe();
     let ended = container.ended();
     tokio::pin!(ended);
@@ -145,7 +198,7 @@ async fn attached_output(to_client: &mut ToClient, container: &Container, stream
             biased;
             chunk = output.recv() => match chunk {
                 Ok((stream, data)) => {
-                    if !send(to_client, streams, stream, &data).await {
+                    if !to_client.send(stream, &data).await {
                         return Ok(End::Disconnected);
                     }
                 }
@@ -158,41 +211,23 @@ async fn attached_output(to_client: &mut ToClient, container: &Container, stream
     }
 }
 
-/// False: the client is gone.
-async fn send(to_client: &mut ToClient, streams: Streams, stream: Stream, data: &[u8]) -> bool {
-    let (wanted, channel) = match stream {
-        Stream::Stdout => (streams.stdout, STDOUT),
-        Stream::Stderr => (streams.stderr, STDERR),
-    };
-    !wanted || to_client.send(frame(channel, data)).await.is_ok()
-}
-
-/// Brings the client's messages into the guest; returns when the client goes away.
-async fn input(mut from_client: SplitStream<WebSocket>, process: &ProcessHandle, streams: Streams, close: bool) {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Size {
-        width: u16,
-        height: u16,
-    }
+/// Brings what the client sends into the guest; returns when the client goes away.
+async fn input(
+    from_client: impl futures::Stream<Item = Input>,
+    process: &ProcessHandle,
+    streams: Streams,
+    close: bool,
+) {
+    tokio::pin!(from_client);
     let mut stdin = streams.stdin;
-    while let Some(Ok(message)) = from_client.next().await {
-        let bytes = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Text(text) => text.into(),
-            Message::Close(_) => break,
-            Message::Ping(_) | Message::Pong(_) => continue,
-        };
-        let done = match (bytes.first().copied(), bytes.get(1..).unwrap_or_default()) {
-            (Some(STDIN), data) if stdin => write_stdin(process, data).await,
-            (Some(CLOSE), [STDIN, ..]) if stdin => {
+    while let Some(input) = from_client.next().await {
+        let done = match input {
+            Input::Stdin(data) if stdin => write_stdin(process, &data).await,
+            Input::CloseStdin if stdin => {
                 stdin = false;
                 if close { process.write_stdin(Vec::new(), true).await } else { Ok(()) }
             }
-            (Some(RESIZE), data) if streams.tty => match serde_json::from_slice::<Size>(data) {
-                Ok(size) => process.resize(size.width.into(), size.height.into()).await,
-                Err(_) => Ok(()),
-            },
+            Input::Resize(width, height) if streams.tty => process.resize(width.into(), height.into()).await,
             _ => Ok(()),
         };
         if let Err(error) = done {
@@ -216,6 +251,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_told_as_client_go_reads_them() {
+        let status = |code| status(Ok(End::Exited(code))).unwrap();
         assert_eq!(status(0)["status"], "Success");
         let failure = status(3);
         assert_eq!(failure["reason"], "NonZeroExitCode");
