@@ -91,7 +91,11 @@ impl Authenticator {
                 return Err(unauthorized());
             }
             if let Some(claims) = self.claims(token) {
-                return if is_current(store, &claims).await? { Ok(service_account(claims)) } else { Err(unauthorized()) };
+                return if is_current(store, &claims).await? {
+                    Ok(service_account(claims))
+                } else {
+                    Err(unauthorized())
+                };
             }
             let Some(keystone) = self.keystone.get() else { return Err(unauthorized()) };
             return match keystone.validate(token).await {

@@ -19,8 +19,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use crate::service::Service;
 
-/// How often a port is looked at that nobody has opened on the host. There is no event for that.
+/// How often a port is looked at that nobody has opened on the host. There is no event for that. It happens at the start
+/// (of a copied VM, too) and when hyperd has ended: often at first, when somebody is about to come.
+const NOBODY_YET: Duration = Duration::from_millis(4);
 const NOBODY_THERE: Duration = Duration::from_millis(50);
+/// So many looks are made in the shorter interval.
+const EAGER_LOOKS: u32 = 500;
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Serves for ever; returns why it cannot.
@@ -33,6 +37,7 @@ pub async fn serve() -> io::Error {
         Ok(path) => path,
         Err(error) => return error,
     };
+    let mut looks = 0;
     loop {
         // Opened anew for each conversation: that the host's end was closed once stays with the descriptor, for tokio.
         let mut port = match Port::open(&path) {
@@ -41,12 +46,14 @@ pub async fn serve() -> io::Error {
         };
         match session::accept(&mut port).await {
             Ok(first) => {
+                looks = 0;
                 let connection = Connection { first: io::Cursor::new(first), port: &mut port };
                 converse(connection, service.clone()).await;
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 drop(port);
-                tokio::time::sleep(NOBODY_THERE).await;
+                looks = (looks + 1).min(EAGER_LOOKS);
+                tokio::time::sleep(if looks < EAGER_LOOKS { NOBODY_YET } else { NOBODY_THERE }).await;
             }
             Err(error) => return error,
         }
