@@ -104,16 +104,20 @@ impl QemuVm {
         let Some(key) = Key::new(shared, &spec) else {
             return Self::create_with(shared, spec, shared.accelerator, Origin::Cold).await;
         };
-        if let Some(template) = shared.templates.find(&key) {
-            match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(&template)).await {
+        let template = shared.templates.find(&key);
+        if let Some(template) = &template {
+            match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(template)).await {
                 Ok(vm) => return Ok(vm),
                 Err(error) => {
                     tracing::warn!(vm = spec.id, %error, "a VM could not be copied from its template, and boots instead");
-                    shared.templates.remove(&template);
                 }
             }
         }
         let vm = Self::create_with(shared, spec, shared.accelerator, Origin::Cold).await?;
+        if let Some(template) = &template {
+            // What kept the copy from starting was nothing that it has in common with a VM that boots.
+            shared.templates.remove(template);
+        }
         template::want(shared, key);
         Ok(vm)
     }

@@ -40,8 +40,16 @@ pub struct TemplateLimits {
 
 impl Default for TemplateLimits {
     fn default() -> Self {
-        Self { count: 32, bytes: 4 << 30, delay: Duration::from_secs(3) }
+        // With as much memory as a VM takes that does nothing, each; all together no more than a part of the host's.
+        Self { count: 32, bytes: host_memory() / 8, delay: Duration::from_secs(3) }
     }
+}
+
+/// Bytes; 0 when the host does not say.
+fn host_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    total.and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
 
 /// Everything that a VM and the template that it is copied from have to have in common.
@@ -142,6 +150,11 @@ impl Templates {
         !there && state.wanted.insert(key.clone())
     }
 
+    fn fail(&self, key: &Key) {
+        self.state.lock().failed.insert(key.clone(), Instant::now());
+    }
+
+    /// Keeps a template, and lets those go that were not used for longest when there are too many.
     fn insert(&self, template: Arc<Template>) {
         let ready = &mut self.state.lock().ready;
         // Of an earlier QEMU of the same name there will be no copies any more.
@@ -179,6 +192,15 @@ pub fn want(shared: &Arc<Shared>, key: Key) {
         let _turn = templates.turn.lock().await;
         let began = Instant::now();
         match build::build(&shared, &key).await {
+            // Kept, it would be made anew for each VM: it would be the first to go.
+            Ok(template) if template.bytes > templates.limits.bytes => {
+                tracing::warn!(
+                    tenant = key.tenant,
+                    bytes = template.bytes,
+                    "a template is larger than all may be: VMs boot"
+                );
+                templates.fail(&key);
+            }
             Ok(template) => {
                 let (elapsed_ms, bytes) = (began.elapsed().as_millis(), template.bytes);
                 tracing::info!(tenant = key.tenant, elapsed_ms, bytes, "VMs are copied from a template from now on");
@@ -186,7 +208,7 @@ pub fn want(shared: &Arc<Shared>, key: Key) {
             }
             Err(error) => {
                 tracing::warn!(tenant = key.tenant, %error, "a template could not be made: VMs boot");
-                templates.state.lock().failed.insert(key.clone(), Instant::now());
+                templates.fail(&key);
             }
         }
     });
