@@ -6,7 +6,10 @@ use std::{
     future::Future,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -130,12 +133,14 @@ impl Node {
     }
 
     async fn run_sandbox(&self, tenant: &str) -> String {
+        // A pod has one sandbox of each attempt.
+        static ATTEMPT: AtomicU32 = AtomicU32::new(0);
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: "web".into(),
                 uid: POD_UID.into(),
                 namespace: "default".into(),
-                attempt: 0,
+                attempt: ATTEMPT.fetch_add(1, Ordering::Relaxed),
             }),
             hostname: "web-1".into(),
             log_directory: self.path("logs").display().to_string(),

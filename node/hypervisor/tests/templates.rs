@@ -126,17 +126,19 @@ async fn a_template_is_for_its_owner_and_kind() {
     let (first, _) = run(&qemu, owned("first", "a"), vec![]).await;
     template(&qemu, &owned("any", "a")).await;
     // Another's VM boots, as does one of nobody; and so does one with other parts.
-    for other in [owned("b", "b"), owned("nobody", ""), VmSpec { memory_mib: 200, ..owned("large", "a") }] {
+    for other in [owned("b", "b"), owned("nobody", ""), VmSpec { cpus: 2, memory_mib: 200, ..owned("large", "a") }] {
         assert!(!qemu.has_template(&other));
         let vm = qemu.create(other).await.unwrap();
         assert!(!is_copy(&*vm));
         vm.kill().await.unwrap();
     }
     // They have templates of their own then; those of nobody have none.
-    template(&qemu, &VmSpec { memory_mib: 200, ..owned("any", "a") }).await;
+    template(&qemu, &VmSpec { cpus: 2, memory_mib: 200, ..owned("any", "a") }).await;
     template(&qemu, &owned("any", "b")).await;
     assert!(!qemu.has_template(&owned("any", "")));
-    for (n, one) in [owned("b-2", "b"), VmSpec { memory_mib: 200, ..owned("large-2", "a") }].into_iter().enumerate() {
+    for (n, one) in
+        [owned("b-2", "b"), VmSpec { cpus: 2, memory_mib: 200, ..owned("large-2", "a") }].into_iter().enumerate()
+    {
         let (vm, _) = run(&qemu, one, vec![]).await;
         assert!(is_copy(&*vm.vm), "{n}");
         vm.vm.kill().await.unwrap();
