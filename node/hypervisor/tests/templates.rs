@@ -100,6 +100,7 @@ async fn copies_of_a_template_are_different_vms() {
         }
         copies.push(vm);
     }
+    println!("a copy's console: {:?}", copies[0].vm.console_tail().await);
     // What one writes is not in another, nor in the template.
     let (mut last, _) = run(&qemu, owned("last", "a"), vec![]).await;
     last.container(&image).await;
