@@ -261,3 +261,21 @@ async fn a_copy_has_an_address_of_its_own() {
         vm.vm.kill().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_copies_start_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let (first, _) = run(&qemu, owned("first", "a"), vec![]).await;
+    first.vm.kill().await.unwrap();
+    template(&qemu, &owned("any", "a")).await;
+    for round in 0..3 {
+        // An agent that looks for its host in the moment that it comes: one that gets that wrong is silent for ever.
+        let starts = (0..6).map(|n| run(&qemu, owned(&format!("copy-{round}-{n}"), "a"), vec![]));
+        let all = futures::future::join_all(starts);
+        for (vm, _) in tokio::time::timeout(Duration::from_secs(60), all).await.expect("all agents answer") {
+            assert!(is_copy(&*vm.vm));
+            vm.vm.kill().await.unwrap();
+        }
+    }
+}
