@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use hypernetes_hyperd::HyperdConfig;
 use hypernetes_hypervisor::{
     Hypervisor,
-    qemu::{GuestFiles, Qemu, QemuConfig},
+    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
 };
 use hypernetes_image::{ImageStore, Limits};
 
@@ -45,7 +45,8 @@ impl Hyperd {
         };
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
-        let qemu = Qemu::new(QemuConfig { directory: root.join("vmm"), guest, accelerator: None }).await?;
+        let templates = TemplateLimits::default();
+        let qemu = Qemu::new(QemuConfig { directory: root.join("vmm"), guest, accelerator: None, templates }).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let images = ImageStore::open(root.join("images"), Limits::default())?;

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -15,12 +15,17 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use hypernetes_guest_protocol::{PORT_NAME, session, v1::agent_server::AgentServer};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use crate::service::Service;
 
-/// How often a port is looked at that nobody has opened on the host. There is no event for that.
+/// How often a port is looked at that nobody has opened on the host. There is no event for that. It happens at the start
+/// (of a copied VM, too) and when hyperd has ended: often at first, when somebody is about to come.
+const NOBODY_YET: Duration = Duration::from_millis(4);
 const NOBODY_THERE: Duration = Duration::from_millis(50);
+/// So many looks are made in the shorter interval.
+const EAGER_LOOKS: u32 = 500;
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Serves for ever; returns why it cannot.
@@ -35,7 +40,7 @@ pub async fn serve() -> io::Error {
     };
     loop {
         // Opened anew for each conversation: that the host's end was closed once stays with the descriptor, for tokio.
-        let mut port = match Port::open(&path) {
+        let mut port = match Port::open(&path).await {
             Ok(port) => port,
             Err(error) => return error,
         };
@@ -44,10 +49,7 @@ pub async fn serve() -> io::Error {
                 let connection = Connection { first: io::Cursor::new(first), port: &mut port };
                 converse(connection, service.clone()).await;
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                drop(port);
-                tokio::time::sleep(NOBODY_THERE).await;
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {}
             Err(error) => return error,
         }
     }
@@ -82,25 +84,43 @@ async fn find() -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no virtio serial port named {PORT_NAME}")))
 }
 
+/// tokio says of a descriptor whose other end was closed once that it is ready, for ever; but the host may have come back
+/// meanwhile, and then there is nothing to read and no room to write. Tried again and again that would leave no time for
+/// anything else. So it counts as the end, and the port is opened anew.
 struct Port(AsyncFd<File>);
 
 impl Port {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// Waits until somebody has it open on the host, too: a conversation must not begin on a descriptor that tokio was
+    /// told of before.
+    async fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+        let mut looks = 0;
+        while nobody_there(&file)? {
+            looks = (looks + 1).min(EAGER_LOOKS);
+            tokio::time::sleep(if looks < EAGER_LOOKS { NOBODY_YET } else { NOBODY_THERE }).await;
+        }
         Ok(Self(crate::output::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?))
     }
+}
+
+fn nobody_there(port: &File) -> io::Result<bool> {
+    let mut state = [PollFd::new(port.as_fd(), PollFlags::empty())];
+    poll(&mut state, PollTimeout::ZERO)?;
+    Ok(state[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
 
 impl AsyncRead for Port {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(context))?;
+            let closed = ready.ready().is_read_closed();
             match ready.try_io(|file| file.get_ref().read(buffer.initialize_unfilled())) {
                 Ok(Ok(read)) => {
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) if closed => return Poll::Ready(Ok(())),
                 Err(_would_block) => {}
             }
         }
@@ -111,8 +131,11 @@ impl AsyncWrite for Port {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(context))?;
-            if let Ok(result) = ready.try_io(|file| file.get_ref().write(buffer)) {
-                return Poll::Ready(result);
+            let closed = ready.ready().is_write_closed();
+            match ready.try_io(|file| file.get_ref().write(buffer)) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) if closed => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Err(_would_block) => {}
             }
         }
     }

@@ -1,6 +1,11 @@
 //! What the containers of the pod share: clock, entropy, host name, network.
 
-use std::{fs, io, os::fd::AsRawFd, path::Path};
+use std::{
+    fs, io,
+    os::fd::AsRawFd,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use futures::TryStreamExt;
 use hypernetes_guest_protocol::v1;
@@ -24,13 +29,16 @@ pub struct EntropyPool {
     data: [u8; 64],
 }
 
-pub async fn configure(request: v1::ConfigureSandboxRequest) -> Result<(), Status> {
+/// `seeded` is set once the entropy has reached the kernel's generator: before all else, because what comes after may use
+/// it, and another VM may be a copy of the same one.
+pub async fn configure(request: v1::ConfigureSandboxRequest, seeded: &AtomicBool) -> Result<(), Status> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Status::internal(format!("{what}: {error}"))
     };
     if !request.entropy.is_empty() {
         seed(&request.entropy).map_err(failed("adding entropy"))?;
+        seeded.store(true, Ordering::Release);
     }
     if request.unix_time_nanos > 0 {
         let nanos = i64::try_from(request.unix_time_nanos).map_err(|_| Status::invalid_argument("the time"))?;
@@ -102,8 +110,10 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
     }
     for interface in &request.interfaces {
         let mac = interface.mac.to_ascii_lowercase();
-        let index = index_of(handle, |link| link.1 == mac).await?;
-        let index = index.ok_or_else(|| NetworkError::NoInterface(interface.mac.clone()))?;
+        let index = match index_of(handle, |link| link.1 == mac).await? {
+            Some(index) => index,
+            None => readdress_only_device(handle, &interface.mac).await?,
+        };
         let named = index_of(handle, |link| link.0 == interface.name).await? == Some(index);
         if !named && !interface.name.is_empty() {
             let down = LinkUnspec::new_with_index(index).down().name(interface.name.clone()).build();
@@ -137,6 +147,24 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
         present(handle.route().add(builder.build()).execute().await)?;
     }
     Ok(())
+}
+
+/// Gives the only network device this address: a copied VM starts with the address of what it was copied from.
+async fn readdress_only_device(handle: &Handle, mac: &str) -> Result<u32, NetworkError> {
+    let missing = || NetworkError::NoInterface(mac.into());
+    let address = parse_mac(mac).ok_or_else(missing)?;
+    // Only what stands for hardware has a `device`: loopback and tunnels have none.
+    let mut devices = fs::read_dir("/sys/class/net")?.flatten().filter(|entry| entry.path().join("device").exists());
+    let (Some(device), None) = (devices.next(), devices.next()) else { return Err(missing()) };
+    let name = device.file_name();
+    let index = index_of(handle, |link| *link.0 == *name).await?.ok_or_else(missing)?;
+    handle.link().set(LinkUnspec::new_with_index(index).address(address).build()).execute().await?;
+    Ok(index)
+}
+
+fn parse_mac(text: &str) -> Option<Vec<u8>> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes.filter(|bytes| bytes.len() == 6)
 }
 
 /// That it is there already is what was wanted.

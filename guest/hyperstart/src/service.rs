@@ -1,6 +1,15 @@
 //! The contract's service: each call checked and handed to the part that does it.
 
-use std::{io, path::Path, pin::Pin, sync::Arc, time::UNIX_EPOCH};
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::UNIX_EPOCH,
+};
 
 use futures::Stream;
 use hypernetes_guest_protocol::{
@@ -20,16 +29,26 @@ use crate::{
 };
 
 const CHUNK: usize = 64 << 10;
+/// First version of the contract in which the boot id is not said before there was entropy.
+const SINCE_SILENT: u32 = 2;
+/// The kernel makes it up when it is first read.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn read_line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
 
 #[derive(Clone)]
 pub struct Service {
     containers: Arc<Containers>,
     reaper: Arc<Reaper>,
+    /// Whether this VM was told apart from every other by the host's entropy.
+    seeded: Arc<AtomicBool>,
 }
 
 impl Service {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { containers: Arc::default(), reaper: Reaper::start()? })
+        Ok(Self { containers: Arc::default(), reaper: Reaper::start()?, seeded: Arc::default() })
     }
 
     fn process(&self, container: &str, exec: &str) -> Result<(Arc<Container>, Arc<Process>), Status> {
@@ -47,12 +66,13 @@ impl Agent for Service {
         let request = request.into_inner();
         let newest = (*VERSIONS.end()).min(request.max_version);
         let version = if newest >= request.min_version && VERSIONS.contains(&newest) { newest } else { 0 };
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        // In a VM that is to be copied the identity must not be decided, which reading it does.
+        let decided = (1..SINCE_SILENT).contains(&version) || self.seeded.load(Ordering::Acquire);
         Ok(Response::new(v1::HelloResponse {
             version,
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            kernel_release: read("/proc/sys/kernel/osrelease"),
-            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kernel_release: read_line("/proc/sys/kernel/osrelease"),
+            boot_id: if decided { read_line(BOOT_ID) } else { String::new() },
         }))
     }
 
@@ -60,8 +80,9 @@ impl Agent for Service {
         &self,
         request: Request<v1::ConfigureSandboxRequest>,
     ) -> Result<Response<v1::ConfigureSandboxResponse>, Status> {
-        sandbox::configure(request.into_inner()).await?;
-        Ok(Response::new(v1::ConfigureSandboxResponse {}))
+        sandbox::configure(request.into_inner(), &self.seeded).await?;
+        let boot_id = if self.seeded.load(Ordering::Acquire) { read_line(BOOT_ID) } else { String::new() };
+        Ok(Response::new(v1::ConfigureSandboxResponse { boot_id }))
     }
 
     async fn put_files(

@@ -303,7 +303,8 @@ impl Agent for GuestService {
             version: if wrong { 77 } else { request.into_inner().max_version },
             agent_version: "fake".into(),
             kernel_release: "6.1".into(),
-            boot_id: self.0.boot_id.clone(),
+            // The guest's identity is decided by the host's entropy.
+            boot_id: if self.0.configured.lock().is_some() { self.0.boot_id.clone() } else { String::new() },
         }))
     }
 
@@ -312,7 +313,7 @@ impl Agent for GuestService {
         request: Request<v1::ConfigureSandboxRequest>,
     ) -> Answer<v1::ConfigureSandboxResponse> {
         *self.0.configured.lock() = Some(request.into_inner());
-        Ok(Response::new(v1::ConfigureSandboxResponse {}))
+        Ok(Response::new(v1::ConfigureSandboxResponse { boot_id: self.0.boot_id.clone() }))
     }
 
     async fn put_files(&self, request: Request<Streaming<v1::PutFilesRequest>>) -> Answer<v1::PutFilesResponse> {

@@ -281,7 +281,14 @@ impl Runtime {
         sandbox.update(&self.records, |r| r.network = network.clone()).await?;
 
         let nic = network.as_ref().map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
-        let spec = VmSpec { id: sandbox.id.clone(), cpus, memory_mib, nic, disk_slots: self.config.disk_slots };
+        let spec = VmSpec {
+            id: sandbox.id.clone(),
+            tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
+            cpus,
+            memory_mib,
+            nic,
+            disk_slots: self.config.disk_slots,
+        };
         let vm: Arc<dyn Vm> = self.config.hypervisor.create(spec).await?.into();
         let agent = Agent::new(vm.agent_socket());
         let live = Live::new(vm.clone(), agent.clone());
@@ -303,12 +310,19 @@ impl Runtime {
             },
         };
         let request = configure_request(&config, network.as_ref());
-        agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+        let configured = agent
+            .call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await })
+            .await?;
+        // An agent of version 1 says it in its greeting.
+        let boot_id = match crate::agent::clean(&configured.boot_id) {
+            boot_id if boot_id.is_empty() => greeting.boot_id,
+            boot_id => boot_id,
+        };
         agent.put_files(ETC_SET, etc_files(&config, network.as_ref())).await?;
         sandbox
             .update(&self.records, |r| {
                 r.state = SandboxState::Ready;
-                r.boot_id = greeting.boot_id;
+                r.boot_id = boot_id;
                 r.agent_version = greeting.agent_version;
                 r.kernel_release = greeting.kernel_release;
             })

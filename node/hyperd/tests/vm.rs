@@ -6,16 +6,19 @@ use std::{
     future::Future,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use common::{busybox_layout, connect};
-use hypernetes_hyperd::HyperdConfig;
+use hypernetes_hyperd::{HyperdConfig, TENANT_ANNOTATION};
 use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
 use hypernetes_hypervisor::{
     Accelerator,
-    qemu::{GuestFiles, Qemu, QemuConfig},
+    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
 };
 use hypernetes_image::{ImageStore, Limits};
 use k8s_cri::v1::{self as cri, runtime_service_client::RuntimeServiceClient};
@@ -55,7 +58,12 @@ impl Node {
         let guest = self.guest.clone();
         let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
         runtime.spawn(async move {
-            let config = QemuConfig { directory: root.join("vmm"), guest, accelerator: Some(Accelerator::Tcg) };
+            let config = QemuConfig {
+                directory: root.join("vmm"),
+                guest,
+                accelerator: Some(Accelerator::Tcg),
+                templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
+            };
             let hypervisor = Arc::new(Qemu::new(config).await.unwrap());
             let images = Arc::new(ImageStore::open(root.join("images"), Limits::default()).unwrap());
             let mut config = HyperdConfig::new(&root, hypervisor, images);
@@ -124,20 +132,40 @@ impl Node {
         text.lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
-    async fn run_sandbox(&self) -> String {
+    async fn run_sandbox(&self, tenant: &str) -> String {
+        // A pod has one sandbox of each attempt.
+        static ATTEMPT: AtomicU32 = AtomicU32::new(0);
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: "web".into(),
                 uid: POD_UID.into(),
                 namespace: "default".into(),
-                attempt: 0,
+                attempt: ATTEMPT.fetch_add(1, Ordering::Relaxed),
             }),
             hostname: "web-1".into(),
             log_directory: self.path("logs").display().to_string(),
+            annotations: [(TENANT_ANNOTATION.to_owned(), tenant.to_owned())].into(),
             ..Default::default()
         };
         let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
         self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
+    /// The VM of a sandbox, as hyperd tells it.
+    async fn machine(&self, sandbox: &str) -> hypernetes_hyperd_api::VirtualMachine {
+        let info = HyperdClient::new(self.channel().await).info(InfoRequest {}).await.unwrap().into_inner();
+        info.machines.into_iter().find(|m| m.sandbox_id == sandbox).unwrap()
+    }
+
+    /// Runs a sandbox, and says whether its VM was copied from a template.
+    async fn run_timed(&self, tenant: &str) -> (String, bool) {
+        let started = Instant::now();
+        let sandbox = self.run_sandbox(tenant).await;
+        let elapsed = started.elapsed();
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.machine(&sandbox).await.pid)).unwrap();
+        let copied = line.split(|b| *b == 0).any(|word| word == b"-incoming");
+        eprintln!("RunPodSandbox took {elapsed:?} {}", if copied { "with a copy" } else { "with a boot" });
+        (sandbox, copied)
     }
 
     async fn remove(&self, sandbox: &str) {
@@ -170,8 +198,7 @@ async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, m
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_in_a_vm() {
+async fn node() -> Node {
     let guest = guest_files();
     let mut node = Node { guest, directory: tempfile::tempdir().unwrap(), hyperd: None };
     // The VMM runs as a user of its own, and has to reach its directory.
@@ -187,7 +214,12 @@ async fn a_pod_in_a_vm() {
         last = Some(step);
     }
     assert!(last.unwrap().image_id.starts_with("sha256:"));
+    node
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_in_a_vm() {
+    let mut node = node().await;
     let pod = node.path("pods").join(POD_UID);
     let config = pod.join("volumes/kubernetes.io~configmap/cfg");
     std::fs::create_dir_all(&config).unwrap();
@@ -210,7 +242,7 @@ async fn a_pod_in_a_vm() {
     let scratch = pod.join("volumes/kubernetes.io~empty-dir/shared");
 
     let started = Instant::now();
-    let sandbox = node.run_sandbox().await;
+    let sandbox = node.run_sandbox("").await;
     eprintln!("sandbox ready after {:?}", started.elapsed());
     let one = node
         .start(
@@ -255,10 +287,62 @@ async fn a_pod_in_a_vm() {
     node.remove(&sandbox).await;
     assert!(!Path::new(&format!("/proc/{}", info.machines[0].pid)).exists());
     // The volume's data outlives the pod.
-    let sandbox = node.run_sandbox().await;
+    let sandbox = node.run_sandbox("").await;
     let three = node.start(&sandbox, "three", "cat /data/file", vec![mount(&volume_mount, "/data")]).await;
     node.exited(&three).await;
     assert_eq!(node.log("three.log"), ["stdout F kept"]);
     node.remove(&sandbox).await;
+    node.hyperd.take().unwrap().shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_later_pods_are_copies() {
+    let mut node = node().await;
+    let (first, copied) = node.run_timed("acme").await;
+    assert!(!copied);
+    node.remove(&first).await;
+    let copy = within(Duration::from_secs(120), "a copy", async || {
+        let (sandbox, copied) = node.run_timed("acme").await;
+        if copied {
+            return Some(sandbox);
+        }
+        node.remove(&sandbox).await;
+        None
+    })
+    .await;
+    let (other, copied) = node.run_timed("umbrella").await;
+    assert!(!copied, "another tenant's pod");
+    node.remove(&other).await;
+
+    let (again, copied) = node.run_timed("acme").await;
+    assert!(copied);
+    let mut boot_ids = Vec::new();
+    let mut containers = Vec::new();
+    for sandbox in [&copy, &again] {
+        let container = node.start(sandbox, "c", "sleep 1000", vec![]).await;
+        let (_, boot_id) = node.exec(&container, "cat /proc/sys/kernel/random/boot_id").await;
+        assert_eq!(node.machine(sandbox).await.boot_id, boot_id.trim());
+        boot_ids.push(boot_id);
+        containers.push(container);
+    }
+    assert_ne!(boot_ids[0], boot_ids[1]);
+
+    // hyperd's successor takes the copies over; templates it has to make anew.
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.run().await;
+    for (container, boot_id) in containers.iter().zip(&boot_ids) {
+        let seen = within(Duration::from_secs(60), "the VM to be taken over", async || {
+            let cmd = ["/bin/cat", "/proc/sys/kernel/random/boot_id"].map(str::to_owned).to_vec();
+            let request = cri::ExecSyncRequest { container_id: container.clone(), cmd, timeout: 30 };
+            node.runtime().await.exec_sync(request).await.ok()
+        });
+        assert_eq!(String::from_utf8(seen.await.into_inner().stdout).unwrap(), *boot_id);
+    }
+    let (fresh, copied) = node.run_timed("acme").await;
+    assert!(!copied);
+    for sandbox in [copy, again, fresh] {
+        node.remove(&sandbox).await;
+    }
     node.hyperd.take().unwrap().shutdown_background();
 }

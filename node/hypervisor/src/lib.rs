@@ -1,6 +1,7 @@
 //! VMM drivers behind one trait: [`Hypervisor`] makes VMs, [`Vm`] is one of them.
 //!
-//! A driver owns the VMM process and the devices; it knows nothing of pods or of what the guest's agent says.
+//! A driver owns the VMM process and the devices; it knows nothing of pods, and of what the guest's agent says only the
+//! greeting.
 
 pub mod process;
 pub mod qemu;
@@ -24,6 +25,10 @@ pub enum Accelerator {
 pub struct VmSpec {
     /// Unique on the host, `[a-z0-9-]{1,64}`; names the VM's files.
     pub id: String,
+    /// Whom the VM belongs to; empty: not known. VMs of one owner may be copies of one booted VM, and share what its kernel
+    /// has decided by then; those of two owners never, nor those of an unknown one.
+    #[serde(default)]
+    pub tenant: String,
     pub cpus: u32,
     pub memory_mib: u32,
     /// The VM's network interface, if it has one.

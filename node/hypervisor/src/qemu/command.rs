@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::Path};
 
-use super::{Shared, disks};
+use super::{Shared, disks, vm::Origin};
 use crate::{Accelerator, HypervisorError, VmSpec};
 
 /// Descriptors that QEMU is started with: it may open next to nothing by name.
@@ -11,6 +11,7 @@ pub const KERNEL_FD: i32 = 4;
 pub const INITRD_FD: i32 = 5;
 pub const MONITOR_FD: i32 = 6;
 pub const AGENT_FD: i32 = 7;
+pub const MEMORY_FD: i32 = 8;
 /// Name of the guest's console's buffer.
 pub const CONSOLE: &str = "console";
 const CONSOLE_BYTES: u32 = 64 << 10;
@@ -34,31 +35,50 @@ pub fn agent_socket(directory: &Path) -> std::path::PathBuf {
     directory.join("agent")
 }
 
-pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator) -> Vec<OsString> {
+/// The line is the same for a VM, the one it is copied from and the copy, but for the memory and what is in it: QEMU restores a
+/// machine into one with the same devices in the same order.
+pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origin: &Origin<'_>) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     add(&["-name", &format!("{},process=hypernetes-vm", spec.id)]);
     // What works on this machine type and why: with acpi there are 24 virtio slots and SMP; without a real-time clock a boot
     // waits two seconds for it. The serial port is the console.
-    add(&["-M", "microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on"]);
+    let machine = "microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on";
+    match origin.shares_memory() {
+        None => add(&["-M", machine]),
+        Some(share) => {
+            add(&["-M", &format!("{machine},memory-backend=memory"), "-object"]);
+            let share = if share { "on" } else { "off" };
+            let (size, path) = (spec.memory_mib, format!("/proc/self/fd/{MEMORY_FD}"));
+            add(&[&format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}")]);
+        }
+    }
     match accelerator {
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accelerator::Tcg => add(&["-accel", "tcg", "-cpu", "max"]),
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory_mib.to_string()]);
     add(&["-global", "virtio-mmio.force-legacy=false"]);
-    add(&["-kernel", &format!("/proc/self/fd/{KERNEL_FD}"), "-initrd", &format!("/proc/self/fd/{INITRD_FD}")]);
+    if origin.is_restored() {
+        // The kernel is in its memory already.
+        add(&["-incoming", "defer"]);
+    } else {
+        add(&["-kernel", &format!("/proc/self/fd/{KERNEL_FD}"), "-initrd", &format!("/proc/self/fd/{INITRD_FD}")]);
+    }
     // The time stamp counter's frequency is told: calibrating it under emulation fails at random (see `tsc`). Entropy comes
     // from the host before anything of the pod runs; cryptomgr's self-tests cost a fifth of a boot.
     let clock = format!("tsc=reliable tsc_early_khz={}", shared.tsc_khz);
-    add(&[
+    let append = [
         "-append",
         &format!(
             "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests \
              systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all {clock}"
         ),
-    ]);
+    ];
+    if !origin.is_restored() {
+        add(&append);
+    }
     // The console's buffer is bounded: a guest that writes for ever overwrites itself.
     add(&["-chardev", &format!("ringbuf,id={CONSOLE},size={CONSOLE_BYTES}"), "-serial", &format!("chardev:{CONSOLE}")]);
     let socket = |id: &str, fd: i32| format!("socket,id={id},fd={fd},server=on,wait=off");

@@ -3,11 +3,15 @@
 mod boot;
 mod command;
 mod disks;
+mod greet;
 mod initrd;
 mod kernel;
+mod memory;
+mod migrate;
 mod probe;
 mod qmp;
 mod tap;
+mod template;
 mod tsc;
 mod vm;
 
@@ -20,6 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use self::template::TemplateLimits;
 use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmRecord, VmSpec};
 
 /// What goes into a VM.
@@ -41,6 +46,7 @@ pub struct QemuConfig {
     pub guest: GuestFiles,
     /// Use this accelerator without probing.
     pub accelerator: Option<Accelerator>,
+    pub templates: TemplateLimits,
 }
 
 /// The driver.
@@ -57,6 +63,7 @@ struct Shared {
     tsc_khz: u64,
     accelerator: Accelerator,
     reason: String,
+    templates: template::Templates,
 }
 
 impl Qemu {
@@ -84,13 +91,20 @@ impl Qemu {
             tsc_khz: tsc::measure_khz(),
             accelerator: Accelerator::Tcg,
             reason: String::new(),
+            templates: template::Templates::new(config.templates),
         };
+        template::sweep(&shared.machines).await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
         };
         tracing::info!(accelerator = ?shared.accelerator, reason = shared.reason, "VMs can be made");
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whether a VM like this would be a copy of a template now.
+    pub fn has_template(&self, spec: &VmSpec) -> bool {
+        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
     }
 }
 

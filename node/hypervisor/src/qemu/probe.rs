@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, vm::QemuVm};
+use super::{
+    Shared,
+    vm::{Origin, QemuVm},
+};
 use crate::{Accelerator, HypervisorError, Vm, VmSpec};
 
 /// With KVM a guest is up within half a second.
@@ -56,10 +59,16 @@ pub async fn choose(shared: &Shared, remembered: &Path) -> Result<(Accelerator, 
 /// Boots a VM until its agent gives a sign of life.
 async fn boots(shared: &Shared, accelerator: Accelerator) -> Result<Duration, String> {
     tracing::info!("probing whether KVM boots the guest's kernel");
-    let spec =
-        VmSpec { id: format!("probe-{}", std::process::id()), cpus: 1, memory_mib: 128, nic: None, disk_slots: 0 };
+    let spec = VmSpec {
+        id: format!("probe-{}", std::process::id()),
+        tenant: String::new(),
+        cpus: 1,
+        memory_mib: 128,
+        nic: None,
+        disk_slots: 0,
+    };
     let began = Instant::now();
-    let vm = QemuVm::create_with(shared, spec, accelerator).await.map_err(|e| e.to_string())?;
+    let vm = QemuVm::create_with(shared, spec, accelerator, Origin::Cold).await.map_err(|e| e.to_string())?;
     let outcome = loop {
         if vm.read_console().await.contains(SIGN_OF_LIFE) {
             break Ok(began.elapsed());

@@ -23,14 +23,28 @@ pub async fn open(nic: &Nic) -> io::Result<OwnedFd> {
     receive.await.map_err(io::Error::other)?
 }
 
+/// A tap that leads nowhere, in a network namespace that is gone when it is closed.
+pub async fn idle() -> io::Result<OwnedFd> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("open-tap".into()).spawn(move || {
+        let made = nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+        let _ = send.send(made.and_then(|()| open_named("idle")));
+    })?;
+    receive.await.map_err(io::Error::other)?
+}
+
 fn open_here(nic: &Nic) -> io::Result<OwnedFd> {
     if let Some(path) = &nic.netns {
         nix::sched::setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
     }
+    open_named(&nic.tap)
+}
+
+fn open_named(name: &str) -> io::Result<OwnedFd> {
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-    let name = nic.tap.as_bytes();
-    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(&0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{:?} is not an interface's name", nic.tap)));
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() >= libc::IFNAMSIZ || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not an interface's name")));
     }
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
@@ -38,7 +52,7 @@ fn open_here(nic: &Nic) -> io::Result<OwnedFd> {
             ifru_flags: (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short,
         },
     };
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+    for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
     #[allow(unsafe_code)]

@@ -23,9 +23,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{
-    Shared, command, disks,
+    Shared, command, disks, memory,
+    migrate::{self, MigrateError},
     qmp::{Qmp, QmpError},
     remove_directory, tap,
+    template::{self, Key, Template},
 };
 use crate::{
     Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
@@ -39,6 +41,37 @@ const FIRST_UID: u32 = 0x6000_0000;
 const UIDS: u32 = 0x0fff_ffff;
 /// Largest console text in messages.
 const CONSOLE_BYTES: usize = 2048;
+
+/// Where a VM's memory comes from.
+pub enum Origin<'a> {
+    /// It boots.
+    Cold,
+    /// It boots in memory that is kept, to be copied; its network leads nowhere.
+    Original(&'a OwnedFd),
+    /// It goes on where the template stopped, each page its own once it is written to.
+    Copy(&'a Template),
+    /// The same without a network, to see whether it works.
+    Trial(&'a Template),
+}
+
+impl Origin<'_> {
+    fn memory(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Cold => None,
+            Self::Original(memory) => Some(memory),
+            Self::Copy(template) | Self::Trial(template) => Some(&template.memory),
+        }
+    }
+
+    /// Whether what the guest writes reaches the memory that it is given; none when it is given none.
+    pub fn shares_memory(&self) -> Option<bool> {
+        self.memory().map(|_| !self.is_restored())
+    }
+
+    pub fn is_restored(&self) -> bool {
+        matches!(self, Self::Copy(_) | Self::Trial(_))
+    }
+}
 
 pub struct QemuVm {
     spec: VmSpec,
@@ -66,11 +99,35 @@ fn uid_of(id: &str) -> u32 {
 }
 
 impl QemuVm {
-    pub async fn create(shared: &Shared, spec: VmSpec) -> Result<Self, HypervisorError> {
-        Self::create_with(shared, spec, shared.accelerator).await
+    /// A copy of a template where there is one, else one that boots.
+    pub async fn create(shared: &Arc<Shared>, spec: VmSpec) -> Result<Self, HypervisorError> {
+        let Some(key) = Key::new(shared, &spec) else {
+            return Self::create_with(shared, spec, shared.accelerator, Origin::Cold).await;
+        };
+        let template = shared.templates.find(&key);
+        if let Some(template) = &template {
+            match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(template)).await {
+                Ok(vm) => return Ok(vm),
+                Err(error) => {
+                    tracing::warn!(vm = spec.id, %error, "a VM could not be copied from its template, and boots instead");
+                }
+            }
+        }
+        let vm = Self::create_with(shared, spec, shared.accelerator, Origin::Cold).await?;
+        if let Some(template) = &template {
+            // What kept the copy from starting was nothing that it has in common with a VM that boots.
+            shared.templates.remove(template);
+        }
+        template::want(shared, key);
+        Ok(vm)
     }
 
-    pub async fn create_with(shared: &Shared, spec: VmSpec, accelerator: Accelerator) -> Result<Self, HypervisorError> {
+    pub async fn create_with(
+        shared: &Shared,
+        spec: VmSpec,
+        accelerator: Accelerator,
+        origin: Origin<'_>,
+    ) -> Result<Self, HypervisorError> {
         let id = spec.id.clone();
         let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -82,43 +139,69 @@ impl QemuVm {
             .mode(0o700)
             .create(&directory)
             .map_err(|e| start(format!("making {}: {e}", directory.display())))?;
-        let started = Self::start(shared, &spec, accelerator, &directory).await;
-        match started {
-            Ok(process) => Self::running(spec, directory.clone(), process).map_err(|e| {
-                remove_directory(&directory);
-                start(e.to_string())
-            }),
+        let started = Self::start(shared, &spec, accelerator, &origin, &directory).await;
+        let running =
+            started.and_then(|process| Self::running(spec, directory.clone(), process).map_err(|e| e.to_string()));
+        let vm = match running {
+            Ok(vm) => vm,
             Err(error) => {
                 remove_directory(&directory);
-                Err(start(error))
+                return Err(start(error));
             }
+        };
+        if let Origin::Copy(template) | Origin::Trial(template) = &origin
+            && let Err(error) = vm.restore(template).await
+        {
+            let _ = vm.kill().await;
+            return Err(start(format!("restoring the template: {error}")));
         }
+        Ok(vm)
+    }
+
+    async fn restore(&self, template: &Template) -> Result<(), MigrateError> {
+        let _turn = self.monitor.lock().await;
+        migrate::restore(&mut self.qmp().await?, memory::reader(&template.state)?).await
+    }
+
+    /// Stops the VM and writes what is not in its memory to a file.
+    pub async fn save(&self, state: OwnedFd) -> Result<(), MigrateError> {
+        let _turn = self.monitor.lock().await;
+        migrate::save(&mut self.qmp().await?, state).await
     }
 
     async fn start(
         shared: &Shared,
         spec: &VmSpec,
         accelerator: Accelerator,
+        origin: &Origin<'_>,
         directory: &Path,
     ) -> Result<Process, String> {
         let text = |error: io::Error| error.to_string();
         let listen = |path: PathBuf| std::os::unix::net::UnixListener::bind(path).map(OwnedFd::from);
         let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
         let mut descriptors = vec![
-            (open(&shared.boot.kernel).map_err(text)?, command::KERNEL_FD),
-            (open(&shared.boot.initrd).map_err(text)?, command::INITRD_FD),
             (listen(command::monitor_socket(directory)).map_err(text)?, command::MONITOR_FD),
             (listen(command::agent_socket(directory)).map_err(text)?, command::AGENT_FD),
         ];
+        if !origin.is_restored() {
+            descriptors.push((open(&shared.boot.kernel).map_err(text)?, command::KERNEL_FD));
+            descriptors.push((open(&shared.boot.initrd).map_err(text)?, command::INITRD_FD));
+        }
+        if let Some(memory) = origin.memory() {
+            descriptors.push((memory.try_clone().map_err(text)?, command::MEMORY_FD));
+        }
         if let Some(nic) = &spec.nic {
-            let tap = tap::open(nic).await.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?;
-            descriptors.push((tap, command::TAP_FD));
+            let tap = match origin {
+                Origin::Cold | Origin::Copy(_) => tap::open(nic).await,
+                Origin::Original(_) | Origin::Trial(_) => tap::idle().await,
+            };
+            descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
         }
         let mappings = descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         let log = fs::File::create(directory.join("log")).map_err(text)?;
         let mut command = tokio::process::Command::new(&shared.program);
         command
-            .args(command::arguments(shared, spec, accelerator))
+            .args(command::arguments(shared, spec, accelerator, origin))
             .current_dir("/")
             .env_clear()
             .stdin(Stdio::null())
@@ -200,6 +283,14 @@ impl QemuVm {
             console: Mutex::default(),
             ended,
         })
+    }
+
+    /// Ends the VM without waiting for it, and removes its files.
+    pub fn abandon(&self) {
+        if !*self.ended.borrow() {
+            let _ = self.process.signal(Signal::KILL);
+        }
+        remove_directory(&self.directory);
     }
 
     async fn qmp(&self) -> Result<Qmp, QmpError> {

@@ -1,0 +1,93 @@
+//! Making a template: a VM boots in memory that is kept, is stopped when its agent waits, and is tried.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::Pid;
+
+use super::{ID_PREFIX, Key, Template};
+use crate::{
+    HypervisorError, Vm,
+    qemu::{
+        Shared,
+        greet::{GreetError, greet},
+        memory,
+        migrate::MigrateError,
+        vm::{Origin, QemuVm},
+    },
+};
+
+const BOOT_PATIENCE: Duration = Duration::from_secs(60);
+const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// After the greeting, until the agent has seen that nobody is there any more and has nothing to do.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Whoever waits for a processor goes first.
+const NICE: i32 = 19;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("its memory: {0}")]
+    Memory(#[from] io::Error),
+    #[error(transparent)]
+    Vm(#[from] HypervisorError),
+    #[error("it did not boot: {0}")]
+    Boot(GreetError),
+    #[error("saving it: {0}")]
+    Save(#[from] MigrateError),
+    #[error("a copy of it did not work: {0}")]
+    Trial(GreetError),
+}
+
+pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildError> {
+    let guest_memory = memory::create("hypernetes-template-memory", u64::from(key.memory_mib) << 20)?;
+    let state = memory::create("hypernetes-template-state", 0)?;
+    let original = Temporary::start(shared, key, Origin::Original(&guest_memory)).await?;
+    yield_processors(original.0.record().pid);
+    greet(original.0.agent_socket(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
+    tokio::time::sleep(SETTLE).await;
+    original.0.save(state.try_clone()?).await?;
+    original.0.kill().await?;
+    memory::seal(&guest_memory).await?;
+    memory::seal(&state).await?;
+    let bytes = memory::used_bytes(&guest_memory)? + memory::used_bytes(&state)?;
+    let template = Arc::new(Template { key: key.clone(), memory: guest_memory, state, bytes });
+    // A template that does not work would take every pod after this one with it.
+    let copy = Temporary::start(shared, key, Origin::Trial(&template)).await?;
+    greet(copy.0.agent_socket(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;
+    copy.0.kill().await?;
+    Ok(template)
+}
+
+/// A VM that ends with the attempt: nobody adopts it.
+struct Temporary(QemuVm);
+
+impl Temporary {
+    async fn start(shared: &Shared, key: &Key, origin: Origin<'_>) -> Result<Self, HypervisorError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let id = format!("{ID_PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        QemuVm::create_with(shared, key.spec(id), shared.accelerator, origin).await.map(Self)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// Puts every thread of a process behind others.
+fn yield_processors(pid: i32) {
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let id = thread.file_name().to_str().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+        if let Some(id) = id {
+            // It may have ended; otherwise it only takes its turn with the others.
+            let _ = rustix::process::setpriority_process(Some(id), NICE);
+        }
+    }
+}

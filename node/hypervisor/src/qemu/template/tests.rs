@@ -1,0 +1,156 @@
+use std::{fs::File, io::Write, os::unix::process::CommandExt, path::PathBuf};
+
+use super::*;
+use crate::{
+    Accelerator, Hypervisor, Vm,
+    qemu::{GuestFiles, Qemu, QemuConfig, memory},
+};
+
+fn limits(count: usize, bytes: u64) -> TemplateLimits {
+    TemplateLimits { count, bytes, delay: Duration::ZERO }
+}
+
+fn key(tenant: &str) -> Key {
+    Key {
+        tenant: tenant.into(),
+        cpus: 1,
+        memory_mib: 128,
+        disk_slots: 3,
+        has_nic: true,
+        machine: "QEMU".into(),
+        program: (1, 2, 3),
+    }
+}
+
+fn template(tenant: &str, bytes: u64) -> Arc<Template> {
+    let file = || memory::create("test", 0).unwrap();
+    Arc::new(Template { key: key(tenant), memory: file(), state: file(), bytes })
+}
+
+#[test]
+fn those_not_used_for_longest_make_room() {
+    let templates = Templates::new(limits(3, 100));
+    let there = |tenant: &str| templates.state.lock().ready.iter().any(|t| t.key.tenant == tenant);
+    for tenant in ["a", "b", "c"] {
+        templates.insert(template(tenant, 10));
+    }
+    assert!(templates.find(&key("a")).is_some());
+    templates.insert(template("d", 10));
+    assert!(there("a") && !there("b") && there("c") && there("d"));
+    templates.insert(template("e", 85));
+    assert!(!there("c") && !there("a") && there("d") && there("e"));
+    // A newer one takes the place of an older, and QEMU's upgrade that of all.
+    templates.insert(template("e", 20));
+    assert_eq!(templates.state.lock().ready.len(), 2);
+    let mut upgraded = key("f");
+    upgraded.program.1 += 1;
+    let file = || memory::create("test", 0).unwrap();
+    templates.insert(Arc::new(Template { key: upgraded, memory: file(), state: file(), bytes: 1 }));
+    assert_eq!(templates.state.lock().ready.len(), 1);
+}
+
+#[test]
+fn one_is_made_at_a_time_and_not_again_after_a_failure() {
+    let templates = Templates::new(limits(3, 100));
+    assert!(templates.claim(&key("a")) && templates.claim(&key("b")));
+    assert!(!templates.claim(&key("a")));
+    drop(Claim { templates: &templates, key: &key("a") });
+    assert!(templates.claim(&key("a")));
+    drop(Claim { templates: &templates, key: &key("a") });
+    templates.fail(&key("a"));
+    assert!(!templates.claim(&key("a")));
+    templates.insert(template("c", 1));
+    assert!(!templates.claim(&key("c")));
+}
+
+async fn qemu(directory: &Path) -> Qemu {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned();
+    let place =
+        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
+    let guest = place("HYPERNETES_GUEST", ".tools/guest");
+    let guest = GuestFiles {
+        vmlinuz: guest.join("vmlinuz"),
+        modules: guest.join("modules"),
+        hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
+    };
+    let (accelerator, templates) = (Some(Accelerator::Tcg), limits(4, 1 << 30));
+    Qemu::new(QemuConfig { directory: directory.to_owned(), guest, accelerator, templates }).await.unwrap()
+}
+
+fn is_copy(vm: &dyn Vm) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", vm.record().pid)).unwrap();
+    line.split(|b| *b == 0).any(|word| word == b"-incoming")
+}
+
+async fn ready(qemu: &Qemu, spec: &VmSpec) {
+    let began = Instant::now();
+    while !qemu.has_template(spec) {
+        assert!(began.elapsed() < Duration::from_secs(90), "there is no template");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_boots_when_its_template_does_not_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let spec = |id: &str| VmSpec { id: id.into(), ..key("a").spec(String::new()) };
+    // There is no tap here.
+    let spec = |id: &str| VmSpec { nic: None, ..spec(id) };
+    let first = qemu.create(spec("first")).await.unwrap();
+    ready(&qemu, &spec("any")).await;
+    let copy = qemu.create(spec("copy")).await.unwrap();
+    assert!(is_copy(&*copy));
+
+    // The state is damaged: in the middle, at its end, all of it.
+    let templates = &qemu.shared.templates;
+    let good = templates.state.lock().ready[0].clone();
+    println!("a template of {} MiB takes {} KiB", good.key.memory_mib, good.bytes >> 10);
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut File::from(memory::reader(&good.state).unwrap()), &mut bytes).unwrap();
+    println!("its state has {} KiB", bytes.len() >> 10);
+    let half = bytes.len() / 2;
+    let mut flipped = bytes.clone();
+    flipped[..half].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
+    for (n, damaged) in [flipped, bytes[..half].to_vec(), Vec::new()].into_iter().enumerate() {
+        ready(&qemu, &spec("any")).await;
+        let state = memory::create("damaged", 0).unwrap();
+        File::from(state.try_clone().unwrap()).write_all(&damaged).unwrap();
+        let memory = good.memory.try_clone().unwrap();
+        let bad = Arc::new(Template { key: good.key.clone(), memory, state, bytes: good.bytes });
+        templates.insert(bad.clone());
+        let began = Instant::now();
+        let vm = qemu.create(spec(&format!("vm-{n}"))).await.unwrap();
+        println!("booted instead after {:?}", began.elapsed());
+        assert!(!is_copy(&*vm));
+        assert!(!templates.state.lock().ready.iter().any(|t| Arc::ptr_eq(t, &bad)), "it is used no more");
+        vm.kill().await.unwrap();
+    }
+    // And is made anew.
+    ready(&qemu, &spec("any")).await;
+    let copy_again = qemu.create(spec("again")).await.unwrap();
+    assert!(is_copy(&*copy_again));
+    for vm in [first, copy, copy_again] {
+        vm.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_making_is_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let machine = |name: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir(&path).unwrap();
+        let child = std::process::Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        Process::remember(child.id(), path.join("pid")).unwrap();
+        (path, child)
+    };
+    let (half_made, mut one) = machine("template-7-0");
+    let (pod, mut two) = machine("0123abcd");
+    sweep(directory.path()).await;
+    assert!(!half_made.exists() && pod.exists());
+    assert!(!one.wait().unwrap().success());
+    assert!(two.try_wait().unwrap().is_none());
+    two.kill().unwrap();
+    two.wait().unwrap();
+}
