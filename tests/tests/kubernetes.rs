@@ -248,7 +248,7 @@ fn what_users_type_besides_works() {
 
     k.run("run one --image=demo/web:1 --restart=Never -- sleep 100000").success();
     k.arguments(&["delete", "pod", "one", "--now"]).success();
-    k.apply(&shell_pod("p", "sleep 100000"));
+    k.apply(&shell_pod("p", "mkdir /tmp/w; echo served > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w"));
     k.wait_ready("p");
     // Files in and out, through tar in the container.
     let directory = tempfile::tempdir().unwrap();
