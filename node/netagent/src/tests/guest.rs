@@ -28,11 +28,28 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Opens the tap as hyperd does.
+    /// Opens the tap as hyperd does, and waits until the kernel sends through it: it drops what comes before, and may take
+    /// a second to notice on a host where many links change.
     pub async fn boot(directory: &std::path::Path, attachment: &Attachment) -> Self {
         let namespace = Namespace::open(directory, &attachment.namespace().unwrap()).await.unwrap().unwrap();
         let name = attachment.tap().unwrap();
-        let tap = namespace.run("opening a tap", move || tap::open(&name)).await.unwrap();
+        let opened = name.clone();
+        let tap = namespace.run("opening a tap", move || tap::open(&opened)).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let wanted = name.clone();
+            let running = move || {
+                let found = nix::ifaddrs::getifaddrs()?.find(|interface| interface.interface_name == wanted);
+                Ok(found.is_some_and(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_RUNNING)))
+            };
+            if namespace.run("looking at a tap", running).await.unwrap() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the tap {name} has no carrier");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The queue follows the flag.
+        tokio::time::sleep(Duration::from_millis(10)).await;
         Self { tap: tap.into(), mac: attachment.mac, ip: attachment.addresses[0].ip }
     }
 
