@@ -72,7 +72,7 @@ show() {
         for address in $(addresses "$tenant"); do
             answer=$(k "$tenant" exec notebook -- timeout 5 wget -q -O - "http://$address:8080/")
             echo "  from $tenant, http://$address:8080/ says: $answer"
-            names "$tenant" | grep -qxF "${answer#this is }" || fail "$tenant was answered by what is not its own"
+            grep -qxF "${answer#this is }" <<<"$(names "$tenant")" || fail "$tenant was answered by what is not its own"
         done
     done
 
