@@ -5,14 +5,12 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use hypernetes_api::AllTenants;
-use hypernetes_client::Clients;
 use hypernetes_hypervisor::process::Process;
 use hypernetes_netagent::NetagentConfig;
 use k8s_cri::v1::{
     ListPodSandboxRequest, PodSandbox, RemovePodSandboxRequest, StopPodSandboxRequest,
     runtime_service_client::RuntimeServiceClient,
 };
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustix::process::Signal;
 use tonic::transport::Channel;
 
@@ -69,13 +67,11 @@ async fn stop_vms(root: &Path) -> Result<()> {
         return Ok(());
     }
     let node = root.join("node");
-    let kubeconfig = Kubeconfig::read_from(node.join("node.kubeconfig")).context("reading the node's credentials")?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let agent = NetagentConfig::new(
         "down",
         node.join("network"),
         node.join("netagent.sock"),
-        Clients::remote(config)?,
+        crate::node::clients(&node).await?,
         AllTenants::grant(),
     );
     let count = sandboxes.len();

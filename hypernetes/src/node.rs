@@ -53,9 +53,7 @@ impl Node {
             let path = root.join(file);
             std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
         };
-        let kubeconfig = Kubeconfig::read_from(root.join("node.kubeconfig"))?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let clients = Clients::remote(config)?;
+        let clients = clients(&root).await?;
         let tls = ServerTls {
             certificate: read("serving.crt")?,
             key: read("serving.key")?,
@@ -96,6 +94,13 @@ impl Node {
             ended = hypernetes_csi::run(driver, stop) => ended.context("the volume driver"),
         }
     }
+}
+
+/// The API as the node in this directory is known to it. The server need not answer yet.
+pub async fn clients(root: &Path) -> Result<Clients> {
+    let kubeconfig = Kubeconfig::read_from(root.join("node.kubeconfig")).context("reading the node's credentials")?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Clients::remote(config)?)
 }
 
 /// This host's name as a Node object may have it.
