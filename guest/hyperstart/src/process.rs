@@ -28,7 +28,7 @@ use nix::{
     mount::{MsFlags, mount},
     pty::Winsize,
     sched::{CloneFlags, setns, unshare},
-    unistd::{ForkResult, Gid, Pid, Uid, chdir, execve, fork, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
+    unistd::{ForkResult, Gid, Uid, chdir, execve, fork, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
 use prost::Message;
 use tokio::{net::unix::pipe, sync::watch};
@@ -37,17 +37,20 @@ use tonic::Status;
 use crate::{
     container,
     init::CGROUPS,
-    mounts,
+    mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
     rootfs::Root,
-    state::{Container, Ended, Input, Process},
+    seccomp,
+    state::{Container, Containers, Ended, Input, Process},
     users,
 };
 
 /// First argument of the launcher: `hyperstart LAUNCH <directory> <exec id>`.
 pub const LAUNCH: &str = "launch";
 const STATUS_FD: i32 = 3;
+/// SIGRTMAX.
+const LAST_SIGNAL: i32 = 64;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What shells answer for a command that is not there, or cannot be run.
@@ -88,10 +91,19 @@ struct Launch {
     /// Which of the container's `/dev/pts` its terminal is.
     #[prost(uint32, optional, tag = "11")]
     terminal: Option<u32>,
+    /// The first process of another container, whose process namespace the container joins; 0: none.
+    #[prost(int32, tag = "12")]
+    pid_target: i32,
+    /// Places in the root whose mounts are shared with other containers, and those that only follow others' mounts.
+    #[prost(string, repeated, tag = "13")]
+    shared_mounts: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    slave_mounts: Vec<String>,
 }
 
 /// Starts a process in a container. Returns when it runs what it was asked to, or why it cannot.
 pub async fn start(
+    containers: &Containers,
     container: &Arc<Container>,
     exec_id: &str,
     spec: &v1::Process,
@@ -108,6 +120,17 @@ pub async fn start(
     if !exec_id.is_empty() && init.is_none() {
         return Err(Status::failed_precondition(format!("the container {} is not running", container.id)));
     }
+    let pid_target = match container.spec.pid_target.as_str() {
+        "" => 0,
+        target => {
+            let running = containers.get(target)?.running_init();
+            running.ok_or_else(|| Status::failed_precondition(format!("the container {target} is not running")))?.pid
+        }
+    };
+    let propagated = |wanted: v1::mount::Propagation| -> Vec<String> {
+        let mounts = container.spec.mounts.iter().filter(|mount| mount.propagation() == wanted);
+        mounts.map(|mount| mount.destination.clone()).collect()
+    };
     let user = spec.user.clone().unwrap_or_default();
     let credentials = users::resolve(&container.root, &user).map_err(Status::invalid_argument)?;
     let mut process = spec.clone();
@@ -127,6 +150,9 @@ pub async fn start(
         readonly_root: container.spec.readonly_root,
         cgroup: container.id.clone(),
         terminal: streams.terminal.as_ref().map(terminal_number).transpose().map_err(internal)?,
+        pid_target,
+        shared_mounts: propagated(v1::mount::Propagation::Shared),
+        slave_mounts: propagated(v1::mount::Propagation::Slave),
     };
     let file = container.directory.join(format!("launch-{exec_id}"));
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
@@ -347,6 +373,9 @@ fn run(directory: &Path, exec_id: &str, status: &mut File) -> Result<(), Failure
     let launch = Launch::decode(bytes.as_slice()).map_err(failed("reading what to start"))?;
     let group = Path::new(CGROUPS).join(&launch.cgroup).join("cgroup.procs");
     fs::write(group, "0").map_err(failed("joining the control group"))?;
+    if let Some(adjustment) = launch.process.as_ref().and_then(|process| process.oom_score_adj) {
+        fs::write("/proc/self/oom_score_adj", adjustment.to_string()).map_err(failed("setting oom_score_adj"))?;
+    }
     if launch.join_pid != 0 {
         let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", launch.join_pid));
         let namespaces = [
@@ -365,7 +394,11 @@ fn run(directory: &Path, exec_id: &str, status: &mut File) -> Result<(), Failure
         }
     } else {
         let mut flags = CloneFlags::CLONE_NEWCGROUP;
-        if !launch.share_pid_namespace {
+        if launch.pid_target != 0 {
+            let target = File::open(format!("/proc/{}/ns/pid", launch.pid_target));
+            let target = target.map_err(failed("finding the other container's process namespace"))?;
+            setns(target, CloneFlags::CLONE_NEWPID).map_err(failed("joining a process namespace"))?;
+        } else if !launch.share_pid_namespace {
             flags |= CloneFlags::CLONE_NEWPID;
         }
         unshare(flags).map_err(failed("making namespaces"))?;
@@ -402,6 +435,9 @@ fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failu
     }
     drop_privileges(launch, &process)?;
     chdir(cwd).map_err(failed("changing to the working directory"))?;
+    if process.no_new_privileges {
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     execute(&process)
 }
 
@@ -423,9 +459,7 @@ fn take_terminal(number: u32, owner: u32) -> io::Result<()> {
 /// Makes the prepared root this process's.
 fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    // pivot_root wants a mount that is its own.
-    mounts::bind(root, root, false)?;
+    separate(root, launch)?;
     chdir(root)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "proc", Some("proc"), flags, None::<&str>)?;
@@ -458,6 +492,30 @@ fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result
     Ok(())
 }
 
+/// Cuts this mount namespace off from the agent's, except for the mounts that are to be seen on both sides.
+fn separate(root: &Path, launch: &Launch) -> io::Result<()> {
+    if launch.shared_mounts.is_empty() && launch.slave_mounts.is_empty() {
+        return mounts::propagate(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    }
+    let place = |inside: &String| root.join(inside.trim_start_matches('/'));
+    let shared: Vec<PathBuf> = launch.shared_mounts.iter().map(place).collect();
+    let slaves: Vec<PathBuf> = launch.slave_mounts.iter().map(place).collect();
+    for point in mountinfo::mount_points()? {
+        let within = |places: &[PathBuf]| places.iter().any(|place| point.starts_with(place));
+        // The old root goes away with all its mounts: were they shared, they would go elsewhere as well.
+        let how = if within(&slaves) { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+        if within(&shared) {
+            continue;
+        }
+        match mounts::propagate(&point, how) {
+            // A mount that lies below another cannot be reached, and so not be shared any further either.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 fn set_limit(limit: &v1::Rlimit) -> Result<(), Failure> {
     use nix::sys::resource::{Resource as R, setrlimit};
     let resource = match limit.r#type.as_str() {
@@ -482,6 +540,10 @@ fn drop_privileges(launch: &Launch, process: &v1::Process) -> Result<(), Failure
     };
     let (wanted, ambient) = (set(&process.capabilities)?, set(&process.ambient_capabilities)?);
     let set_failed = "setting capabilities";
+    if !process.no_new_privileges {
+        // It takes CAP_SYS_ADMIN; the filters have to let pass what follows.
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     if !process.privileged {
         for capability in caps::runtime::thread_all_supported() {
             if !wanted.contains(&capability) {
@@ -532,7 +594,10 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
             .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
             .collect()
     };
-    let (arguments, environment) = (text(&process.args)?, text(&environment)?);
+    let (arguments, mut environment) = (text(&process.args)?, text(&environment)?);
+    for variable in &process.raw_env {
+        environment.push(CString::new(variable.as_slice()).map_err(invalid)?);
+    }
     let mut denied = None;
     for candidate in &candidates {
         let program = CString::new(candidate.as_os_str().as_bytes()).map_err(invalid)?;
@@ -557,17 +622,21 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
 /// Sends a signal to a process, or to all of its container.
 pub fn signal(container: &Container, process: &Process, number: u32, all: bool) -> Result<(), Status> {
     let number = i32::try_from(number).map_err(|_| Status::invalid_argument("no such signal"))?;
-    let signal = nix::sys::signal::Signal::try_from(number)
-        .map_err(|_| Status::invalid_argument(format!("there is no signal {number}")))?;
-    if all && signal == nix::sys::signal::Signal::SIGKILL {
+    if !(1..=LAST_SIGNAL).contains(&number) {
+        return Err(Status::invalid_argument(format!("there is no signal {number}")));
+    }
+    if all && number == nix::libc::SIGKILL {
         container::kill_all(&container.id);
         return Ok(());
     }
     if process.ended.borrow().is_some() {
         return Ok(());
     }
-    match nix::sys::signal::kill(Pid::from_raw(process.pid), signal) {
-        Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+    #[allow(unsafe_code)]
+    // SAFETY: the call has no pointers. nix' own knows no real-time signals.
+    let result = unsafe { nix::libc::kill(process.pid, number) };
+    match nix::Error::result(result) {
+        Ok(_) | Err(nix::Error::ESRCH) => Ok(()),
         Err(error) => Err(Status::internal(format!("sending a signal: {error}"))),
     }
 }
