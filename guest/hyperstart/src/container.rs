@@ -13,10 +13,11 @@ use crate::{
     mounts,
     rootfs::Root,
     state::{Container, Containers, slots},
-    stats,
+    stats, users,
 };
 
-pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<(), Status> {
+/// Makes a container. Returns who its first process will be.
+pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<users::Credentials, Status> {
     let id = &spec.container_id;
     if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
         return Err(Status::invalid_argument(format!("{id:?} is not a container id")));
@@ -25,17 +26,31 @@ pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Resu
         return Err(Status::already_exists(format!("there is a container {id} already")));
     }
     let directory = Path::new(RUN).join("containers").join(id);
-    match prepare(&spec, &directory) {
-        Ok(root) => {
+    let prepared = prepare(&spec, &directory).map_err(|error| Status::failed_precondition(error.to_string()));
+    let prepared = prepared.and_then(|root| {
+        let user = spec.process.as_ref().and_then(|process| process.user.clone()).unwrap_or_default();
+        let credentials = users::resolve(&root, &user).map_err(Status::invalid_argument)?;
+        Ok((root, credentials))
+    });
+    match prepared {
+        Ok((root, credentials)) => {
             containers.insert(Container::new(spec, directory, root));
-            Ok(())
+            Ok(credentials)
         }
-        Err(error) => {
-            let freed = cleanup(containers, &spec, &directory);
-            drop(freed);
-            Err(Status::failed_precondition(error.to_string()))
+        Err(status) => {
+            cleanup(containers, &spec, &directory);
+            Err(status)
         }
     }
+}
+
+/// Changes the limits of a container.
+pub fn update(containers: &Containers, id: &str, resources: Option<&v1::Resources>) -> Result<(), Status> {
+    containers.get(id)?;
+    limit(id, resources).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Status::invalid_argument(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    })
 }
 
 /// Forgets a container that has ended and frees what it had. Returns the disks that nobody uses any more.
@@ -109,7 +124,24 @@ fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
     if resources.pids > 0 {
         write("pids.max", resources.pids.to_string())?;
     }
+    if !resources.cpuset_cpus.is_empty() {
+        write("cpuset.cpus", resources.cpuset_cpus.clone())?;
+    }
+    for (file, value) in &resources.unified {
+        if !is_limit(file) {
+            let text = format!("{file:?} is not a limit of a control group");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        write(file, value.clone())?;
+    }
     Ok(())
+}
+
+/// Whether a file of a control group is one of its controllers': `memory.high`, not `cgroup.procs`.
+fn is_limit(file: &str) -> bool {
+    let controller = file.split('.').next().unwrap_or_default();
+    matches!(controller, "cpu" | "cpuset" | "memory" | "pids" | "io" | "hugetlb")
+        && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b))
 }
 
 /// Ends every process of a container.
@@ -125,7 +157,7 @@ pub fn out_of_memory(id: &str) -> bool {
 
 fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory: &Path) -> Vec<u32> {
     // Everything below goes with the root: its mounts are in no other namespace once its processes are gone.
-    mounts::unmount(&directory.join("root"));
+    mounts::unmount_tree(&directory.join("root"));
     mounts::unmount(&directory.join("writable"));
     let _ = fs::remove_dir_all(directory);
     // It may still hold a process that is just ending.
@@ -155,4 +187,17 @@ fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory
         let _ = fs::remove_dir(&path);
     }
     freed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_limits_can_be_set() {
+        assert!(is_limit("memory.high") && is_limit("hugetlb.2MB.max") && is_limit("io.weight"));
+        for bad in ["cgroup.procs", "cgroup.kill", "memory/../../x", "", "pids"] {
+            assert!(!is_limit(bad) || bad == "pids", "{bad}");
+        }
+    }
 }

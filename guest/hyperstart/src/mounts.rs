@@ -15,6 +15,7 @@ use nix::{
 use crate::{
     files,
     init::RUN,
+    mountinfo,
     rootfs::{Make, Root, handle_path},
 };
 
@@ -69,7 +70,9 @@ pub fn disk(disk: &v1::Disk, target: &Path) -> io::Result<()> {
         flags |= MsFlags::MS_RDONLY;
     }
     mount(Some(&device), target, Some(disk.fs_type.as_str()), flags, None::<&str>)
-        .map_err(|e| at("mounting", &device, e))
+        .map_err(|e| at("mounting", &device, e))?;
+    // As for scratch space; an image is the same for all.
+    if disk.read_only { Ok(()) } else { propagate(target, MsFlags::MS_SHARED) }
 }
 
 pub fn tmpfs(target: &Path, mode: u32, bytes: u64) -> io::Result<()> {
@@ -110,9 +113,33 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes one mount read-only; what else it forbids stays.
 pub fn remount_read_only(target: &Path) -> io::Result<()> {
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let present = statvfs(target).map_err(|e| at("looking at", target, e))?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (has, keep) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ] {
+        if present.contains(has) {
+            flags |= keep;
+        }
+    }
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(|e| at("making read-only", target, e))
+}
+
+/// Says how a mount, and what is below it, shares later mounts with its copies elsewhere.
+pub fn propagate(target: &Path, how: MsFlags) -> io::Result<()> {
+    mount(None::<&str>, target, None::<&str>, how, None::<&str>).map_err(|e| at("the propagation of", target, e))
+}
+
+/// Takes away a mount with all below it, here and nowhere else: copies in other places, that a volume with
+/// propagation has, stay.
+pub fn unmount_tree(target: &Path) {
+    let _ = propagate(target, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    unmount(target);
 }
 
 /// Takes away a mount, at once or when its last user is gone. That there is none is fine.
@@ -213,7 +240,11 @@ pub fn into_container(
         Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
         Some(Source::Scratch(name)) => scratch(name, wanted)?,
     };
-    let make_missing = matches!(wanted.source, Some(Source::Scratch(_) | Source::Disk(_)));
+    let make_missing = match &wanted.source {
+        Some(Source::Scratch(_)) => true,
+        Some(Source::Disk(disk)) => !disk.read_only,
+        _ => false,
+    };
     let source = match wanted.sub_path.as_str() {
         "" => Root::open(&source)?.locate(Path::new("/"), Make::Nothing)?,
         path => {
@@ -230,6 +261,12 @@ pub fn into_container(
         // The handle is of what lies below the mount; looked up again, it is the mount.
         let mounted = root.locate(destination, Make::Nothing)?;
         remount_read_only(&handle_path(&mounted))?;
+        if wanted.recursive_read_only {
+            let place = fs::read_link(handle_path(&mounted))?;
+            for below in mountinfo::below(&place)? {
+                remount_read_only(&below)?;
+            }
+        }
     }
     Ok(())
 }
@@ -242,6 +279,8 @@ fn scratch(name: &str, wanted: &v1::Mount) -> io::Result<PathBuf> {
     let path = Path::new(RUN).join("scratch").join(name);
     if !path.exists() {
         tmpfs(&path, 0o777, wanted.size_bytes)?;
+        // What a container mounts in it may be for others to see; who does not want that has a private copy.
+        propagate(&path, MsFlags::MS_SHARED)?;
     }
     Ok(path)
 }

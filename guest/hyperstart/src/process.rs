@@ -20,22 +20,25 @@ use nix::{
     mount::{MsFlags, mount},
     pty::Winsize,
     sched::{CloneFlags, unshare},
-    unistd::{Gid, Pid, Uid, chdir, execve, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, chdir, execve, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
 use prost::Message;
 use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
-    container, mounts,
+    container, mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
     rootfs::Root,
-    state::{Container, Ended, Input, Process},
+    seccomp,
+    state::{Container, Containers, Ended, Input, Process},
     users,
     zygote::Zygote,
 };
 
+/// SIGRTMAX.
+const LAST_SIGNAL: i32 = 64;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What shells answer for a command that is not there, or cannot be run.
@@ -53,7 +56,7 @@ nix::ioctl_write_int_bad!(open_peer, nix::libc::TIOCGPTPEER);
 #[derive(Clone, PartialEq, Message)]
 pub struct Launch {
     #[prost(message, optional, tag = "1")]
-    process: Option<v1::Process>,
+    pub process: Option<v1::Process>,
     #[prost(uint32, tag = "2")]
     uid: u32,
     #[prost(uint32, tag = "3")]
@@ -76,6 +79,14 @@ pub struct Launch {
     /// Which of the container's `/dev/pts` its terminal is.
     #[prost(uint32, optional, tag = "11")]
     terminal: Option<u32>,
+    /// The first process of another container, whose process namespace the container joins; 0: none.
+    #[prost(int32, tag = "12")]
+    pub pid_target: i32,
+    /// Places in the root whose mounts are shared with other containers, and those that only follow others' mounts.
+    #[prost(string, repeated, tag = "13")]
+    shared_mounts: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    slave_mounts: Vec<String>,
 }
 
 impl Launch {
@@ -91,6 +102,7 @@ impl Launch {
 
 /// Starts a process in a container. Returns when it runs what it was asked to, or why it cannot.
 pub async fn start(
+    containers: &Containers,
     container: &Arc<Container>,
     exec_id: &str,
     spec: &v1::Process,
@@ -108,6 +120,17 @@ pub async fn start(
     if !exec_id.is_empty() && init.is_none() {
         return Err(Status::failed_precondition(format!("the container {} is not running", container.id)));
     }
+    let pid_target = match container.spec.pid_target.as_str() {
+        "" => 0,
+        target => {
+            let running = containers.get(target)?.running_init();
+            running.ok_or_else(|| Status::failed_precondition(format!("the container {target} is not running")))?.pid
+        }
+    };
+    let propagated = |wanted: v1::mount::Propagation| -> Vec<String> {
+        let mounts = container.spec.mounts.iter().filter(|mount| mount.propagation() == wanted);
+        mounts.map(|mount| mount.destination.clone()).collect()
+    };
     let user = spec.user.clone().unwrap_or_default();
     let credentials = users::resolve(&container.root, &user).map_err(Status::invalid_argument)?;
     let mut process = spec.clone();
@@ -127,6 +150,9 @@ pub async fn start(
         readonly_root: container.spec.readonly_root,
         cgroup: container.id.clone(),
         terminal: streams.terminal.as_ref().map(terminal_number).transpose().map_err(internal)?,
+        pid_target,
+        shared_mounts: propagated(v1::mount::Propagation::Shared),
+        slave_mounts: propagated(v1::mount::Propagation::Slave),
     };
     let file = Launch::file(&container.directory, exec_id);
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
@@ -328,6 +354,9 @@ pub fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, F
     }
     drop_privileges(launch, &process)?;
     chdir(cwd).map_err(failed("changing to the working directory"))?;
+    if process.no_new_privileges {
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     execute(&process)
 }
 
@@ -349,9 +378,7 @@ fn take_terminal(number: u32, owner: u32) -> io::Result<()> {
 /// Makes the prepared root this process's.
 fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    // pivot_root wants a mount that is its own.
-    mounts::bind(root, root, false)?;
+    separate(root, launch)?;
     chdir(root)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "proc", Some("proc"), flags, None::<&str>)?;
@@ -384,6 +411,30 @@ fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result
     Ok(())
 }
 
+/// Cuts this mount namespace off from the agent's, except for the mounts that are to be seen on both sides.
+fn separate(root: &Path, launch: &Launch) -> io::Result<()> {
+    if launch.shared_mounts.is_empty() && launch.slave_mounts.is_empty() {
+        return mounts::propagate(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    }
+    let place = |inside: &String| root.join(inside.trim_start_matches('/'));
+    let shared: Vec<PathBuf> = launch.shared_mounts.iter().map(place).collect();
+    let slaves: Vec<PathBuf> = launch.slave_mounts.iter().map(place).collect();
+    for point in mountinfo::mount_points()? {
+        let within = |places: &[PathBuf]| places.iter().any(|place| point.starts_with(place));
+        // The old root goes away with all its mounts: were they shared, they would go elsewhere as well.
+        let how = if within(&slaves) { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+        if within(&shared) {
+            continue;
+        }
+        match mounts::propagate(&point, how) {
+            // A mount that lies below another cannot be reached, and so not be shared any further either.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 fn set_limit(limit: &v1::Rlimit) -> Result<(), Failure> {
     use nix::sys::resource::{Resource as R, setrlimit};
     let resource = match limit.r#type.as_str() {
@@ -408,6 +459,10 @@ fn drop_privileges(launch: &Launch, process: &v1::Process) -> Result<(), Failure
     };
     let (wanted, ambient) = (set(&process.capabilities)?, set(&process.ambient_capabilities)?);
     let set_failed = "setting capabilities";
+    if !process.no_new_privileges {
+        // It takes CAP_SYS_ADMIN; the filters have to let pass what follows.
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     if !process.privileged {
         for capability in caps::runtime::thread_all_supported() {
             if !wanted.contains(&capability) {
@@ -458,7 +513,10 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
             .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
             .collect()
     };
-    let (arguments, environment) = (text(&process.args)?, text(&environment)?);
+    let (arguments, mut environment) = (text(&process.args)?, text(&environment)?);
+    for variable in &process.raw_env {
+        environment.push(CString::new(variable.as_slice()).map_err(invalid)?);
+    }
     let mut denied = None;
     for candidate in &candidates {
         let program = CString::new(candidate.as_os_str().as_bytes()).map_err(invalid)?;
@@ -483,17 +541,21 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
 /// Sends a signal to a process, or to all of its container.
 pub fn signal(container: &Container, process: &Process, number: u32, all: bool) -> Result<(), Status> {
     let number = i32::try_from(number).map_err(|_| Status::invalid_argument("no such signal"))?;
-    let signal = nix::sys::signal::Signal::try_from(number)
-        .map_err(|_| Status::invalid_argument(format!("there is no signal {number}")))?;
-    if all && signal == nix::sys::signal::Signal::SIGKILL {
+    if !(1..=LAST_SIGNAL).contains(&number) {
+        return Err(Status::invalid_argument(format!("there is no signal {number}")));
+    }
+    if all && number == nix::libc::SIGKILL {
         container::kill_all(&container.id);
         return Ok(());
     }
     if process.ended.borrow().is_some() {
         return Ok(());
     }
-    match nix::sys::signal::kill(Pid::from_raw(process.pid), signal) {
-        Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+    #[allow(unsafe_code)]
+    // SAFETY: the call has no pointers. nix' own knows no real-time signals.
+    let result = unsafe { nix::libc::kill(process.pid, number) };
+    match nix::Error::result(result) {
+        Ok(_) | Err(nix::Error::ESRCH) => Ok(()),
         Err(error) => Err(Status::internal(format!("sending a signal: {error}"))),
     }
 }

@@ -50,7 +50,7 @@ pub async fn configure(request: v1::ConfigureSandboxRequest, seeded: &AtomicBool
         nix::unistd::sethostname(&request.hostname).map_err(|e| failed("setting the host name")(e.into()))?;
     }
     for (name, value) in &request.sysctls {
-        let relative = crate::rootfs::plain(&name.replace('.', "/"))
+        let relative = crate::rootfs::plain(&sysctl_path(name))
             .ok_or_else(|| Status::invalid_argument(format!("{name:?} is not a sysctl")))?;
         fs::write(Path::new("/proc/sys").join(relative), value)
             .map_err(|e| Status::invalid_argument(format!("the sysctl {name}: {e}")))?;
@@ -61,6 +61,26 @@ pub async fn configure(request: v1::ConfigureSandboxRequest, seeded: &AtomicBool
         mounts::tmpfs(&shm, 0o1777, bytes).map_err(failed("mounting /dev/shm"))?;
     }
     network(&request).await.map_err(|error| Status::internal(format!("configuring the network: {error}")))
+}
+
+/// `net.ipv4.ip_forward` is `net/ipv4/ip_forward`. In a name whose first separator is a slash, dots are dots, as
+/// sysctl(8) has it.
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'/') => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+    }
 }
 
 fn seed(entropy: &[u8]) -> io::Result<()> {
@@ -202,4 +222,16 @@ async fn index_of(handle: &Handle, fits: impl Fn(&(String, String)) -> bool) -> 
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_have_two_spellings() {
+        assert_eq!(sysctl_path("kernel.shm_rmid_forced"), "kernel/shm_rmid_forced");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
 }

@@ -25,7 +25,7 @@ use crate::{
     reaper::Reaper,
     sandbox,
     state::{Container, Containers, Process},
-    stats,
+    stats, users,
     zygote::Zygote,
 };
 
@@ -131,8 +131,17 @@ impl Agent for Service {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
-        container::create(&self.containers, request.into_inner())?;
-        Ok(Response::new(v1::CreateContainerResponse {}))
+        let users::Credentials { uid, gid, groups, .. } = container::create(&self.containers, request.into_inner())?;
+        Ok(Response::new(v1::CreateContainerResponse { uid, gid, groups }))
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<v1::UpdateContainerRequest>,
+    ) -> Result<Response<v1::UpdateContainerResponse>, Status> {
+        let request = request.into_inner();
+        container::update(&self.containers, &request.container_id, request.resources.as_ref())?;
+        Ok(Response::new(v1::UpdateContainerResponse {}))
     }
 
     async fn start_process(
@@ -147,7 +156,7 @@ impl Agent for Service {
         }
         let spec = if exec.is_empty() { container.spec.process.as_ref() } else { request.process.as_ref() };
         let spec = spec.ok_or_else(|| Status::invalid_argument("no process"))?;
-        let started = process::start(&container, exec, spec, &self.reaper, &self.zygote).await?;
+        let started = process::start(&self.containers, &container, exec, spec, &self.reaper, &self.zygote).await?;
         Ok(Response::new(v1::StartProcessResponse { pid: started.pid.unsigned_abs() }))
     }
 
@@ -255,7 +264,8 @@ impl Agent for Service {
         let chosen = all.iter().filter(|container| wanted.is_empty() || container.id == wanted);
         let containers = chosen.map(|c| stats::container(&c.id, &c.directory.join("writable"))).collect();
         let (memory_total_bytes, memory_available_bytes) = stats::memory();
-        Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes, memory_available_bytes }))
+        let interfaces = stats::interfaces();
+        Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes, memory_available_bytes, interfaces }))
     }
 
     async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Result<Response<v1::ShutdownResponse>, Status> {

@@ -167,6 +167,11 @@ fn make(mut request: Request) -> Result<(), Failure> {
         Some(namespaces) => {
             setns(&namespaces.pid, CloneFlags::CLONE_NEWPID).map_err(failed("joining the process namespace"))?;
         }
+        None if launch.pid_target != 0 => {
+            let target = File::open(format!("/proc/{}/ns/pid", launch.pid_target));
+            let target = target.map_err(failed("finding the other container's process namespace"))?;
+            setns(target, CloneFlags::CLONE_NEWPID).map_err(failed("joining a process namespace"))?;
+        }
         None if !launch.share_pid_namespace => {
             unshare(CloneFlags::CLONE_NEWPID).map_err(failed("making a process namespace"))?;
         }
@@ -230,6 +235,10 @@ fn become_it(
         nix::unistd::dup2_stderr(&request.streams[2])
     };
     streams().map_err(failed("taking the streams"))?;
+    if let Some(adjustment) = launch.process.as_ref().and_then(|process| process.oom_score_adj) {
+        // While /proc is still the agent's.
+        std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()).map_err(failed("setting oom_score_adj"))?;
+    }
     match joined {
         Some(namespaces) => {
             for (handle, flag) in &namespaces.others {

@@ -20,16 +20,21 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod host_usage;
 mod images;
 mod logs;
+mod metrics;
 mod mounts;
 mod output;
 mod prepare;
 mod process;
 mod records;
+mod resources;
 mod runtime;
 mod sandbox;
+mod seccomp;
 mod service;
+mod signals;
 mod stats;
 mod streaming;
 mod supervise;
@@ -58,6 +63,8 @@ use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// On a container: the size of its writable layer in bytes, as a plain number. CRI has no field for it.
+pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.

@@ -54,6 +54,9 @@ pub(crate) struct SandboxRecord {
     /// Whether CNI DEL is owed.
     pub network_added: bool,
     pub boot_id: String,
+    /// Version of the contract that the agent speaks.
+    #[serde(default)]
+    pub protocol_version: u32,
     pub agent_version: String,
     pub kernel_release: String,
 }
@@ -106,6 +109,20 @@ pub(crate) struct ContainerRecord {
     pub file_sets: Vec<FileSetSource>,
     pub termination_log: Option<TerminationLog>,
     pub log_path: Option<PathBuf>,
+    /// Who the first process runs as, as the guest has found out; an older one does not say.
+    #[serde(default)]
+    pub user: Option<ProcessUser>,
+    /// Of the first process, in the guest.
+    #[serde(default)]
+    pub guest_pid: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessUser {
+    pub uid: u32,
+    pub gid: u32,
+    /// The primary one included.
+    pub groups: Vec<u32>,
 }
 
 /// A file that the container may write and the kubelet reads after its end.
@@ -239,6 +256,7 @@ mod tests {
             network: None,
             network_added: true,
             boot_id: "b".into(),
+            protocol_version: 3,
             agent_version: String::new(),
             kernel_release: String::new(),
         }

@@ -14,7 +14,9 @@ use crate::{
     container::ended_with_vm,
     error::{Error, Result},
     records::{Records, SandboxRecord, SandboxState},
+    resources,
     runtime::{Runtime, identity, new_id, now_nanos},
+    stats::CpuRate,
 };
 
 /// File set of what the sandbox itself puts below /etc.
@@ -32,6 +34,7 @@ pub(crate) struct Sandbox {
     live: RwLock<Option<Arc<Live>>>,
     /// Serialises what changes the sandbox as a whole.
     pub operation: tokio::sync::Mutex<()>,
+    pub cpu_rate: CpuRate,
 }
 
 /// What a sandbox has while its VM runs and its agent has been greeted.
@@ -66,7 +69,20 @@ impl Sandbox {
             saving: tokio::sync::Mutex::default(),
             live: RwLock::default(),
             operation: tokio::sync::Mutex::default(),
+            cpu_rate: CpuRate::default(),
         })
+    }
+
+    /// Refuses what the pod's agent does not know.
+    pub(crate) fn requires(&self, version: u32, what: &str) -> Result<()> {
+        let known = self.record.lock().protocol_version;
+        if known >= version {
+            return Ok(());
+        }
+        Err(Error::FailedPrecondition(format!(
+            "{what} is not possible in the sandbox {}: its agent is older than this hyperd; recreate the pod",
+            self.id
+        )))
     }
 
     pub(crate) fn record(&self) -> SandboxRecord {
@@ -172,21 +188,49 @@ fn hostname(config: &cri::PodSandboxConfig) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(63).collect()
 }
 
-/// Refuses what would leave the VM.
+/// Checks what namespaces are asked for. The pod's own are the guest's, and so are those of its "node": nothing leads
+/// out of the VM (docs/decisions/0013).
 pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result<()> {
+    use cri::NamespaceMode as Mode;
     let Some(options) = options else { return Ok(()) };
-    let node = cri::NamespaceMode::Node as i32;
-    for (what, mode) in [("hostNetwork", options.network), ("hostPID", options.pid), ("hostIPC", options.ipc)] {
-        if mode == node {
-            return Err(Error::FailedPrecondition(format!(
-                "{what} is not possible: the pod is a virtual machine and has no part in its host's namespaces"
-            )));
+    let invalid = |text: &str| Err(Error::InvalidArgument(text.into()));
+    for (what, mode) in [("network", options.network), ("ipc", options.ipc)] {
+        if !matches!(Mode::try_from(mode), Ok(Mode::Pod | Mode::Node)) {
+            return invalid(&format!("the {what} namespace is the pod's or the node's, nothing else"));
         }
     }
-    if options.pid == cri::NamespaceMode::Target as i32 {
-        return Err(Error::Unimplemented("sharing the process namespace of one other container"));
+    if Mode::try_from(options.pid).is_err() {
+        return invalid("the pid namespace's mode is unknown");
     }
-    Ok(())
+    if options.pid() == Mode::Target && options.target_id.is_empty() {
+        return invalid("to share the processes of one container, target_id has to name it");
+    }
+    let Some(user) = &options.userns_options else { return Ok(()) };
+    match Mode::try_from(user.mode) {
+        Ok(Mode::Node) => Ok(()),
+        Ok(Mode::Pod) => check_mappings(user),
+        _ => invalid("the user namespace is the pod's or the node's, nothing else"),
+    }
+}
+
+/// Mappings are checked as every runtime does, and then refused.
+fn check_mappings(user: &cri::UserNamespace) -> Result<()> {
+    for (what, mappings) in [("uids", &user.uids), ("gids", &user.gids)] {
+        let [mapping] = mappings.as_slice() else {
+            return Err(Error::InvalidArgument(format!("a user namespace needs exactly one mapping of {what}")));
+        };
+        if mapping.container_id != 0 || mapping.length == 0 {
+            return Err(Error::InvalidArgument(format!("the mapping of {what} has to begin at 0 in the container")));
+        }
+    }
+    if user.uids != user.gids {
+        return Err(Error::InvalidArgument("users and groups have to be mapped in the same way".into()));
+    }
+    Err(Error::FailedPrecondition(
+        "user namespaces are not supported: a user of the pod's virtual machine is none of the node's in any case; \
+         leave hostUsers unset"
+            .into(),
+    ))
 }
 
 fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<()> {
@@ -241,6 +285,7 @@ impl Runtime {
     ) -> Result<String> {
         check_config(&config, &runtime_handler)?;
         let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
+        resources::fits_host(memory_mib)?;
         let id = new_id();
         let sandbox = Sandbox::new(SandboxRecord {
             id: id.clone(),
@@ -252,6 +297,7 @@ impl Runtime {
             network: None,
             network_added: false,
             boot_id: String::new(),
+            protocol_version: 0,
             agent_version: String::new(),
             kernel_release: String::new(),
         });
@@ -323,6 +369,7 @@ impl Runtime {
             .update(&self.records, |r| {
                 r.state = SandboxState::Ready;
                 r.boot_id = boot_id;
+                r.protocol_version = greeting.version;
                 r.agent_version = greeting.agent_version;
                 r.kernel_release = greeting.kernel_release;
             })
@@ -341,6 +388,37 @@ impl Runtime {
             }
             Err(error) => tracing::error!(sandbox = %sandbox.id, %error, "undoing an unfinished sandbox failed"),
         }
+    }
+
+    /// Puts down new limits of a pod that runs: its VM keeps the size that it was made with.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when the VM is too small for them.
+    pub(crate) async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<cri::LinuxContainerResources>,
+        resources: Option<cri::LinuxContainerResources>,
+    ) -> Result<()> {
+        let sandbox = self.sandbox(id)?;
+        let _operation = sandbox.operation.lock().await;
+        let vm = sandbox.live()?.vm.record().spec;
+        let mut config = sandbox.record().config;
+        let linux = config.linux.get_or_insert_default();
+        for (present, change) in [(&mut linux.overhead, overhead), (&mut linux.resources, resources)] {
+            if let Some(change) = change {
+                *present = Some(resources::merge(present.take().unwrap_or_default(), &change));
+            }
+        }
+        let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
+        if cpus > vm.cpus || memory_mib > vm.memory_mib {
+            return Err(Error::FailedPrecondition(format!(
+                "the pod's virtual machine has {} CPUs and {} MiB and cannot grow to {cpus} CPUs and {memory_mib} MiB: \
+                 recreate the pod",
+                vm.cpus, vm.memory_mib
+            )));
+        }
+        sandbox.update(&self.records, |r| r.config = config).await
     }
 
     /// Ends the VM, its containers and its network. Idempotent.
@@ -532,11 +610,32 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_namespaces_are_out_of_reach() {
+    fn namespaces_are_the_guests_or_refused() {
         let options = |network, pid, ipc| cri::NamespaceOption { network, pid, ipc, ..Default::default() };
-        assert!(check_namespaces(Some(&options(0, 1, 0))).is_ok());
-        for (network, pid, ipc) in [(2, 1, 0), (0, 2, 0), (0, 1, 2)] {
-            assert!(matches!(check_namespaces(Some(&options(network, pid, ipc))), Err(Error::FailedPrecondition(_))));
+        for (network, pid, ipc) in [(0, 1, 0), (2, 1, 0), (0, 2, 0), (0, 0, 2)] {
+            assert!(check_namespaces(Some(&options(network, pid, ipc))).is_ok());
+        }
+        for (network, pid, ipc) in [(1, 1, 0), (0, 9, 0), (0, 1, 3), (0, 3, 0)] {
+            assert!(matches!(check_namespaces(Some(&options(network, pid, ipc))), Err(Error::InvalidArgument(_))));
+        }
+        let target = cri::NamespaceOption { target_id: "c".into(), ..options(0, 3, 0) };
+        assert!(check_namespaces(Some(&target)).is_ok());
+
+        let mapping = |container_id, length| cri::IdMapping { container_id, host_id: 1000, length };
+        let users = |mode, mappings: Vec<cri::IdMapping>| {
+            let user = cri::UserNamespace { mode, uids: mappings.clone(), gids: mappings };
+            check_namespaces(Some(&cri::NamespaceOption { userns_options: Some(user), ..options(0, 1, 0) }))
+        };
+        assert!(users(2, vec![]).is_ok());
+        assert!(matches!(users(0, vec![mapping(0, 65536)]), Err(Error::FailedPrecondition(_))));
+        for (mode, mappings) in [
+            (0, vec![]),
+            (0, vec![mapping(0, 10), mapping(10, 10)]),
+            (0, vec![mapping(1, 10)]),
+            (1, vec![]),
+            (3, vec![]),
+        ] {
+            assert!(matches!(users(mode, mappings), Err(Error::InvalidArgument(_))));
         }
     }
 }

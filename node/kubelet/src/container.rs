@@ -16,6 +16,9 @@ use crate::{
     worker::{SANDBOX, Worker, names_of},
 };
 
+/// Tells hyperd the size of a container's writable layer, for which CRI has no field; other runtimes ignore it.
+const EPHEMERAL_STORAGE: &str = "hypernetes.io/ephemeral-storage-bytes";
+
 /// Where a container goes.
 pub struct Place<'a> {
     pub sandbox: &'a str,
@@ -77,9 +80,16 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         command: expand(wanted.command.as_ref()),
         args: expand(wanted.args.as_ref()),
         working_dir: wanted.working_dir.clone().unwrap_or_default(),
-        envs: env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: env
+            .iter()
+            .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
+            .collect(),
         mounts,
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        annotations: storage_limit(wanted)
+            .map(|bytes| (EPHEMERAL_STORAGE.to_owned(), bytes.to_string()))
+            .into_iter()
+            .collect(),
         log_path: format!("{}/{}.log", wanted.name, place.attempt),
         stdin: wanted.stdin.unwrap_or(false),
         stdin_once: wanted.stdin_once.unwrap_or(false),
@@ -229,6 +239,11 @@ fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
     out
 }
 
+fn storage_limit(wanted: &ContainerSpec) -> Option<u64> {
+    let limits = wanted.resources.as_ref()?.limits.as_ref();
+    quantity(limits, "ephemeral-storage").map(|bytes| bytes as u64).filter(|bytes| *bytes > 0)
+}
+
 /// What the pod's VM needs: the sum of its containers' limits, where all have one.
 pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
     let all: Vec<_> = spec.containers.iter().map(resources).collect();
@@ -279,8 +294,9 @@ mod tests {
     #[test]
     fn limits_are_converted_as_the_kubelet_does() {
         let wanted: ContainerSpec = serde_json::from_value(json!({"name": "a", "resources":
-            {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}))
+            {"limits": {"cpu": "1500m", "memory": "64Mi", "ephemeral-storage": "10Mi"}, "requests": {"cpu": "250m"}}}))
         .unwrap();
+        assert_eq!(storage_limit(&wanted), Some(10 << 20));
         let out = resources(&wanted);
         assert_eq!((out.cpu_shares, out.cpu_quota, out.memory_limit_in_bytes), (256, 150_000, 64 << 20));
         let spec: PodSpec = serde_json::from_value(json!({"containers": [wanted, {"name": "b"}]})).unwrap();
