@@ -74,8 +74,10 @@ pub struct HyperdConfig {
     pub streaming_bind: SocketAddr,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub images: Arc<dyn Images>,
+    /// The pods' network: the first CNI configuration by name in it.
     pub cni_config_dir: PathBuf,
-    pub cni_bin_dir: PathBuf,
+    /// Where CNI plugins are looked for, in this order.
+    pub cni_bin_dirs: Vec<PathBuf>,
     /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
     pub pods_dir: PathBuf,
     /// Volume descriptors may name files below these directories only.
@@ -106,7 +108,7 @@ impl HyperdConfig {
             hypervisor,
             images,
             cni_config_dir: root.join("cni/net.d"),
-            cni_bin_dir: root.join("cni/bin"),
+            cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
             boot_timeout: Duration::from_secs(120),

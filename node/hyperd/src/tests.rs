@@ -765,7 +765,11 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
         fail = node.path("fail").display()
     );
     crate::fake::script(&plugin, &script);
-    std::fs::write(net.join("1.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#).unwrap();
+    std::fs::write(
+        net.join("1.conflist"),
+        r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake","capabilities":{"hypernetes.io/tap":true}}]}"#,
+    )
+    .unwrap();
 
     let mut client = node.runtime().await;
     let status = client.status(cri::StatusRequest { verbose: true }).await.unwrap().into_inner().status.unwrap();
@@ -779,7 +783,8 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
     assert_eq!(configured.routes[0].gateway, "10.244.0.1");
     assert!(configured.entropy.len() >= 32);
     client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nDEL\n");
+    // A verbose status asks the plugins whether all is as it was.
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nCHECK\nDEL\n");
 
     std::fs::write(node.path("fail"), "").unwrap();
     let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };

@@ -86,7 +86,7 @@ impl RuntimeService for Service {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        let network = match self.0.cni.status() {
+        let network = match self.0.cni.status().await {
             Ok(Some(_)) => None,
             Ok(None) => Some((
                 "NetworkPluginNotReady",
@@ -150,9 +150,15 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let sandbox = self.0.sandbox(&request.pod_sandbox_id)?;
         let containers = self.0.containers_of(&sandbox.id);
+        let mut info = HashMap::new();
+        if request.verbose {
+            info = self.verbose_info(&sandbox);
+            let network = self.0.cni.check(&sandbox.id).await;
+            info.insert("network_check".into(), network.map_or_else(|error| error.to_string(), |()| "ok".into()));
+        }
         Ok(Response::new(cri::PodSandboxStatusResponse {
             status: Some(sandbox.status()),
-            info: if request.verbose { self.verbose_info(&sandbox) } else { HashMap::new() },
+            info,
             containers_statuses: containers.iter().map(|c| c.status()).collect(),
             timestamp: crate::runtime::now_nanos(),
         }))

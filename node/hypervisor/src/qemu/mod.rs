@@ -24,7 +24,10 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use self::template::TemplateLimits;
+pub use self::{
+    tap::{create as create_tap, open as open_tap},
+    template::TemplateLimits,
+};
 use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmRecord, VmSpec};
 
 /// What goes into a VM.
