@@ -58,6 +58,8 @@ use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// On a sandbox, with the value `none`: it is connected to no network.
+pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.

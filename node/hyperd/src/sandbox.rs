@@ -272,7 +272,10 @@ impl Runtime {
     async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, cpus: u32, memory_mib: u32) -> Result<Arc<Live>> {
         sandbox.update(&self.records, |r| r.network_added = true).await?;
         let config = sandbox.record().config;
-        let network = self.cni.add(&Pod::new(&sandbox.id, &config)?).await?;
+        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
+            Some("none") => None,
+            _ => self.cni.add(&Pod::new(&sandbox.id, &config)?).await?,
+        };
         sandbox.update(&self.records, |r| r.network = network.clone()).await?;
 
         let nic = network.as_ref().map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });

@@ -69,14 +69,7 @@ impl Node {
 
     async fn channel(&self) -> Channel {
         let socket = self.path("root/hyperd.sock");
-        let connect = move |_| {
-            let socket = socket.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
-        };
-        tonic::transport::Endpoint::from_static("http://hyperd")
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .unwrap()
+        hypernetes_hyperd_api::connect(&socket).await.unwrap()
     }
 
     async fn runtime(&self) -> RuntimeServiceClient<Channel> {

@@ -291,7 +291,7 @@ impl RuntimeService for Service {
     async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         let cri::AttachRequest { container_id, stdin, tty, stdout, stderr } = request.into_inner();
         let container = self.0.container(&container_id)?;
-        self.0.process_of(&container)?;
+        self.0.process_to_attach(&container)?;
         let streams = Streams { stdin, stdout, stderr, tty }.check()?;
         let session = Session::Attach { container_id: container.id.clone(), streams };
         Ok(Response::new(cri::AttachResponse { url: self.0.sessions.offer(session)? }))
