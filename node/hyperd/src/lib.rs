@@ -65,6 +65,8 @@ use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
 /// On a container: the size of its writable layer in bytes, as a plain number. CRI has no field for it.
 pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
+/// On a sandbox, with the value `none`: it is connected to no network.
+pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.
@@ -81,8 +83,10 @@ pub struct HyperdConfig {
     pub streaming_bind: SocketAddr,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub images: Arc<dyn Images>,
+    /// The pods' network: the first CNI configuration by name in it.
     pub cni_config_dir: PathBuf,
-    pub cni_bin_dir: PathBuf,
+    /// Where CNI plugins are looked for, in this order.
+    pub cni_bin_dirs: Vec<PathBuf>,
     /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
     pub pods_dir: PathBuf,
     /// Volume descriptors may name files below these directories only.
@@ -113,7 +117,7 @@ impl HyperdConfig {
             hypervisor,
             images,
             cni_config_dir: root.join("cni/net.d"),
-            cni_bin_dir: root.join("cni/bin"),
+            cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
             boot_timeout: Duration::from_secs(120),

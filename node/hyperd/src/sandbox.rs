@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, CALL_TIMEOUT},
-    cni::PodNetwork,
+    cni::{INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
     records::{Records, SandboxRecord, SandboxState},
     resources,
-    runtime::{Runtime, identity, new_id, now_nanos},
+    runtime::{Runtime, new_id, now_nanos},
     stats::CpuRate,
 };
 
@@ -241,11 +241,6 @@ fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result
     if !matches!(runtime_handler, "" | "hypernetes") {
         return Err(Error::InvalidArgument(format!("unknown runtime handler {runtime_handler:?}")));
     }
-    if config.port_mappings.iter().any(|p| p.host_port != 0) {
-        return Err(Error::FailedPrecondition(
-            "hostPort is not possible: tenants' pods are not put on the host's addresses".into(),
-        ));
-    }
     check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))
 }
 
@@ -323,7 +318,10 @@ impl Runtime {
     async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, cpus: u32, memory_mib: u32) -> Result<Arc<Live>> {
         sandbox.update(&self.records, |r| r.network_added = true).await?;
         let config = sandbox.record().config;
-        let network = self.cni.add(&identity(&sandbox.id, &config)).await?;
+        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
+            Some("none") => None,
+            _ => self.cni.add(&Pod::new(&sandbox.id, &config)?).await?,
+        };
         sandbox.update(&self.records, |r| r.network = network.clone()).await?;
 
         let nic = network.as_ref().map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
@@ -453,7 +451,7 @@ impl Runtime {
         }
         let record = sandbox.record();
         if record.network_added {
-            self.cni.del(&identity(&sandbox.id, &record.config)).await?;
+            self.cni.del(&sandbox.id).await?;
         }
         let reason = match record.state {
             SandboxState::NotReady { reason } => reason,
@@ -525,14 +523,14 @@ fn configure_request(config: &cri::PodSandboxConfig, network: Option<&PodNetwork
     let Some(network) = network else { return request };
     request.interfaces.push(v1::Interface {
         mac: network.mac.clone(),
-        name: "eth0".into(),
+        name: INTERFACE.into(),
         addresses: network.addresses.iter().map(|a| a.cidr.clone()).collect(),
         mtu: network.mtu,
     });
     let route = |destination: &str, gateway: Option<std::net::IpAddr>| v1::Route {
         destination: destination.into(),
         gateway: gateway.map(|g| g.to_string()).unwrap_or_default(),
-        interface: "eth0".into(),
+        interface: INTERFACE.into(),
     };
     for wanted in &network.routes {
         // CNI: a route without a gateway goes to that of the address of its family.

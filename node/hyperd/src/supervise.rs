@@ -284,6 +284,8 @@ impl Runtime {
             }
         }
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
+        let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
+        self.cni.collect_garbage(&connected).await;
         Ok(())
     }
 
@@ -339,6 +341,9 @@ impl Runtime {
         sandbox.set_live(Some(live.clone()));
         drop(operation);
         tracing::info!(sandbox = %sandbox.id, "took over a running VM");
+        if let Err(error) = self.cni.check(&sandbox.id).await {
+            tracing::warn!(sandbox = %sandbox.id, %error, "the sandbox is not connected any more as it was");
+        }
         self.supervise(sandbox.clone(), live.clone());
         for container in self.containers_of(&sandbox.id) {
             let record = container.record();

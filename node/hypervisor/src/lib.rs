@@ -108,6 +108,25 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
     fn describe(&self) -> HypervisorInfo;
+
+    /// The templates that it has; none for a driver that copies no VMs.
+    fn templates(&self) -> Vec<TemplateInfo> {
+        Vec::new()
+    }
+}
+
+/// A booted VM that is kept for others to be copies of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateInfo {
+    pub tenant: String,
+    pub cpus: u32,
+    pub memory_mib: u32,
+    pub disk_slots: u32,
+    pub has_nic: bool,
+    /// What it takes of the host's memory.
+    pub bytes: u64,
+    /// VMs that were made of it.
+    pub copies: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -24,8 +24,11 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use self::template::TemplateLimits;
-use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmRecord, VmSpec};
+pub use self::{
+    tap::{create as create_tap, open as open_tap},
+    template::TemplateLimits,
+};
+use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec};
 
 /// What goes into a VM.
 #[derive(Debug, Clone)]
@@ -133,6 +136,10 @@ impl Hypervisor for Qemu {
             accelerator_reason: self.shared.reason.clone(),
             kernel: self.shared.boot.kernel.clone(),
         }
+    }
+
+    fn templates(&self) -> Vec<TemplateInfo> {
+        self.shared.templates.list()
     }
 }
 

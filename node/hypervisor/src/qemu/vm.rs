@@ -107,7 +107,10 @@ impl QemuVm {
         let template = shared.templates.find(&key);
         if let Some(template) = &template {
             match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(template)).await {
-                Ok(vm) => return Ok(vm),
+                Ok(vm) => {
+                    template.copies.fetch_add(1, Ordering::Relaxed);
+                    return Ok(vm);
+                }
                 Err(error) => {
                     tracing::warn!(vm = spec.id, %error, "a VM could not be copied from its template, and boots instead");
                 }

@@ -56,7 +56,8 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
     memory::seal(&guest_memory).await?;
     memory::seal(&state).await?;
     let bytes = memory::used_bytes(&guest_memory)? + memory::used_bytes(&state)?;
-    let template = Arc::new(Template { key: key.clone(), memory: guest_memory, state, bytes });
+    let template =
+        Arc::new(Template { key: key.clone(), memory: guest_memory, state, bytes, copies: Default::default() });
     // A template that does not work would take every pod after this one with it.
     let copy = Temporary::start(shared, key, Origin::Trial(&template)).await?;
     greet(copy.0.agent_socket(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;

@@ -12,7 +12,10 @@ use std::{
     fs,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +23,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use super::{Shared, remove_directory};
-use crate::{Nic, VmSpec, process::Process};
+use crate::{Nic, TemplateInfo, VmSpec, process::Process};
 
 /// What the ids of VMs begin with that are to become templates, or were copied to try one.
 const ID_PREFIX: &str = "template-";
@@ -106,6 +109,8 @@ pub struct Template {
     /// Everything else of the machine; sealed.
     pub state: OwnedFd,
     bytes: u64,
+    /// VMs that were made of it.
+    pub copies: AtomicU64,
 }
 
 /// The templates of a driver.
@@ -135,6 +140,20 @@ impl Templates {
         let template = ready.remove(at);
         ready.push(template.clone());
         Some(template)
+    }
+
+    /// The one used last is the first.
+    pub fn list(&self) -> Vec<TemplateInfo> {
+        let info = |template: &Arc<Template>| TemplateInfo {
+            tenant: template.key.tenant.clone(),
+            cpus: template.key.cpus,
+            memory_mib: template.key.memory_mib,
+            disk_slots: template.key.disk_slots,
+            has_nic: template.key.has_nic,
+            bytes: template.bytes,
+            copies: template.copies.load(Ordering::Relaxed),
+        };
+        self.state.lock().ready.iter().rev().map(info).collect()
     }
 
     /// Forgets a template that does not work. Another one may be made.

@@ -24,7 +24,7 @@ fn key(tenant: &str) -> Key {
 
 fn template(tenant: &str, bytes: u64) -> Arc<Template> {
     let file = || memory::create("test", 0).unwrap();
-    Arc::new(Template { key: key(tenant), memory: file(), state: file(), bytes })
+    Arc::new(Template { key: key(tenant), memory: file(), state: file(), bytes, copies: Default::default() })
 }
 
 #[test]
@@ -45,7 +45,13 @@ fn those_not_used_for_longest_make_room() {
     let mut upgraded = key("f");
     upgraded.program.1 += 1;
     let file = || memory::create("test", 0).unwrap();
-    templates.insert(Arc::new(Template { key: upgraded, memory: file(), state: file(), bytes: 1 }));
+    templates.insert(Arc::new(Template {
+        key: upgraded,
+        memory: file(),
+        state: file(),
+        bytes: 1,
+        copies: Default::default(),
+    }));
     assert_eq!(templates.state.lock().ready.len(), 1);
 }
 
@@ -117,7 +123,8 @@ async fn a_vm_boots_when_its_template_does_not_work() {
         let state = memory::create("damaged", 0).unwrap();
         File::from(state.try_clone().unwrap()).write_all(&damaged).unwrap();
         let memory = good.memory.try_clone().unwrap();
-        let bad = Arc::new(Template { key: good.key.clone(), memory, state, bytes: good.bytes });
+        let bad =
+            Arc::new(Template { key: good.key.clone(), memory, state, bytes: good.bytes, copies: Default::default() });
         templates.insert(bad.clone());
         let began = Instant::now();
         let vm = qemu.create(spec(&format!("vm-{n}"))).await.unwrap();
