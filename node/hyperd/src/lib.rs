@@ -26,6 +26,7 @@ mod logs;
 mod metrics;
 mod mounts;
 mod output;
+mod pool;
 mod prepare;
 mod process;
 mod records;
@@ -59,6 +60,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::pool::PoolLimits;
 use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
 
 /// On a sandbox: the tenant it belongs to.
@@ -103,6 +105,8 @@ pub struct HyperdConfig {
     pub base_memory_mib: u32,
     /// Memory of a VM whose containers have no limits.
     pub default_memory_mib: u32,
+    /// VMs that wait for their pods.
+    pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
 }
@@ -126,6 +130,7 @@ impl HyperdConfig {
             disk_slots: 16,
             base_memory_mib: 96,
             default_memory_mib: 256,
+            pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
         }
     }
@@ -171,6 +176,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let streams = tokio::spawn(async move {
         axum::serve(streaming, router).with_graceful_shutdown(streaming_stop.cancelled_owned()).await
     });
+    let pool = tokio::spawn(runtime.clone().keep_pool(stop.clone()));
     tracing::info!(socket = %socket.display(), "hyperd is ready");
     let service = Service(runtime);
     let server_stop = stop.clone();
@@ -192,6 +198,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     }
     stop.cancel();
     streams.abort();
+    let _ = pool.await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     files::Watcher,
+    pool::Pool,
     records::Records,
     sandbox::Sandbox,
     streaming::Sessions,
@@ -29,6 +30,7 @@ pub(crate) struct Runtime {
     pub events: Events,
     pub watcher: Arc<Watcher>,
     pub sessions: Sessions,
+    pub pool: Pool,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
 }
@@ -37,6 +39,7 @@ impl Runtime {
     pub(crate) fn new(config: HyperdConfig, records: Records, watcher: Arc<Watcher>, sessions: Sessions) -> Self {
         let cni = Cni::new(config.cni_config_dir.clone(), config.cni_bin_dirs.clone(), &config.root);
         Self {
+            pool: Pool::new(config.pool.clone()),
             config,
             records,
             cni,

@@ -38,13 +38,18 @@ pub fn agent_socket(directory: &Path) -> std::path::PathBuf {
     directory.join("agent")
 }
 
+/// What the VM is called: to QEMU, and as a process.
+pub fn name(id: &str) -> String {
+    format!("{id},process=hypernetes-vm")
+}
+
 /// The line is the same for a VM, the one it is copied from and the copy, but for the memory and what is in it: QEMU restores a
 /// machine into one with the same devices in the same order.
 pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origin: &Origin<'_>) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    add(&["-name", &format!("{},process=hypernetes-vm", spec.id)]);
+    add(&["-name", &name(&spec.id)]);
     // What works on this machine type and why: with acpi there are 24 virtio slots and SMP; without a real-time clock a boot
     // waits two seconds for it. The serial port is the console.
     let machine = "microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on";

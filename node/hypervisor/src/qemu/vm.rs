@@ -335,6 +335,10 @@ impl Vm for QemuVm {
         &self.agent
     }
 
+    fn set_background(&self, background: bool) {
+        self.process.set_background(background);
+    }
+
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
