@@ -3,6 +3,8 @@
 //! A driver owns the VMM process and the devices; it knows nothing of pods, and of what the guest's agent says only the
 //! greeting.
 
+mod cgroup;
+pub mod jail;
 pub mod process;
 pub mod qemu;
 

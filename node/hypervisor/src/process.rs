@@ -2,11 +2,11 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
 /// nice(1)'s: whoever else waits for a processor goes first.
@@ -54,6 +54,11 @@ impl Process {
     pub async fn ended(&self) {
         // A pidfd becomes readable when its process ends, and stays so.
         let _ = self.handle.readable().await;
+        // One that the jailer made is this process's child; others have their own to reap them.
+        let _ = rustix::process::waitid(
+            WaitId::PidFd(self.handle.get_ref().as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
         let _ = fs::remove_file(&self.record);
     }
 
@@ -73,12 +78,17 @@ impl Process {
         }
     }
 
+    /// SIGKILL, and its end.
+    pub async fn kill(&self) {
+        let _ = self.signal(Signal::KILL);
+        self.ended().await;
+    }
+
     /// SIGTERM, and SIGKILL when that has not helped within `patience`.
     pub async fn stop(&self, patience: std::time::Duration) {
         let _ = self.signal(Signal::TERM);
         if tokio::time::timeout(patience, self.ended()).await.is_err() {
-            let _ = self.signal(Signal::KILL);
-            self.ended().await;
+            self.kill().await;
         }
     }
 }

@@ -15,6 +15,8 @@ pub const MEMORY_FD: i32 = 8;
 /// Everything that the translator knows, but for what is fast only in silicon: with the "fast strings" the kernel copies byte by
 /// byte, which is how they are emulated, and with 57 bits of addresses it walks five tables instead of four.
 const EMULATED_CPU: &str = "max,-erms,-fsrm,-la57";
+/// Translated code may take 128 MiB: more than most pods ever run, and within what a VM's control group leaves the VMM.
+const TRANSLATOR: &str = "tcg,tb-size=128";
 /// Name of the guest's console's buffer.
 pub const CONSOLE: &str = "console";
 const CONSOLE_BYTES: u32 = 64 << 10;
@@ -64,7 +66,7 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
     }
     match accelerator {
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
-        Accelerator::Tcg => add(&["-accel", "tcg", "-cpu", EMULATED_CPU]),
+        Accelerator::Tcg => add(&["-accel", TRANSLATOR, "-cpu", EMULATED_CPU]),
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory_mib.to_string()]);
     add(&["-global", "virtio-mmio.force-legacy=false"]);

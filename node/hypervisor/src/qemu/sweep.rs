@@ -1,14 +1,25 @@
 //! Ending VMs that nobody remembers.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 
-use super::{command, remove_directory};
+use super::{Shared, command};
 use crate::process::Process;
 
 /// Ends those VMs in the directory whose ids the caller does not want, and removes what they left.
-pub async fn sweep(machines: &Path, unwanted: impl Fn(&str) -> bool) {
+pub async fn sweep(shared: &Shared, unwanted: impl Fn(&str) -> bool) {
+    for directory in end(&shared.machines, unwanted).await {
+        shared.remains.remove(&directory);
+    }
+}
+
+/// Ends them. Gives their directories.
+async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut ended = Vec::new();
     for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
         if !unwanted(&id) {
@@ -19,8 +30,9 @@ pub async fn sweep(machines: &Path, unwanted: impl Fn(&str) -> bool) {
             let _ = process.signal(Signal::KILL);
             process.ended().await;
         }
-        remove_directory(&entry.path());
+        ended.push(entry.path());
     }
+    ended
 }
 
 /// A VMM whose pid was not put down in time: by the name that its command line gives it.
@@ -57,10 +69,11 @@ mod tests {
             (path, child)
         };
         let (half_made, mut one) = machine("template-7-0", true);
-        let (pod, mut two) = machine("0123abcd", true);
+        let (_, mut two) = machine("0123abcd", true);
         let (unremembered, mut three) = machine("template-7-1", false);
-        sweep(directory.path(), |id| id.starts_with("template-")).await;
-        assert!(!half_made.exists() && !unremembered.exists() && pod.exists());
+        let mut ended = end(directory.path(), |id| id.starts_with("template-")).await;
+        ended.sort();
+        assert_eq!(ended, [half_made, unremembered]);
         assert!(!one.wait().unwrap().success() && !three.wait().unwrap().success());
         assert!(two.try_wait().unwrap().is_none());
         for child in [&one, &two, &three] {

@@ -84,7 +84,7 @@ async fn qemu(directory: &Path) -> Qemu {
         hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
     };
     let (accelerator, templates) = (Some(Accelerator::Tcg), limits(4, 1 << 30));
-    Qemu::new(QemuConfig { directory: directory.to_owned(), guest, accelerator, templates }).await.unwrap()
+    Qemu::new(QemuConfig { directory: directory.to_owned(), guest, jail: None, accelerator, templates }).await.unwrap()
 }
 
 fn is_copy(vm: &dyn Vm) -> bool {
