@@ -5,7 +5,7 @@
 #
 # CRITEST is the binary (`go test -c ./cmd/critest` in a checkout of kubernetes-sigs/cri-tools). All of it happens in
 # network and mount namespaces of its own: the registries that the tests name are one on loopback, with images made of
-# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci, busybox-static, containernetworking-plugins.
+# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci; a Debian mirror for apt-get, once.
 # HYPERNETES names another binary than target/release/hypernetes, CRITEST_ROOT another directory than /tmp/hn-critest.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -70,13 +70,25 @@ C
     for program in nginx euid; do gcc -static -O1 -o "$images/$program" "$images/$program.c"; done
 }
 
+# Debian's ordinary busybox with the libraries that it needs. The static one runs `ls` and others inside of its shell,
+# where one of the tests wants to see that the file cannot be run.
+fetch_busybox() {
+    mkdir -p "$images"/{deb,busybox}
+    (cd "$images/deb" && apt-get -qq download busybox)
+    dpkg -x "$images"/deb/busybox_*.deb "$images/deb/x"
+    install -D "$images/deb/x/bin/busybox" "$images/busybox/bin/busybox"
+    ldd "$images/busybox/bin/busybox" | grep -o '/lib[^ ]*' | xargs -I{} cp -L --parents {} "$images/busybox"
+}
+
 # The root that every image shares.
 base_root() {
     local to=$1 applet
     mkdir -p "$to"/{bin,etc,tmp,var/run,home,root,usr/bin,usr/sbin,dev,proc,sys}
     chmod 1777 "$to/tmp"; chmod 1777 "$to/var/run"
-    cp "$(command -v busybox)" "$to/bin/busybox"
-    for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -f "$to/bin/busybox" "$to/bin/$applet"; done
+    cp -a "$images/busybox/." "$to/"
+    for applet in $("$images/busybox/bin/busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$to/bin/$applet"; done
+    # One test hides this file, and no other.
+    ln -f "$to/bin/busybox" "$to/bin/ls"
     # Debian's busybox lacks these two.
     printf '#!/bin/sh\nexec pidof "$1"\n' >"$to/bin/pgrep"
     printf '#!/bin/sh\nexec cat /proc/sysvipc/shm\n' >"$to/bin/ipcs"
@@ -110,6 +122,7 @@ make_images() {
     rm -rf "$images"; mkdir -p "$images/extra"
     umoci init --layout "$images/layout"
     programs
+    fetch_busybox
     image $e2e/busybox:1.29-2
     for name in $e2e/nginx:1.14-2 $e2e/httpd:2.4.39-4; do
         put 755 nginx usr/sbin/nginx

@@ -53,6 +53,7 @@ impl Hyperd {
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.volume_dirs = self.volumes;
+        config.modules_dir = Some(self.guest.join("modules"));
         let socket = config.socket.clone();
         let mut stop = crate::stop_signal();
         let serve = hypernetes_hyperd::run(config, async move {

@@ -1,6 +1,7 @@
 //! Making and removing containers: their disks, mounts and control groups.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -46,8 +47,8 @@ pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Resu
 
 /// Changes the limits of a container.
 pub fn update(containers: &Containers, id: &str, resources: Option<&v1::Resources>) -> Result<(), Status> {
-    containers.get(id)?;
-    limit(id, resources).map_err(|error| match error.kind() {
+    let container = containers.get(id)?;
+    limit(&container.spec, resources).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Status::invalid_argument(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     })
@@ -95,13 +96,13 @@ fn prepare(spec: &v1::CreateContainerRequest, directory: &Path) -> io::Result<Ro
         mounts::into_container(&root, mount, mounted_disk)
             .map_err(|error| io::Error::new(error.kind(), format!("mounting at {}: {error}", mount.destination)))?;
     }
-    limit(&spec.container_id, spec.resources.as_ref())?;
+    limit(spec, spec.resources.as_ref())?;
     Ok(root)
 }
 
 /// Makes the control group and writes the limits (cgroup v2).
-fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
-    let group = Path::new(CGROUPS).join(id);
+fn limit(spec: &v1::CreateContainerRequest, resources: Option<&v1::Resources>) -> io::Result<()> {
+    let group = Path::new(CGROUPS).join(&spec.container_id);
     fs::create_dir_all(&group)?;
     let Some(resources) = resources else { return Ok(()) };
     let write = |file: &str, value: String| {
@@ -132,7 +133,15 @@ fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
             let text = format!("{file:?} is not a limit of a control group");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        write(file, value.clone())?;
+        match value.strip_prefix("default ").filter(|_| file == "io.max") {
+            // The kernel wants a line for each device.
+            Some(limits) => {
+                for slot in slots(spec).collect::<BTreeSet<_>>() {
+                    write(file, format!("{} {limits}", mounts::device_number(slot)?))?;
+                }
+            }
+            None => write(file, value.clone())?,
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod container;
 mod dial;
 mod files;
 mod init;
+mod modules;
 mod mountinfo;
 mod mounts;
 mod output;
@@ -25,8 +26,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     // The agent starts itself anew to become a container's process: a fresh process has one thread, and may fork.
-    if arguments.next().as_deref() == Some(process::LAUNCH) {
-        return process::launch(arguments.collect());
+    match arguments.next().as_deref() {
+        Some(process::LAUNCH) => return process::launch(arguments.collect()),
+        // The kernel starts it to have a module loaded.
+        Some(modules::QUIETLY) => return modules::modprobe(arguments),
+        _ => {}
     }
     std::panic::set_hook(Box::new(|panic| eprintln!("hyperstart: {panic}")));
     if let Err(error) = init::prepare() {

@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn lines_are_understood() {
-        let text = b"22 1 0:20 / / rw - tmpfs tmpfs rw\n31 22 0:5 / /a\\040b\\134 rw,nosuid shared:3 - ext4 /dev/x rw\n";
+        let text =
+            b"22 1 0:20 / / rw - tmpfs tmpfs rw\n31 22 0:5 / /a\\040b\\134 rw,nosuid shared:3 - ext4 /dev/x rw\n";
         assert_eq!(parse(text), [PathBuf::from("/"), PathBuf::from("/a b\\")]);
         assert_eq!(parse(b"\n1 2\n"), Vec::<PathBuf>::new());
         assert_eq!(unescape(b"/x\\04"), PathBuf::from("/x\\04"));

@@ -39,6 +39,13 @@ pub fn device(slot: u32) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))
 }
 
+/// `MAJOR:MINOR` of a placeholder disk.
+pub fn device_number(slot: u32) -> io::Result<String> {
+    let device = device(slot)?;
+    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?.trim().to_owned())
+}
+
 /// The device of a slot whose content the host has just changed: nothing of the old one is kept.
 pub fn fresh_device(slot: u32) -> io::Result<PathBuf> {
     let path = device(slot)?;

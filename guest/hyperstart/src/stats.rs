@@ -44,7 +44,8 @@ pub fn container(id: &str, writable: &Path) -> v1::ContainerStats {
         memory_rss_bytes: of(&memory_stat, "anon"),
         memory_cache_bytes: of(&memory_stat, "file"),
         memory_mapped_file_bytes: of(&memory_stat, "file_mapped"),
-        memory_kernel_bytes: of(&memory_stat, "kernel").max(of(&memory_stat, "kernel_stack") + of(&memory_stat, "slab")),
+        memory_kernel_bytes: of(&memory_stat, "kernel")
+            .max(of(&memory_stat, "kernel_stack") + of(&memory_stat, "slab")),
         // Linux 6.5 and later have the file.
         memory_max_usage_bytes: number("memory.peak").max(memory),
         memory_swap_bytes: number("memory.swap.current"),
@@ -79,7 +80,8 @@ fn descriptors(processes: &[String]) -> (u64, u64) {
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             all += 1;
             let target = fs::read_link(entry.path());
-            sockets += u64::from(target.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")));
+            sockets +=
+                u64::from(target.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")));
         }
     }
     (all, sockets)

@@ -305,6 +305,12 @@ impl Runtime {
         }
         let live = sandbox.live()?;
         container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
+        if let Some(path) = container.record().log_path
+            && let Err(error) = crate::logs::create(&path)
+        {
+            // It is tried again until it can be had; the container is held back by its pipe meanwhile.
+            tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be made");
+        }
         let request = hypernetes_guest_protocol::v1::StartProcessRequest {
             container_id: container.id.clone(),
             ..Default::default()
@@ -401,7 +407,11 @@ impl Runtime {
             resources: Some(resources::guest(&wanted)?),
         };
         live.agent
-            .call("UpdateContainer", crate::agent::CALL_TIMEOUT, |mut c| async move { c.update_container(request).await })
+            .call(
+                "UpdateContainer",
+                crate::agent::CALL_TIMEOUT,
+                |mut c| async move { c.update_container(request).await },
+            )
             .await?;
         linux.resources = Some(wanted);
         container.update(&self.records, |r| r.config = config).await

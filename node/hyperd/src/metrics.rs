@@ -236,11 +236,7 @@ impl Runtime {
             let inside = usage.containers.iter().map(|c| c.memory_usage_bytes).fold(0, u64::saturating_add);
             metrics.extend(VM.iter().map(|(name, kind, _, read)| sample(name, *kind, &own, "", read(host, inside))));
         }
-        Some(cri::PodSandboxMetrics {
-            pod_sandbox_id: sandbox.id.clone(),
-            metrics,
-            container_metrics: containers,
-        })
+        Some(cri::PodSandboxMetrics { pod_sandbox_id: sandbox.id.clone(), metrics, container_metrics: containers })
     }
 }
 
@@ -259,7 +255,10 @@ mod tests {
         for metric in &CONTAINER {
             let keys = descriptors.iter().find(|d| d.name == metric.name).unwrap().label_keys.len();
             for (label, _) in metric.values {
-                assert_eq!(sample(metric.name, metric.kind, &POD_LABELS.map(str::to_owned), label, 1).label_values.len(), keys);
+                assert_eq!(
+                    sample(metric.name, metric.kind, &POD_LABELS.map(str::to_owned), label, 1).label_values.len(),
+                    keys
+                );
             }
         }
     }

@@ -134,6 +134,7 @@ impl Runtime {
             mounts.push(self.prepare_mount(sandbox, live, container, &mount, source).await?);
         }
         let record = container.record();
+        self.offer_modules(sandbox, live, &record.process).await?;
         let request = v1::CreateContainerRequest {
             container_id: container.id.clone(),
             root: Some(v1::Disk { slot: root.0, fs_type: "erofs".into(), read_only: true }),

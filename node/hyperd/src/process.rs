@@ -175,8 +175,7 @@ fn user(context: &cri::LinuxContainerSecurityContext, image: &ImageConfig) -> Re
         u32::try_from(value).map_err(|_| Error::InvalidArgument(format!("{what} {value} is out of range")))
     };
     let strict = cri::SupplementalGroupsPolicy::Strict;
-    let mut user =
-        v1::User { strict_groups: context.supplemental_groups_policy() == strict, ..Default::default() };
+    let mut user = v1::User { strict_groups: context.supplemental_groups_policy() == strict, ..Default::default() };
     if let Some(uid) = &context.run_as_user {
         user.uid = Some(id("runAsUser", uid.value)?);
     } else if context.run_as_username.is_empty() {
@@ -244,7 +243,6 @@ fn parse(wanted: &[String]) -> Result<Named> {
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|n| (*n).to_owned()).collect()
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -329,5 +327,4 @@ mod tests {
         assert_eq!(with(&["ALL"], &["cap_sys_admin"]).unwrap().0.len(), 40);
         assert!(with(&["NO_SUCH"], &[]).is_err());
     }
-
 }

@@ -47,6 +47,8 @@ pub(crate) struct Live {
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
+    /// Set when the guest has the kernel's modules.
+    pub modules: tokio::sync::OnceCell<()>,
 }
 
 impl Live {
@@ -57,6 +59,7 @@ impl Live {
             cancel: CancellationToken::new(),
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
+            modules: tokio::sync::OnceCell::new(),
         })
     }
 }

@@ -261,8 +261,7 @@ async fn bad_requests_get_proper_answers() {
     assert!(error.message().contains("network"), "{error}");
     let linux = other.config.as_mut().unwrap().linux.as_mut().unwrap();
     linux.security_context = None;
-    linux.resources =
-        Some(cri::LinuxContainerResources { memory_limit_in_bytes: 900 << 30, ..Default::default() });
+    linux.resources = Some(cri::LinuxContainerResources { memory_limit_in_bytes: 900 << 30, ..Default::default() });
     let error = client.run_pod_sandbox(other).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("this host has"), "{error}");

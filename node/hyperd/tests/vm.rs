@@ -334,14 +334,15 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
         ..Default::default()
     };
 
-    let mut confined =
-        node.config("confined", "sleep 1000", vec![scratch(PropagationHostToContainer, false), image]);
+    let mut confined = node.config("confined", "sleep 1000", vec![scratch(PropagationHostToContainer, false), image]);
     confined.annotations = [(EPHEMERAL_STORAGE_ANNOTATION.to_owned(), (1 << 20).to_string())].into();
     let linux = confined.linux.as_mut().unwrap();
     linux.resources = Some(cri::LinuxContainerResources {
         memory_limit_in_bytes: 32 << 20,
         oom_score_adj: 300,
-        unified: [("pids.max".to_owned(), "20".to_owned())].into(),
+        unified: [("pids.max", "20"), ("io.max", "default rbps=104857600")]
+            .map(|(file, value)| (file.to_owned(), value.to_owned()))
+            .into(),
         ..Default::default()
     });
     let context = linux.security_context.as_mut().unwrap();
@@ -355,13 +356,18 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     let mut root = node.config("root", "sleep 1000", vec![scratch(PropagationBidirectional, false)]);
     root.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
     let root = node.start_as(&sandbox, root).await;
-    assert_eq!(node.exec(&root, "mkdir /scratch/inner && mount -t tmpfs inner /scratch/inner && echo x >/scratch/inner/x").await.0, 0);
+    assert_eq!(
+        node.exec(&root, "mkdir /scratch/inner && mount -t tmpfs inner /scratch/inner && echo x >/scratch/inner/x")
+            .await
+            .0,
+        0
+    );
 
     let (code, said) = node
         .exec(
             &confined,
             "id -u; cat /proc/sys/kernel/shm_rmid_forced /proc/self/oom_score_adj /sys/fs/cgroup/memory.max \
-             /sys/fs/cgroup/pids.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
+             /sys/fs/cgroup/pids.max /sys/fs/cgroup/io.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
              touch /image/x || echo image is read-only; head -c 2000000 /dev/zero >/tmp/x || echo layer is full; \
              /bin/sh -c 'echo 0 >/proc/sys/kernel/shm_rmid_forced' || echo sysctls are read-only; \
              mount -t tmpfs x /tmp || echo no mounts",
@@ -370,6 +376,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     assert_eq!(code, 0, "{said}");
     for expected in [
         "1000\n1\n300\n33554432\n20\n",
+        " rbps=104857600 wbps=max",
         "Seccomp:\t2\n",
         "\nGroups:\t7 1000 \n",
         "\nx\n/image/busybox\nimage is read-only\nlayer is full\nsysctls are read-only\nno mounts\n",
@@ -392,8 +399,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     assert_eq!(node.exec(&confined, "cat /scratch/inner/x").await.1, "x\n");
 
     let linux = Some(cri::LinuxContainerResources { memory_limit_in_bytes: 48 << 20, ..Default::default() });
-    let request =
-        cri::UpdateContainerResourcesRequest { container_id: confined.clone(), linux, ..Default::default() };
+    let request = cri::UpdateContainerResourcesRequest { container_id: confined.clone(), linux, ..Default::default() };
     client.update_container_resources(request).await.unwrap();
     let (_, said) = node.exec(&confined, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").await;
     assert_eq!(said, "50331648\n20\n");

@@ -80,10 +80,16 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         command: expand(wanted.command.as_ref()),
         args: expand(wanted.args.as_ref()),
         working_dir: wanted.working_dir.clone().unwrap_or_default(),
-        envs: env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone().into_bytes() }).collect(),
+        envs: env
+            .iter()
+            .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
+            .collect(),
         mounts,
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        annotations: storage_limit(wanted).map(|bytes| (EPHEMERAL_STORAGE.to_owned(), bytes.to_string())).into_iter().collect(),
+        annotations: storage_limit(wanted)
+            .map(|bytes| (EPHEMERAL_STORAGE.to_owned(), bytes.to_string()))
+            .into_iter()
+            .collect(),
         log_path: format!("{}/{}.log", wanted.name, place.attempt),
         stdin: wanted.stdin.unwrap_or(false),
         stdin_once: wanted.stdin_once.unwrap_or(false),

@@ -127,7 +127,11 @@ mod tests {
 
     /// What the kernel would answer: the strictest answer of all programs.
     fn run(filters: &[v1::SeccompFilter], call: Sysno, arguments: [u64; 6]) -> u32 {
-        filters.iter().map(|filter| interpret(&filter.program, call, arguments)).min_by_key(|r| *r as i32).unwrap_or(ALLOW)
+        filters
+            .iter()
+            .map(|filter| interpret(&filter.program, call, arguments))
+            .min_by_key(|r| *r as i32)
+            .unwrap_or(ALLOW)
     }
 
     const ALLOW: u32 = nix::libc::SECCOMP_RET_ALLOW;
@@ -170,7 +174,9 @@ mod tests {
     fn the_default_profile_keeps_what_containers_need_and_no_more() {
         let plain = compiled(super::super::DEFAULT, &[]);
         let none = [0; 6];
-        for call in [Sysno::read, Sysno::execve, Sysno::futex, Sysno::openat, Sysno::prctl, Sysno::capset, Sysno::seccomp] {
+        for call in
+            [Sysno::read, Sysno::execve, Sysno::futex, Sysno::openat, Sysno::prctl, Sysno::capset, Sysno::seccomp]
+        {
             assert_eq!(run(&plain, call, none), ALLOW, "{call}");
         }
         for call in [Sysno::mount, Sysno::unshare, Sysno::kexec_load, Sysno::add_key, Sysno::bpf, Sysno::init_module] {
@@ -191,7 +197,8 @@ mod tests {
         assert_eq!(run(&admin, Sysno::clone3, none), ALLOW);
         // Every name of the table is one.
         for name in Profile::parse(super::super::DEFAULT.as_bytes()).unwrap().syscalls.iter().flat_map(|e| &e.names) {
-            let newer = ["lsm_", "xattrat", "mseal", "map_shadow_stack", "futex_", "listmount", "statmount", "uretprobe"];
+            let newer =
+                ["lsm_", "xattrat", "mseal", "map_shadow_stack", "futex_", "listmount", "statmount", "uretprobe"];
             let known = name.parse::<Sysno>().is_ok() || newer.iter().any(|part| name.contains(part));
             assert!(known || cfg!(not(target_arch = "x86_64")), "{name}");
         }
@@ -217,7 +224,8 @@ mod tests {
         assert_eq!(run(&filters, Sysno::lseek, args(2, 0)), ALLOW);
         assert_eq!(run(&filters, Sysno::lseek, args(3, 0)), kill);
         assert_eq!(run(&filters, Sysno::fork, args(0, 0)), kill);
-        let allowing = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["fork"], "action": "SCMP_ACT_ALLOW"}]}"#;
+        let allowing =
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["fork"], "action": "SCMP_ACT_ALLOW"}]}"#;
         assert!(compiled(allowing, &[]).is_empty());
         let beyond = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["fork"], "action": "SCMP_ACT_ERRNO",
             "args": [{"index": 9, "value": 1, "op": "SCMP_CMP_EQ"}]}]}"#;

@@ -95,10 +95,8 @@ mod tests {
         assert!(filters(&Default::default(), &[]).unwrap().is_empty());
         let privileged = cri::LinuxContainerSecurityContext { privileged: true, ..with(0, "") };
         assert!(filters(&privileged, &[]).unwrap().is_empty());
-        let older = |path: &str| cri::LinuxContainerSecurityContext {
-            seccomp_profile_path: path.into(),
-            ..Default::default()
-        };
+        let older =
+            |path: &str| cri::LinuxContainerSecurityContext { seccomp_profile_path: path.into(), ..Default::default() };
         assert_eq!(filters(&older("runtime/default"), &[]).unwrap().len(), 2);
         assert!(filters(&older("nonsense"), &[]).is_err());
 
@@ -110,8 +108,11 @@ mod tests {
             assert!(matches!(&error, Error::InvalidArgument(m) if m.contains(what)), "{error}");
         };
         refused("No such file");
-        fs::write(&path, r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]}"#)
-            .unwrap();
+        fs::write(
+            &path,
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]}"#,
+        )
+        .unwrap();
         assert_eq!(local().unwrap().len(), 1);
         fs::write(&path, vec![b' '; (1 << 20) + 1]).unwrap();
         refused("1 MiB");
