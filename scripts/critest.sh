@@ -15,6 +15,10 @@ export HYPERNETES=$(realpath "${HYPERNETES:-$here/target/release/hypernetes}")
 export HYPERNETES_GUEST=$(realpath "${HYPERNETES_GUEST:-$here/.tools/guest}")
 export CRITEST_ROOT=${CRITEST_ROOT:-/tmp/hn-critest}
 if [ -z "${CRITEST_INSIDE:-}" ]; then
+    # The last thing that needs the world outside: Debian's ordinary busybox. The static one runs `ls` and others inside
+    # of its shell, where one of the tests wants to see that the file cannot be run.
+    mkdir -p "$CRITEST_ROOT/deb"
+    compgen -G "$CRITEST_ROOT/deb/*.deb" >/dev/null || (cd "$CRITEST_ROOT/deb" && apt-get -qq download busybox)
     exec env CRITEST_INSIDE=1 unshare --net --mount --propagation private "$0" "$critest" "$@"
 fi
 
@@ -70,13 +74,10 @@ C
     for program in nginx euid; do gcc -static -O1 -o "$images/$program" "$images/$program.c"; done
 }
 
-# Debian's ordinary busybox with the libraries that it needs. The static one runs `ls` and others inside of its shell,
-# where one of the tests wants to see that the file cannot be run.
-fetch_busybox() {
-    mkdir -p "$images"/{deb,busybox}
-    (cd "$images/deb" && apt-get -qq download busybox)
-    dpkg -x "$images"/deb/busybox_*.deb "$images/deb/x"
-    install -D "$images/deb/x/bin/busybox" "$images/busybox/bin/busybox"
+# busybox with the libraries that it needs.
+unpack_busybox() {
+    dpkg -x "$root"/deb/busybox_*.deb "$images/x"
+    install -D "$images/x/bin/busybox" "$images/busybox/bin/busybox"
     ldd "$images/busybox/bin/busybox" | grep -o '/lib[^ ]*' | xargs -I{} cp -L --parents {} "$images/busybox"
 }
 
@@ -122,7 +123,7 @@ make_images() {
     rm -rf "$images"; mkdir -p "$images/extra"
     umoci init --layout "$images/layout"
     programs
-    fetch_busybox
+    unpack_busybox
     image $e2e/busybox:1.29-2
     for name in $e2e/nginx:1.14-2 $e2e/httpd:2.4.39-4; do
         put 755 nginx usr/sbin/nginx
@@ -210,8 +211,13 @@ SH
 
 [ -s "$root/cert.pem" ] || certificate
 registry
-[ -e "$images/complete" ] || { echo "  making the test images"; rm -rf "$root/registry"; make_images >"$root/images.log" 2>&1 ||
-    { tail -20 "$root/images.log" >&2; exit 1; }; }
+if [ ! -e "$images/complete" ]; then
+    echo "  making the test images"
+    rm -rf "$root/registry"
+    # In the background, because bash ignores errors inside of what is tested.
+    make_images >"$root/images.log" 2>&1 &
+    wait $! || { tail -20 "$root/images.log" >&2; exit 1; }
+fi
 rm -rf "$root/hn"
 network
 SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &

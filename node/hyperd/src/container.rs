@@ -301,7 +301,8 @@ impl Runtime {
         let _operation = container.operation.lock().await;
         let state = container.record().state;
         if state != ContainerState::Created {
-            return Err(Error::FailedPrecondition(format!("the container {} was started before", container.id)));
+            let why = if matches!(state, ContainerState::Exited(_)) { "has ended" } else { "was started before" };
+            return Err(Error::FailedPrecondition(format!("the container {} {why}", container.id)));
         }
         let live = sandbox.live()?;
         container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
