@@ -413,7 +413,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     });
     let debugger = node.start_as(&sandbox, debugger).await;
     assert_eq!(node.exited(&debugger).await.exit_code, 0);
-    assert!(node.log("debugger.log")[0].contains("sleep 1000"), "{:?}", node.log("debugger.log"));
+    assert!(node.log("debugger.log")[0].contains("sleep\x001000"), "{:?}", node.log("debugger.log"));
 
     // Shared memory is charged to who fills it.
     let mut greedy = node.config("greedy", "head -c 40000000 /dev/zero >/dev/shm/x; sleep 1000", vec![]);
