@@ -19,6 +19,7 @@ mod seccomp;
 mod service;
 mod state;
 mod stats;
+mod userns;
 mod users;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Some(process::LAUNCH) => return process::launch(arguments.collect()),
         // The kernel starts it to have a module loaded.
         Some(modules::QUIETLY) => return modules::modprobe(arguments),
+        Some(userns::HOLD) => return userns::hold(),
         _ => {}
     }
     std::panic::set_hook(Box::new(|panic| eprintln!("hyperstart: {panic}")));

@@ -231,7 +231,8 @@ fn check_config(config: &cri::ContainerConfig) -> Result<()> {
                 .into(),
         ));
     }
-    check_namespaces(context.namespace_options.as_ref())
+    check_namespaces(context.namespace_options.as_ref())?;
+    Ok(())
 }
 
 impl Runtime {
