@@ -14,7 +14,7 @@ use k8s_cri::v1::{
 use rustix::process::Signal;
 use tonic::transport::Channel;
 
-use crate::{Root, cri, supervise::Supervisor};
+use crate::{Root, supervise::Supervisor};
 
 /// Stop everything that `up` started, VMs and networks included; the data stays
 ///
@@ -60,7 +60,7 @@ async fn stop(role: &str, process: Option<Process>) {
 /// Stops all sandboxes. They are disconnected by a network agent of our own: the node's has gone, so that the kubelet does
 /// not start them again.
 async fn stop_vms(root: &Path) -> Result<()> {
-    let channel = cri::connect(root.join("hyperd/hyperd.sock")).await?;
+    let channel = hypernetes_hyperd_api::connect(&root.join("hyperd/hyperd.sock")).await?;
     let mut runtime = RuntimeServiceClient::new(channel.clone());
     let sandboxes = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
     if sandboxes.is_empty() {

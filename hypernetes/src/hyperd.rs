@@ -33,6 +33,12 @@ pub struct Hyperd {
     /// Directory of volume files; may be given more than once. Volumes elsewhere are refused.
     #[arg(long, value_name = "DIR")]
     volumes: Vec<PathBuf>,
+    /// Directory of CNI configurations; the first by name is the pods' network [default: DIR/cni/net.d].
+    #[arg(long, value_name = "DIR")]
+    cni_config_dir: Option<PathBuf>,
+    /// Directory of CNI plugins; may be given more than once [default: DIR/cni/bin, /opt/cni/bin and /usr/lib/cni].
+    #[arg(long, value_name = "DIR")]
+    cni_bin_dir: Vec<PathBuf>,
 }
 
 impl Hyperd {
@@ -54,6 +60,12 @@ impl Hyperd {
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.volume_dirs = self.volumes;
         config.modules_dir = Some(self.guest.join("modules"));
+        if let Some(directory) = self.cni_config_dir {
+            config.cni_config_dir = directory;
+        }
+        if !self.cni_bin_dir.is_empty() {
+            config.cni_bin_dirs = self.cni_bin_dir;
+        }
         let socket = config.socket.clone();
         let mut stop = crate::stop_signal();
         let serve = hypernetes_hyperd::run(config, async move {

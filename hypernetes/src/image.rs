@@ -7,7 +7,7 @@ use clap::Subcommand;
 use hypernetes_hyperd_api::{ImportImageRequest, hyperd_client::HyperdClient};
 use k8s_cri::v1::{ListImagesRequest, image_service_client::ImageServiceClient};
 
-use crate::{Root, cri::connect};
+use crate::Root;
 
 /// Import and list images of this host
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ enum Verb {
 impl Image {
     pub async fn run(self) -> Result<()> {
         let socket = self.socket.unwrap_or_else(|| self.root.hyperd().join("hyperd.sock"));
-        let channel = connect(socket).await?;
+        let channel = hypernetes_hyperd_api::connect(&socket).await?;
         match self.verb {
             Verb::Import { file, name } => {
                 let path = file.canonicalize().with_context(|| format!("finding {}", file.display()))?;

@@ -1,7 +1,6 @@
 //! `hypernetes`: the command line, and the wiring of the roles.
 #![forbid(unsafe_code)]
 
-mod cri;
 mod down;
 mod first;
 mod hyperd;

@@ -1,34 +1,26 @@
-//! Processes of containers: started by a fresh copy of this program, which becomes them.
-//!
-//! ```text
-//! agent ──spawn──▶ launcher ──fork──▶ the process
-//!   ▲                 │ "pid N", ends      │ joins namespaces, drops privileges
-//!   └──── status pipe ┴────────────────────┴─ closed by exec, or "error CODE TEXT"
-//! ```
+//! Processes of containers: what the agent prepares for one, and what a fork of the zygote does to become it.
 
 use std::{
     convert::Infallible,
     ffi::CString,
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use command_fds::{CommandFdExt, FdMapping};
 use hypernetes_guest_protocol::v1;
 use nix::{
     fcntl::OFlag,
     mount::{MsFlags, mount},
     pty::Winsize,
     sched::{CloneFlags, setns, unshare},
-    unistd::{ForkResult, Gid, Uid, chdir, execve, fork, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, chdir, execve, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
 use prost::Message;
 use tokio::{net::unix::pipe, sync::watch};
@@ -36,7 +28,6 @@ use tonic::Status;
 
 use crate::{
     container::{self, USER_NAMESPACE},
-    init::CGROUPS,
     mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
@@ -44,11 +35,9 @@ use crate::{
     seccomp,
     state::{Container, Containers, Ended, Input, Process},
     users,
+    zygote::Zygote,
 };
 
-/// First argument of the launcher: `hyperstart LAUNCH <directory> <exec id>`.
-pub const LAUNCH: &str = "launch";
-const STATUS_FD: i32 = 3;
 /// SIGRTMAX.
 const LAST_SIGNAL: i32 = 64;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -64,11 +53,11 @@ nix::ioctl_write_ptr_bad!(unlock_terminal, nix::libc::TIOCSPTLCK, nix::libc::c_i
 nix::ioctl_read_bad!(get_terminal_number, nix::libc::TIOCGPTN, u32);
 nix::ioctl_write_int_bad!(open_peer, nix::libc::TIOCGPTPEER);
 
-/// What the launcher has to know; the agent has looked everything up.
+/// What the forked process has to know; the agent has looked everything up.
 #[derive(Clone, PartialEq, Message)]
-struct Launch {
+pub struct Launch {
     #[prost(message, optional, tag = "1")]
-    process: Option<v1::Process>,
+    pub process: Option<v1::Process>,
     #[prost(uint32, tag = "2")]
     uid: u32,
     #[prost(uint32, tag = "3")]
@@ -77,9 +66,9 @@ struct Launch {
     groups: Vec<u32>,
     /// The container's first process, whose namespaces an exec joins; 0 for the first process itself.
     #[prost(int32, tag = "5")]
-    join_pid: i32,
+    pub join_pid: i32,
     #[prost(bool, tag = "6")]
-    share_pid_namespace: bool,
+    pub share_pid_namespace: bool,
     #[prost(string, repeated, tag = "7")]
     masked_paths: Vec<String>,
     #[prost(string, repeated, tag = "8")]
@@ -87,13 +76,13 @@ struct Launch {
     #[prost(bool, tag = "9")]
     readonly_root: bool,
     #[prost(string, tag = "10")]
-    cgroup: String,
+    pub cgroup: String,
     /// Which of the container's `/dev/pts` its terminal is.
     #[prost(uint32, optional, tag = "11")]
     terminal: Option<u32>,
     /// The first process of another container, whose process namespace the container joins; 0: none.
     #[prost(int32, tag = "12")]
-    pid_target: i32,
+    pub pid_target: i32,
     /// Places in the root whose mounts are shared with other containers, and those that only follow others' mounts.
     #[prost(string, repeated, tag = "13")]
     shared_mounts: Vec<String>,
@@ -109,6 +98,15 @@ impl Launch {
     fn outside(&self, id: u32) -> u32 {
         self.owner.unwrap_or(0).saturating_add(id)
     }
+
+    fn file(directory: &Path, exec_id: &str) -> PathBuf {
+        directory.join(format!("launch-{exec_id}"))
+    }
+
+    pub fn read(directory: &Path, exec_id: &str) -> Result<Self, Failure> {
+        let bytes = fs::read(Self::file(directory, exec_id)).map_err(failed("reading what to start"))?;
+        Self::decode(bytes.as_slice()).map_err(failed("reading what to start"))
+    }
 }
 
 /// Starts a process in a container. Returns when it runs what it was asked to, or why it cannot.
@@ -118,6 +116,7 @@ pub async fn start(
     exec_id: &str,
     spec: &v1::Process,
     reaper: &Reaper,
+    zygote: &Zygote,
 ) -> Result<Arc<Process>, Status> {
     let internal = |error: io::Error| Status::internal(format!("starting a process: {error}"));
     if spec.args.is_empty() {
@@ -165,28 +164,23 @@ pub async fn start(
         slave_mounts: propagated(v1::mount::Propagation::Slave),
         owner: container.spec.user_namespace.map(|mapping| mapping.host_id),
     };
-    let file = container.directory.join(format!("launch-{exec_id}"));
+    let file = Launch::file(&container.directory, exec_id);
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
 
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(|e| internal(e.into()))?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg(LAUNCH).arg(&container.directory).arg(exec_id).env_clear();
-    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-    command
-        .fd_mappings(vec![FdMapping { parent_fd: status_write, child_fd: STATUS_FD }])
-        .map_err(|e| internal(io::Error::other(e.to_string())))?;
-    // The launcher ends by itself; the reaper reaps it.
-    let spawned = command.spawn();
-    // The write ends that this process holds in `command` must go, or the pipes never end.
-    drop(command);
-    drop(spawned.map_err(internal)?);
+    let [stdin, stdout, stderr] = &streams.theirs;
+    zygote
+        .spawn(&container.directory, exec_id, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status_write.as_fd()])
+        .map_err(internal)?;
+    // The ends that this process holds must go, or the pipes never end.
+    drop((streams.theirs, status_write));
 
     let report = tokio::time::timeout(START_TIMEOUT, read_report(status_read)).await;
     let _ = fs::remove_file(&file);
     let report = report.map_err(|_| Status::deadline_exceeded("the process did not start"))?.map_err(internal)?;
     let (pid, error) = report;
     let pid = pid.ok_or_else(|| {
-        Status::internal(error.clone().map_or_else(|| "the launcher ended without a word".into(), |(_, text)| text))
+        Status::internal(error.clone().map_or_else(|| "the process was not made".into(), |(_, text)| text))
     })?;
     let exit = reaper.wait(pid);
     if let Some((code, text)) = error {
@@ -241,9 +235,8 @@ pub fn resize(process: &Process, width: u32, height: u32) -> Result<(), Status> 
 
 /// Both ends of a process's standard streams.
 struct Streams {
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
+    /// Standard input, output and error, as the process has them.
+    theirs: [OwnedFd; 3],
     input: Option<Input>,
     out: OwnedFd,
     err: Option<OwnedFd>,
@@ -273,9 +266,7 @@ impl Streams {
                 None
             };
             return Ok(Self {
-                stdin: slave.try_clone()?.into(),
-                stdout: slave.try_clone()?.into(),
-                stderr: slave.into(),
+                theirs: [slave.try_clone()?, slave.try_clone()?, slave],
                 input,
                 out: master.try_clone()?,
                 err: None,
@@ -287,11 +278,11 @@ impl Streams {
         let (stdin, input) = if spec.stdin {
             let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
             output::set_nonblocking(&write)?;
-            (read.into(), Some(Input::Pipe(pipe::Sender::from_owned_fd(write)?)))
+            (read, Some(Input::Pipe(pipe::Sender::from_owned_fd(write)?)))
         } else {
-            (Stdio::null(), None)
+            (File::open("/dev/null")?.into(), None)
         };
-        Ok(Self { stdin, stdout: stdout.into(), stderr: stderr.into(), input, out, err: Some(err), terminal: None })
+        Ok(Self { theirs: [stdin, stdout, stderr], input, out, err: Some(err), terminal: None })
     }
 }
 
@@ -323,15 +314,9 @@ fn terminal_number(master: &OwnedFd) -> io::Result<u32> {
     Ok(number)
 }
 
-fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
-}
-
 type Report = (Option<i32>, Option<(u32, String)>);
 
-/// Reads what launcher and process say until exec closes the pipe.
+/// Reads what zygote and process say until exec closes the pipe.
 async fn read_report(fd: OwnedFd) -> io::Result<Report> {
     use tokio::io::AsyncReadExt;
     output::set_nonblocking(&fd)?;
@@ -349,89 +334,25 @@ async fn read_report(fd: OwnedFd) -> io::Result<Report> {
 }
 
 /// Why a process cannot become what it should.
-struct Failure {
-    code: u32,
-    text: String,
+pub struct Failure {
+    pub code: u32,
+    pub text: String,
 }
 
-fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure + '_ {
+pub fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure + '_ {
     move |error| Failure { code: 1, text: format!("{what}: {error}") }
 }
 
-/// The launcher: a process of its own, with one thread.
-pub fn launch(arguments: Vec<String>) -> ExitCode {
-    let mut status = {
-        #[allow(unsafe_code)]
-        // SAFETY: the agent has put the status pipe there, and nothing else in this process knows that number.
-        let fd = unsafe { OwnedFd::from_raw_fd(STATUS_FD) };
-        let _ = close_on_exec(&fd);
-        File::from(fd)
-    };
-    let (directory, exec_id) = match arguments.as_slice() {
-        [directory, exec_id] => (PathBuf::from(directory), exec_id.clone()),
-        _ => return ExitCode::FAILURE,
-    };
-    let failure = match run(&directory, &exec_id, &mut status) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(failure) => failure,
-    };
-    let _ = writeln!(status, "error {} {}", failure.code, failure.text.replace('\n', " "));
-    ExitCode::from(u8::try_from(failure.code).unwrap_or(1))
-}
-
-fn run(directory: &Path, exec_id: &str, status: &mut File) -> Result<(), Failure> {
-    let bytes = fs::read(directory.join(format!("launch-{exec_id}"))).map_err(failed("reading what to start"))?;
-    let launch = Launch::decode(bytes.as_slice()).map_err(failed("reading what to start"))?;
-    let group = Path::new(CGROUPS).join(&launch.cgroup).join("cgroup.procs");
-    fs::write(group, "0").map_err(failed("joining the control group"))?;
-    if let Some(adjustment) = launch.process.as_ref().and_then(|process| process.oom_score_adj) {
-        fs::write("/proc/self/oom_score_adj", adjustment.to_string()).map_err(failed("setting oom_score_adj"))?;
-    }
-    // The agent's files cannot be seen when it is needed.
-    let user_namespace = match launch.owner {
-        Some(_) => Some(File::open(directory.join(USER_NAMESPACE)).map_err(failed("finding the user namespace"))?),
-        None => None,
-    };
-    if launch.join_pid != 0 {
-        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", launch.join_pid));
-        let namespaces = [
-            ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-            ("pid", CloneFlags::CLONE_NEWPID),
-            ("mnt", CloneFlags::CLONE_NEWNS),
-        ];
-        // All handles first: in the container's mount namespace /proc is another.
-        let handles: Vec<(File, CloneFlags)> = namespaces
-            .into_iter()
-            .map(|(kind, flag)| Ok((open(kind)?, flag)))
-            .collect::<io::Result<_>>()
-            .map_err(failed("finding the container's namespaces"))?;
-        for (handle, flag) in &handles {
-            setns(handle, *flag).map_err(failed("joining the container's namespaces"))?;
-        }
-    } else {
-        let mut flags = CloneFlags::CLONE_NEWCGROUP;
-        if launch.pid_target != 0 {
-            let target = File::open(format!("/proc/{}/ns/pid", launch.pid_target));
-            let target = target.map_err(failed("finding the other container's process namespace"))?;
-            setns(target, CloneFlags::CLONE_NEWPID).map_err(failed("joining a process namespace"))?;
-        } else if !launch.share_pid_namespace {
-            flags |= CloneFlags::CLONE_NEWPID;
-        }
-        unshare(flags).map_err(failed("making namespaces"))?;
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: this process has one thread, so the child may do whatever the parent might.
-    let forked = unsafe { fork() };
-    match forked.map_err(failed("forking"))? {
-        ForkResult::Parent { child } => {
-            writeln!(status, "pid {child}").map_err(failed("telling the agent"))?;
-            Ok(())
-        }
-        ForkResult::Child => become_process(directory, &launch, user_namespace).map(|never| match never {}),
+/// Opened while the agent's files can be seen.
+pub fn user_namespace(directory: &Path, launch: &Launch) -> Result<Option<File>, Failure> {
+    match launch.owner {
+        Some(_) => File::open(directory.join(USER_NAMESPACE)).map(Some).map_err(failed("finding the user namespace")),
+        None => Ok(None),
     }
 }
 
-fn become_process(directory: &Path, launch: &Launch, user_namespace: Option<File>) -> Result<Infallible, Failure> {
+/// Goes on in the forked process until it runs what it was asked to.
+pub fn become_process(directory: &Path, launch: &Launch, user_namespace: Option<File>) -> Result<Infallible, Failure> {
     let process = launch.process.clone().unwrap_or_default();
     setsid().map_err(failed("making a session"))?;
     if launch.join_pid == 0 {

@@ -26,6 +26,7 @@ use crate::{
     sandbox,
     state::{Container, Containers, Process},
     stats, users,
+    zygote::Zygote,
 };
 
 const CHUNK: usize = 64 << 10;
@@ -42,13 +43,19 @@ fn read_line(path: &str) -> String {
 pub struct Service {
     containers: Arc<Containers>,
     reaper: Arc<Reaper>,
+    zygote: Arc<Zygote>,
     /// Whether this VM was told apart from every other by the host's entropy.
     seeded: Arc<AtomicBool>,
 }
 
 impl Service {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { containers: Arc::default(), reaper: Reaper::start()?, seeded: Arc::default() })
+    pub fn new(zygote: Zygote) -> io::Result<Self> {
+        Ok(Self {
+            containers: Arc::default(),
+            reaper: Reaper::start()?,
+            zygote: Arc::new(zygote),
+            seeded: Arc::default(),
+        })
     }
 
     fn process(&self, container: &str, exec: &str) -> Result<(Arc<Container>, Arc<Process>), Status> {
@@ -152,7 +159,7 @@ impl Agent for Service {
         }
         let spec = if exec.is_empty() { container.spec.process.as_ref() } else { request.process.as_ref() };
         let spec = spec.ok_or_else(|| Status::invalid_argument("no process"))?;
-        let started = process::start(&self.containers, &container, exec, spec, &self.reaper).await?;
+        let started = process::start(&self.containers, &container, exec, spec, &self.reaper, &self.zygote).await?;
         Ok(Response::new(v1::StartProcessResponse { pid: started.pid.unsigned_abs() }))
     }
 

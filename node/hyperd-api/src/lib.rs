@@ -1,5 +1,9 @@
 //! The gRPC service that hyperd offers beside CRI on its socket (see `proto/hyperd.proto`):
-//! importing images, dialling into a sandbox, and saying how its VMs are.
+//! importing images, dialling into a sandbox, and saying how its VMs are. And how clients reach that socket.
 #![forbid(unsafe_code)]
+
+mod socket;
+
+pub use socket::{ConnectError, connect, connect_lazily};
 
 tonic::include_proto!("hypernetes.hyperd.v1");

@@ -241,6 +241,7 @@ impl Runtime {
         sandbox_id: &str,
         config: cri::ContainerConfig,
     ) -> Result<String> {
+        let _busy = self.pool.busy();
         let sandbox = self.sandbox(sandbox_id)?;
         let live = sandbox.live()?;
         if !sandbox.is_ready() {
@@ -276,6 +277,9 @@ impl Runtime {
             log_path: log_path(&config, &sandbox.record().config)?,
             config,
         });
+        if let Some(kind) = sandbox.kind.get() {
+            self.pool.uses_image(kind, &image.rootfs);
+        }
         let prepared = Prepared::plan(self, &sandbox, &container, &image)?;
         let _operation = container.operation.lock().await;
         self.insert_container(container.clone())?;
@@ -297,6 +301,7 @@ impl Runtime {
     }
 
     pub(crate) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let _busy = self.pool.busy();
         let container = self.container(id)?;
         let sandbox = self.sandbox(&container.sandbox_id)?;
         let _operation = container.operation.lock().await;

@@ -62,6 +62,10 @@ impl From<Error> for Status {
             Error::Hypervisor(HypervisorError::NoFreeSlot { .. }) | Error::Exhausted(_) => {
                 Self::resource_exhausted(message)
             }
+            Error::Network(CniError::Pod(_)) => Self::failed_precondition(message),
+            Error::Network(CniError::Timeout { .. }) => Self::deadline_exceeded(message),
+            Error::Network(CniError::Missing { .. } | CniError::Config { .. }) => Self::failed_precondition(message),
+            Error::Network(error) if error.is_temporary() => Self::unavailable(message),
             Error::Image(ImageError::Unauthorized { .. }) => Self::unauthenticated(message),
             Error::Agent(AgentError::Unreachable { .. }) => Self::unavailable(message),
             _ => Self::unknown(message),

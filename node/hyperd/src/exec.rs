@@ -13,6 +13,7 @@ use crate::{
     logs::Stream,
     output::{Chunk, Output},
     process,
+    records::ContainerState,
     runtime::Runtime,
 };
 
@@ -190,6 +191,14 @@ impl Runtime {
     pub(crate) fn process_of(&self, container: &Arc<Container>) -> Result<ProcessHandle> {
         if !container.is_running() {
             return Err(Error::FailedPrecondition(format!("the container {} is not running", container.id)));
+        }
+        self.process_to_attach(container)
+    }
+
+    /// The first process of a container that runs or has yet to: who attaches before the start misses nothing.
+    pub(crate) fn process_to_attach(&self, container: &Arc<Container>) -> Result<ProcessHandle> {
+        if matches!(container.record().state, ContainerState::Exited(_)) {
+            return Err(Error::FailedPrecondition(format!("the container {} has ended", container.id)));
         }
         let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
         Ok(ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() })

@@ -27,6 +27,7 @@ mod metrics;
 mod modules;
 mod mounts;
 mod output;
+mod pool;
 mod prepare;
 mod process;
 mod records;
@@ -60,12 +61,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::pool::PoolLimits;
 use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
 /// On a container: the size of its writable layer in bytes, as a plain number. CRI has no field for it.
 pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
+/// On a sandbox, with the value `none`: it is connected to no network.
+pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.
@@ -82,8 +86,10 @@ pub struct HyperdConfig {
     pub streaming_bind: SocketAddr,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub images: Arc<dyn Images>,
+    /// The pods' network: the first CNI configuration by name in it.
     pub cni_config_dir: PathBuf,
-    pub cni_bin_dir: PathBuf,
+    /// Where CNI plugins are looked for, in this order.
+    pub cni_bin_dirs: Vec<PathBuf>,
     /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
     pub pods_dir: PathBuf,
     /// Volume descriptors may name files below these directories only.
@@ -102,6 +108,8 @@ pub struct HyperdConfig {
     pub base_memory_mib: u32,
     /// Memory of a VM whose containers have no limits.
     pub default_memory_mib: u32,
+    /// VMs that wait for their pods.
+    pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
 }
@@ -116,7 +124,7 @@ impl HyperdConfig {
             hypervisor,
             images,
             cni_config_dir: root.join("cni/net.d"),
-            cni_bin_dir: root.join("cni/bin"),
+            cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
             modules_dir: None,
@@ -126,6 +134,7 @@ impl HyperdConfig {
             disk_slots: 16,
             base_memory_mib: 96,
             default_memory_mib: 256,
+            pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
         }
     }
@@ -171,6 +180,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let streams = tokio::spawn(async move {
         axum::serve(streaming, router).with_graceful_shutdown(streaming_stop.cancelled_owned()).await
     });
+    let pool = tokio::spawn(runtime.clone().keep_pool(stop.clone()));
     tracing::info!(socket = %socket.display(), "hyperd is ready");
     let service = Service(runtime);
     let server_stop = stop.clone();
@@ -192,6 +202,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     }
     stop.cancel();
     streams.abort();
+    let _ = pool.await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

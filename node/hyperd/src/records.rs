@@ -1,7 +1,8 @@
-//! The durable memory of hyperd: one small JSON file per sandbox and per container.
+//! What hyperd remembers when it is killed: one small JSON file per sandbox and per container.
 //!
-//! A record is replaced atomically (temporary file, fsync, rename, fsync of the directory), so that after a crash
-//! it is either the old or the new one. CRI configurations are kept in protobuf (base64), the one encoding of them
+//! A record is replaced in one step, so that whoever reads it next finds the old or the new one. Nothing is forced to the
+//! disk: a record says something of processes on this host, and outlives these, but not the host, whose end is theirs
+//! (docs/decisions/0018). CRI configurations are kept in protobuf (base64), the one encoding of them
 //! that stays readable when the contract grows.
 
 use std::{
@@ -195,28 +196,19 @@ fn save<T: Serialize>(directory: &Path, id: &str, record: &T) -> io::Result<()> 
     write_atomically(&directory.join(format!("{id}.json")), &bytes)
 }
 
-/// Replaces a file so that a crash leaves the old or the new content, durable when this returns.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file: a reader sees the old or the new content, also after this process was killed.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
+    fs::rename(&temporary, path)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file; that it is gone already is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_parent(path),
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
+        other => other,
     }
 }
 

@@ -12,11 +12,12 @@ use parking_lot::RwLock;
 
 use crate::{
     HyperdConfig,
-    cni::{Cni, PodIdentity},
+    cni::Cni,
     container::Container,
     error::{Error, Result},
     events::Events,
     files::Watcher,
+    pool::Pool,
     records::Records,
     sandbox::Sandbox,
     streaming::Sessions,
@@ -32,14 +33,16 @@ pub(crate) struct Runtime {
     pub sessions: Sessions,
     /// Modules as guests get them, read when the first is wanted.
     pub modules: tokio::sync::OnceCell<Arc<Vec<v1::File>>>,
+    pub pool: Pool,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
 }
 
 impl Runtime {
     pub(crate) fn new(config: HyperdConfig, records: Records, watcher: Arc<Watcher>, sessions: Sessions) -> Self {
-        let cni = Cni { config_dir: config.cni_config_dir.clone(), bin_dir: config.cni_bin_dir.clone() };
+        let cni = Cni::new(config.cni_config_dir.clone(), config.cni_bin_dirs.clone(), &config.root);
         Self {
+            pool: Pool::new(config.pool.clone()),
             config,
             records,
             cni,
@@ -160,15 +163,4 @@ pub(crate) fn now_nanos() -> i64 {
 /// 128 random bits in hex. Short, because it becomes part of socket paths (at most 107 bytes).
 pub(crate) fn new_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
-}
-
-pub(crate) fn identity(id: &str, config: &cri::PodSandboxConfig) -> PodIdentity {
-    let metadata = config.metadata.clone().unwrap_or_default();
-    PodIdentity {
-        sandbox_id: id.into(),
-        name: metadata.name,
-        namespace: metadata.namespace,
-        uid: metadata.uid,
-        tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
-    }
 }

@@ -1,21 +1,25 @@
 //! Pod sandboxes: each is a VM.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hypernetes_guest_protocol::v1;
-use hypernetes_hypervisor::{Nic, Vm, VmSpec};
+use hypernetes_hypervisor::{Nic, Vm};
 use k8s_cri::v1 as cri;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Agent, CALL_TIMEOUT},
-    cni::PodNetwork,
+    agent::{Agent, CALL_TIMEOUT, Greeting},
+    cni::{INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
+    pool::{Kind, Ready},
     records::{Records, SandboxRecord, SandboxState},
     resources,
-    runtime::{Runtime, identity, new_id, now_nanos},
+    runtime::{Runtime, new_id, now_nanos},
     stats::CpuRate,
 };
 
@@ -32,6 +36,8 @@ pub(crate) struct Sandbox {
     record: Mutex<SandboxRecord>,
     saving: tokio::sync::Mutex<()>,
     live: RwLock<Option<Arc<Live>>>,
+    /// What its VM has in common with others; not known of one that an earlier hyperd made.
+    pub kind: OnceLock<Kind>,
     /// Serialises what changes the sandbox as a whole.
     pub operation: tokio::sync::Mutex<()>,
     pub cpu_rate: CpuRate,
@@ -71,6 +77,7 @@ impl Sandbox {
             record: Mutex::new(record),
             saving: tokio::sync::Mutex::default(),
             live: RwLock::default(),
+            kind: OnceLock::new(),
             operation: tokio::sync::Mutex::default(),
             cpu_rate: CpuRate::default(),
         })
@@ -252,11 +259,6 @@ fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result
     if !matches!(runtime_handler, "" | "hypernetes") {
         return Err(Error::InvalidArgument(format!("unknown runtime handler {runtime_handler:?}")));
     }
-    if config.port_mappings.iter().any(|p| p.host_port != 0) {
-        return Err(Error::FailedPrecondition(
-            "hostPort is not possible: tenants' pods are not put on the host's addresses".into(),
-        ));
-    }
     check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))?;
     Ok(())
 }
@@ -298,25 +300,44 @@ impl Runtime {
         check_config(&config, &runtime_handler)?;
         let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
         resources::fits_host(memory_mib)?;
-        let id = new_id();
+        let _busy = self.pool.busy();
+        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
+            Some("none") => None,
+            _ => self.cni.style().await?,
+        };
+        let kind = Kind {
+            tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
+            cpus,
+            memory_mib,
+            disk_slots: self.config.disk_slots,
+            network,
+        };
+        let ready = self.pool.take(&kind).await;
+        let id = ready.as_ref().map_or_else(new_id, |ready| ready.id.clone());
         let sandbox = Sandbox::new(SandboxRecord {
             id: id.clone(),
             config,
             runtime_handler,
             created_at: now_nanos(),
             state: SandboxState::Starting,
-            vm: None,
+            vm: ready.as_ref().map(|ready| ready.vm.record()),
             network: None,
-            network_added: false,
+            network_added: true,
             boot_id: String::new(),
             protocol_version: 0,
             agent_version: String::new(),
             kernel_release: String::new(),
         });
+        let _ = sandbox.kind.set(kind.clone());
         let _operation = sandbox.operation.lock().await;
-        self.insert_sandbox(sandbox.clone())?;
+        if let Err(error) = self.insert_sandbox(sandbox.clone()) {
+            if let Some(ready) = ready {
+                self.pool.give_back(kind, ready);
+            }
+            return Err(error);
+        }
         let started = tokio::time::Instant::now();
-        match self.start_sandbox(&sandbox, cpus, memory_mib).await {
+        match self.start_sandbox(&sandbox, &kind, ready).await {
             Ok(live) => {
                 self.supervise(sandbox.clone(), live);
                 self.publish(&sandbox, None, cri::ContainerEventType::ContainerCreatedEvent);
@@ -332,27 +353,70 @@ impl Runtime {
         }
     }
 
-    async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, cpus: u32, memory_mib: u32) -> Result<Arc<Live>> {
-        sandbox.update(&self.records, |r| r.network_added = true).await?;
+    async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, kind: &Kind, ready: Option<Ready>) -> Result<Arc<Live>> {
+        // From here on whoever comes after a killed hyperd undoes it.
+        sandbox.update(&self.records, |_| {}).await?;
         let config = sandbox.record().config;
-        let network = self.cni.add(&identity(&sandbox.id, &config)).await?;
-        sandbox.update(&self.records, |r| r.network = network.clone()).await?;
-
-        let nic = network.as_ref().map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
-        let spec = VmSpec {
-            id: sandbox.id.clone(),
-            tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
-            cpus,
-            memory_mib,
-            nic,
-            disk_slots: self.config.disk_slots,
+        let tap = ready.as_ref().and_then(|ready| ready.tap.clone());
+        let network = match kind.network {
+            None => None,
+            Some(_) => self.cni.add(&Pod::new(&sandbox.id, &config)?, tap.as_ref()).await?,
         };
+        let ready = match (ready, &tap) {
+            (Some(ready), Some(tap)) if !self.cni.took(tap).await => {
+                tracing::warn!(sandbox = %sandbox.id, "the network's plugin left the VM's tap alone, and made another");
+                ready.vm.kill().await?;
+                None
+            }
+            (ready, _) => ready,
+        };
+        let (live, greeting) = match ready {
+            Some(ready) => {
+                let live = Live::new(ready.vm, ready.agent);
+                sandbox.set_live(Some(live.clone()));
+                (live, ready.greeting)
+            }
+            None => self.start_vm(sandbox, kind, network.as_ref()).await?,
+        };
+        let agent = &live.agent;
+        let request = configure_request(&config, network.as_ref());
+        let configure =
+            agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await });
+        let files = agent.put_files(ETC_SET, etc_files(&config, network.as_ref()));
+        let (configured, ()) = tokio::try_join!(configure, files)?;
+        // An agent of version 1 says it in its greeting.
+        let boot_id = match crate::agent::clean(&configured.boot_id) {
+            boot_id if boot_id.is_empty() => greeting.boot_id,
+            boot_id => boot_id,
+        };
+        sandbox
+            .update(&self.records, |r| {
+                r.state = SandboxState::Ready;
+                r.vm = Some(live.vm.record());
+                r.network = network;
+                r.boot_id = boot_id;
+                r.protocol_version = greeting.version;
+                r.agent_version = greeting.agent_version;
+                r.kernel_release = greeting.kernel_release;
+            })
+            .await?;
+        Ok(live)
+    }
+
+    /// Starts a VM for the sandbox and waits for its agent.
+    async fn start_vm(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        kind: &Kind,
+        network: Option<&PodNetwork>,
+    ) -> Result<(Arc<Live>, Greeting)> {
+        let mut spec = kind.spec(sandbox.id.clone());
+        spec.nic = network.map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
         let vm: Arc<dyn Vm> = self.config.hypervisor.create(spec).await?.into();
         let agent = Agent::new(vm.agent_socket());
         let live = Live::new(vm.clone(), agent.clone());
         sandbox.set_live(Some(live.clone()));
         sandbox.update(&self.records, |r| r.vm = Some(vm.record())).await?;
-
         let greeting = tokio::select! {
             exit = vm.wait() => {
                 return Err(Error::FailedPrecondition(format!(
@@ -367,26 +431,7 @@ impl Runtime {
                 }
             },
         };
-        let request = configure_request(&config, network.as_ref());
-        let configured = agent
-            .call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await })
-            .await?;
-        // An agent of version 1 says it in its greeting.
-        let boot_id = match crate::agent::clean(&configured.boot_id) {
-            boot_id if boot_id.is_empty() => greeting.boot_id,
-            boot_id => boot_id,
-        };
-        agent.put_files(ETC_SET, etc_files(&config, network.as_ref())).await?;
-        sandbox
-            .update(&self.records, |r| {
-                r.state = SandboxState::Ready;
-                r.boot_id = boot_id;
-                r.protocol_version = greeting.version;
-                r.agent_version = greeting.agent_version;
-                r.kernel_release = greeting.kernel_release;
-            })
-            .await?;
-        Ok(live)
+        Ok((live, greeting))
     }
 
     /// Undoes an unfinished sandbox. What cannot be undone now keeps its record, which is removable like any other.
@@ -465,7 +510,7 @@ impl Runtime {
         }
         let record = sandbox.record();
         if record.network_added {
-            self.cni.del(&identity(&sandbox.id, &record.config)).await?;
+            self.cni.del(&sandbox.id).await?;
         }
         let reason = match record.state {
             SandboxState::NotReady { reason } => reason,
@@ -537,14 +582,14 @@ fn configure_request(config: &cri::PodSandboxConfig, network: Option<&PodNetwork
     let Some(network) = network else { return request };
     request.interfaces.push(v1::Interface {
         mac: network.mac.clone(),
-        name: "eth0".into(),
+        name: INTERFACE.into(),
         addresses: network.addresses.iter().map(|a| a.cidr.clone()).collect(),
         mtu: network.mtu,
     });
     let route = |destination: &str, gateway: Option<std::net::IpAddr>| v1::Route {
         destination: destination.into(),
         gateway: gateway.map(|g| g.to_string()).unwrap_or_default(),
-        interface: "eth0".into(),
+        interface: INTERFACE.into(),
     };
     for wanted in &network.routes {
         // CNI: a route without a gateway goes to that of the address of its family.

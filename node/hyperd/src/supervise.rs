@@ -283,7 +283,12 @@ impl Runtime {
                 tracing::error!(%error, "a record was left alone");
             }
         }
+        // What was being made when hyperd was killed, and what waited in the pool.
+        let known = self.sandboxes().iter().filter_map(|s| s.record().vm.map(|vm| vm.spec.id)).collect();
+        self.config.hypervisor.sweep(&known).await;
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
+        let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
+        self.cni.collect_garbage(&connected).await;
         Ok(())
     }
 
@@ -339,6 +344,9 @@ impl Runtime {
         sandbox.set_live(Some(live.clone()));
         drop(operation);
         tracing::info!(sandbox = %sandbox.id, "took over a running VM");
+        if let Err(error) = self.cni.check(&sandbox.id).await {
+            tracing::warn!(sandbox = %sandbox.id, %error, "the sandbox is not connected any more as it was");
+        }
         self.supervise(sandbox.clone(), live.clone());
         for container in self.containers_of(&sandbox.id) {
             let record = container.record();

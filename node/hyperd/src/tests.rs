@@ -69,14 +69,7 @@ impl Node {
 
     async fn channel(&self) -> Channel {
         let socket = self.path("root/hyperd.sock");
-        let connect = move |_| {
-            let socket = socket.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
-        };
-        tonic::transport::Endpoint::from_static("http://hyperd")
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .unwrap()
+        hypernetes_hyperd_api::connect(&socket).await.unwrap()
     }
 
     async fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -975,7 +968,11 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
         fail = node.path("fail").display()
     );
     crate::fake::script(&plugin, &script);
-    std::fs::write(net.join("1.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#).unwrap();
+    std::fs::write(
+        net.join("1.conflist"),
+        r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake","capabilities":{"hypernetes.io/tap":true}}]}"#,
+    )
+    .unwrap();
 
     let mut client = node.runtime().await;
     let status = client.status(cri::StatusRequest { verbose: true }).await.unwrap().into_inner().status.unwrap();
@@ -989,7 +986,8 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
     assert_eq!(configured.routes[0].gateway, "10.244.0.1");
     assert!(configured.entropy.len() >= 32);
     client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nDEL\n");
+    // A verbose status asks the plugins whether all is as it was.
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nCHECK\nDEL\n");
 
     std::fs::write(node.path("fail"), "").unwrap();
     let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };

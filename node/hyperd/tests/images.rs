@@ -48,7 +48,7 @@ async fn images_are_imported_and_seen_through_cri() {
         assert!(!server.is_finished(), "hyperd ended: {:?}", server.await);
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let channel = common::connect(&root.join("hyperd.sock")).await;
+    let channel = hypernetes_hyperd_api::connect(&root.join("hyperd.sock")).await.unwrap();
 
     let layout = directory.path().join("layout");
     common::busybox_layout(&layout);

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{busybox_layout, connect};
+use common::busybox_layout;
 use hypernetes_hyperd::{EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
 use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
 use hypernetes_hypervisor::{
@@ -80,7 +80,7 @@ impl Node {
     }
 
     async fn channel(&self) -> Channel {
-        connect(&self.path("root/hyperd.sock")).await
+        hypernetes_hyperd_api::connect(&self.path("root/hyperd.sock")).await.unwrap()
     }
 
     async fn runtime(&self) -> RuntimeServiceClient<Channel> {

@@ -6,7 +6,10 @@
 pub mod process;
 pub mod qemu;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -106,8 +109,36 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `Gone` when its process is no more; its files are removed then.
     async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError>;
 
+    /// Whether [`Hypervisor::create`] would copy a VM like this from a template, instead of booting it.
+    fn would_copy(&self, _spec: &VmSpec) -> bool {
+        false
+    }
+
+    /// Ends every VM whose id is not among these, and removes what it left: an earlier process made it and had no time to
+    /// say so. To be called before any is made.
+    async fn sweep(&self, _keep: &HashSet<String>) {}
+
     /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
     fn describe(&self) -> HypervisorInfo;
+
+    /// The templates that it has; none for a driver that copies no VMs.
+    fn templates(&self) -> Vec<TemplateInfo> {
+        Vec::new()
+    }
+}
+
+/// A booted VM that is kept for others to be copies of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateInfo {
+    pub tenant: String,
+    pub cpus: u32,
+    pub memory_mib: u32,
+    pub disk_slots: u32,
+    pub has_nic: bool,
+    /// What it takes of the host's memory.
+    pub bytes: u64,
+    /// VMs that were made of it.
+    pub copies: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +162,9 @@ pub trait Vm: Send + Sync {
 
     /// Frees a slot; the guest must have unmounted it.
     async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError>;
+
+    /// Lets the VM's processors wait behind everything else on the host, or no longer.
+    fn set_background(&self, _background: bool) {}
 
     /// Returns when the VMM process has ended.
     async fn wait(&self) -> VmExit;

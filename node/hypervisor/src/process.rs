@@ -9,10 +9,14 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
+/// nice(1)'s: whoever else waits for a processor goes first.
+const LOWEST_PRIORITY: i32 = 19;
+
 /// A running process, held by a pidfd: signals never reach another one that got the same pid.
 pub struct Process {
     pub pid: i32,
     handle: AsyncFd<OwnedFd>,
+    /// Removed when the process has ended; empty: there is none.
     record: PathBuf,
 }
 
@@ -27,6 +31,13 @@ impl Process {
         let start = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
         fs::write(&record, format!("{pid} {start}\n"))?;
         Ok(Self { pid, handle, record })
+    }
+
+    /// A process that runs now and was not remembered.
+    pub fn hold(pid: i32) -> Option<Self> {
+        let handle = open(pid).ok()?;
+        start_time(pid)?;
+        Some(Self { pid, handle, record: PathBuf::new() })
     }
 
     /// The process that a record names, if it is still that one.
@@ -48,6 +59,18 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::pidfd_send_signal(self.handle.get_ref(), signal)?)
+    }
+
+    /// Puts every thread behind those of other processes, or beside them again.
+    pub fn set_background(&self, background: bool) {
+        let nice = if background { LOWEST_PRIORITY } else { 0 };
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten() {
+            let id = thread.file_name().to_str().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+            if let Some(id) = id {
+                // It may have ended; otherwise it only takes its turn with the others.
+                let _ = rustix::process::setpriority_process(Some(id), nice);
+            }
+        }
     }
 
     /// SIGTERM, and SIGKILL when that has not helped within `patience`.

@@ -12,8 +12,7 @@ use crate::{
     cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
-    security,
-    volumes,
+    security, volumes,
     worker::{SANDBOX, Worker, names_of},
 };
 

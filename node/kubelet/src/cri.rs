@@ -2,15 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use hyper_util::rt::TokioIo;
 use hypernetes_hyperd_api::hyperd_client::HyperdClient;
 use k8s_cri::v1::{
     self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -37,19 +33,14 @@ pub struct Container {
 }
 
 impl Runtime {
-    pub async fn connect(socket: &Path) -> Result<Self, tonic::transport::Error> {
-        let socket = socket.to_owned();
-        let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        // Lazily: a runtime that is just starting again is connected to when it is there.
-        let channel = Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector);
-        Ok(Self {
+    /// A runtime that is just starting again is connected to when it is there.
+    pub fn connect(socket: &Path) -> Self {
+        let channel = hypernetes_hyperd_api::connect_lazily(socket);
+        Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             hyperd: HyperdClient::new(channel),
-        })
+        }
     }
 
     /// Sandboxes of a pod, newest first.

@@ -57,8 +57,6 @@ pub struct ServerTls {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
-    #[error("connecting to the runtime at {path}: {source}")]
-    Runtime { path: PathBuf, source: tonic::transport::Error },
     #[error("the directory {path}: {source}")]
     Directory { path: PathBuf, source: std::io::Error },
     #[error("listening on {address}: {source}")]
@@ -80,9 +78,7 @@ pub async fn run(
         let path = config.root.join(directory);
         std::fs::create_dir_all(&path).map_err(|source| KubeletError::Directory { path, source })?;
     }
-    let runtime = cri::Runtime::connect(&config.cri_socket)
-        .await
-        .map_err(|source| KubeletError::Runtime { path: config.cri_socket.clone(), source })?;
+    let runtime = cri::Runtime::connect(&config.cri_socket);
     let listener = tokio::net::TcpListener::bind(config.bind)
         .await
         .map_err(|source| KubeletError::Listen { address: config.bind, source })?;

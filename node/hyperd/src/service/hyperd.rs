@@ -4,8 +4,8 @@ use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
-    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, VirtualMachine,
-    hyperd_server::Hyperd,
+    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, ListTemplatesRequest,
+    ListTemplatesResponse, ListVmsRequest, ListVmsResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Service;
-use crate::{dial::Connection, error::Error};
+use crate::{dial::Connection, error::Error, records::SandboxState, sandbox::Sandbox};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -117,6 +117,68 @@ impl Hyperd for Service {
             machines: machines.collect(),
         }))
     }
+
+    async fn list_vms(&self, _request: Request<ListVmsRequest>) -> Result<Response<ListVmsResponse>, Status> {
+        let mut vms: Vec<Vm> = self.0.sandboxes().iter().filter_map(|sandbox| vm(sandbox)).collect();
+        vms.sort_by_key(|vm| std::cmp::Reverse(vm.created_at));
+        Ok(Response::new(ListVmsResponse { vms }))
+    }
+
+    async fn list_templates(
+        &self,
+        _request: Request<ListTemplatesRequest>,
+    ) -> Result<Response<ListTemplatesResponse>, Status> {
+        let templates = self.0.config.hypervisor.templates().into_iter().map(|template| Template {
+            tenant: template.tenant,
+            cpus: template.cpus,
+            memory_bytes: u64::from(template.memory_mib) << 20,
+            disk_slots: template.disk_slots,
+            network: template.has_nic,
+            bytes: template.bytes,
+            copies: template.copies,
+        });
+        Ok(Response::new(ListTemplatesResponse { templates: templates.collect() }))
+    }
+}
+
+/// None: the sandbox has no VM (any more).
+fn vm(sandbox: &Sandbox) -> Option<Vm> {
+    let ips = sandbox.status().network.into_iter().flat_map(|network| {
+        std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|additional| additional.ip))
+    });
+    let ips = ips.filter(|ip| !ip.is_empty()).collect();
+    let record = sandbox.record();
+    let machine = record.vm?;
+    let metadata = record.config.metadata.unwrap_or_default();
+    let nic = machine.spec.nic.unwrap_or_else(|| hypernetes_hypervisor::Nic {
+        tap: String::new(),
+        netns: None,
+        mac: String::new(),
+    });
+    Some(Vm {
+        sandbox_id: record.id,
+        pod_namespace: metadata.namespace,
+        pod_name: metadata.name,
+        tenant: machine.spec.tenant,
+        state: match record.state {
+            SandboxState::Starting => "starting",
+            SandboxState::Ready => "ready",
+            SandboxState::NotReady { .. } | SandboxState::Stopped { .. } => "not-ready",
+        }
+        .into(),
+        created_at: record.created_at,
+        pid: machine.pid,
+        cpus: machine.spec.cpus,
+        memory_bytes: u64::from(machine.spec.memory_mib) << 20,
+        resident_bytes: resident_bytes(machine.pid).unwrap_or_default(),
+        disk_slots: machine.spec.disk_slots,
+        disks: u32::try_from(machine.disks.iter().flatten().count()).unwrap_or(u32::MAX),
+        ips,
+        tap: nic.tap,
+        netns: nic.netns.map(|path| path.display().to_string()).unwrap_or_default(),
+        kernel_release: record.kernel_release,
+        agent_version: record.agent_version,
+    })
 }
 
 /// From the second field of `/proc/<pid>/statm`, which counts pages.

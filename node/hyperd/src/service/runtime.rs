@@ -43,7 +43,7 @@ impl RuntimeService for Service {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        let network = match self.0.cni.status() {
+        let network = match self.0.cni.status().await {
             Ok(Some(_)) => None,
             Ok(None) => Some((
                 "NetworkPluginNotReady",
@@ -110,9 +110,15 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let sandbox = self.0.sandbox(&request.pod_sandbox_id)?;
         let containers = self.0.containers_of(&sandbox.id);
+        let mut info = HashMap::new();
+        if request.verbose {
+            info = info::of_sandbox(&sandbox);
+            let network = self.0.cni.check(&sandbox.id).await;
+            info.insert("network_check".into(), network.map_or_else(|error| error.to_string(), |()| "ok".into()));
+        }
         Ok(Response::new(cri::PodSandboxStatusResponse {
             status: Some(sandbox.status()),
-            info: if request.verbose { info::of_sandbox(&sandbox) } else { HashMap::new() },
+            info,
             containers_statuses: containers.iter().map(|c| c.status()).collect(),
             timestamp: crate::runtime::now_nanos(),
         }))
@@ -254,7 +260,7 @@ impl RuntimeService for Service {
     async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         let cri::AttachRequest { container_id, stdin, tty, stdout, stderr } = request.into_inner();
         let container = self.0.container(&container_id)?;
-        self.0.process_of(&container)?;
+        self.0.process_to_attach(&container)?;
         let streams = Streams { stdin, stdout, stderr, tty }.check()?;
         let session = Session::Attach { container_id: container.id.clone(), streams };
         Ok(Response::new(cri::AttachResponse { url: self.0.sessions.offer(session)? }))

@@ -133,7 +133,12 @@ async fn serve(
             upgrade.remote_command(runtime, container_id, target, streams)
         }
         (Session::Attach { container_id, streams }, upgrade) => {
-            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach, streams)
+            let Ok(container) = runtime.container(&container_id) else {
+                return (StatusCode::NOT_FOUND, "the container is gone\n").into_response();
+            };
+            // From before the client is answered on: what it starts then, it sees from the first byte on.
+            let output = container.output.subscribe();
+            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach(output), streams)
         }
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::ready, stream::SplitSink};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Streams;
 use crate::{
@@ -40,7 +40,8 @@ const STDIN_PIECE: usize = 64 << 10;
 
 pub(super) enum Target {
     Exec(Vec<String>),
-    Attach,
+    /// With the output as it comes.
+    Attach(broadcast::Receiver<(Stream, Bytes)>),
 }
 
 pub(super) fn serve(
@@ -165,14 +166,14 @@ pub(super) async fn run(
                 () = input(from_client, &exec.process, streams, true) => Ok(End::Disconnected),
             }
         }
-        Target::Attach => {
-            let process = runtime.process_of(&container)?;
+        Target::Attach(output) => {
+            let process = runtime.process_to_attach(&container)?;
             let config = container.record().config;
             if streams.stdin && !config.stdin {
                 return Err(Error::FailedPrecondition("the container has no standard input".into()));
             }
             tokio::select! {
-                end = attached_output(to_client, &container) => end,
+                end = attached_output(to_client, output, &container) => end,
                 () = input(from_client, &process, streams, config.stdin_once) => {
                     // Whom the client leaves behind, with stdin_once, has heard the last of it.
                     if streams.stdin && config.stdin_once {
@@ -195,8 +196,11 @@ async fn exec_output(to_client: &mut impl Output, process: &ProcessHandle, tty: 
     Ok(End::Exited(following.exit_code().await?))
 }
 
-async fn attached_output(to_client: &mut impl Output, container: &Container) -> Result<End> {
-    let mut output = container.output.subscribe();
+async fn attached_output(
+    to_client: &mut impl Output,
+    mut output: broadcast::Receiver<(Stream, Bytes)>,
+    container: &Container,
+) -> Result<End> {
     let ended = container.ended();
     tokio::pin!(ended);
     loop {

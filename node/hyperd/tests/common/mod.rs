@@ -2,22 +2,7 @@
 
 use std::path::Path;
 
-use hyper_util::rt::TokioIo;
 use hypernetes_image::Digest;
-use tonic::transport::Channel;
-
-/// A client of the hyperd at a socket.
-pub async fn connect(socket: &Path) -> Channel {
-    let socket = socket.to_owned();
-    let connect = move |_| {
-        let socket = socket.clone();
-        async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
-    };
-    tonic::transport::Endpoint::from_static("http://hyperd")
-        .connect_with_connector(tower::service_fn(connect))
-        .await
-        .unwrap()
-}
 
 /// An OCI layout with a static busybox.
 pub fn busybox_layout(directory: &Path) {

@@ -10,12 +10,14 @@ mod memory;
 mod migrate;
 mod probe;
 mod qmp;
+mod sweep;
 mod tap;
 mod template;
 mod tsc;
 mod vm;
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -24,8 +26,11 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use self::template::TemplateLimits;
-use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmRecord, VmSpec};
+pub use self::{
+    tap::{create as create_tap, open as open_tap},
+    template::TemplateLimits,
+};
+use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec};
 
 /// What goes into a VM.
 #[derive(Debug, Clone)]
@@ -93,18 +98,13 @@ impl Qemu {
             reason: String::new(),
             templates: template::Templates::new(config.templates),
         };
-        template::sweep(&shared.machines).await;
+        sweep::sweep(&shared.machines, |id| id.starts_with(template::ID_PREFIX)).await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
         };
         tracing::info!(accelerator = ?shared.accelerator, reason = shared.reason, "VMs can be made");
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// Whether a VM like this would be a copy of a template now.
-    pub fn has_template(&self, spec: &VmSpec) -> bool {
-        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
     }
 }
 
@@ -126,6 +126,15 @@ impl Hypervisor for Qemu {
         Ok(Box::new(vm::QemuVm::adopt(&self.shared, record)?))
     }
 
+    fn would_copy(&self, spec: &VmSpec) -> bool {
+        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
+    }
+
+    async fn sweep(&self, keep: &HashSet<String>) {
+        // Templates that are being made are this process's own.
+        sweep::sweep(&self.shared.machines, |id| !id.starts_with(template::ID_PREFIX) && !keep.contains(id)).await;
+    }
+
     fn describe(&self) -> HypervisorInfo {
         HypervisorInfo {
             vmm: self.shared.version.clone(),
@@ -133,6 +142,10 @@ impl Hypervisor for Qemu {
             accelerator_reason: self.shared.reason.clone(),
             kernel: self.shared.boot.kernel.clone(),
         }
+    }
+
+    fn templates(&self) -> Vec<TemplateInfo> {
+        self.shared.templates.list()
     }
 }
 

@@ -11,6 +11,18 @@ use nix::{libc, sched::CloneFlags};
 use crate::Nic;
 
 nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+nix::ioctl_write_int_bad!(set_persistent, libc::TUNSETPERSIST);
+
+/// Makes a tap, as VMs open it, in the network namespace of the calling thread. It stays when nobody has it open.
+pub fn create(name: &str) -> io::Result<()> {
+    let tap = open_named(name)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open; the argument is a number.
+    unsafe {
+        set_persistent(tap.as_raw_fd(), 1)?;
+    }
+    Ok(())
+}
 
 /// The tap, open: QEMU needs no access to the namespace that it is in.
 pub async fn open(nic: &Nic) -> io::Result<OwnedFd> {

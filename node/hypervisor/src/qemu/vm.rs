@@ -107,7 +107,10 @@ impl QemuVm {
         let template = shared.templates.find(&key);
         if let Some(template) = &template {
             match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(template)).await {
-                Ok(vm) => return Ok(vm),
+                Ok(vm) => {
+                    template.copies.fetch_add(1, Ordering::Relaxed);
+                    return Ok(vm);
+                }
                 Err(error) => {
                     tracing::warn!(vm = spec.id, %error, "a VM could not be copied from its template, and boots instead");
                 }
@@ -330,6 +333,10 @@ impl Vm for QemuVm {
 
     fn agent_socket(&self) -> &Path {
         &self.agent
+    }
+
+    fn set_background(&self, background: bool) {
+        self.process.set_background(background);
     }
 
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {

@@ -55,7 +55,7 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
         bind: ([127, 0, 0, 1], 0).into(),
         tls: ServerTls { certificate: String::new(), key: String::new(), client_authority: String::new() },
     };
-    let runtime = Runtime::connect(&config.cri_socket).await.unwrap();
+    let runtime = Runtime::connect(&config.cri_socket);
     let drivers = Drivers::new(&config.csi_drivers);
     Arc::new(Shared { config, runtime, drivers })
 }

@@ -22,7 +22,8 @@ pub fn install(cni: &Path, executable: &Path, socket: &Path) -> io::Result<()> {
     let list = json!({
         "cniVersion": super::VERSIONS[0],
         "name": NAME,
-        "plugins": [{"type": NAME, "socket": text(socket)?}],
+        // hyperd makes no network namespace for the pod then: it offers a tap, or opens the one that the result names.
+        "plugins": [{"type": NAME, "socket": text(socket)?, "capabilities": {super::TAP: true}}],
     });
     // Last: a runtime that sees the configuration finds the plugin.
     replace(&net.join("10-hypernetes.conflist"), &format!("{list:#}\n"), 0o644)

@@ -11,19 +11,20 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use rustix::process::Signal;
 
-use super::{Shared, remove_directory};
-use crate::{Nic, VmSpec, process::Process};
+use super::Shared;
+use crate::{Nic, TemplateInfo, VmSpec};
 
 /// What the ids of VMs begin with that are to become templates, or were copied to try one.
-const ID_PREFIX: &str = "template-";
+pub const ID_PREFIX: &str = "template-";
 /// How long after a failure no other attempt is made.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
 
@@ -106,6 +107,8 @@ pub struct Template {
     /// Everything else of the machine; sealed.
     pub state: OwnedFd,
     bytes: u64,
+    /// VMs that were made of it.
+    pub copies: AtomicU64,
 }
 
 /// The templates of a driver.
@@ -135,6 +138,20 @@ impl Templates {
         let template = ready.remove(at);
         ready.push(template.clone());
         Some(template)
+    }
+
+    /// The one used last is the first.
+    pub fn list(&self) -> Vec<TemplateInfo> {
+        let info = |template: &Arc<Template>| TemplateInfo {
+            tenant: template.key.tenant.clone(),
+            cpus: template.key.cpus,
+            memory_mib: template.key.memory_mib,
+            disk_slots: template.key.disk_slots,
+            has_nic: template.key.has_nic,
+            bytes: template.bytes,
+            copies: template.copies.load(Ordering::Relaxed),
+        };
+        self.state.lock().ready.iter().rev().map(info).collect()
     }
 
     /// Forgets a template that does not work. Another one may be made.
@@ -212,18 +229,4 @@ pub fn want(shared: &Arc<Shared>, key: Key) {
             }
         }
     });
-}
-
-/// Ends what an earlier process was making when it was killed.
-pub async fn sweep(machines: &Path) {
-    for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(ID_PREFIX) {
-            continue;
-        }
-        if let Some(process) = Process::recall(&entry.path().join("pid")) {
-            let _ = process.signal(Signal::KILL);
-            process.ended().await;
-        }
-        remove_directory(&entry.path());
-    }
 }

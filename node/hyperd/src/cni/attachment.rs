@@ -1,0 +1,74 @@
+//! What hyperd remembers of a pod's attachment: enough to check and to undo it after the configuration has changed, and
+//! after hyperd was killed at any moment.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{config::ConfigList, pod::Pod};
+use crate::records::{remove, write_atomically};
+
+const MAX_BYTES: u64 = 8 << 20;
+
+/// One pod's attachment. Written before the first plugin runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    pub pod: Pod,
+    /// The chain as it was then.
+    pub list: ConfigList,
+    /// The pod's network namespace, if it was given one.
+    pub netns: Option<PathBuf>,
+    /// The last plugin's answer; none: ADD did not come to its end.
+    pub result: Option<Value>,
+}
+
+/// The directory of attachments.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachments(PathBuf);
+
+impl Attachments {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    fn path(&self, sandbox_id: &str) -> PathBuf {
+        self.0.join(format!("{sandbox_id}.json"))
+    }
+
+    /// Durable when it returns.
+    pub(crate) fn save(&self, attachment: &Attachment) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        write_atomically(&self.path(&attachment.pod.sandbox_id), &serde_json::to_vec_pretty(attachment)?)
+    }
+
+    pub(crate) fn load(&self, sandbox_id: &str) -> io::Result<Option<Attachment>> {
+        read(&self.path(sandbox_id))
+    }
+
+    /// That it is gone already is fine.
+    pub(crate) fn remove(&self, sandbox_id: &str) -> io::Result<()> {
+        remove(&self.path(sandbox_id))
+    }
+
+    /// The sandboxes that have one.
+    pub(crate) fn list(&self) -> io::Result<Vec<String>> {
+        super::netns::names(&self.0)
+            .map(|names| names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect())
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Attachment>> {
+    let mut text = Vec::new();
+    match fs::File::open(path) {
+        Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(serde_json::from_slice(&text)?))
+}
