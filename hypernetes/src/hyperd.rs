@@ -67,6 +67,7 @@ impl Hyperd {
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.volume_dirs = self.volumes;
+        config.modules_dir = Some(self.guest.join("modules"));
         if let Some(directory) = self.cni_config_dir {
             config.cni_config_dir = directory;
         }

@@ -21,7 +21,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    container, dial, files, init, output, process,
+    container, dial, files, init, modules, output, process,
     reaper::Reaper,
     sandbox,
     state::{Container, Containers, Process},
@@ -110,6 +110,9 @@ impl Agent for Service {
             }
             if let (true, Some(directory)) = (message.commit, &set) {
                 incoming.commit(directory).map_err(|e| Status::internal(format!("writing files: {e}")))?;
+                if files::directory(modules::SET).as_ref() == Some(directory) {
+                    modules::serve().map_err(|e| Status::internal(format!("offering modules to the kernel: {e}")))?;
+                }
                 return Ok(Response::new(v1::PutFilesResponse {}));
             }
         }

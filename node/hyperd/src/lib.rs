@@ -24,6 +24,7 @@ mod host_usage;
 mod images;
 mod logs;
 mod metrics;
+mod modules;
 mod mounts;
 mod output;
 mod pool;
@@ -93,6 +94,8 @@ pub struct HyperdConfig {
     pub pods_dir: PathBuf,
     /// Volume descriptors may name files below these directories only.
     pub volume_dirs: Vec<PathBuf>,
+    /// Modules of the guest's kernel, for containers that may have them loaded; none: they get none.
+    pub modules_dir: Option<PathBuf>,
     /// How long a VM may take until its agent answers.
     pub boot_timeout: Duration,
     /// Between two questions whether a VM's agent still answers.
@@ -124,6 +127,7 @@ impl HyperdConfig {
             cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
+            modules_dir: None,
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(20),

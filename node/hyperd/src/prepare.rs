@@ -20,7 +20,7 @@ use crate::{
     records::{ProcessUser, TerminationLog},
     resources,
     runtime::Runtime,
-    sandbox::{ETC_SET, Live, Sandbox},
+    sandbox::{ETC_SET, Live, Sandbox, check_namespaces},
     volumes::{self, Descriptor, Mode},
 };
 
@@ -34,6 +34,7 @@ pub(crate) struct Prepared {
     readonly_root: bool,
     share_pid_namespace: bool,
     pid_target: String,
+    user_namespace: Option<v1::UserNamespace>,
     masked_paths: Vec<String>,
     readonly_paths: Vec<String>,
     resources: v1::Resources,
@@ -67,6 +68,15 @@ impl Prepared {
             cri::NamespaceMode::Target => target(runtime, sandbox, &options.target_id)?,
             _ => String::new(),
         };
+        let user_namespace = check_namespaces(Some(&options))?;
+        if user_namespace != sandbox.user_namespace()? {
+            return Err(Error::InvalidArgument("the container's user namespace is not that of its pod".into()));
+        }
+        for (_, source) in &mut mounts {
+            if let Source::Files { source, .. } = source {
+                source.owner = user_namespace.map_or(0, |mapping| mapping.host_id);
+            }
+        }
         let prepared = Self {
             root: DiskSource { path: image.rootfs.clone(), read_only: true },
             mounts,
@@ -74,6 +84,7 @@ impl Prepared {
             // The "node's" processes are the guest's, which are the pod's.
             share_pid_namespace: matches!(options.pid(), cri::NamespaceMode::Pod | cri::NamespaceMode::Node),
             pid_target,
+            user_namespace,
             masked_paths: context.masked_paths,
             readonly_paths: context.readonly_paths,
             resources: resources::guest(&linux.resources.unwrap_or_default())?,
@@ -92,6 +103,7 @@ impl Prepared {
             (process.oom_score_adj.is_some_and(|adjustment| adjustment != 0), "oom_score_adj"),
             (user.is_some_and(|user| user.strict_groups), "the Strict policy of supplemental groups"),
             (!self.pid_target.is_empty(), "sharing one container's processes"),
+            (self.user_namespace.is_some(), "a user namespace"),
             (!self.resources.unified.is_empty() || !self.resources.cpuset_cpus.is_empty(), "such a limit"),
             (self.mounts.iter().any(|(mount, _)| mount.recursive_read_only), "a recursively read-only mount"),
             (self.mounts.iter().any(|(mount, _)| mount.propagation != 0), "mount propagation"),
@@ -134,6 +146,7 @@ impl Runtime {
             mounts.push(self.prepare_mount(sandbox, live, container, &mount, source).await?);
         }
         let record = container.record();
+        self.offer_modules(sandbox, live, &record.process).await?;
         let request = v1::CreateContainerRequest {
             container_id: container.id.clone(),
             root: Some(v1::Disk { slot: root.0, fs_type: "erofs".into(), read_only: true }),
@@ -146,6 +159,7 @@ impl Runtime {
             masked_paths: prepared.masked_paths,
             readonly_paths: prepared.readonly_paths,
             pid_target: prepared.pid_target,
+            user_namespace: prepared.user_namespace,
         };
         let created = live
             .agent

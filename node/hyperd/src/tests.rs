@@ -294,6 +294,49 @@ async fn bad_requests_get_proper_answers() {
     assert_eq!(images.pull_image(absent).await.unwrap_err().code(), Code::NotFound);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_out_of_order_and_repeated_ones_leave_nothing() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let sandbox = node.run_sandbox().await;
+    let id = node.create(&sandbox, shell("a", "sleep 1000")).await.unwrap();
+    assert_eq!(node.create(&sandbox, shell("a", "true")).await.unwrap_err().code(), Code::AlreadyExists);
+    let exec = cri::ExecSyncRequest { container_id: id.clone(), cmd: vec!["true".into()], timeout: 1 };
+    assert_eq!(client.exec_sync(exec).await.unwrap_err().code(), Code::FailedPrecondition);
+    let reopen = cri::ReopenContainerLogRequest { container_id: id.clone() };
+    assert_eq!(client.reopen_container_log(reopen).await.unwrap_err().code(), Code::FailedPrecondition);
+    // Stopping what does not run is no error, and no start.
+    client.stop_container(cri::StopContainerRequest { container_id: id.clone(), timeout: 1 }).await.unwrap();
+    let start = |id: &str| cri::StartContainerRequest { container_id: id.into() };
+    client.start_container(start(&id)).await.unwrap();
+    assert!(node.path("logs/a/0.log").exists(), "a reader finds the log at once");
+    assert_eq!(client.start_container(start(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
+    client.stop_container(cri::StopContainerRequest { container_id: id.clone(), timeout: 1 }).await.unwrap();
+    assert_eq!(client.start_container(start(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let update = cri::UpdateContainerResourcesRequest { container_id: id.clone(), ..Default::default() };
+    assert_eq!(client.update_container_resources(update).await.unwrap_err().code(), Code::FailedPrecondition);
+    let late = node.create(&sandbox, shell("late", "true")).await.unwrap();
+
+    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    client.stop_pod_sandbox(stop.clone()).await.unwrap();
+    assert_eq!(node.create(&sandbox, shell("b", "true")).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(client.start_container(start(&late)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let stats = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    assert_eq!(client.pod_sandbox_stats(stats).await.unwrap_err().code(), Code::FailedPrecondition);
+    let again = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    assert_eq!(client.run_pod_sandbox(again).await.unwrap_err().code(), Code::AlreadyExists);
+
+    let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+    client.remove_pod_sandbox(remove.clone()).await.unwrap();
+    client.remove_pod_sandbox(remove).await.unwrap();
+    client.stop_pod_sandbox(stop).await.unwrap();
+    for directory in ["root/sandboxes", "root/containers"] {
+        assert_eq!(std::fs::read_dir(node.path(directory)).unwrap().count(), 0, "{directory}");
+    }
+    let other = node.run_sandbox().await;
+    client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: other }).await.unwrap();
+}
+
 /// A container with everything that CRI can say of its security and limits, as the agent is told it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_container_may_is_told_to_the_agent() {

@@ -340,7 +340,9 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     linux.resources = Some(cri::LinuxContainerResources {
         memory_limit_in_bytes: 32 << 20,
         oom_score_adj: 300,
-        unified: [("pids.max".to_owned(), "20".to_owned())].into(),
+        unified: [("pids.max", "20"), ("io.max", "default rbps=104857600")]
+            .map(|(file, value)| (file.to_owned(), value.to_owned()))
+            .into(),
         ..Default::default()
     });
     let context = linux.security_context.as_mut().unwrap();
@@ -365,7 +367,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
         .exec(
             &confined,
             "id -u; cat /proc/sys/kernel/shm_rmid_forced /proc/self/oom_score_adj /sys/fs/cgroup/memory.max \
-             /sys/fs/cgroup/pids.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
+             /sys/fs/cgroup/pids.max /sys/fs/cgroup/io.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
              touch /image/x || echo image is read-only; head -c 2000000 /dev/zero >/tmp/x || echo layer is full; \
              /bin/sh -c 'echo 0 >/proc/sys/kernel/shm_rmid_forced' || echo sysctls are read-only; \
              mount -t tmpfs x /tmp || echo no mounts",
@@ -374,6 +376,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     assert_eq!(code, 0, "{said}");
     for expected in [
         "1000\n1\n300\n33554432\n20\n",
+        " rbps=104857600 wbps=max",
         "Seccomp:\t2\n",
         "\nGroups:\t7 1000 \n",
         "\nx\n/image/busybox\nimage is read-only\nlayer is full\nsysctls are read-only\nno mounts\n",
@@ -410,7 +413,26 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     });
     let debugger = node.start_as(&sandbox, debugger).await;
     assert_eq!(node.exited(&debugger).await.exit_code, 0);
-    assert!(node.log("debugger.log")[0].contains("sleep 1000"), "{:?}", node.log("debugger.log"));
+    assert!(node.log("debugger.log")[0].contains("sleep\x001000"), "{:?}", node.log("debugger.log"));
+
+    // In a pod without mapped users one container cannot have them.
+    let users = |length| cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod as i32,
+        uids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+        gids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+    };
+    let mapped_config = |name: &str, script: &str, mounts| {
+        let mut mapped = node.config(name, script, mounts);
+        let context = mapped.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.namespace_options.as_mut().unwrap().userns_options = Some(users(65_536));
+        mapped
+    };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: sandbox.clone(),
+        config: Some(mapped_config("mapped", "true", vec![])),
+        sandbox_config: None,
+    };
+    assert_eq!(client.create_container(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 
     // Shared memory is charged to who fills it.
     let mut greedy = node.config("greedy", "head -c 40000000 /dev/zero >/dev/shm/x; sleep 1000", vec![]);
@@ -424,6 +446,49 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     let metrics = client.list_pod_sandbox_metrics(request).await.unwrap().into_inner().pod_metrics;
     let vm = metrics[0].metrics.iter().find(|m| m.name == "hypernetes_vm_memory_bytes").unwrap();
     assert!(vm.value.unwrap().value > 10 << 20, "{vm:?}");
+    node.remove(&sandbox).await;
+
+    // Users of their own: root of the container is nobody in the guest, and owns what it made and its image.
+    let security_context = Some(cri::LinuxSandboxSecurityContext {
+        namespace_options: Some(cri::NamespaceOption { userns_options: Some(users(65_536)), ..Default::default() }),
+        ..Default::default()
+    });
+    let linux = cri::LinuxPodSandboxConfig { security_context, ..Default::default() };
+    let sandbox = node.run_sandbox_with("", Some(linux)).await;
+    let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-2/mount");
+    std::fs::create_dir_all(&volume_mount).unwrap();
+    std::fs::create_dir_all(node.path("volumes")).unwrap();
+    let volume = node.path("volumes/v.raw");
+    std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
+    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
+    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    let config = pod.join("volumes/kubernetes.io~configmap/cfg");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("key"), "secret").unwrap();
+    std::fs::set_permissions(config.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mount = |host: &Path, container: &str| cri::Mount {
+        host_path: host.display().to_string(),
+        container_path: container.into(),
+        ..Default::default()
+    };
+    let script = "echo out >/dev/stdout; sleep 1000";
+    let mounts = vec![mount(&volume_mount, "/vol"), mount(&config, "/cfg")];
+    let mapped = node.start_as(&sandbox, mapped_config("mapped", script, mounts)).await;
+    let (_, said) = node
+        .exec(
+            &mapped,
+            "cat /proc/self/uid_map; id -u; touch /new /vol/new; ls -ln /new /vol/new /bin/busybox; cat /cfg/key; \
+             echo; echo 1 >/proc/sys/kernel/shm_rmid_forced || echo no power",
+        )
+        .await;
+    let lines: Vec<String> =
+        said.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines[..2], ["0 70000 65536", "0"], "{said}");
+    for line in &lines[2..5] {
+        assert!(line.ends_with("0 0"), "{said}");
+    }
+    assert_eq!(lines[5..], ["secret", "no power"], "{said}");
+    assert_eq!(node.log("mapped.log"), ["stdout F out"]);
     node.remove(&sandbox).await;
     node.hyperd.take().unwrap().shutdown_background();
 }
