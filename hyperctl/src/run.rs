@@ -116,7 +116,10 @@ impl Run {
         if let Some(other) = find::all(clients).await?.iter().find(|f| f.is_ours() && f.name() == name) {
             bail!("the name {name:?} is in use by {}", units::short_id(&other.container.id));
         }
-        let env = self.env.iter().filter_map(|text| variable(text)).collect();
+        let mut env: Vec<cri::KeyValue> = self.env.iter().filter_map(|text| variable(text)).collect();
+        if self.tty && !env.iter().any(|variable| variable.key == "TERM") {
+            env.extend(variable("TERM"));
+        }
         images::ensure(clients, &self.image, self.pull).await?;
         let uid = uuid::Uuid::new_v4().to_string();
         let mut interrupted = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
