@@ -23,7 +23,7 @@ demo: ## Show again what the two tenants are
 down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
 
-build: dependencies ## The release binaries: target/release/{hypernetes,hyperstart}
+build: dependencies ## The release binaries: target/release/{hypernetes,hyperctl,hyperstart}
 	@scripts/build.sh
 
 kernel: ## The guest's kernel: Debian's cloud kernel, fetched and laid out in .tools/guest
