@@ -276,6 +276,7 @@ fn containers_by_hand() {
             &[("# ", "echo $TERM at $(hostname); ls /sys/class/net; exit 4\n")],
         );
         assert_eq!(code, Some(4), "{shown}");
+        assert_eq!(host.output(&["exec", "web", "nowhere"], "").status.code(), Some(127));
         assert!(shown.contains("xterm-test at mine") && !shown.contains("eth0"), "{shown}");
 
         let refused = host.output(&["rm", "web"], "");
