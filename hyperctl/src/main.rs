@@ -60,7 +60,7 @@ crictl works with the same socket: crictl --runtime-endpoint unix://DIR/hyperd.s
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Ps(containers::Ps),
     Exec(exec::Exec),
     Attach(exec::Attach),
