@@ -21,6 +21,7 @@ pub struct Exec {
     /// Give it a terminal.
     #[arg(long, short)]
     tty: bool,
+    /// By name, POD/NAME, or the beginning of its id.
     container: String,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,

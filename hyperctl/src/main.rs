@@ -41,7 +41,7 @@ struct Cli {
     #[command(flatten)]
     target: Target,
     /// How lists are printed.
-    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    #[arg(long, short, global = true, value_enum, default_value = "table", help_heading = "Every command")]
     output: Format,
     #[command(subcommand)]
     command: Command,

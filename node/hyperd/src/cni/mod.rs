@@ -163,7 +163,7 @@ impl Cni {
         let Some(list) = list else { return Ok(None) };
         let netns = (!list.has_capability(pod::TAP)).then(|| self.netns_dir.join(&pod.sandbox_id));
         let mut attachment = Attachment { pod: pod.clone(), list, netns, result: None };
-        self.save(&attachment)?;
+        self.save(&attachment).await?;
         if let Some(netns) = &attachment.netns {
             netns::make(netns).await.map_err(CniError::file("making the network namespace", netns))?;
         }
@@ -174,7 +174,7 @@ impl Cni {
                 .map_err(|e| CniError::Result { plugin: plugin.kind().into(), reason: e.to_string() })?;
         }
         attachment.result = Some(result);
-        self.save(&attachment)?;
+        self.save(&attachment).await?;
         connect(&attachment).await.map(Some)
     }
 
@@ -279,9 +279,11 @@ impl Cni {
         self.attachments.load(sandbox_id).map_err(CniError::file("reading the attachment of", Path::new(sandbox_id)))
     }
 
-    fn save(&self, attachment: &Attachment) -> Result<(), CniError> {
+    async fn save(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = Path::new(&attachment.pod.sandbox_id);
-        self.attachments.save(attachment).map_err(CniError::file("saving the attachment of", path))
+        let (attachments, snapshot) = (self.attachments.clone(), attachment.clone());
+        let saved = tokio::task::spawn_blocking(move || attachments.save(&snapshot)).await;
+        saved.map_err(io::Error::other).flatten().map_err(CniError::file("saving the attachment of", path))
     }
 
     async fn run_for(
