@@ -23,7 +23,7 @@ demo: ## Show again what the two tenants are
 down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
 
-build: dependencies ## The release binaries: target/release/{hypernetes,hyperstart}
+build: dependencies ## The release binaries: target/release/{hypernetes,hyperctl,hyperstart}
 	@scripts/build.sh
 
 kernel: ## Build a small kernel for guests into .tools/guest (without it they boot Debian's): a few minutes

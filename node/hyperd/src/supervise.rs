@@ -28,6 +28,8 @@ const HEALTH_FAILURES: u32 = 3;
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long output may still come after a container's end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long leftovers of networks may put off that hyperd serves.
+const GARBAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 /// The kubelet shows this much of a termination message.
 const MAX_TERMINATION_MESSAGE: u64 = 4096;
@@ -288,7 +290,10 @@ impl Runtime {
         self.config.hypervisor.sweep(&known).await;
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
         let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
-        self.cni.collect_garbage(&connected).await;
+        let collect = self.cni.collect_garbage(&connected);
+        if tokio::time::timeout(GARBAGE_TIMEOUT, collect).await.is_err() {
+            tracing::warn!("plugins are slow to undo what an earlier hyperd left: the next start goes on with it");
+        }
         Ok(())
     }
 

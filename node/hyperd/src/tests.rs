@@ -996,6 +996,37 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_being_added_when_hyperd_was_killed_is_undone() {
+    let mut node = Node::start().await;
+    let (net, bin) = (node.path("root/cni/net.d"), node.path("root/cni/bin"));
+    for dir in [&net, &bin] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let calls = node.path("calls");
+    let script = format!(
+        "#!/bin/sh\necho $CNI_COMMAND $CNI_NETNS >> {}\n[ $CNI_COMMAND = ADD ] && exec sleep 60\nexit 0\n",
+        calls.display()
+    );
+    crate::fake::script(&bin.join("slow"), &script);
+    let list = net.join("1.conflist");
+    std::fs::write(&list, r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"slow"}]}"#).unwrap();
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    let mut client = node.runtime().await;
+    let asked = tokio::spawn(async move { client.run_pod_sandbox(request).await });
+    wait_until("the plugin to be called", || calls.exists()).await;
+    let netns = std::fs::read_dir(node.path("root/netns")).unwrap().next().unwrap().unwrap().path();
+    node.kill().await;
+    asked.abort();
+    std::fs::remove_file(list).unwrap();
+    node.run().await;
+    let calls = std::fs::read_to_string(&calls).unwrap();
+    assert_eq!(calls, format!("ADD {0}\nDEL {0}\n", netns.display()));
+    for left in ["root/netns", "root/networks", "root/sandboxes"] {
+        assert_eq!(std::fs::read_dir(node.path(left)).unwrap().count(), 0, "{left}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_guest_harms_only_itself() {
     let node = Node::start().await;
     let mut client = node.runtime().await;

@@ -26,11 +26,13 @@ use tonic::transport::Channel;
 
 const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
 
-/// Where `make kernel` and `make build` put the guest's parts; the environment may name other places.
-fn guest_files() -> GuestFiles {
+/// Where `make kernel` and `make build` put things; the environment may name other places.
+fn place(variable: &str, usual: &str) -> PathBuf {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
+    std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from)
+}
+
+fn guest_files() -> GuestFiles {
     let guest = place("HYPERNETES_GUEST", ".tools/guest");
     let files = GuestFiles {
         vmlinuz: guest.join("vmlinuz"),
@@ -60,6 +62,7 @@ impl Node {
         runtime.spawn(async move {
             let config = QemuConfig {
                 directory: root.join("vmm"),
+                jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 guest,
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },

@@ -76,6 +76,17 @@ impl Setup {
     }
 }
 
+impl Drop for Setup {
+    /// What is mounted on cannot be removed.
+    fn drop(&mut self) {
+        for directory in [self.path(""), self.path("netns")] {
+            for mounted in netns::all(&directory).unwrap_or_default() {
+                let _ = nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
+    }
+}
+
 fn pod(id: &str) -> Pod {
     Pod { sandbox_id: id.into(), name: "web".into(), namespace: "default".into(), ..Pod::default() }
 }
