@@ -5,6 +5,7 @@
 mod container;
 mod dial;
 mod files;
+mod hostfs;
 mod init;
 mod mounts;
 mod output;
