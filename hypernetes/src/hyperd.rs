@@ -27,9 +27,15 @@ pub struct Hyperd {
     /// The guest's agent [default: `hyperstart` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_HYPERSTART")]
     hyperstart: Option<PathBuf>,
-    /// The kubelet's directory of pods: mounts may name host paths below it only [default: DIR/pods].
+    /// The kubelet's directory of pods: mounts of tenants' pods may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
+    /// A directory or file of this host that the operator's own pods may mount, with all below it; `:ro`: for reading only.
+    ///
+    /// May be given more than once. Pods of tenants get nothing of it. Who can write there is root there: see
+    /// docs/decisions/0016.
+    #[arg(long = "allow-host-path", value_name = "PATH[:ro]")]
+    allow_host_paths: Vec<hypernetes_hyperd::AllowedHostPath>,
     /// Directory of volume files; may be given more than once. Volumes elsewhere are refused.
     #[arg(long, value_name = "DIR")]
     volumes: Vec<PathBuf>,
@@ -52,6 +58,7 @@ impl Hyperd {
         let images = ImageStore::open(root.join("images"), Limits::default())?;
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
+        config.allowed_host_paths = self.allow_host_paths;
         config.volume_dirs = self.volumes;
         let socket = config.socket.clone();
         let mut stop = crate::stop_signal();

@@ -19,4 +19,4 @@ mod share;
 mod tree;
 
 pub use share::Share;
-pub use tree::{Propagation, ReadOnly, Tree};
+pub use tree::{Propagation, ReadOnly, Tree, is_mounted, make_directory};

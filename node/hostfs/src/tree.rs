@@ -10,7 +10,8 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, fstat, openat2, statx},
+    io::Errno,
     mount::{OpenTreeFlags, open_tree},
 };
 
@@ -98,4 +99,35 @@ fn set_attributes(tree: impl AsFd, set: u64, propagation: u64, recursive: bool) 
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the directories of an absolute path that are not there yet; in what is there nothing may be a link.
+///
+/// # Errors
+/// As mkdir(2), and `ENOTDIR` or `ELOOP` for a link.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut here = rustix::fs::open("/", flags, Mode::empty())?;
+    for name in path.components().filter(|c| matches!(c, std::path::Component::Normal(_))) {
+        let name = name.as_os_str();
+        match rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // On a read-only file system it may be there all the same.
+            Err(Errno::ROFS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        here = rustix::fs::openat(&here, name, flags, Mode::empty())?;
+    }
+    Ok(())
+}
+
+/// Whether something is mounted at a path or above it, below `outer`.
+pub fn is_mounted(path: &Path, outer: &Path) -> bool {
+    path.ancestors().take_while(|above| *above != outer).any(|above| {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        statx(CWD, above, flags, StatxFlags::empty()).is_ok_and(|s| {
+            // Kernels since 5.8 say it.
+            s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        })
+    })
 }

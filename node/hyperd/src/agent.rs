@@ -4,6 +4,10 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +22,8 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// What a guest may send ahead of being read, in one call and in all of them; writes to host paths are large.
+const WINDOW_BYTES: u32 = 1 << 20;
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +81,8 @@ pub(crate) struct Greeting {
 pub(crate) struct Agent {
     client: AgentClient<Channel>,
     socket: PathBuf,
+    /// Version of the contract that the last greeting agreed on; 0 before.
+    version: Arc<AtomicU32>,
 }
 
 impl Agent {
@@ -82,7 +90,12 @@ impl Agent {
         let client = AgentClient::new(connect(socket))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, socket: socket.to_owned() }
+        Self { client, socket: socket.to_owned(), version: Arc::default() }
+    }
+
+    /// Whether the agent, having been greeted, knows what came with a version of the contract.
+    pub(crate) fn speaks(&self, version: u32) -> bool {
+        self.version.load(Ordering::Relaxed) >= version
     }
 
     pub(crate) fn client(&self) -> AgentClient<Channel> {
@@ -115,6 +128,7 @@ impl Agent {
                 response.version
             )));
         }
+        self.version.store(response.version, Ordering::Relaxed);
         Ok(Greeting {
             agent_version: clean(&response.agent_version),
             kernel_release: clean(&response.kernel_release),
@@ -172,6 +186,8 @@ fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
         // The stream does not end when the guest gives a conversation up: only silence tells.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)

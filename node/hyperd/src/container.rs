@@ -248,6 +248,7 @@ impl Runtime {
             state: ContainerState::Created,
             disks: Default::default(),
             file_sets: Vec::new(),
+            host_paths: Vec::new(),
             termination_log: None,
             log_path: log_path(&config, &sandbox.record().config)?,
             config,

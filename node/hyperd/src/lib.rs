@@ -20,6 +20,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod host_paths;
 mod images;
 mod logs;
 mod mounts;
@@ -46,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+pub use host_paths::AllowedHostPath;
 use hypernetes_hyperd_api::hyperd_server::HyperdServer;
 use hypernetes_hypervisor::Hypervisor;
 pub use images::Images;
@@ -76,8 +78,10 @@ pub struct HyperdConfig {
     pub images: Arc<dyn Images>,
     pub cni_config_dir: PathBuf,
     pub cni_bin_dir: PathBuf,
-    /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
+    /// The kubelet's directory of pods: what mounts of any pod may name is in its own directory there.
     pub pods_dir: PathBuf,
+    /// What else the operator's own pods may mount (those of no tenant or of `system`).
+    pub allowed_host_paths: Vec<AllowedHostPath>,
     /// Volume descriptors may name files below these directories only.
     pub volume_dirs: Vec<PathBuf>,
     /// How long a VM may take until its agent answers.
@@ -108,6 +112,7 @@ impl HyperdConfig {
             cni_config_dir: root.join("cni/net.d"),
             cni_bin_dir: root.join("cni/bin"),
             pods_dir: root.join("pods"),
+            allowed_host_paths: Vec::new(),
             volume_dirs: Vec::new(),
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),

@@ -12,6 +12,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     files::{FileSetSource, SINGLE, put_and_follow},
+    host_paths::HostPathReadOnly,
     mounts::{Policy, Source},
     process,
     records::TerminationLog,
@@ -19,6 +20,9 @@ use crate::{
     sandbox::{ETC_SET, Live, Sandbox},
     volumes::{self, Descriptor, Mode},
 };
+
+/// The tenant whose pods are the operator's own.
+const OPERATOR: &str = "system";
 
 /// What is to be done for one container; everything that can be refused has been.
 pub(crate) struct Prepared {
@@ -32,8 +36,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn plan(runtime: &Runtime, sandbox: &Sandbox, container: &Container, image: &Image) -> Result<Self> {
-        let metadata = sandbox.record().config.metadata.unwrap_or_default();
-        let policy = Policy { pods_dir: &runtime.config.pods_dir, pod_uid: &metadata.uid };
+        let policy = runtime.policy(&sandbox.record().config);
         let config = container.record().config;
         let mut mounts = Vec::new();
         let mut destinations = HashSet::new();
@@ -60,6 +63,16 @@ impl Prepared {
 }
 
 impl Runtime {
+    pub(crate) fn policy(&self, sandbox: &cri::PodSandboxConfig) -> Policy<'_> {
+        let tenant = sandbox.annotations.get(crate::TENANT_ANNOTATION).map(String::as_str).unwrap_or_default();
+        Policy {
+            pods_dir: &self.config.pods_dir,
+            pod_uid: sandbox.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default(),
+            // Tenants do not get what the operator allows to pods of their own.
+            allowed: if matches!(tenant, "" | OPERATOR) { &self.config.allowed_host_paths } else { &[] },
+        }
+    }
+
     pub(crate) async fn prepare_container(
         self: &Arc<Self>,
         sandbox: &Arc<Sandbox>,
@@ -124,6 +137,13 @@ impl Runtime {
             Source::Scratch { name, sub_path, memory } => {
                 guest.source = Some(GuestSource::Scratch(name));
                 (guest.sub_path, guest.memory) = (sub_path, memory);
+            }
+            Source::HostPath(host_path) => {
+                guest.source = Some(GuestSource::HostPath(host_path.name()));
+                // The host refuses writes; where it is not all read-only the guest must let them through to it.
+                guest.read_only = host_path.read_only == HostPathReadOnly::Recursive;
+                container.update(&self.records, |r| r.host_paths.push(host_path.clone())).await?;
+                live.serve_host_path(&host_path).await?;
             }
             Source::TerminationLog { host_path } => {
                 let set = format!("termination-{}", container.id);
@@ -196,6 +216,11 @@ impl Runtime {
                 && let Some(cancel) = live.followed.lock().remove(&source.set)
             {
                 cancel.cancel();
+            }
+        }
+        for host_path in record.host_paths {
+            if !others.iter().any(|o| o.record().host_paths.contains(&host_path)) {
+                live.release_host_path(&host_path).await;
             }
         }
         for slot in record.disks.into_keys() {

@@ -44,6 +44,8 @@ pub(crate) struct Live {
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
+    /// Host paths in the guest, by name, with what ends serving each.
+    pub host_paths: tokio::sync::Mutex<std::collections::HashMap<String, CancellationToken>>,
 }
 
 impl Live {
@@ -54,6 +56,7 @@ impl Live {
             cancel: CancellationToken::new(),
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
+            host_paths: tokio::sync::Mutex::default(),
         })
     }
 }

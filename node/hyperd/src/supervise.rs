@@ -347,6 +347,10 @@ impl Runtime {
                     tracing::warn!(container = %container.id, %error, "files are not followed any more");
                 }
             }
+            for host_path in record.host_paths {
+                let allowed = self.policy(&sandbox.record().config).permits(&host_path);
+                live.serve_host_path_again(&host_path, allowed).await;
+            }
             match record.state {
                 ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),
                 // hyperd died in the middle of the start: the agent knows whether it happened.

@@ -106,7 +106,8 @@ impl RuntimeService for Service {
             info.insert("accelerator_reason".into(), described.accelerator_reason);
             info.insert("seccomp".into(), "profiles are not applied inside the guest yet".into());
         }
-        let handler = |name: &str| cri::RuntimeHandler { name: name.into(), features: None };
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, ..Default::default() };
+        let handler = |name: &str| cri::RuntimeHandler { name: name.into(), features: Some(features) };
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
