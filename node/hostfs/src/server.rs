@@ -36,6 +36,27 @@ impl AsFd for Place<'_> {
     }
 }
 
+/// Whether an operation may change something. Opening for writing counts.
+fn changes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Open(open) => open.handle.is_some_and(|handle| handle.write),
+        Operation::Read(read) => read.handle.is_some_and(|handle| handle.write),
+        Operation::Sync(sync) => sync.handle.is_some_and(|handle| handle.write),
+        Operation::Stat(_)
+        | Operation::ReadLink(_)
+        | Operation::List(_)
+        | Operation::Space(_)
+        | Operation::Close(_) => false,
+        Operation::Change(_)
+        | Operation::Make(_)
+        | Operation::Remove(_)
+        | Operation::Move(_)
+        | Operation::Link(_)
+        | Operation::Write(_)
+        | Operation::Allocate(_) => true,
+    }
+}
+
 impl Server {
     pub(crate) fn new(tree: Tree) -> Result<Self, Errno> {
         let root_device = fstat(&tree.root)?.st_dev;
@@ -71,6 +92,9 @@ impl Server {
     }
 
     fn perform(&self, path: Relative<'_>, operation: &Operation, again: bool) -> Result<v1::HostPathReply, Errno> {
+        if self.tree.read_only && changes(operation) {
+            return Err(Errno::ROFS);
+        }
         let attributes = |stat: Stat| v1::HostPathReply { attributes: Some(self.attributes(&stat)), ..Default::default() };
         match operation {
             Operation::Stat(stat) => self.stat(path, stat.handle.as_ref()).map(attributes),

@@ -1,7 +1,8 @@
 //! What is shared: a copy of the host's mounts at one path that no namespace has, held open by a descriptor.
 //!
 //! The kernel enforces on it what every request relies on: no device can be opened, no program run, no link followed, and
-//! nothing written where it is read-only.
+//! nothing written where it is read-only. A copy does not learn of later mounts; who wants these gets the host's own, and the
+//! server alone enforces the same.
 
 use std::{
     io,
@@ -36,10 +37,13 @@ pub enum Propagation {
 pub struct Tree {
     pub(crate) root: OwnedFd,
     pub(crate) directory: bool,
+    /// All of it, whatever its mounts say.
+    pub(crate) read_only: bool,
 }
 
 impl Tree {
-    /// Opens an absolute path in which nothing is a link. Needs `CAP_SYS_ADMIN`.
+    /// Opens an absolute path in which nothing is a link. Needs `CAP_SYS_ADMIN`. With the host's later mounts it is read-only
+    /// as a whole or not at all.
     ///
     /// # Errors
     /// `ELOOP` when a link has come into the path, `EINVAL` when it is neither a directory nor a regular file.
@@ -47,6 +51,9 @@ impl Tree {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let place = openat2(CWD, path, flags, Mode::empty(), resolve)?;
+        if propagation == Propagation::FromHost {
+            return Self::of(place, read_only != ReadOnly::No);
+        }
         let clone = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH
@@ -57,22 +64,18 @@ impl Tree {
             | libc::MOUNT_ATTR_NOEXEC
             | libc::MOUNT_ATTR_NOSYMFOLLOW
             | if read_only == ReadOnly::Recursive { libc::MOUNT_ATTR_RDONLY } else { 0 };
-        let propagation = match propagation {
-            Propagation::Private => libc::MS_PRIVATE,
-            Propagation::FromHost => libc::MS_SLAVE,
-        };
-        set_attributes(&root, everywhere, propagation, true)?;
+        set_attributes(&root, everywhere, libc::MS_PRIVATE, true)?;
         if read_only == ReadOnly::Top {
             set_attributes(&root, libc::MOUNT_ATTR_RDONLY, 0, false)?;
         }
-        Self::of(root)
+        Self::of(root, read_only == ReadOnly::Recursive)
     }
 
     /// Shares what a descriptor is open on.
-    pub(crate) fn of(root: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn of(root: OwnedFd, read_only: bool) -> io::Result<Self> {
         match FileType::from_raw_mode(fstat(&root)?.st_mode) {
-            FileType::Directory => Ok(Self { root, directory: true }),
-            FileType::RegularFile => Ok(Self { root, directory: false }),
+            FileType::Directory => Ok(Self { root, directory: true, read_only }),
+            FileType::RegularFile => Ok(Self { root, directory: false, read_only }),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a directory nor a regular file")),
         }
     }

@@ -14,6 +14,8 @@ use std::{
 use hypernetes_guest_protocol::{VERSIONS, session, v1, v1::agent_client::AgentClient};
 use tonic::{Code, Status, transport::Channel};
 
+use crate::host_paths::MAX_HOST_PATHS;
+
 /// Largest message that is accepted from a guest. Output chunks are at most 64 KiB.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Largest file content in one message to the guest.
@@ -22,8 +24,10 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// What a guest may send ahead of being read, in one call and in all of them; writes to host paths are large.
-const WINDOW_BYTES: u32 = 1 << 20;
+/// What a guest may send ahead of being read, in one call and in all of them. Host paths that hang, which are bounded in
+/// number, must leave room for the other calls.
+const CALL_WINDOW_BYTES: u32 = 512 << 10;
+const WINDOW_BYTES: u32 = (MAX_HOST_PATHS as u32 + 2) * CALL_WINDOW_BYTES;
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -186,8 +190,8 @@ fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         // The stream does not end when the guest gives a conversation up: only silence tells.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
