@@ -294,7 +294,13 @@ mod tests {
             ("PODS/uid-1", "/pod"),
             ("PODS/uid-1/volumes/kubernetes.io~host-path/x", "/x"),
             ("PODS/uid-1/plugins/x", "/x"),
+            // A volume that no driver has mounted (yet).
+            ("PODS/uid-1/volumes/kubernetes.io~csi/pv/mount", "/x"),
+            ("PODS/uid-1/volume-subpaths/pv/web/0", "/x"),
         ] {
+            if host.contains("csi") || host.contains("subpaths") {
+                std::fs::create_dir_all(host.replace("PODS", dir.path().to_str().unwrap())).unwrap();
+            }
             let error = classify(dir.path(), host, container).unwrap_err();
             assert!(matches!(&error, Error::FailedPrecondition(m) if m.contains("virtual machine")), "{host}: {error}");
         }
@@ -305,5 +311,67 @@ mod tests {
         ] {
             assert!(matches!(classify(dir.path(), host, container), Err(Error::InvalidArgument(_))), "{host}");
         }
+    }
+
+    #[test]
+    fn the_operators_paths_are_shared_as_they_were_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        // The kubelet's paths have no links in them; the temporary directory's may.
+        let dir = dir.path().canonicalize().unwrap();
+        for path in ["srv/look/in", "srv/work", "other"] {
+            std::fs::create_dir_all(dir.join(path)).unwrap();
+        }
+        std::os::unix::fs::symlink("srv", dir.join("alias")).unwrap();
+        std::os::unix::fs::symlink("../../other", dir.join("srv/work/out")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("srv/dangling")).unwrap();
+        let allow = |path: &str, read_only| AllowedHostPath { path: dir.join(path), read_only };
+        let allowed = [allow("alias", false), allow("srv/look", true)];
+        let policy = Policy { pods_dir: &dir.join("pods"), pod_uid: "uid-1".into(), allowed: &allowed };
+        let classify = |path: &str, change: fn(&mut cri::Mount)| {
+            let mut mount = cri::Mount {
+                host_path: dir.join(path).display().to_string(),
+                container_path: "/x".into(),
+                ..Default::default()
+            };
+            change(&mut mount);
+            policy.classify(&mount)
+        };
+        let shared = |path: &str, change: fn(&mut cri::Mount)| match classify(path, change) {
+            Ok(Source::HostPath(host_path)) => {
+                assert!(policy.permits(&host_path));
+                (host_path.path.strip_prefix(&dir).unwrap().display().to_string(), host_path.read_only, host_path.from_host)
+            }
+            other => panic!("{path}: {other:?}"),
+        };
+        let as_it_is: fn(&mut cri::Mount) = |_| {};
+        let readonly: fn(&mut cri::Mount) = |m| m.readonly = true;
+        let no = HostPathReadOnly::No;
+        assert_eq!(shared("alias/work", as_it_is), ("srv/work".into(), no, false));
+        assert_eq!(shared("srv/new/place", as_it_is), ("srv/new/place".into(), no, false));
+        assert_eq!(shared("srv/work", readonly), ("srv/work".into(), HostPathReadOnly::Top, false));
+        assert_eq!(shared("srv/look/in", readonly), ("srv/look/in".into(), HostPathReadOnly::Recursive, false));
+        assert_eq!(shared("srv", |m| m.propagation = 1), ("srv".into(), no, true));
+        for (path, change, expected) in [
+            ("other", as_it_is, "--allow-host-path"),
+            ("srv/work/out", as_it_is, "--allow-host-path"),
+            ("srv/work/out/new", as_it_is, "--allow-host-path"),
+            ("srv/look", as_it_is, "read-only only"),
+            ("srv/look/new", readonly, "is not there"),
+            ("srv", |m| m.propagation = 2, "bidirectional"),
+        ] {
+            let error = classify(path, change).unwrap_err();
+            assert!(matches!(&error, Error::FailedPrecondition(m) if m.contains(expected)), "{path}: {error}");
+        }
+        assert!(matches!(classify("srv/dangling", as_it_is), Err(Error::File { .. })));
+        for wrong in [
+            (|m: &mut cri::Mount| m.recursive_read_only = true) as fn(&mut cri::Mount),
+            |m| (m.readonly, m.recursive_read_only, m.propagation) = (true, true, 1),
+        ] {
+            assert!(matches!(classify("srv", wrong), Err(Error::InvalidArgument(_))));
+        }
+        // What was allowed once may be so no more.
+        let Source::HostPath(host_path) = classify("srv/work", as_it_is).unwrap() else { panic!() };
+        assert!(!Policy { allowed: &[], ..policy.clone() }.permits(&host_path));
+        assert!(!Policy { allowed: &[allow("srv", true)], ..policy.clone() }.permits(&host_path));
     }
 }
