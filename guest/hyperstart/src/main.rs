@@ -2,6 +2,7 @@
 //!
 //! Depends on nothing but the contract (`guest/protocol`). Whatever goes wrong here harms this pod's VM alone.
 
+mod aside;
 mod container;
 mod dial;
 mod files;

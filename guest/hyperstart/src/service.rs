@@ -21,6 +21,7 @@ use tokio_stream::{StreamExt, wrappers::{ReceiverStream, UnboundedReceiverStream
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    aside::aside,
     container, dial, files,
     hostfs::HostPaths,
     init, output, process,
@@ -63,11 +64,6 @@ impl Service {
 
 /// How long what is not on the disks yet may take to get there before the VM is powered off.
 const SYNC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Does what may have to wait for an answer of the host: on this thread it would never come.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
-}
 
 type HostPathRequests = Pin<Box<dyn Stream<Item = Result<v1::HostPathRequest, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<v1::OutputChunk, Status>> + Send>>;

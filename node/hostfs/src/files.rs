@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::{
     attributes::{owner, permissions, times},
-    handles::Opened,
+    handles::{File, Opened},
     path::Relative,
     server::Server,
 };
@@ -81,7 +81,7 @@ impl Server {
     }
 
     pub(crate) fn keep(&self, number: u64, file: OwnedFd, write: bool) -> Opened {
-        let opened = Opened { file: Arc::new(file), write };
+        let opened = Opened { file: Arc::new(File::new(file)), write };
         self.handles.lock().insert(number, opened.clone());
         opened
     }

@@ -1,13 +1,51 @@
 //! Descriptors of what the guest has open: a cache, except for files that have no name any more.
 
-use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustix::process::{Resource, getrlimit};
 
 /// Descriptors of one shared path. The one that was not used for longest gives way, and is opened again when it is.
-const MAX_HANDLES: usize = 256;
+const MAX_HANDLES: usize = 128;
+/// Those of all shared paths: half of what the process may have. Beyond it each has to make do with one.
+static MAX_OPEN: LazyLock<usize> = LazyLock::new(|| {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+    usize::try_from(limit).unwrap_or(usize::MAX)
+});
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// An open file, counted.
+#[derive(Debug)]
+pub(crate) struct File(OwnedFd);
+
+impl File {
+    pub(crate) fn new(file: OwnedFd) -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Opened {
-    pub file: Arc<OwnedFd>,
+    pub file: Arc<File>,
     pub write: bool,
 }
 
@@ -27,9 +65,11 @@ impl Handles {
 
     pub(crate) fn insert(&mut self, number: u64, opened: Opened) {
         self.uses += 1;
-        if self.by_number.len() >= MAX_HANDLES && !self.by_number.contains_key(&number) {
+        self.by_number.remove(&number);
+        while self.by_number.len() >= MAX_HANDLES || OPEN.load(Ordering::Relaxed) > *MAX_OPEN {
             let oldest = self.by_number.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number);
-            oldest.and_then(|oldest| self.by_number.remove(&oldest));
+            let Some(oldest) = oldest else { break };
+            self.by_number.remove(&oldest);
         }
         self.by_number.insert(number, (opened, self.uses));
     }
@@ -45,14 +85,16 @@ mod tests {
 
     #[test]
     fn the_one_not_used_for_longest_gives_way() {
-        let file = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let file = Arc::new(File::new(std::fs::File::open("/dev/null").unwrap().into()));
+        let opened = || Opened { file: file.clone(), write: false };
         let mut handles = Handles::default();
         for number in 0..MAX_HANDLES as u64 {
-            handles.insert(number, Opened { file: file.clone(), write: false });
+            handles.insert(number, opened());
         }
         assert!(handles.get(0).is_some());
-        handles.insert(1000, Opened { file: file.clone(), write: false });
+        handles.insert(1000, opened());
         assert!(handles.get(0).is_some() && handles.get(1).is_none() && handles.get(1000).is_some());
+        handles.insert(1000, opened());
         assert_eq!(Arc::strong_count(&file), MAX_HANDLES + 1);
     }
 }

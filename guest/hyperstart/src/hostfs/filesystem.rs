@@ -29,6 +29,7 @@ use super::{
     attributes::{attributes, wanted_time},
     listing::{Listing, fill},
     nodes::{Nodes, ROOT, number},
+    open_files::OpenFiles,
     relay::Relay,
 };
 
@@ -47,7 +48,7 @@ pub struct HostPath {
 #[derive(Default)]
 struct Known {
     nodes: Nodes,
-    files: HashMap<u64, v1::HostPathHandle>,
+    files: OpenFiles,
     directories: HashMap<u64, Listing>,
 }
 
@@ -74,7 +75,24 @@ impl HostPath {
     }
 
     fn handle(&self, handle: FileHandle) -> Option<v1::HostPathHandle> {
-        self.known().files.get(&handle.0).copied()
+        self.known().files.get(handle.0)
+    }
+
+    /// By what a file is found for its attributes: what it is open as, if it is, and its path, if it has one.
+    fn find(
+        &self,
+        node: INodeNo,
+        handle: Option<FileHandle>,
+    ) -> Result<(Vec<u8>, Option<v1::HostPathHandle>), Errno> {
+        let open = match handle.and_then(|handle| self.handle(handle)) {
+            Some(open) => Some(open),
+            None => self.known().files.of(node.0),
+        };
+        match (self.path(node), open) {
+            (Ok(path), open) => Ok((path, open)),
+            (Err(_), Some(open)) => Ok((self.path_or_none(node), Some(open))),
+            (Err(error), None) => Err(error),
+        }
     }
 
     fn new_handle(&self) -> u64 {
@@ -105,9 +123,11 @@ impl HostPath {
         });
     }
 
-    fn ask_attributes(&self, number: INodeNo, path: Vec<u8>, operation: Operation, reply: ReplyAttr) {
+    fn ask_attributes(&self, node: INodeNo, path: Vec<u8>, operation: Operation, reply: ReplyAttr) {
         self.relay.ask(path, operation, move |answer| match answer.and_then(found) {
-            Ok(from) => reply.attr(&FRESH, &attributes(number.0, &from)),
+            // The name is another file's by now.
+            Ok(from) if node.0 != ROOT && number(from.inode) != node.0 => reply.error(Errno::ESTALE),
+            Ok(from) => reply.attr(&FRESH, &attributes(node.0, &from)),
             Err(error) => reply.error(error),
         });
     }
@@ -177,10 +197,9 @@ impl Filesystem for HostPath {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        let handle = handle.and_then(|handle| self.handle(handle));
-        let path = match self.path(number) {
-            Err(error) if handle.is_none() => return reply.error(error),
-            _ => self.path_or_none(number),
+        let (path, handle) = match self.find(number, handle) {
+            Ok(found) => found,
+            Err(error) => return reply.error(error),
         };
         self.ask_attributes(number, path, Operation::Stat(v1::HostPathStat { handle }), reply);
     }
@@ -203,18 +222,18 @@ impl Filesystem for HostPath {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let (path, handle) = match self.find(number, handle) {
+            Ok(found) => found,
+            Err(error) => return reply.error(error),
+        };
         let change = v1::HostPathChange {
-            handle: handle.and_then(|handle| self.handle(handle)),
+            handle,
             mode,
             uid,
             gid,
             size,
             accessed: accessed.map(wanted_time),
             modified: modified.map(wanted_time),
-        };
-        let path = match self.path(number) {
-            Err(error) if change.handle.is_none() => return reply.error(error),
-            _ => self.path_or_none(number),
         };
         self.ask_attributes(number, path, Operation::Change(change), reply);
     }
@@ -312,7 +331,8 @@ impl Filesystem for HostPath {
             // The name is another file's by now.
             Ok(from) if node.0 != ROOT && number(from.inode) != node.0 => reply.error(Errno::ESTALE),
             Ok(from) => {
-                lock(&known).files.insert(handle.number, v1::HostPathHandle { inode: from.inode, ..handle });
+                let inode = from.inode;
+                lock(&known).files.insert(node.0, v1::HostPathHandle { inode, ..handle });
                 reply.opened(FileHandle(handle.number), FopenFlags::empty());
             }
             Err(error) => reply.error(error),
@@ -346,7 +366,7 @@ impl Filesystem for HostPath {
                 let number = number(from.inode);
                 let mut known = lock(&known);
                 known.nodes.found(parent.0, &name, number);
-                known.files.insert(handle.number, v1::HostPathHandle { inode: from.inode, ..handle });
+                known.files.insert(number, v1::HostPathHandle { inode: from.inode, ..handle });
                 drop(known);
                 let (attributes, handle) = (attributes(number, &from), FileHandle(handle.number));
                 reply.created(&FRESH, &attributes, GENERATION, handle, FopenFlags::empty());
@@ -407,7 +427,7 @@ impl Filesystem for HostPath {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.known().files.remove(&handle.0);
+        self.known().files.remove(handle.0);
         self.relay.tell(Operation::Close(v1::HostPathClose { number: handle.0 }));
         reply.ok();
     }

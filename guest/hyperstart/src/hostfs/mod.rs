@@ -8,6 +8,7 @@ mod attributes;
 mod filesystem;
 mod listing;
 mod nodes;
+mod open_files;
 mod relay;
 
 use std::{
