@@ -46,7 +46,8 @@ impl Hyperd {
         // Files that pods have open on this host, and connections: the usual soft limit is for programs that use select(2).
         let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         files.current = files.maximum;
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, files).context("raising the limit of open files")?;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, files)
+            .context("raising the limit of open files")?;
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
         let root = self.root.canonicalize()?;
         let hyperstart = match self.hyperstart {

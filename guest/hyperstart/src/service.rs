@@ -17,7 +17,10 @@ use hypernetes_guest_protocol::{
     v1::{self, agent_server::Agent, output_chunk},
 };
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::{ReceiverStream, UnboundedReceiverStream}};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{ReceiverStream, UnboundedReceiverStream},
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -52,7 +55,12 @@ pub struct Service {
 
 impl Service {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { containers: Arc::default(), host_paths: Arc::default(), reaper: Reaper::start()?, seeded: Arc::default() })
+        Ok(Self {
+            containers: Arc::default(),
+            host_paths: Arc::default(),
+            reaper: Reaper::start()?,
+            seeded: Arc::default(),
+        })
     }
 
     fn process(&self, container: &str, exec: &str) -> Result<(Arc<Container>, Arc<Process>), Status> {

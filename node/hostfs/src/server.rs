@@ -78,7 +78,9 @@ impl Server {
         let mut reply = done.unwrap_or_else(|error| v1::HostPathReply {
             // What is there is not what the guest knows; it looks again.
             errno: match error {
-                Errno::LOOP | Errno::XDEV if !matches!(request.operation, Some(Operation::Move(_) | Operation::Link(_))) => {
+                Errno::LOOP | Errno::XDEV
+                    if !matches!(request.operation, Some(Operation::Move(_) | Operation::Link(_))) =>
+                {
                     Errno::STALE
                 }
                 other => other,
@@ -95,7 +97,8 @@ impl Server {
         if self.tree.read_only && changes(operation) {
             return Err(Errno::ROFS);
         }
-        let attributes = |stat: Stat| v1::HostPathReply { attributes: Some(self.attributes(&stat)), ..Default::default() };
+        let attributes =
+            |stat: Stat| v1::HostPathReply { attributes: Some(self.attributes(&stat)), ..Default::default() };
         match operation {
             Operation::Stat(stat) => self.stat(path, stat.handle.as_ref()).map(attributes),
             Operation::Change(change) => self.change(path, change).map(attributes),

@@ -86,7 +86,12 @@ fn handle(number: u64, write: bool, inode: u64) -> Option<v1::HostPathHandle> {
 }
 
 fn make(mode: u32) -> v1::HostPathMake {
-    v1::HostPathMake { mode, uid: nix::unistd::getuid().into(), gid: nix::unistd::getgid().into(), ..Default::default() }
+    v1::HostPathMake {
+        mode,
+        uid: nix::unistd::getuid().into(),
+        gid: nix::unistd::getgid().into(),
+        ..Default::default()
+    }
 }
 
 fn write(number: u64, inode: u64, offset: u64, data: &[u8], append: bool) -> Operation {
@@ -122,10 +127,15 @@ fn a_file_survives_the_server() {
     std::fs::write(place.root().join("f"), "another").unwrap();
     assert_eq!(place.ask("f", read(1, made.inode, 0, 100)).unwrap_err(), Errno::STALE);
     drop(held);
-    assert!(place.server.answer(&v1::HostPathRequest {
-        operation: Some(Operation::Close(v1::HostPathClose { number: 1 })),
-        ..Default::default()
-    }).is_none());
+    assert!(
+        place
+            .server
+            .answer(&v1::HostPathRequest {
+                operation: Some(Operation::Close(v1::HostPathClose { number: 1 })),
+                ..Default::default()
+            })
+            .is_none()
+    );
 }
 
 #[test]
@@ -266,16 +276,24 @@ fn links_that_come_and_go_lead_nowhere() {
 }
 
 fn operations() -> impl Strategy<Value = Operation> {
-    let path = || prop_oneof![paths(), Just(b"../outside/secret".to_vec()), proptest::collection::vec(any::<u8>(), 0..8)];
+    let path =
+        || prop_oneof![paths(), Just(b"../outside/secret".to_vec()), proptest::collection::vec(any::<u8>(), 0..8)];
     let handles = || (0..4u64, any::<bool>(), any::<u64>()).prop_map(|(n, w, inode)| handle(n, w, inode));
     let number = || prop_oneof![Just(0), Just(u64::MAX), 0..10_000_u64, any::<u64>()];
-    let time = || proptest::option::of((any::<bool>(), any::<i64>(), any::<u32>()))
-        .prop_map(|t| t.map(|(now, seconds, nanos)| v1::HostPathTime { now, seconds, nanos }));
+    let time = || {
+        proptest::option::of((any::<bool>(), any::<i64>(), any::<u32>()))
+            .prop_map(|t| t.map(|(now, seconds, nanos)| v1::HostPathTime { now, seconds, nanos }))
+    };
     prop_oneof![
         handles().prop_map(|handle| Operation::Stat(v1::HostPathStat { handle })),
         (handles(), proptest::option::of(any::<u32>()), proptest::option::of(0..100_000_u64), time(), time()).prop_map(
             |(handle, mode, size, accessed, modified)| Operation::Change(v1::HostPathChange {
-                handle: handle.filter(|h| h.inode % 2 == 0), mode, size, accessed, modified, ..Default::default()
+                handle: handle.filter(|h| h.inode % 2 == 0),
+                mode,
+                size,
+                accessed,
+                modified,
+                ..Default::default()
             })
         ),
         Just(Operation::ReadLink(v1::HostPathReadLink {})),
@@ -287,12 +305,18 @@ fn operations() -> impl Strategy<Value = Operation> {
             }
         ),
         any::<bool>().prop_map(|directory| Operation::Remove(v1::HostPathRemove { directory })),
-        (path(), any::<bool>(), any::<bool>())
-            .prop_map(|(to, keep, exchange)| Operation::Move(v1::HostPathMove { to, keep, exchange })),
+        (path(), any::<bool>(), any::<bool>()).prop_map(|(to, keep, exchange)| Operation::Move(v1::HostPathMove {
+            to,
+            keep,
+            exchange
+        })),
         path().prop_map(|to| Operation::Link(v1::HostPathLink { to })),
         handles().prop_map(|handle| Operation::Open(v1::HostPathOpen { handle })),
-        (handles(), number(), any::<u32>())
-            .prop_map(|(handle, offset, size)| Operation::Read(v1::HostPathRead { handle, offset, size })),
+        (handles(), number(), any::<u32>()).prop_map(|(handle, offset, size)| Operation::Read(v1::HostPathRead {
+            handle,
+            offset,
+            size
+        })),
         // Offsets that a file system of the host would rather not have are left to the host: sparse files cost nothing.
         (handles(), 0..100_000_u64, 0..2000_usize, any::<bool>()).prop_map(|(handle, offset, length, append)| {
             Operation::Write(v1::HostPathWrite { handle, offset, data: vec![1; length].into(), append })
@@ -371,7 +395,8 @@ fn a_tree_is_read_only_and_has_its_own_mounts() {
     use crate::{Propagation, ReadOnly};
     use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
     let directory = tempfile::tempdir().unwrap();
-    let (root, below, later) = (directory.path().join("r"), directory.path().join("r/below"), directory.path().join("r/later"));
+    let (root, below, later) =
+        (directory.path().join("r"), directory.path().join("r/below"), directory.path().join("r/later"));
     for path in [&below, &later] {
         std::fs::create_dir_all(path).unwrap();
     }
@@ -395,7 +420,10 @@ fn a_tree_is_read_only_and_has_its_own_mounts() {
         assert_eq!(answer(&all, request).unwrap_err(), Errno::ROFS);
         for read_only in [ReadOnly::Top, ReadOnly::Recursive] {
             let following = server(read_only, Propagation::FromHost);
-            assert_eq!((touch(&following, "new"), touch(&following, "below/new3")), (Err(Errno::ROFS), Err(Errno::ROFS)));
+            assert_eq!(
+                (touch(&following, "new"), touch(&following, "below/new3")),
+                (Err(Errno::ROFS), Err(Errno::ROFS))
+            );
         }
         let private = server(ReadOnly::No, Propagation::Private);
         let following = server(ReadOnly::No, Propagation::FromHost);

@@ -339,7 +339,11 @@ mod tests {
         let shared = |path: &str, change: fn(&mut cri::Mount)| match classify(path, change) {
             Ok(Source::HostPath(host_path)) => {
                 assert!(policy.permits(&host_path));
-                (host_path.path.strip_prefix(&dir).unwrap().display().to_string(), host_path.read_only, host_path.from_host)
+                (
+                    host_path.path.strip_prefix(&dir).unwrap().display().to_string(),
+                    host_path.read_only,
+                    host_path.from_host,
+                )
             }
             other => panic!("{path}: {other:?}"),
         };
@@ -363,10 +367,9 @@ mod tests {
             assert!(matches!(&error, Error::FailedPrecondition(m) if m.contains(expected)), "{path}: {error}");
         }
         assert!(matches!(classify("srv/dangling", as_it_is), Err(Error::File { .. })));
-        for wrong in [
-            (|m: &mut cri::Mount| m.recursive_read_only = true) as fn(&mut cri::Mount),
-            |m| (m.readonly, m.recursive_read_only, m.propagation) = (true, true, 1),
-        ] {
+        for wrong in [(|m: &mut cri::Mount| m.recursive_read_only = true) as fn(&mut cri::Mount), |m| {
+            (m.readonly, m.recursive_read_only, m.propagation) = (true, true, 1)
+        }] {
             assert!(matches!(classify("srv", wrong), Err(Error::InvalidArgument(_))));
         }
         // What was allowed once may be so no more.

@@ -420,7 +420,8 @@ async fn host_paths_are_live_both_ways_where_they_are_allowed() {
     assert_eq!(fine("cat /work/from-host /look/only /single").await, "oneread mea file");
     assert!(shared.join("new/directory").is_dir());
     // Names and attributes.
-    fine("cd /work; mkdir d; echo two >d/f; chmod 640 d/f; chown 1000:1000 d/f; ln d/f d/g; ln -s g d/s; mv d/g d/h").await;
+    fine("cd /work; mkdir d; echo two >d/f; chmod 640 d/f; chown 1000:1000 d/f; ln d/f d/g; ln -s g d/s; mv d/g d/h")
+        .await;
     let metadata = std::fs::metadata(shared.join("work/d/h")).unwrap();
     let seen = (metadata.permissions().mode() & 0o7777, std::os::unix::fs::MetadataExt::uid(&metadata));
     assert_eq!(seen, (0o640, 1000));
@@ -437,11 +438,16 @@ async fn host_paths_are_live_both_ways_where_they_are_allowed() {
     fine("echo appended >>/work/d/h; echo in the pod >/single").await;
     assert_eq!(std::fs::read_to_string(shared.join("work/d/h")).unwrap(), "changed on the hostappended\n");
     assert_eq!(std::fs::read_to_string(shared.join("single")).unwrap(), "in the pod\n");
+    // Without a name, and under another.
+    let script = "cd /work/d; exec 5>gone; echo x >&5; rm gone; echo xx >&5; stat -Lc %s /proc/self/fd/5; mv ../d ../e; cat h; mv ../e ../d";
+    assert_eq!(fine(script).await, "5\nchanged on the hostappended");
     // Large content, more entries than one message holds, and a link that would lead out on the host.
-    fine("dd if=/dev/urandom of=/work/large bs=1M count=5; cp /work/large /work/copy; cmp /work/large /work/copy").await;
+    fine("dd if=/dev/urandom of=/work/large bs=1M count=5; cp /work/large /work/copy; cmp /work/large /work/copy")
+        .await;
     assert_eq!(std::fs::read(shared.join("work/large")).unwrap(), std::fs::read(shared.join("work/copy")).unwrap());
     std::fs::create_dir(shared.join("work/many")).unwrap();
-    (0..1500).for_each(|i| drop(std::fs::File::create(shared.join(format!("work/many/{i}-with-a-longer-name"))).unwrap()));
+    (0..1500)
+        .for_each(|i| drop(std::fs::File::create(shared.join(format!("work/many/{i}-with-a-longer-name"))).unwrap()));
     assert_eq!(fine("ls /work/many | sort -u | wc -l").await, "1500");
     fine("ln -s ../../secret /work/up").await;
     assert_ne!(sh("cat /work/up").await.0, 0);

@@ -79,11 +79,7 @@ impl HostPath {
     }
 
     /// By what a file is found for its attributes: what it is open as, if it is, and its path, if it has one.
-    fn find(
-        &self,
-        node: INodeNo,
-        handle: Option<FileHandle>,
-    ) -> Result<(Vec<u8>, Option<v1::HostPathHandle>), Errno> {
+    fn find(&self, node: INodeNo, handle: Option<FileHandle>) -> Result<(Vec<u8>, Option<v1::HostPathHandle>), Errno> {
         let open = match handle.and_then(|handle| self.handle(handle)) {
             Some(open) => Some(open),
             None => self.known().files.of(node.0),

@@ -103,7 +103,8 @@ mod tests {
         let ask = |path: &str| {
             let sender = sender.clone();
             let link = Operation::ReadLink(HostPathReadLink {});
-            relay.ask(path.into(), link, move |answer| sender.send(answer.map(|a| a.id).map_err(|e| e.code())).unwrap());
+            relay
+                .ask(path.into(), link, move |answer| sender.send(answer.map(|a| a.id).map_err(|e| e.code())).unwrap());
         };
         ask("before anybody came");
         let mut first = relay.attach();
