@@ -32,6 +32,8 @@ pub(crate) const MAX_HOST_PATHS: usize = 16;
 /// Answers that wait for the guest to take them.
 const WAITING: usize = 2;
 const RETRY: Duration = Duration::from_millis(250);
+/// How long a guest may take to write what it has of a host path, and to unmount it.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which host paths pods of the operator may mount, with all that is below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,22 +158,34 @@ impl Live {
 
     /// Ends what no container uses any more.
     pub(crate) async fn release_host_path(&self, host_path: &HostPath) {
-        if let Some(unused) = self.host_paths.lock().await.remove(&host_path.name()) {
-            unused.cancel();
+        // Held until it is unmounted: it may be wanted again at once.
+        let mut served = self.host_paths.lock().await;
+        let Some(Served { unused, task }) = served.remove(&host_path.name()) else { return };
+        unused.cancel();
+        let abort = task.abort_handle();
+        if tokio::time::timeout(UNMOUNT_TIMEOUT, task).await.is_err() {
+            abort.abort();
+            tracing::warn!(path = %host_path.path.display(), "the guest did not unmount a host path");
         }
     }
 
-    fn keep_serving(self: &Arc<Self>, server: Server, first: Option<Conversation>) -> CancellationToken {
-        let (end, agent, cancel) = (CancellationToken::new(), self.agent.clone(), self.cancel.clone());
-        let unused = end.clone();
-        tokio::spawn(async move {
+    fn keep_serving(self: &Arc<Self>, server: Server, first: Option<Conversation>) -> Served {
+        let (unused, agent, gone) = (CancellationToken::new(), self.agent.clone(), self.gone.clone());
+        let end = unused.clone();
+        let task = tokio::spawn(async move {
             tokio::select! {
-                () = cancel.cancelled() => {}
-                () = server.serve(&agent, first, &unused) => {}
+                () = gone.cancelled() => {}
+                () = server.serve(&agent, first, &end) => {}
             }
         });
-        end
+        Served { unused, task }
     }
+}
+
+/// A host path that is being served.
+pub(crate) struct Served {
+    unused: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
 }
 
 struct Server {
@@ -213,9 +227,6 @@ impl Server {
                     }
                 }
                 Err(error) => tracing::debug!(name = self.name, %error, "a host path is not served"),
-            }
-            if unused.is_cancelled() {
-                return;
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -13,6 +13,7 @@ use crate::{
     cni::PodNetwork,
     container::ended_with_vm,
     error::{Error, Result},
+    host_paths::Served,
     records::{Records, SandboxRecord, SandboxState},
     runtime::{Runtime, identity, new_id, now_nanos},
 };
@@ -44,8 +45,10 @@ pub(crate) struct Live {
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
-    /// Host paths in the guest, by name, with what ends serving each.
-    pub host_paths: tokio::sync::Mutex<std::collections::HashMap<String, CancellationToken>>,
+    /// Host paths in the guest, by name.
+    pub host_paths: tokio::sync::Mutex<std::collections::HashMap<String, Served>>,
+    /// Ends what the guest needs until it has powered off.
+    pub gone: CancellationToken,
 }
 
 impl Live {
@@ -57,6 +60,7 @@ impl Live {
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
             host_paths: tokio::sync::Mutex::default(),
+            gone: CancellationToken::new(),
         })
     }
 }
@@ -364,7 +368,10 @@ impl Runtime {
     async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<()> {
         if let Some(live) = sandbox.set_live(None) {
             live.cancel.cancel();
-            self.shut_down(&live).await?;
+            // What the guest has in memory of host paths is written now.
+            let shut_down = self.shut_down(&live).await;
+            live.gone.cancel();
+            shut_down?;
         } else if let Some(record) = sandbox.record().vm {
             // Not connected (any more): end it without asking the guest.
             match self.config.hypervisor.adopt(record).await {

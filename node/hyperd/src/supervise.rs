@@ -74,6 +74,7 @@ impl Runtime {
 
     async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
         live.cancel.cancel();
+        live.gone.cancel();
         if let Err(error) = live.vm.kill().await {
             tracing::warn!(sandbox = %sandbox.id, %error, "removing what a VM left failed");
         }
