@@ -30,9 +30,15 @@ pub struct Hyperd {
     /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
     vmm_jailer: Option<PathBuf>,
-    /// The kubelet's directory of pods: mounts may name host paths below it only [default: DIR/pods].
+    /// The kubelet's directory of pods: mounts of tenants' pods may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
+    /// A directory or file of this host that the operator's own pods may mount, with all below it; `:ro`: for reading only.
+    ///
+    /// May be given more than once. Pods of tenants get nothing of it. Who can write there is root there: see
+    /// docs/decisions/0016.
+    #[arg(long = "allow-host-path", value_name = "PATH[:ro]")]
+    allow_host_paths: Vec<hypernetes_hyperd::AllowedHostPath>,
     /// Directory of volume files; may be given more than once. Volumes elsewhere are refused.
     #[arg(long, value_name = "DIR")]
     volumes: Vec<PathBuf>,
@@ -46,6 +52,11 @@ pub struct Hyperd {
 
 impl Hyperd {
     pub async fn run(self) -> Result<()> {
+        // Files that pods have open on this host, and connections: the usual soft limit is for programs that use select(2).
+        let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        files.current = files.maximum;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, files)
+            .context("raising the limit of open files")?;
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
         let root = self.root.canonicalize()?;
         let hyperstart = match self.hyperstart {
@@ -66,6 +77,7 @@ impl Hyperd {
         let images = ImageStore::open(root.join("images"), Limits::default())?;
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
+        config.allowed_host_paths = self.allow_host_paths;
         config.volume_dirs = self.volumes;
         config.modules_dir = Some(self.guest.join("modules"));
         if let Some(directory) = self.cni_config_dir {

@@ -2,9 +2,11 @@
 //!
 //! Depends on nothing but the contract (`guest/protocol`). Whatever goes wrong here harms this pod's VM alone.
 
+mod aside;
 mod container;
 mod dial;
 mod files;
+mod hostfs;
 mod init;
 mod modules;
 mod mountinfo;

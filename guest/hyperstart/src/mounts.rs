@@ -8,12 +8,13 @@ use std::{
 
 use hypernetes_guest_protocol::v1;
 use nix::{
+    fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
 use crate::{
-    files,
+    files, hostfs,
     init::RUN,
     mountinfo,
     rootfs::{Make, Root, handle_path},
@@ -253,6 +254,11 @@ pub fn into_container(
         Some(Source::Disk(disk)) => disk_directory(disk)?,
         Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
         Some(Source::Scratch(name)) => scratch(name, wanted)?,
+        Some(Source::HostPath(name)) => {
+            let place = hostfs::mount_point(name).ok_or_else(|| invalid(format!("the host path {name:?}")))?;
+            hostfs::read_ahead(&place);
+            place
+        }
     };
     let make_missing = match &wanted.source {
         Some(Source::Scratch(_)) => true,
@@ -260,7 +266,7 @@ pub fn into_container(
         _ => false,
     };
     let source = match wanted.sub_path.as_str() {
-        "" => Root::open(&source)?.locate(Path::new("/"), Make::Nothing)?,
+        "" => nix::fcntl::open(&source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?,
         path => {
             // What is in a volume is the tenant's: its links are followed inside of it only.
             let make = if make_missing { Make::Directory } else { Make::Nothing };

@@ -27,6 +27,7 @@ use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
+    aside::aside,
     container::{self, USER_NAMESPACE},
     mountinfo, mounts,
     output::{self, Stream},
@@ -141,12 +142,16 @@ pub async fn start(
         mounts.map(|mount| mount.destination.clone()).collect()
     };
     let user = spec.user.clone().unwrap_or_default();
-    let credentials = users::resolve(&container.root, &user).map_err(Status::invalid_argument)?;
+    // The files of users may be the host's, and so may what `/dev` is in.
+    let (of, terminal) = (container.clone(), spec.clone());
+    let prepare = move || (users::resolve(&of.root, &user), Streams::open(&terminal, &of.root));
+    let (credentials, streams) = aside(prepare).await?;
+    let credentials = credentials.map_err(Status::invalid_argument)?;
+    let streams = streams.map_err(internal)?;
     let mut process = spec.clone();
     if !process.env.iter().any(|v| v.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", credentials.home));
     }
-    let streams = Streams::open(spec, &container.root).map_err(internal)?;
     let launch = Launch {
         process: Some(process),
         uid: credentials.uid,

@@ -271,6 +271,7 @@ impl Runtime {
             state: ContainerState::Created,
             disks: Default::default(),
             file_sets: Vec::new(),
+            host_paths: Vec::new(),
             termination_log: None,
             user: None,
             guest_pid: 0,

@@ -196,6 +196,8 @@ pub(crate) struct Guest {
     mischief: Arc<Mischief>,
     pub configured: Mutex<Option<v1::ConfigureSandboxRequest>>,
     pub containers: Mutex<HashMap<String, v1::CreateContainerRequest>>,
+    pub host_path_requests: Mutex<Vec<v1::HostPathRequest>>,
+    pub host_path_replies: Mutex<Vec<v1::HostPathReply>>,
     processes: Mutex<HashMap<(String, String), Arc<Process>>>,
     pids: AtomicU32,
 }
@@ -519,6 +521,33 @@ impl Agent for GuestService {
             memory_available_bytes: value,
             interfaces,
         }))
+    }
+
+    type ServeHostPathStream = Pin<Box<dyn Stream<Item = Result<v1::HostPathRequest, Status>> + Send>>;
+
+    /// Asks what the test has put down, and keeps the answers.
+    async fn serve_host_path(
+        &self,
+        request: Request<Streaming<v1::HostPathReply>>,
+    ) -> Result<Response<Self::ServeHostPathStream>, Status> {
+        let mut answers = request.into_inner();
+        let guest = self.0.clone();
+        let (requests, outgoing) = mpsc::channel(64);
+        let wanted = guest.host_path_requests.lock().clone();
+        for request in wanted {
+            requests.send(Ok(request)).await.map_err(|_| Status::internal("nobody reads"))?;
+        }
+        tokio::spawn(async move {
+            while let Ok(Some(answer)) = answers.message().await {
+                let end = answer.end;
+                guest.host_path_replies.lock().push(answer);
+                if end {
+                    break;
+                }
+            }
+            drop(requests);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
     async fn shutdown(&self, _request: Request<v1::ShutdownRequest>) -> Answer<v1::ShutdownResponse> {

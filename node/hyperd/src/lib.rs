@@ -20,6 +20,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod host_paths;
 mod host_usage;
 mod images;
 mod logs;
@@ -53,6 +54,7 @@ use std::{
     time::Duration,
 };
 
+pub use host_paths::AllowedHostPath;
 use hypernetes_hyperd_api::hyperd_server::HyperdServer;
 use hypernetes_hypervisor::Hypervisor;
 pub use images::Images;
@@ -90,8 +92,10 @@ pub struct HyperdConfig {
     pub cni_config_dir: PathBuf,
     /// Where CNI plugins are looked for, in this order.
     pub cni_bin_dirs: Vec<PathBuf>,
-    /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
+    /// The kubelet's directory of pods: what mounts of any pod may name is in its own directory there.
     pub pods_dir: PathBuf,
+    /// What else the operator's own pods may mount (those of no tenant or of `system`).
+    pub allowed_host_paths: Vec<AllowedHostPath>,
     /// Volume descriptors may name files below these directories only.
     pub volume_dirs: Vec<PathBuf>,
     /// Modules of the guest's kernel, for containers that may have them loaded; none: they get none.
@@ -126,6 +130,7 @@ impl HyperdConfig {
             cni_config_dir: root.join("cni/net.d"),
             cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
+            allowed_host_paths: Vec::new(),
             volume_dirs: Vec::new(),
             modules_dir: None,
             boot_timeout: Duration::from_secs(120),

@@ -16,6 +16,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     files::{FileSetSource, SINGLE, put_and_follow},
+    host_paths::HostPathReadOnly,
     mounts::{self, Policy, Source},
     records::{ProcessUser, TerminationLog},
     resources,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Supplementary groups of one process (the kernel has 65536): more are not believed.
 const MAX_GROUPS: usize = 4096;
+/// The tenant whose pods are the operator's own.
+const OPERATOR: &str = "system";
 
 /// What is to be done for one container; everything that can be refused has been.
 pub(crate) struct Prepared {
@@ -43,8 +46,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn plan(runtime: &Runtime, sandbox: &Sandbox, container: &Container, image: &Image) -> Result<Self> {
-        let metadata = sandbox.record().config.metadata.unwrap_or_default();
-        let policy = Policy { pods_dir: &runtime.config.pods_dir, pod_uid: &metadata.uid };
+        let policy = runtime.policy(&sandbox.record().config);
         let config = container.record().config;
         let mut mounts = Vec::new();
         let mut destinations = HashSet::new();
@@ -131,6 +133,16 @@ fn writable_bytes(annotations: &HashMap<String, String>) -> Result<u64> {
 }
 
 impl Runtime {
+    pub(crate) fn policy(&self, sandbox: &cri::PodSandboxConfig) -> Policy<'_> {
+        let tenant = sandbox.annotations.get(crate::TENANT_ANNOTATION).map(String::as_str).unwrap_or_default();
+        Policy {
+            pods_dir: &self.config.pods_dir,
+            pod_uid: sandbox.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default(),
+            // Tenants do not get what the operator allows to pods of their own.
+            allowed: if matches!(tenant, "" | OPERATOR) { &self.config.allowed_host_paths } else { &[] },
+        }
+    }
+
     pub(crate) async fn prepare_container(
         self: &Arc<Self>,
         sandbox: &Arc<Sandbox>,
@@ -190,6 +202,8 @@ impl Runtime {
     ) -> Result<v1::Mount> {
         use cri::MountPropagation as Propagation;
         let propagation = match mount.propagation() {
+            // The host's mounts are followed by the host.
+            _ if matches!(source, Source::HostPath(_)) => v1::mount::Propagation::Private,
             Propagation::PropagationPrivate => v1::mount::Propagation::Private,
             Propagation::PropagationHostToContainer => v1::mount::Propagation::Slave,
             Propagation::PropagationBidirectional => v1::mount::Propagation::Shared,
@@ -229,6 +243,13 @@ impl Runtime {
             Source::Scratch { name, sub_path, memory } => {
                 guest.source = Some(GuestSource::Scratch(name));
                 (guest.sub_path, guest.memory) = (sub_path, memory);
+            }
+            Source::HostPath(host_path) => {
+                guest.source = Some(GuestSource::HostPath(host_path.name()));
+                // The host refuses writes; where it is not all read-only the guest must let them through to it.
+                guest.read_only = host_path.read_only == HostPathReadOnly::Recursive;
+                container.update(&self.records, |r| r.host_paths.push(host_path.clone())).await?;
+                live.serve_host_path(&host_path).await?;
             }
             Source::TerminationLog { host_path } => {
                 let set = format!("termination-{}", container.id);
@@ -301,6 +322,11 @@ impl Runtime {
                 && let Some(cancel) = live.followed.lock().remove(&source.set)
             {
                 cancel.cancel();
+            }
+        }
+        for host_path in record.host_paths {
+            if !others.iter().any(|o| o.record().host_paths.contains(&host_path)) {
+                live.release_host_path(&host_path).await;
             }
         }
         for slot in record.disks.into_keys() {

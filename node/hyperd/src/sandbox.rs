@@ -16,6 +16,7 @@ use crate::{
     cni::{INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
+    host_paths::Served,
     pool::{Kind, Ready},
     records::{Records, SandboxRecord, SandboxState},
     resources,
@@ -55,6 +56,10 @@ pub(crate) struct Live {
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
     /// Set when the guest has the kernel's modules.
     pub modules: tokio::sync::OnceCell<()>,
+    /// Host paths in the guest, by name.
+    pub host_paths: tokio::sync::Mutex<std::collections::HashMap<String, Served>>,
+    /// Ends what the guest needs until it has powered off.
+    pub gone: CancellationToken,
 }
 
 impl Live {
@@ -66,6 +71,8 @@ impl Live {
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
             modules: tokio::sync::OnceCell::new(),
+            host_paths: tokio::sync::Mutex::default(),
+            gone: CancellationToken::new(),
         })
     }
 }
@@ -496,7 +503,10 @@ impl Runtime {
     async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<()> {
         if let Some(live) = sandbox.set_live(None) {
             live.cancel.cancel();
-            self.shut_down(&live).await?;
+            // What the guest has in memory of host paths is written now.
+            let shut_down = self.shut_down(&live).await;
+            live.gone.cancel();
+            shut_down?;
         } else if let Some(record) = sandbox.record().vm {
             // Not connected (any more): end it without asking the guest.
             match self.config.hypervisor.adopt(record).await {

@@ -76,6 +76,7 @@ impl Runtime {
 
     async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
         live.cancel.cancel();
+        live.gone.cancel();
         if let Err(error) = live.vm.kill().await {
             tracing::warn!(sandbox = %sandbox.id, %error, "removing what a VM left failed");
         }
@@ -359,6 +360,10 @@ impl Runtime {
                 if let Err(error) = self.follow(&live, source).await {
                     tracing::warn!(container = %container.id, %error, "files are not followed any more");
                 }
+            }
+            for host_path in record.host_paths {
+                let allowed = self.policy(&sandbox.record().config).permits(&host_path);
+                live.serve_host_path_again(&host_path, allowed).await;
             }
             match record.state {
                 ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),

@@ -49,6 +49,7 @@ impl Node {
         let mut config = HyperdConfig::new(&self.path("root"), self.hypervisor.clone(), Arc::new(FakeImages));
         config.pods_dir = self.path("pods");
         config.volume_dirs = vec![self.path("volumes")];
+        config.allowed_host_paths = vec![crate::AllowedHostPath { path: self.path("shared"), read_only: false }];
         config.boot_timeout = Duration::from_secs(3);
         config.health_interval = Duration::from_millis(300);
         config.health_timeout = Duration::from_secs(1);
@@ -530,6 +531,55 @@ async fn running_pods_survive_the_death_of_hyperd() {
     let expected: Vec<String> =
         (0..300).map(|i| format!("stdout F line {i}")).chain(["stdout F end".to_owned()]).collect();
     assert_eq!(node.log(log), expected);
+}
+
+/// What a guest asks of a host path is answered, whatever it is, before and after hyperd's death, until nobody uses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn host_paths_are_served_to_guests_of_any_kind() {
+    use hypernetes_guest_protocol::v1::{HostPathList, HostPathRequest, HostPathStat, host_path_request::Operation};
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    std::fs::create_dir_all(node.path("shared/d")).unwrap();
+    let ask = |id, path: &str, operation| HostPathRequest { id, path: path.into(), operation, ..Default::default() };
+    let guest = node.machine().guest.clone();
+    *guest.host_path_requests.lock() = vec![
+        ask(1, "d", Some(Operation::Stat(HostPathStat::default()))),
+        ask(u64::MAX, "../../etc/passwd", Some(Operation::Stat(HostPathStat::default()))),
+        ask(1, "", None),
+        ask(2, "", Some(Operation::List(HostPathList { cookie: u64::MAX }))),
+    ];
+    let replies = || {
+        let mut replies: Vec<_> = guest.host_path_replies.lock().iter().map(|r| (r.id, r.errno, r.end)).collect();
+        replies.sort_unstable();
+        replies
+    };
+    let mut config = shell("one", "sleep 1000");
+    config.mounts.push(mount(&node.path("shared"), "/x"));
+    let one = node.create_and_start(&sandbox, config).await;
+    let errno = |error: nix::errno::Errno| error as u32;
+    wait_until("answers", || replies().len() >= 4).await;
+    let seen = replies();
+    let (invalid, unknown) = (errno(nix::errno::Errno::EINVAL), errno(nix::errno::Errno::ENOSYS));
+    assert!(seen.contains(&(1, 0, false)) && seen.contains(&(1, unknown, false)), "{seen:?}");
+    assert!(seen.contains(&(u64::MAX, invalid, false)) && seen.iter().any(|r| r.0 == 2), "{seen:?}");
+
+    node.kill().await;
+    guest.host_path_replies.lock().clear();
+    node.run().await;
+    wait_until("answers of hyperd's successor", || replies().len() >= 4).await;
+    // Another container has it, too: it stays when the first goes.
+    let mut config = shell("two", "sleep 1000");
+    config.mounts.push(mount(&node.path("shared"), "/y"));
+    let two = node.create_and_start(&sandbox, config).await;
+    for (container_id, ends) in [(one, false), (two, true)] {
+        node.runtime().await.remove_container(cri::RemoveContainerRequest { container_id }).await.unwrap();
+        if ends {
+            wait_until("the end", || replies().iter().any(|r| r.2)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(!replies().iter().any(|r| r.2));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::busybox_layout;
-use hypernetes_hyperd::{EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
+use hypernetes_hyperd::{AllowedHostPath, EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
 use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
 use hypernetes_hypervisor::{
     Accelerator,
@@ -59,6 +59,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let guest = self.guest.clone();
         let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
+        let shared = self.path("shared");
         runtime.spawn(async move {
             let config = QemuConfig {
                 directory: root.join("vmm"),
@@ -72,6 +73,8 @@ impl Node {
             let mut config = HyperdConfig::new(&root, hypervisor, images);
             config.pods_dir = pods;
             config.volume_dirs = vec![volumes];
+            let allow = |path: &str, read_only| AllowedHostPath { path: shared.join(path), read_only };
+            config.allowed_host_paths = vec![allow("", false), allow("look", true)];
             hypernetes_hyperd::run(config, std::future::pending()).await.unwrap();
         });
         self.hyperd = Some(runtime);
@@ -114,12 +117,16 @@ impl Node {
     }
 
     async fn start_as(&self, sandbox: &str, config: cri::ContainerConfig) -> String {
-        let request =
-            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        let container_id = self.create(sandbox, config).await.unwrap();
         let mut client = self.runtime().await;
-        let container_id = client.create_container(request).await.unwrap().into_inner().container_id;
         client.start_container(cri::StartContainerRequest { container_id: container_id.clone() }).await.unwrap();
         container_id
+    }
+
+    async fn create(&self, sandbox: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        Ok(self.runtime().await.create_container(request).await?.into_inner().container_id)
     }
 
     async fn exec(&self, container_id: &str, script: &str) -> (i32, String) {
@@ -545,5 +552,121 @@ async fn a_tenants_later_pods_are_copies() {
     for sandbox in [copy, again, fresh] {
         node.remove(&sandbox).await;
     }
+    node.hyperd.take().unwrap().shutdown_background();
+}
+
+/// What is said of a path of the host by a mount.
+fn host_path(host: &Path, container: &str) -> cri::Mount {
+    cri::Mount { host_path: host.display().to_string(), container_path: container.into(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_paths_are_live_both_ways_where_they_are_allowed() {
+    let mut node = node().await;
+    let shared = node.path("shared");
+    for directory in ["work", "look", "work/below"] {
+        std::fs::create_dir_all(shared.join(directory)).unwrap();
+    }
+    std::fs::write(shared.join("work/from-host"), "one").unwrap();
+    std::fs::write(shared.join("look/only"), "read me").unwrap();
+    std::fs::write(shared.join("single"), "a file").unwrap();
+    std::fs::write(node.path("secret"), "the host's").unwrap();
+    std::os::unix::fs::symlink(shared.join("work"), node.path("link")).unwrap();
+    let sandbox = node.run_sandbox("").await;
+
+    // What is not allowed is refused, also through a link that is.
+    std::os::unix::fs::symlink(node.path("secret"), shared.join("out")).unwrap();
+    let read_only = |mount: cri::Mount| cri::Mount { readonly: true, ..mount };
+    let propagated = |mount: cri::Mount, propagation: i32| cri::Mount { propagation, ..mount };
+    for (mount, expected) in [
+        (host_path(&node.path("secret"), "/x"), "--allow-host-path"),
+        (host_path(&shared.join("out"), "/x"), "--allow-host-path"),
+        (host_path(&shared.join("look"), "/x"), "read-only only"),
+        (propagated(host_path(&shared.join("work"), "/x"), 2), "bidirectional"),
+    ] {
+        let error = node.create(&sandbox, node.config("refused", "true", vec![mount])).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+        assert!(error.message().contains(expected), "{error}");
+    }
+    let tenants = node.run_sandbox("acme").await;
+    let mounts = vec![host_path(&shared.join("work"), "/x")];
+    let error = node.create(&tenants, node.config("refused", "true", mounts)).await.unwrap_err();
+    assert!(error.message().contains("operator's own pods only"), "{error}");
+    node.remove(&tenants).await;
+
+    let mounts = vec![
+        // A link to what is allowed.
+        host_path(&node.path("link"), "/work"),
+        read_only(host_path(&shared.join("look"), "/look")),
+        host_path(&shared.join("single"), "/single"),
+        host_path(&shared.join("new/directory"), "/new"),
+    ];
+    let one = node.start(&sandbox, "one", "sleep 100000", mounts).await;
+    let sh = async |script: &str| {
+        let (code, output) = node.exec(&one, &format!("exec 2>&1; PATH=/tmp:/bin; {script}")).await;
+        (code, output.trim_end().to_owned())
+    };
+    sh("/bin/busybox --install -s /tmp").await;
+    let fine = async |script: &str| {
+        let (code, output) = sh(script).await;
+        assert_eq!(code, 0, "{script}: {output}");
+        output
+    };
+    assert_eq!(fine("cat /work/from-host /look/only /single").await, "oneread mea file");
+    assert!(shared.join("new/directory").is_dir());
+    // Names and attributes.
+    fine("cd /work; mkdir d; echo two >d/f; chmod 640 d/f; chown 1000:1000 d/f; ln d/f d/g; ln -s g d/s; mv d/g d/h")
+        .await;
+    let metadata = std::fs::metadata(shared.join("work/d/h")).unwrap();
+    let seen = (metadata.permissions().mode() & 0o7777, std::os::unix::fs::MetadataExt::uid(&metadata));
+    assert_eq!(seen, (0o640, 1000));
+    assert_eq!(std::fs::read_link(shared.join("work/d/s")).unwrap(), Path::new("g"));
+    assert_eq!(fine("cd /work/d; ls; rm f s; rmdir ../below; ls ..").await, "f\nh\ns\nd\nfrom-host");
+    assert_eq!(fine("cat /work/d/h; stat -c '%h %u %a' /work/d/h").await, "two\n1 1000 640");
+    // A setuid bit does not reach the host.
+    fine("chmod 4755 /work/d/h").await;
+    assert_eq!(std::fs::metadata(shared.join("work/d/h")).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_ne!(sh("mknod /work/null c 1 3").await.0, 0);
+    // Changes in place, on both sides.
+    std::fs::write(shared.join("work/d/h"), "changed on the host").unwrap();
+    assert_eq!(fine("cat /work/d/h").await, "changed on the host");
+    fine("echo appended >>/work/d/h; echo in the pod >/single").await;
+    assert_eq!(std::fs::read_to_string(shared.join("work/d/h")).unwrap(), "changed on the hostappended\n");
+    assert_eq!(std::fs::read_to_string(shared.join("single")).unwrap(), "in the pod\n");
+    // Without a name, and under another.
+    let script = "cd /work/d; exec 5>gone; echo x >&5; rm gone; echo xx >&5; stat -Lc %s /proc/self/fd/5; mv ../d ../e; cat h; mv ../e ../d";
+    assert_eq!(fine(script).await, "5\nchanged on the hostappended");
+    // Large content, more entries than one message holds, and a link that would lead out on the host.
+    fine("dd if=/dev/urandom of=/work/large bs=1M count=5; cp /work/large /work/copy; cmp /work/large /work/copy")
+        .await;
+    assert_eq!(std::fs::read(shared.join("work/large")).unwrap(), std::fs::read(shared.join("work/copy")).unwrap());
+    std::fs::create_dir(shared.join("work/many")).unwrap();
+    (0..1500)
+        .for_each(|i| drop(std::fs::File::create(shared.join(format!("work/many/{i}-with-a-longer-name"))).unwrap()));
+    assert_eq!(fine("ls /work/many | sort -u | wc -l").await, "1500");
+    fine("ln -s ../../secret /work/up").await;
+    assert_ne!(sh("cat /work/up").await.0, 0);
+    // Read-only is so on the host.
+    let (code, output) = sh("echo x >/look/only").await;
+    assert!(code != 0 && output.contains("Read-only"), "{output}");
+    assert_ne!(sh("rm /look/only || touch /look/new || chmod 777 /look/only").await.0, 0);
+    assert_eq!(std::fs::read_dir(shared.join("look")).unwrap().count(), 1);
+
+    // hyperd dies while a process writes: the process waits, and goes on with the next one.
+    let script = "exec 3>>/work/log; i=0; while [ $i -lt 300 ]; do echo $i >&3; i=$((i+1)); sleep 0.01; done";
+    let writer = node.start(&sandbox, "writer", script, vec![host_path(&shared.join("work"), "/work")]).await;
+    within(Duration::from_secs(30), "some lines", async || {
+        std::fs::read_to_string(shared.join("work/log")).is_ok_and(|log| log.lines().count() > 20).then_some(())
+    })
+    .await;
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = std::fs::read_to_string(shared.join("work/log")).unwrap().lines().count();
+    assert!(lines < 300, "the writer did not have to wait");
+    node.run().await;
+    assert_eq!(node.exited(&writer).await.exit_code, 0);
+    let expected: String = (0..300).map(|i| format!("{i}\n")).collect();
+    assert_eq!(std::fs::read_to_string(shared.join("work/log")).unwrap(), expected);
+    node.remove(&sandbox).await;
     node.hyperd.take().unwrap().shutdown_background();
 }
