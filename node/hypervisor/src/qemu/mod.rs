@@ -8,6 +8,7 @@ mod initrd;
 mod kernel;
 mod memory;
 mod migrate;
+mod pieces;
 mod probe;
 mod qmp;
 mod tap;

@@ -1,0 +1,76 @@
+//! What the fuzz targets and the property tests feed with bytes from anywhere. None of these may panic, use memory
+//! without bound, or take for ever.
+
+use std::io::Cursor;
+
+use crate::{
+    Digest, Limits, Reference,
+    assemble::insert,
+    erofs,
+    layer::{Expected, unpack},
+    manifest::{Document, choose},
+    tree::Tree,
+};
+
+fn limits() -> Limits {
+    Limits { unpacked_bytes: 1 << 20, entries: 2000, names_bytes: 1 << 20, ..Limits::default() }
+}
+
+/// A layer as it comes, compressed or not: unpacked, merged and made into a file system.
+pub fn layer(bytes: &[u8]) {
+    let expected = Expected { diff_id: Digest::of(bytes), stored: None };
+    let mut data = Cursor::new(Vec::new());
+    let Ok(unpacked) = unpack(bytes, expected, &mut data, &limits()) else { return };
+    assert!(data.get_ref().len() as u64 <= u64::from(unpacked.blocks) * erofs::BLOCK as u64);
+    file_system(unpacked.entries.into_iter(), unpacked.blocks);
+}
+
+/// A tar twice, the second time as an upper layer of the first.
+pub fn layers(lower: &[u8], upper: &[u8]) {
+    let entries = |bytes: &[u8]| {
+        let expected = Expected { diff_id: Digest::of(bytes), stored: None };
+        unpack(bytes, expected, Cursor::new(Vec::new()), &limits()).map(|unpacked| unpacked.entries)
+    };
+    let (Ok(lower), Ok(upper)) = (entries(lower), entries(upper)) else { return };
+    let mut tree = Tree::new(limits().entries);
+    for entries in [lower, upper] {
+        tree.next_layer();
+        for entry in entries {
+            if insert(&mut tree, entry, 1).is_err() {
+                return;
+            }
+        }
+    }
+    let _ = erofs::write_metadata(&tree, 1, &mut Vec::new());
+}
+
+fn file_system(entries: impl Iterator<Item = crate::layer::Entry>, blocks: u32) {
+    let mut tree = Tree::new(limits().entries);
+    tree.next_layer();
+    for entry in entries {
+        if insert(&mut tree, entry, 1).is_err() {
+            return;
+        }
+    }
+    let mut out = Vec::new();
+    if let Ok((_, total)) = erofs::write_metadata(&tree, blocks + 1, &mut out) {
+        assert_eq!(u64::from(total - blocks - 1) * erofs::BLOCK as u64, out.len() as u64);
+    }
+}
+
+/// What JSON a registry or archive may give: configurations, manifests, indexes.
+pub fn documents(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<crate::config::ConfigDocument>(bytes);
+    if let Ok(document) = Document::parse(bytes, "a document") {
+        if let Some(manifests) = &document.manifests {
+            let _ = choose(manifests);
+        }
+        let _ = document.into_manifest(8);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if let Ok(reference) = Reference::parse(text) {
+            // What is shown can be read again.
+            assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference));
+        }
+    }
+}
