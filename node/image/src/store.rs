@@ -378,18 +378,18 @@ impl ImageStore {
             None => {
                 let (directory, limits, work) = (self.rootfs(), self.options.limits.clone(), work.to_owned());
                 let (store, diff_ids, config_path) = (self.layers.clone(), layers.clone(), self.config_path(&id));
-                self.blocking(move || {
+                let made = self.blocking(move || {
                     durable::write(&config_path, &work.join("config.json"), &config)
                         .map_err(store_error(&config_path))?;
                     assemble(&store, &diff_ids, &id, &directory, &work, &limits)
-                })
-                .await?
+                });
+                made.await.inspect_err(|_| self.remove_own(&id))?
             }
         };
         let image = Image { id, tags, digests, size_bytes: 0, config: document.config, rootfs };
         let mut new = Record { image, layers, used: now() };
         new.image.size_bytes = self.own_bytes(&id) + self.layer_bytes(&new.layers);
-        self.change(move |records| {
+        let changed = self.change(move |records| {
             // A tag names one image: the newest that was given it.
             for record in records.iter_mut().filter(|record| record.image.id != id) {
                 record.image.tags.retain(|tag| !new.image.tags.contains(tag));
@@ -407,7 +407,11 @@ impl ImageStore {
                 }
                 None => records.push(new),
             }
-        })?;
+        });
+        if changed.is_err() && !self.records.read().iter().any(|record| record.image.id == id) {
+            self.remove_own(&id);
+        }
+        changed?;
         self.get(&id.to_string()).ok_or_else(|| invalid("the image was removed while it was added; pull it again"))
     }
 
@@ -481,6 +485,13 @@ impl ImageStore {
         (bytes, inodes)
     }
 
+    /// Removes what an image has for itself.
+    fn remove_own(&self, id: &Digest) {
+        for extension in ["vmdk", "erofs", "json"] {
+            let _ = fs::remove_file(self.rootfs().join(format!("{}.{extension}", id.hex())));
+        }
+    }
+
     fn own_bytes(&self, id: &Digest) -> u64 {
         let blocks = |extension: &str| {
             let path = self.rootfs().join(format!("{}.{extension}", id.hex()));
@@ -539,9 +550,7 @@ impl ImageStore {
             || durable::write(&index, &self.temporary().join("index.json"), &serde_json::to_vec_pretty(&changed)?);
         replace().map_err(store_error(&index))?;
         for gone in records.iter().filter(|old| !changed.iter().any(|new| new.image.id == old.image.id)) {
-            for extension in ["vmdk", "erofs", "json"] {
-                let _ = fs::remove_file(self.rootfs().join(format!("{}.{extension}", gone.image.id.hex())));
-            }
+            self.remove_own(&gone.image.id);
         }
         *records = changed;
         Ok(())

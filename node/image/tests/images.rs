@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use common::{Layer, Mounted, config, descriptor, flatten, gzip};
+use common::{Layer, Mounted, config, flatten, gzip};
 use hypernetes_image::{Digest, ImageError, ImageStore, Limits};
 use serde_json::json;
 use tar::{EntryType, Header};
@@ -29,21 +29,9 @@ impl Bench {
         Self { directory, store }
     }
 
-    /// An OCI layout directory of layers, given as (uncompressed, as stored).
     fn layout(&self, layers: &[(Vec<u8>, Vec<u8>)]) -> PathBuf {
         let root = self.directory.path().join("layout");
-        let _ = fs::remove_dir_all(&root);
-        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
-        let put = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            fs::write(root.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-            descriptor(bytes, "application/octet-stream")
-        };
-        let diff_ids: Vec<Digest> = layers.iter().map(|(plain, _)| Digest::of(plain)).collect();
-        let config = put(&config(&diff_ids));
-        let layers: Vec<_> = layers.iter().map(|(_, stored)| put(stored)).collect();
-        let manifest = put(json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().as_bytes());
-        fs::write(root.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
+        common::layout(&root, layers, false);
         root
     }
 

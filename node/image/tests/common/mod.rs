@@ -1,6 +1,8 @@
 //! Layers to make images of, and images as the kernel sees them.
 #![allow(dead_code)]
 
+pub mod registry;
+
 use std::{
     fs,
     io::Write,
@@ -81,6 +83,47 @@ pub fn config(diff_ids: &[Digest]) -> Vec<u8> {
 
 pub fn descriptor(bytes: &[u8], media_type: &str) -> Value {
     json!({"digest": Digest::of(bytes), "size": bytes.len(), "mediaType": media_type})
+}
+
+/// An OCI layout directory of layers, given as (uncompressed, as stored). `index`: behind an index with another platform.
+pub fn layout(root: &Path, layers: &[(Vec<u8>, Vec<u8>)], index: bool) {
+    let _ = fs::remove_dir_all(root);
+    fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+    fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    let put = |bytes: &[u8], media_type: &str| {
+        fs::write(root.join("blobs/sha256").join(Digest::of(bytes).hex()), bytes).unwrap();
+        descriptor(bytes, &format!("application/vnd.oci.image.{media_type}"))
+    };
+    let diff_ids: Vec<Digest> = layers.iter().map(|(plain, _)| Digest::of(plain)).collect();
+    let config = put(&config(&diff_ids), "config.v1+json");
+    let layer_type = |stored: &[u8]| match stored {
+        [0x1f, 0x8b, ..] => "layer.v1.tar+gzip",
+        [0x28, 0xb5, ..] => "layer.v1.tar+zstd",
+        _ => "layer.v1.tar",
+    };
+    let layers: Vec<_> = layers.iter().map(|(_, stored)| put(stored, layer_type(stored))).collect();
+    let manifest = |layers: &[Value]| {
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}).to_string()
+    };
+    let mut top = put(manifest(&layers).as_bytes(), "manifest.v1+json");
+    if index {
+        let mut other = put(manifest(&layers[..1]).as_bytes(), "manifest.v1+json");
+        other["platform"] = json!({"os": "linux", "architecture": "s390x"});
+        top["platform"] = json!({"os": "linux", "architecture": "amd64"});
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let list = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [other, top]});
+        top = put(list.to_string().as_bytes(), "index.v1+json");
+    }
+    fs::write(root.join("index.json"), json!({"schemaVersion": 2, "manifests": [top]}).to_string()).unwrap();
+}
+
+/// Bytes that do not compress.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    use rand::{RngCore, SeedableRng};
+    let mut bytes = vec![0; length];
+    rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
 }
 
 /// The disk as one file, as a VMM shows it to its guest.
