@@ -12,6 +12,7 @@
 
 mod agent;
 mod cni;
+mod collect;
 mod container;
 mod dial;
 mod error;
@@ -46,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+pub use collect::ImageCollection;
 use hypernetes_hyperd_api::hyperd_server::HyperdServer;
 use hypernetes_hypervisor::Hypervisor;
 pub use images::Images;
@@ -94,6 +96,8 @@ pub struct HyperdConfig {
     pub default_memory_mib: u32,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
+    /// When images that no container has are removed.
+    pub image_collection: ImageCollection,
 }
 
 impl HyperdConfig {
@@ -116,6 +120,7 @@ impl HyperdConfig {
             base_memory_mib: 96,
             default_memory_mib: 256,
             log_max_bytes: 64 << 20,
+            image_collection: ImageCollection::default(),
         }
     }
 }
@@ -154,6 +159,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let runtime = Arc::new(Runtime::new(config, records, watcher, sessions));
     runtime.adopt_all().await.map_err(|e| RunError::State { path: root, reason: e.to_string() })?;
 
+    let collection = tokio::spawn(collect::run(runtime.clone()));
     let stop = CancellationToken::new();
     let streaming_stop = stop.clone();
     let router = streaming::router(runtime.clone());
@@ -181,6 +187,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     }
     stop.cancel();
     streams.abort();
+    collection.abort();
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }
