@@ -74,3 +74,78 @@ pub fn documents(bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+
+    const NAMES: [&[u8]; 12] = [
+        b"a",
+        b"a/b",
+        b"a/b/c",
+        b"./a/",
+        b"l",
+        b"l/x",
+        b".wh.a",
+        b"a/.wh..wh..opq",
+        b"a/.wh.b",
+        b"../x",
+        b"/",
+        b"\xff/\x01",
+    ];
+
+    /// An archive of members that meet each other, with damage here and there.
+    fn archive() -> impl Strategy<Value = Vec<u8>> {
+        let kinds = prop::sample::select(b"0123456750SgxLK".to_vec());
+        let names = || prop::sample::select(NAMES.to_vec());
+        let member = (names(), names(), kinds, 0..2000u64, any::<u32>(), vec(any::<u8>(), 0..40));
+        let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+        (vec(member, 0..12), damage).prop_map(|(members, damage)| {
+            let mut builder = Builder::new(Vec::new());
+            for (name, target, kind, size, number, text) in members {
+                let mut header = Header::new_gnu();
+                header.as_old_mut().name[..name.len()].copy_from_slice(name);
+                header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+                header.set_entry_type(EntryType::new(kind));
+                header.set_mode(number);
+                header.set_mtime(u64::from(number));
+                let data = [text.as_slice(), &vec![7; size as usize]].concat();
+                header.set_size(data.len() as u64);
+                header.set_cksum();
+                builder.append(&header, &*data).unwrap();
+            }
+            let mut bytes = builder.into_inner().unwrap();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn layers_of_any_kind_are_taken_or_refused(lower in archive(), upper in archive()) {
+            layer(&lower);
+            layers(&lower, &upper);
+        }
+
+        #[test]
+        fn bytes_of_any_kind_are_taken_or_refused(bytes in vec(any::<u8>(), 0..3000)) {
+            layer(&bytes);
+            layer(&[b"\x1f\x8b\x08".as_slice(), &bytes].concat());
+            layer(&[b"\x28\xb5\x2f\xfd".as_slice(), &bytes].concat());
+            documents(&bytes);
+        }
+
+        #[test]
+        fn documents_of_any_kind_are_taken_or_refused(text in "[\\[\\]{}:,\"a-z0-9@/ -]{0,200}") {
+            documents(text.as_bytes());
+        }
+    }
+}

@@ -449,6 +449,7 @@ impl ImageStore {
     ) -> Result<Collected, ImageError> {
         let mut collected = Collected::default();
         let now = now();
+        self.sweep();
         self.change(|records| {
             for record in records.iter_mut().filter(|record| in_use.contains(&record.image.id)) {
                 record.used = now;

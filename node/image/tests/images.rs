@@ -205,3 +205,90 @@ async fn pulling_what_is_not_there_says_so() {
     assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
     assert!(error.to_string().starts_with("RegistryUnavailable"), "{error}");
 }
+
+#[tokio::test]
+async fn what_gnu_tar_writes_is_understood() {
+    let bench = Bench::new(Limits::default());
+    let tree = bench.directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+    let script = format!(
+        "mkdir {d} && echo long > {long} && ln -s {long} link && echo x > one && ln one two &&
+         truncate -s 100M sparse && printf start | dd of=sparse conv=notrunc status=none &&
+         printf middle | dd of=sparse bs=1M seek=50 conv=notrunc status=none &&
+         for i in $(seq 30); do printf piece$i | dd of=sparse bs=64K seek=$((1000 + i * 3)) conv=notrunc status=none; done &&
+         setfattr_() {{ python3 -c 'import os; os.setxattr(\"one\", \"user.x\", b\"\\x00\\xff\")'; }}; setfattr_",
+        d = "d".repeat(120),
+    );
+    assert!(Command::new("bash").arg("-ec").arg(&script).current_dir(&tree).status().unwrap().success());
+    let formats: [&[&str]; 5] = [
+        &["--format=gnu"],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+        &["--format=posix", "--hole-detection=raw", "--numeric-owner"],
+    ];
+    for format in formats {
+        let archive = bench.directory.path().join("layer.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--sparse", "-C"]).arg(&tree).args(format).arg("-cf").arg(&archive).arg(".");
+        if format[0] == "--format=posix" {
+            tar.arg("--xattrs");
+        }
+        assert!(tar.status().unwrap().success());
+        let bytes = fs::read(&archive).unwrap();
+        assert!(bytes.len() < 4 << 20, "tar itself knows the holes: {}", bytes.len());
+        let layout = bench.layout(&[(bytes.clone(), gzip(&bytes))]);
+        let image = bench.store.import(&layout, Some("gnu:1"), mpsc::channel(8).0).await.unwrap();
+        assert!(image.size_bytes < 8 << 20, "{format:?}: holes stay holes: {}", image.size_bytes);
+        let root = Mounted::new(&image.rootfs);
+        let same = |name: &str| fs::read(root.path(name)).unwrap() == fs::read(tree.join(name)).unwrap();
+        for name in ["sparse", long.as_str(), "link", "one"] {
+            assert!(same(name), "{format:?}: {name}");
+        }
+        let inode = |name: &str| fs::metadata(root.path(name)).unwrap().ino();
+        assert_eq!(inode("one"), inode("two"));
+        if format[0] == "--format=posix" {
+            let read = "import os,sys; sys.exit(os.getxattr(sys.argv[1], 'user.x') != b'\\x00\\xff')";
+            assert!(Command::new("python3").args(["-c", read]).arg(root.path("one")).status().unwrap().success());
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_archives_say_what_is_wrong() {
+    let bench = Bench::new(Limits::default());
+    let path = bench.directory.path().join("archive");
+    let docker = |entries: serde_json::Value, link: bool| {
+        let tar = Layer::new().file("hello", "world").tar();
+        let archive = Layer::new()
+            .file("manifest.json", entries.to_string())
+            .file("config.json", config(&[Digest::of(&tar)]))
+            .file("one/layer.tar", &tar);
+        let archive = if link {
+            archive.entry("two/layer.tar", EntryType::Symlink, 0o777, Some("../one/layer.tar"), &[])
+        } else {
+            archive
+        };
+        fs::write(&path, archive.tar()).unwrap();
+    };
+    let import = async |name: Option<&str>| bench.store.import(&path, name, mpsc::channel(1).0).await;
+    let entry = |tag: &str, layer: &str| json!({"Config": "config.json", "RepoTags": [tag], "Layers": [layer]});
+    docker(json!([entry("a:1", "two/layer.tar")]), true);
+    assert_eq!(import(None).await.unwrap().tags, ["docker.io/library/a:1"]);
+    docker(json!([entry("a:1", "one/layer.tar"), entry("b:1", "one/layer.tar")]), false);
+    assert!(import(None).await.unwrap_err().to_string().contains("several images; name one"));
+    assert!(import(Some("b:1")).await.unwrap().tags.contains(&"docker.io/library/b:1".into()));
+    docker(json!([entry("a:1", "../../etc/passwd")]), false);
+    assert!(import(None).await.unwrap_err().to_string().contains("lacks"));
+    let compressed = gzip(&fs::read(&path).unwrap());
+    fs::write(&path, compressed).unwrap();
+    assert!(import(None).await.unwrap_err().to_string().contains("decompress it first"));
+    // A header that claims a gigabyte of names is not believed.
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(1 << 30);
+    header.set_cksum();
+    fs::write(&path, header.as_bytes()).unwrap();
+    assert!(import(None).await.unwrap_err().to_string().contains("an extended header of"));
+}
