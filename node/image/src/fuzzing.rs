@@ -67,11 +67,11 @@ pub fn documents(bytes: &[u8]) {
         }
         let _ = document.into_manifest(8);
     }
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Ok(reference) = Reference::parse(text) {
-            // What is shown can be read again.
-            assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference));
-        }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(reference) = Reference::parse(text)
+    {
+        // What is shown can be read again.
+        assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference));
     }
 }
 

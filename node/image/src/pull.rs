@@ -62,6 +62,7 @@ pub struct PullStatus {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    reference: String,
     pub layers_done: AtomicUsize,
     pub layers_total: AtomicUsize,
     pub received_bytes: AtomicU64,
@@ -70,18 +71,18 @@ pub(crate) struct Counters {
 
 /// The pulls that are under way.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Pulls(Arc<Mutex<Vec<(String, Arc<Counters>)>>>);
+pub(crate) struct Pulls(Arc<Mutex<Vec<Arc<Counters>>>>);
 
 impl Pulls {
     pub fn begin(&self, reference: &Reference) -> ActivePull {
-        let counters = Arc::new(Counters::default());
-        self.0.lock().push((reference.to_string(), counters.clone()));
+        let counters = Arc::new(Counters { reference: reference.to_string(), ..Counters::default() });
+        self.0.lock().push(counters.clone());
         ActivePull { pulls: self.clone(), counters }
     }
 
     pub fn list(&self) -> Vec<PullStatus> {
-        let status = |(reference, counters): &(String, Arc<Counters>)| PullStatus {
-            reference: reference.clone(),
+        let status = |counters: &Arc<Counters>| PullStatus {
+            reference: counters.reference.clone(),
             layers_done: counters.layers_done.load(Ordering::Relaxed),
             layers_total: counters.layers_total.load(Ordering::Relaxed),
             received_bytes: counters.received_bytes.load(Ordering::Relaxed),
@@ -99,6 +100,6 @@ pub(crate) struct ActivePull {
 
 impl Drop for ActivePull {
     fn drop(&mut self) {
-        self.pulls.0.lock().retain(|(_, counters)| !Arc::ptr_eq(counters, &self.counters));
+        self.pulls.0.lock().retain(|counters| !Arc::ptr_eq(counters, &self.counters));
     }
 }

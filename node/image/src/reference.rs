@@ -23,7 +23,12 @@ impl Reference {
         if text.len() > 4096 {
             return Err(invalid("too long".into()));
         }
-        text.parse::<oci_spec::distribution::Reference>().map(Self).map_err(|error| invalid(error.to_string()))
+        let parsed: oci_spec::distribution::Reference =
+            text.parse().map_err(|error: oci_spec::distribution::ParseError| invalid(error.to_string()))?;
+        match parsed.digest() {
+            Some(digest) if digest.parse::<Digest>().is_err() => Err(invalid("only sha256 digests are known".into())),
+            _ => Ok(Self(parsed)),
+        }
     }
 
     /// `registry/repository`.

@@ -34,7 +34,6 @@ use crate::{
 const PARALLEL_LAYERS: usize = 3;
 /// How many layers and images are unpacked at the same time, all pulls together: it takes processors and memory.
 const PARALLEL_UNPACKING: usize = 4;
-const PARALLEL_PULLS: usize = 16;
 
 /// What a store is opened with.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +59,6 @@ pub struct ImageStore {
     /// Layers of images that are being made: they stay, though no image has them yet.
     held: Arc<Mutex<HashMap<Digest, usize>>>,
     pulls: Pulls,
-    pull_turns: Semaphore,
     unpack_turns: Semaphore,
 }
 
@@ -107,6 +105,11 @@ impl ImageStore {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error),
             };
+            let layers = Layers::open(directory.join("layers"))?;
+            let whole = |record: &Record| {
+                record.image.rootfs.is_file() && record.layers.iter().all(|layer| layers.get(layer).is_some())
+            };
+            let records: Vec<Record> = records.into_iter().filter(whole).collect();
             for file in fs::read_dir(directory.join("rootfs"))? {
                 let path = file?.path();
                 let of = |record: &Record| path.file_stem().is_some_and(|stem| stem == record.image.id.hex().as_str());
@@ -114,11 +117,7 @@ impl ImageStore {
                     fs::remove_file(path)?;
                 }
             }
-            let layers = Layers::open(directory.join("layers"))?;
-            let whole = |record: &Record| {
-                record.image.rootfs.is_file() && record.layers.iter().all(|layer| layers.get(layer).is_some())
-            };
-            Ok((records.into_iter().filter(whole).collect(), layers))
+            Ok((records, layers))
         };
         let (records, layers) = prepare().map_err(store_error(&directory))?;
         let store = Self {
@@ -129,7 +128,6 @@ impl ImageStore {
             busy: Mutex::default(),
             held: Arc::default(),
             pulls: Pulls::default(),
-            pull_turns: Semaphore::new(PARALLEL_PULLS),
             unpack_turns: Semaphore::new(PARALLEL_UNPACKING),
         };
         store.sweep();
@@ -204,7 +202,6 @@ impl ImageStore {
         counters: &Counters,
     ) -> Result<Image, ImageError> {
         let _turn = self.turn(reference.to_string()).await;
-        let _one_of_few = self.pull_turns.acquire().await;
         let limits = &self.options.limits;
         let session = Session::new(self.options.hosts.as_deref(), reference, credentials, self.options.retries)?;
         let (digest, document) = pull::resolve(&session, reference, limits).await?;
@@ -251,13 +248,15 @@ impl ImageStore {
         work: &Path,
         counters: &Counters,
     ) -> Result<(), ImageError> {
-        let _turn = self.turn(format!("layer {diff_id}")).await;
+        // The registry's own: what one registry sends slowly, nobody waits for who has it from another.
+        let _turn = self.turn(format!("layer {diff_id} of {}", reference.registry())).await;
         if self.may_have(&diff_id, reference.registry()) {
             counters.layers_done.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let path = work.join(descriptor.digest.hex());
         session.blob(descriptor, &path, self.options.limits.unpacked_bytes, &counters.received_bytes).await?;
+        let _turn = self.turn(format!("layer {diff_id}")).await;
         let registry = reference.registry().to_owned();
         let expected = Expected { diff_id, stored: None };
         let (layers, limits, work) = (self.layers.clone(), self.options.limits.clone(), work.to_owned());

@@ -4,7 +4,7 @@ use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
-    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, VirtualMachine,
+    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, Pull, VirtualMachine,
     hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
@@ -115,7 +115,19 @@ impl Hyperd for Service {
             kernel: info.kernel.display().to_string(),
             vmm: info.vmm,
             machines: machines.collect(),
+            pulls: self.0.config.images.pulls().into_iter().map(to_pull).collect(),
         }))
+    }
+}
+
+fn to_pull(status: hypernetes_image::PullStatus) -> Pull {
+    let count = |layers: usize| u32::try_from(layers).unwrap_or(u32::MAX);
+    Pull {
+        reference: status.reference,
+        layers_done: count(status.layers_done),
+        layers_total: count(status.layers_total),
+        received_bytes: status.received_bytes,
+        total_bytes: status.total_bytes,
     }
 }
 
