@@ -8,7 +8,7 @@ use hypernetes_hypervisor::{
     Hypervisor,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
 };
-use hypernetes_image::{ImageStore, Limits};
+use hypernetes_image::{ImageStore, Options};
 
 use crate::notify;
 
@@ -48,6 +48,28 @@ pub struct Hyperd {
     /// Directory of CNI plugins; may be given more than once [default: DIR/cni/bin, /opt/cni/bin and /usr/lib/cni].
     #[arg(long, value_name = "DIR")]
     cni_bin_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    images: Images,
+}
+
+/// Where images come from, and which ones stay.
+#[derive(clap::Args)]
+struct Images {
+    /// Mirrors, certificates and addresses of registries, laid out as containerd's certs.d [default: DIR/certs.d].
+    #[arg(long, value_name = "DIR")]
+    registry_hosts: Option<PathBuf>,
+    /// Which images are accepted: a containers-policy.json(5) with sigstoreSigned and digestRequired [default: all].
+    #[arg(long, value_name = "FILE")]
+    image_policy: Option<PathBuf>,
+    /// An image that is never removed to make room; may be given more than once.
+    #[arg(long, value_name = "IMAGE")]
+    pinned_image: Vec<String>,
+    /// Above this use of the disk, images that no container has are removed; 100: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100))]
+    image_gc_high: u8,
+    /// Until the disk's use is down to this.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    image_gc_low: u8,
 }
 
 impl Hyperd {
@@ -74,7 +96,13 @@ impl Hyperd {
             Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
-        let images = ImageStore::open(root.join("images"), Limits::default())?;
+        let options = Options {
+            hosts: Some(self.images.registry_hosts.unwrap_or_else(|| root.join("certs.d"))),
+            policy: self.images.image_policy,
+            pinned: self.images.pinned_image,
+            ..Options::default()
+        };
+        let images = ImageStore::open_with(root.join("images"), options)?;
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
@@ -86,6 +114,8 @@ impl Hyperd {
         if !self.cni_bin_dir.is_empty() {
             config.cni_bin_dirs = self.cni_bin_dir;
         }
+        config.image_collection.high_percent = self.images.image_gc_high;
+        config.image_collection.low_percent = self.images.image_gc_low;
         let socket = config.socket.clone();
         let mut stop = crate::stop_signal();
         let serve = hypernetes_hyperd::run(config, async move {

@@ -12,6 +12,7 @@
 
 mod agent;
 mod cni;
+mod collect;
 mod container;
 mod dial;
 mod error;
@@ -54,6 +55,7 @@ use std::{
     time::Duration,
 };
 
+pub use collect::ImageCollection;
 pub use host_paths::AllowedHostPath;
 use hypernetes_hyperd_api::hyperd_server::HyperdServer;
 use hypernetes_hypervisor::Hypervisor;
@@ -116,6 +118,8 @@ pub struct HyperdConfig {
     pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
+    /// When images that no container has are removed.
+    pub image_collection: ImageCollection,
 }
 
 impl HyperdConfig {
@@ -141,6 +145,7 @@ impl HyperdConfig {
             default_memory_mib: 256,
             pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
+            image_collection: ImageCollection::default(),
         }
     }
 }
@@ -179,6 +184,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let runtime = Arc::new(Runtime::new(config, records, watcher, sessions));
     runtime.adopt_all().await.map_err(|e| RunError::State { path: root, reason: e.to_string() })?;
 
+    let collection = tokio::spawn(collect::run(runtime.clone()));
     let stop = CancellationToken::new();
     let streaming_stop = stop.clone();
     let router = streaming::router(runtime.clone());
@@ -208,6 +214,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     stop.cancel();
     streams.abort();
     let _ = pool.await;
+    collection.abort();
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }
