@@ -400,7 +400,7 @@ fn variable(text: &str) -> Option<cri::KeyValue> {
         Some((key, value)) => (key, value.to_owned()),
         None => (text, std::env::var(text).ok()?),
     };
-    Some(cri::KeyValue { key: key.into(), value })
+    Some(cri::KeyValue { key: key.into(), value: value.into() })
 }
 
 /// The image's name with something behind it that makes it unique.
@@ -442,10 +442,10 @@ mod tests {
 
     #[test]
     fn variables() {
-        assert_eq!(variable("A=b=c").unwrap().value, "b=c");
-        assert_eq!(variable("A=").unwrap().value, "");
+        assert_eq!(variable("A=b=c").unwrap().value, b"b=c");
+        assert_eq!(variable("A=").unwrap().value, b"");
         assert!(variable("HYPERCTL_NO_SUCH_VARIABLE").is_none());
-        assert_eq!(variable("PATH").unwrap().value, std::env::var("PATH").unwrap());
+        assert_eq!(variable("PATH").unwrap().value, std::env::var("PATH").unwrap().into_bytes());
     }
 
     proptest! {

@@ -97,8 +97,13 @@ impl Host {
         let guest = guest_files();
         runtime.spawn(async move {
             let templates = TemplateLimits { count: 0, ..TemplateLimits::default() };
-            let config =
-                QemuConfig { directory: root.join("vmm"), guest, accelerator: Some(Accelerator::Tcg), templates };
+            let config = QemuConfig {
+                directory: root.join("vmm"),
+                guest,
+                jail: None,
+                accelerator: Some(Accelerator::Tcg),
+                templates,
+            };
             let hypervisor = Arc::new(Qemu::new(config).await.unwrap());
             let images = Arc::new(ImageStore::open(root.join("images"), Limits::default()).unwrap());
             let config = HyperdConfig::new(&root, hypervisor, images);

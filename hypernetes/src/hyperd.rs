@@ -27,6 +27,9 @@ pub struct Hyperd {
     /// The guest's agent [default: `hyperstart` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_HYPERSTART")]
     hyperstart: Option<PathBuf>,
+    /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
+    #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
+    vmm_jailer: Option<PathBuf>,
     /// The kubelet's directory of pods: mounts may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
@@ -49,16 +52,22 @@ impl Hyperd {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("hyperstart"),
         };
+        let jail = Some(match self.vmm_jailer {
+            Some(path) => path,
+            None => std::env::current_exe()?.with_file_name("hypernetes-vmm"),
+        });
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
         let templates = TemplateLimits::default();
-        let qemu = Qemu::new(QemuConfig { directory: root.join("vmm"), guest, accelerator: None, templates }).await?;
+        let qemu =
+            Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let images = ImageStore::open(root.join("images"), Limits::default())?;
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.volume_dirs = self.volumes;
+        config.modules_dir = Some(self.guest.join("modules"));
         if let Some(directory) = self.cni_config_dir {
             config.cni_config_dir = directory;
         }

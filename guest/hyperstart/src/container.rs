@@ -1,6 +1,7 @@
 //! Making and removing containers: their disks, mounts and control groups.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -13,10 +14,14 @@ use crate::{
     mounts,
     rootfs::Root,
     state::{Container, Containers, slots},
-    stats,
+    stats, userns, users,
 };
 
-pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<(), Status> {
+/// In a container's directory: the user namespace that its processes join, if it has one.
+pub const USER_NAMESPACE: &str = "userns";
+
+/// Makes a container. Returns who its first process will be.
+pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<users::Credentials, Status> {
     let id = &spec.container_id;
     if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
         return Err(Status::invalid_argument(format!("{id:?} is not a container id")));
@@ -25,17 +30,31 @@ pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Resu
         return Err(Status::already_exists(format!("there is a container {id} already")));
     }
     let directory = Path::new(RUN).join("containers").join(id);
-    match prepare(&spec, &directory) {
-        Ok(root) => {
+    let prepared = prepare(&spec, &directory).map_err(|error| Status::failed_precondition(error.to_string()));
+    let prepared = prepared.and_then(|root| {
+        let user = spec.process.as_ref().and_then(|process| process.user.clone()).unwrap_or_default();
+        let credentials = users::resolve(&root, &user).map_err(Status::invalid_argument)?;
+        Ok((root, credentials))
+    });
+    match prepared {
+        Ok((root, credentials)) => {
             containers.insert(Container::new(spec, directory, root));
-            Ok(())
+            Ok(credentials)
         }
-        Err(error) => {
-            let freed = cleanup(containers, &spec, &directory);
-            drop(freed);
-            Err(Status::failed_precondition(error.to_string()))
+        Err(status) => {
+            cleanup(containers, &spec, &directory);
+            Err(status)
         }
     }
+}
+
+/// Changes the limits of a container.
+pub fn update(containers: &Containers, id: &str, resources: Option<&v1::Resources>) -> Result<(), Status> {
+    let container = containers.get(id)?;
+    limit(&container.spec, resources).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Status::invalid_argument(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    })
 }
 
 /// Forgets a container that has ended and frees what it had. Returns the disks that nobody uses any more.
@@ -70,23 +89,34 @@ fn prepare(spec: &v1::CreateContainerRequest, directory: &Path) -> io::Result<Ro
     let disk = spec.root.as_ref().ok_or_else(missing)?;
     let process = spec.process.as_ref().ok_or_else(missing)?;
     fs::create_dir_all(directory)?;
-    let lower = mounted_disk(disk)?;
+    let mut lower = mounted_disk(disk)?;
     let target = directory.join("root");
+    let namespace = directory.join(USER_NAMESPACE);
+    if let Some(mapping) = spec.user_namespace {
+        userns::make(mapping, &namespace).map_err(|e| io::Error::new(e.kind(), format!("a user namespace: {e}")))?;
+        let translated = directory.join("lower");
+        fs::create_dir_all(&translated)?;
+        userns::translate(&lower, &translated, &namespace)
+            .map_err(|e| io::Error::new(e.kind(), format!("translating the image's owners: {e}")))?;
+        lower = translated;
+    }
     let bytes = if spec.writable_bytes == 0 { stats::memory().0 / 2 } else { spec.writable_bytes };
     mounts::overlay(&lower, &directory.join("writable"), &target, bytes)?;
     let root = Root::open(&target)?;
-    mounts::system(&root, process.privileged)?;
+    let owner = spec.user_namespace.map_or(0, |mapping| mapping.host_id);
+    mounts::system(&root, process.privileged, owner)?;
+    let namespace = spec.user_namespace.map(|_| namespace.as_path());
     for mount in &spec.mounts {
-        mounts::into_container(&root, mount, mounted_disk)
+        mounts::into_container(&root, mount, mounted_disk, namespace)
             .map_err(|error| io::Error::new(error.kind(), format!("mounting at {}: {error}", mount.destination)))?;
     }
-    limit(&spec.container_id, spec.resources.as_ref())?;
+    limit(spec, spec.resources.as_ref())?;
     Ok(root)
 }
 
 /// Makes the control group and writes the limits (cgroup v2).
-fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
-    let group = Path::new(CGROUPS).join(id);
+fn limit(spec: &v1::CreateContainerRequest, resources: Option<&v1::Resources>) -> io::Result<()> {
+    let group = Path::new(CGROUPS).join(&spec.container_id);
     fs::create_dir_all(&group)?;
     let Some(resources) = resources else { return Ok(()) };
     let write = |file: &str, value: String| {
@@ -109,7 +139,32 @@ fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
     if resources.pids > 0 {
         write("pids.max", resources.pids.to_string())?;
     }
+    if !resources.cpuset_cpus.is_empty() {
+        write("cpuset.cpus", resources.cpuset_cpus.clone())?;
+    }
+    for (file, value) in &resources.unified {
+        if !is_limit(file) {
+            let text = format!("{file:?} is not a limit of a control group");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        match value.strip_prefix("default ").filter(|_| file == "io.max") {
+            // The kernel wants a line for each device.
+            Some(limits) => {
+                for slot in slots(spec).collect::<BTreeSet<_>>() {
+                    write(file, format!("{} {limits}", mounts::device_number(slot)?))?;
+                }
+            }
+            None => write(file, value.clone())?,
+        }
+    }
     Ok(())
+}
+
+/// Whether a file of a control group is one of its controllers': `memory.high`, not `cgroup.procs`.
+fn is_limit(file: &str) -> bool {
+    let controller = file.split('.').next().unwrap_or_default();
+    matches!(controller, "cpu" | "cpuset" | "memory" | "pids" | "io" | "hugetlb")
+        && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b))
 }
 
 /// Ends every process of a container.
@@ -125,8 +180,12 @@ pub fn out_of_memory(id: &str) -> bool {
 
 fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory: &Path) -> Vec<u32> {
     // Everything below goes with the root: its mounts are in no other namespace once its processes are gone.
-    mounts::unmount(&directory.join("root"));
+    mounts::unmount_tree(&directory.join("root"));
     mounts::unmount(&directory.join("writable"));
+    if spec.user_namespace.is_some() {
+        mounts::unmount(&directory.join("lower"));
+        mounts::unmount(&directory.join(USER_NAMESPACE));
+    }
     let _ = fs::remove_dir_all(directory);
     // It may still hold a process that is just ending.
     let group = Path::new(CGROUPS).join(&spec.container_id);
@@ -155,4 +214,17 @@ fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory
         let _ = fs::remove_dir(&path);
     }
     freed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_limits_can_be_set() {
+        assert!(is_limit("memory.high") && is_limit("hugetlb.2MB.max") && is_limit("io.weight"));
+        for bad in ["cgroup.procs", "cgroup.kill", "memory/../../x", "", "pids"] {
+            assert!(!is_limit(bad) || bad == "pids", "{bad}");
+        }
+    }
 }

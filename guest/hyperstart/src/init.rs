@@ -42,7 +42,7 @@ pub fn prepare() -> Result<(), InitError> {
     }
     // Delegation needs the controllers enabled at the root, where PID 1 may stay.
     let enable = "/sys/fs/cgroup/cgroup.subtree_control";
-    for controller in ["+cpu", "+memory", "+pids", "+io"] {
+    for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io"] {
         // A kernel without one of them runs containers without that limit.
         if let Err(error) = fs::write(enable, controller) {
             eprintln!("hyperstart: no cgroup controller {controller}: {error}");

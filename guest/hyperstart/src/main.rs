@@ -6,6 +6,8 @@ mod container;
 mod dial;
 mod files;
 mod init;
+mod modules;
+mod mountinfo;
 mod mounts;
 mod output;
 mod port;
@@ -13,18 +15,23 @@ mod process;
 mod reaper;
 mod rootfs;
 mod sandbox;
+mod seccomp;
 mod service;
 mod state;
 mod stats;
+mod userns;
 mod users;
+mod zygote;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    // The agent starts itself anew to become a container's process: a fresh process has one thread, and may fork.
-    if arguments.next().as_deref() == Some(process::LAUNCH) {
-        return process::launch(arguments.collect());
+    match arguments.next().as_deref() {
+        // The kernel starts it to have a module loaded.
+        Some(modules::QUIETLY) => return modules::modprobe(arguments),
+        Some(userns::HOLD) => return userns::hold(),
+        _ => {}
     }
     std::panic::set_hook(Box::new(|panic| eprintln!("hyperstart: {panic}")));
     if let Err(error) = init::prepare() {
@@ -32,6 +39,14 @@ fn main() -> ExitCode {
         init::power_off();
     }
     println!("hyperstart {} is up", env!("CARGO_PKG_VERSION"));
+    // Before there are threads.
+    let zygote = match zygote::Zygote::start() {
+        Ok(zygote) => zygote,
+        Err(error) => {
+            eprintln!("hyperstart: forking the zygote: {error}");
+            init::power_off();
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -39,7 +54,7 @@ fn main() -> ExitCode {
             init::power_off();
         }
     };
-    let error = runtime.block_on(port::serve());
+    let error = runtime.block_on(port::serve(zygote));
     eprintln!("hyperstart: {error}");
     init::power_off();
 }

@@ -15,7 +15,9 @@ use nix::{
 use crate::{
     files,
     init::RUN,
+    mountinfo,
     rootfs::{Make, Root, handle_path},
+    userns,
 };
 
 // linux/fs.h: forgets what is cached of a block device.
@@ -36,6 +38,13 @@ pub fn device(slot: u32) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))
+}
+
+/// `MAJOR:MINOR` of a placeholder disk.
+pub fn device_number(slot: u32) -> io::Result<String> {
+    let device = device(slot)?;
+    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?.trim().to_owned())
 }
 
 /// The device of a slot whose content the host has just changed: nothing of the old one is kept.
@@ -69,7 +78,9 @@ pub fn disk(disk: &v1::Disk, target: &Path) -> io::Result<()> {
         flags |= MsFlags::MS_RDONLY;
     }
     mount(Some(&device), target, Some(disk.fs_type.as_str()), flags, None::<&str>)
-        .map_err(|e| at("mounting", &device, e))
+        .map_err(|e| at("mounting", &device, e))?;
+    // As for scratch space; an image is the same for all.
+    if disk.read_only { Ok(()) } else { propagate(target, MsFlags::MS_SHARED) }
 }
 
 pub fn tmpfs(target: &Path, mode: u32, bytes: u64) -> io::Result<()> {
@@ -110,9 +121,33 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes one mount read-only; what else it forbids stays.
 pub fn remount_read_only(target: &Path) -> io::Result<()> {
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let present = statvfs(target).map_err(|e| at("looking at", target, e))?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (has, keep) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ] {
+        if present.contains(has) {
+            flags |= keep;
+        }
+    }
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(|e| at("making read-only", target, e))
+}
+
+/// Says how a mount, and what is below it, shares later mounts with its copies elsewhere.
+pub fn propagate(target: &Path, how: MsFlags) -> io::Result<()> {
+    mount(None::<&str>, target, None::<&str>, how, None::<&str>).map_err(|e| at("the propagation of", target, e))
+}
+
+/// Takes away a mount with all below it, here and nowhere else: copies in other places, that a volume with
+/// propagation has, stay.
+pub fn unmount_tree(target: &Path) {
+    let _ = propagate(target, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    unmount(target);
 }
 
 /// Takes away a mount, at once or when its last user is gone. That there is none is fine.
@@ -126,6 +161,8 @@ pub fn unmount(target: &Path) {
 /// Character devices that every container has: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// `tty`, in every distribution.
+const TERMINAL_GROUP: u32 = 5;
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -136,7 +173,9 @@ const LINKS: [(&str, &str); 5] = [
 
 /// `/dev`, `/sys` and `/proc`'s place in a container's root. `/proc` itself is mounted by the container's first process,
 /// whose processes it shows.
-pub fn system(root: &Root, privileged: bool) -> io::Result<()> {
+///
+/// `owner`: who the container's root is in the guest.
+pub fn system(root: &Root, privileged: bool, owner: u32) -> io::Result<()> {
     let dev = root.locate(Path::new("/dev"), Make::Directory)?;
     if privileged {
         // Root of the guest sees the guest's devices.
@@ -156,9 +195,10 @@ pub fn system(root: &Root, privileged: bool) -> io::Result<()> {
         for name in ["pts", "shm", "mqueue"] {
             fs::create_dir(path.join(name))?;
         }
-        let data = Some("newinstance,ptmxmode=0666,mode=0620,gid=5");
+        let terminals = owner.saturating_add(TERMINAL_GROUP);
+        let data = format!("newinstance,ptmxmode=0666,mode=0620,gid={terminals}");
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(Some("devpts"), &path.join("pts"), Some("devpts"), flags, data)?;
+        mount(Some("devpts"), &path.join("pts"), Some("devpts"), flags, Some(data.as_str()))?;
     }
     let shm = root.locate(Path::new("/dev/shm"), Make::Directory)?;
     let shared = Path::new(RUN).join("shm");
@@ -181,6 +221,7 @@ pub fn into_container(
     root: &Root,
     wanted: &v1::Mount,
     disk_directory: impl Fn(&v1::Disk) -> io::Result<PathBuf>,
+    user_namespace: Option<&Path>,
 ) -> io::Result<()> {
     use v1::mount::Source;
     let destination = Path::new(&wanted.destination);
@@ -213,7 +254,11 @@ pub fn into_container(
         Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
         Some(Source::Scratch(name)) => scratch(name, wanted)?,
     };
-    let make_missing = matches!(wanted.source, Some(Source::Scratch(_) | Source::Disk(_)));
+    let make_missing = match &wanted.source {
+        Some(Source::Scratch(_)) => true,
+        Some(Source::Disk(disk)) => !disk.read_only,
+        _ => false,
+    };
     let source = match wanted.sub_path.as_str() {
         "" => Root::open(&source)?.locate(Path::new("/"), Make::Nothing)?,
         path => {
@@ -225,11 +270,24 @@ pub fn into_container(
     let source_path = handle_path(&source);
     let make = if fs::metadata(&source_path)?.is_dir() { Make::Directory } else { Make::File };
     let target = root.locate(destination, make).map_err(|e| at("making", destination, e))?;
-    bind(&source_path, &handle_path(&target), false)?;
+    match user_namespace.filter(|_| matches!(wanted.source, Some(Source::Disk(_)))) {
+        // Owners on a disk are the container's; those of the other places are the guest's, which cannot be translated.
+        Some(namespace) => {
+            let (from, to) = (fs::read_link(&source_path)?, fs::read_link(handle_path(&target))?);
+            userns::translate(&from, &to, namespace).map_err(|e| at("translating owners of", &from, e))?;
+        }
+        None => bind(&source_path, &handle_path(&target), false)?,
+    }
     if wanted.read_only {
         // The handle is of what lies below the mount; looked up again, it is the mount.
         let mounted = root.locate(destination, Make::Nothing)?;
         remount_read_only(&handle_path(&mounted))?;
+        if wanted.recursive_read_only {
+            let place = fs::read_link(handle_path(&mounted))?;
+            for below in mountinfo::below(&place)? {
+                remount_read_only(&below)?;
+            }
+        }
     }
     Ok(())
 }
@@ -242,6 +300,8 @@ fn scratch(name: &str, wanted: &v1::Mount) -> io::Result<PathBuf> {
     let path = Path::new(RUN).join("scratch").join(name);
     if !path.exists() {
         tmpfs(&path, 0o777, wanted.size_bytes)?;
+        // What a container mounts in it may be for others to see; who does not want that has a private copy.
+        propagate(&path, MsFlags::MS_SHARED)?;
     }
     Ok(path)
 }

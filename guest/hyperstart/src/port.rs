@@ -18,7 +18,7 @@ use hypernetes_guest_protocol::{PORT_NAME, session, v1::agent_server::AgentServe
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
-use crate::service::Service;
+use crate::{service::Service, zygote::Zygote};
 
 /// How often a port is looked at that nobody has opened on the host. There is no event for that. It happens at the start
 /// (of a copied VM, too) and when hyperd has ended: often at first, when somebody is about to come.
@@ -29,8 +29,8 @@ const EAGER_LOOKS: u32 = 500;
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Serves for ever; returns why it cannot.
-pub async fn serve() -> io::Error {
-    let service = match Service::new() {
+pub async fn serve(zygote: Zygote) -> io::Error {
+    let service = match Service::new(zygote) {
         Ok(service) => service,
         Err(error) => return error,
     };

@@ -1,53 +1,45 @@
-//! Processes of containers: started by a fresh copy of this program, which becomes them.
-//!
-//! ```text
-//! agent ──spawn──▶ launcher ──fork──▶ the process
-//!   ▲                 │ "pid N", ends      │ joins namespaces, drops privileges
-//!   └──── status pipe ┴────────────────────┴─ closed by exec, or "error CODE TEXT"
-//! ```
+//! Processes of containers: what the agent prepares for one, and what a fork of the zygote does to become it.
 
 use std::{
     convert::Infallible,
     ffi::CString,
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use command_fds::{CommandFdExt, FdMapping};
 use hypernetes_guest_protocol::v1;
 use nix::{
     fcntl::OFlag,
     mount::{MsFlags, mount},
     pty::Winsize,
     sched::{CloneFlags, setns, unshare},
-    unistd::{ForkResult, Gid, Pid, Uid, chdir, execve, fork, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, chdir, execve, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
 use prost::Message;
 use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
-    container,
-    init::CGROUPS,
-    mounts,
+    container::{self, USER_NAMESPACE},
+    mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
     rootfs::Root,
-    state::{Container, Ended, Input, Process},
+    seccomp,
+    state::{Container, Containers, Ended, Input, Process},
     users,
+    zygote::Zygote,
 };
 
-/// First argument of the launcher: `hyperstart LAUNCH <directory> <exec id>`.
-pub const LAUNCH: &str = "launch";
-const STATUS_FD: i32 = 3;
+/// SIGRTMAX.
+const LAST_SIGNAL: i32 = 64;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What shells answer for a command that is not there, or cannot be run.
@@ -61,11 +53,11 @@ nix::ioctl_write_ptr_bad!(unlock_terminal, nix::libc::TIOCSPTLCK, nix::libc::c_i
 nix::ioctl_read_bad!(get_terminal_number, nix::libc::TIOCGPTN, u32);
 nix::ioctl_write_int_bad!(open_peer, nix::libc::TIOCGPTPEER);
 
-/// What the launcher has to know; the agent has looked everything up.
+/// What the forked process has to know; the agent has looked everything up.
 #[derive(Clone, PartialEq, Message)]
-struct Launch {
+pub struct Launch {
     #[prost(message, optional, tag = "1")]
-    process: Option<v1::Process>,
+    pub process: Option<v1::Process>,
     #[prost(uint32, tag = "2")]
     uid: u32,
     #[prost(uint32, tag = "3")]
@@ -74,9 +66,9 @@ struct Launch {
     groups: Vec<u32>,
     /// The container's first process, whose namespaces an exec joins; 0 for the first process itself.
     #[prost(int32, tag = "5")]
-    join_pid: i32,
+    pub join_pid: i32,
     #[prost(bool, tag = "6")]
-    share_pid_namespace: bool,
+    pub share_pid_namespace: bool,
     #[prost(string, repeated, tag = "7")]
     masked_paths: Vec<String>,
     #[prost(string, repeated, tag = "8")]
@@ -84,18 +76,47 @@ struct Launch {
     #[prost(bool, tag = "9")]
     readonly_root: bool,
     #[prost(string, tag = "10")]
-    cgroup: String,
+    pub cgroup: String,
     /// Which of the container's `/dev/pts` its terminal is.
     #[prost(uint32, optional, tag = "11")]
     terminal: Option<u32>,
+    /// The first process of another container, whose process namespace the container joins; 0: none.
+    #[prost(int32, tag = "12")]
+    pub pid_target: i32,
+    /// Places in the root whose mounts are shared with other containers, and those that only follow others' mounts.
+    #[prost(string, repeated, tag = "13")]
+    shared_mounts: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    slave_mounts: Vec<String>,
+    /// Who root is in the guest; none: root.
+    #[prost(uint32, optional, tag = "15")]
+    owner: Option<u32>,
+}
+
+impl Launch {
+    /// A user or group of the container, as the guest knows it.
+    fn outside(&self, id: u32) -> u32 {
+        self.owner.unwrap_or(0).saturating_add(id)
+    }
+
+    fn file(directory: &Path, exec_id: &str) -> PathBuf {
+        directory.join(format!("launch-{exec_id}"))
+    }
+
+    pub fn read(directory: &Path, exec_id: &str) -> Result<Self, Failure> {
+        let bytes = fs::read(Self::file(directory, exec_id)).map_err(failed("reading what to start"))?;
+        Self::decode(bytes.as_slice()).map_err(failed("reading what to start"))
+    }
 }
 
 /// Starts a process in a container. Returns when it runs what it was asked to, or why it cannot.
 pub async fn start(
+    containers: &Containers,
     container: &Arc<Container>,
     exec_id: &str,
     spec: &v1::Process,
     reaper: &Reaper,
+    zygote: &Zygote,
 ) -> Result<Arc<Process>, Status> {
     let internal = |error: io::Error| Status::internal(format!("starting a process: {error}"));
     if spec.args.is_empty() {
@@ -108,6 +129,17 @@ pub async fn start(
     if !exec_id.is_empty() && init.is_none() {
         return Err(Status::failed_precondition(format!("the container {} is not running", container.id)));
     }
+    let pid_target = match container.spec.pid_target.as_str() {
+        "" => 0,
+        target => {
+            let running = containers.get(target)?.running_init();
+            running.ok_or_else(|| Status::failed_precondition(format!("the container {target} is not running")))?.pid
+        }
+    };
+    let propagated = |wanted: v1::mount::Propagation| -> Vec<String> {
+        let mounts = container.spec.mounts.iter().filter(|mount| mount.propagation() == wanted);
+        mounts.map(|mount| mount.destination.clone()).collect()
+    };
     let user = spec.user.clone().unwrap_or_default();
     let credentials = users::resolve(&container.root, &user).map_err(Status::invalid_argument)?;
     let mut process = spec.clone();
@@ -127,29 +159,28 @@ pub async fn start(
         readonly_root: container.spec.readonly_root,
         cgroup: container.id.clone(),
         terminal: streams.terminal.as_ref().map(terminal_number).transpose().map_err(internal)?,
+        pid_target,
+        shared_mounts: propagated(v1::mount::Propagation::Shared),
+        slave_mounts: propagated(v1::mount::Propagation::Slave),
+        owner: container.spec.user_namespace.map(|mapping| mapping.host_id),
     };
-    let file = container.directory.join(format!("launch-{exec_id}"));
+    let file = Launch::file(&container.directory, exec_id);
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
 
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(|e| internal(e.into()))?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg(LAUNCH).arg(&container.directory).arg(exec_id).env_clear();
-    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-    command
-        .fd_mappings(vec![FdMapping { parent_fd: status_write, child_fd: STATUS_FD }])
-        .map_err(|e| internal(io::Error::other(e.to_string())))?;
-    // The launcher ends by itself; the reaper reaps it.
-    let spawned = command.spawn();
-    // The write ends that this process holds in `command` must go, or the pipes never end.
-    drop(command);
-    drop(spawned.map_err(internal)?);
+    let [stdin, stdout, stderr] = &streams.theirs;
+    zygote
+        .spawn(&container.directory, exec_id, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status_write.as_fd()])
+        .map_err(internal)?;
+    // The ends that this process holds must go, or the pipes never end.
+    drop((streams.theirs, status_write));
 
     let report = tokio::time::timeout(START_TIMEOUT, read_report(status_read)).await;
     let _ = fs::remove_file(&file);
     let report = report.map_err(|_| Status::deadline_exceeded("the process did not start"))?.map_err(internal)?;
     let (pid, error) = report;
     let pid = pid.ok_or_else(|| {
-        Status::internal(error.clone().map_or_else(|| "the launcher ended without a word".into(), |(_, text)| text))
+        Status::internal(error.clone().map_or_else(|| "the process was not made".into(), |(_, text)| text))
     })?;
     let exit = reaper.wait(pid);
     if let Some((code, text)) = error {
@@ -204,9 +235,8 @@ pub fn resize(process: &Process, width: u32, height: u32) -> Result<(), Status> 
 
 /// Both ends of a process's standard streams.
 struct Streams {
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
+    /// Standard input, output and error, as the process has them.
+    theirs: [OwnedFd; 3],
     input: Option<Input>,
     out: OwnedFd,
     err: Option<OwnedFd>,
@@ -236,9 +266,7 @@ impl Streams {
                 None
             };
             return Ok(Self {
-                stdin: slave.try_clone()?.into(),
-                stdout: slave.try_clone()?.into(),
-                stderr: slave.into(),
+                theirs: [slave.try_clone()?, slave.try_clone()?, slave],
                 input,
                 out: master.try_clone()?,
                 err: None,
@@ -250,11 +278,11 @@ impl Streams {
         let (stdin, input) = if spec.stdin {
             let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
             output::set_nonblocking(&write)?;
-            (read.into(), Some(Input::Pipe(pipe::Sender::from_owned_fd(write)?)))
+            (read, Some(Input::Pipe(pipe::Sender::from_owned_fd(write)?)))
         } else {
-            (Stdio::null(), None)
+            (File::open("/dev/null")?.into(), None)
         };
-        Ok(Self { stdin, stdout: stdout.into(), stderr: stderr.into(), input, out, err: Some(err), terminal: None })
+        Ok(Self { theirs: [stdin, stdout, stderr], input, out, err: Some(err), terminal: None })
     }
 }
 
@@ -286,15 +314,9 @@ fn terminal_number(master: &OwnedFd) -> io::Result<u32> {
     Ok(number)
 }
 
-fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
-}
-
 type Report = (Option<i32>, Option<(u32, String)>);
 
-/// Reads what launcher and process say until exec closes the pipe.
+/// Reads what zygote and process say until exec closes the pipe.
 async fn read_report(fd: OwnedFd) -> io::Result<Report> {
     use tokio::io::AsyncReadExt;
     output::set_nonblocking(&fd)?;
@@ -312,85 +334,34 @@ async fn read_report(fd: OwnedFd) -> io::Result<Report> {
 }
 
 /// Why a process cannot become what it should.
-struct Failure {
-    code: u32,
-    text: String,
+pub struct Failure {
+    pub code: u32,
+    pub text: String,
 }
 
-fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure + '_ {
+pub fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure + '_ {
     move |error| Failure { code: 1, text: format!("{what}: {error}") }
 }
 
-/// The launcher: a process of its own, with one thread.
-pub fn launch(arguments: Vec<String>) -> ExitCode {
-    let mut status = {
-        #[allow(unsafe_code)]
-        // SAFETY: the agent has put the status pipe there, and nothing else in this process knows that number.
-        let fd = unsafe { OwnedFd::from_raw_fd(STATUS_FD) };
-        let _ = close_on_exec(&fd);
-        File::from(fd)
-    };
-    let (directory, exec_id) = match arguments.as_slice() {
-        [directory, exec_id] => (PathBuf::from(directory), exec_id.clone()),
-        _ => return ExitCode::FAILURE,
-    };
-    let failure = match run(&directory, &exec_id, &mut status) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(failure) => failure,
-    };
-    let _ = writeln!(status, "error {} {}", failure.code, failure.text.replace('\n', " "));
-    ExitCode::from(u8::try_from(failure.code).unwrap_or(1))
-}
-
-fn run(directory: &Path, exec_id: &str, status: &mut File) -> Result<(), Failure> {
-    let bytes = fs::read(directory.join(format!("launch-{exec_id}"))).map_err(failed("reading what to start"))?;
-    let launch = Launch::decode(bytes.as_slice()).map_err(failed("reading what to start"))?;
-    let group = Path::new(CGROUPS).join(&launch.cgroup).join("cgroup.procs");
-    fs::write(group, "0").map_err(failed("joining the control group"))?;
-    if launch.join_pid != 0 {
-        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", launch.join_pid));
-        let namespaces = [
-            ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-            ("pid", CloneFlags::CLONE_NEWPID),
-            ("mnt", CloneFlags::CLONE_NEWNS),
-        ];
-        // All handles first: in the container's mount namespace /proc is another.
-        let handles: Vec<(File, CloneFlags)> = namespaces
-            .into_iter()
-            .map(|(kind, flag)| Ok((open(kind)?, flag)))
-            .collect::<io::Result<_>>()
-            .map_err(failed("finding the container's namespaces"))?;
-        for (handle, flag) in &handles {
-            setns(handle, *flag).map_err(failed("joining the container's namespaces"))?;
-        }
-    } else {
-        let mut flags = CloneFlags::CLONE_NEWCGROUP;
-        if !launch.share_pid_namespace {
-            flags |= CloneFlags::CLONE_NEWPID;
-        }
-        unshare(flags).map_err(failed("making namespaces"))?;
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: this process has one thread, so the child may do whatever the parent might.
-    let forked = unsafe { fork() };
-    match forked.map_err(failed("forking"))? {
-        ForkResult::Parent { child } => {
-            writeln!(status, "pid {child}").map_err(failed("telling the agent"))?;
-            Ok(())
-        }
-        ForkResult::Child => become_process(directory, &launch).map(|never| match never {}),
+/// Opened while the agent's files can be seen.
+pub fn user_namespace(directory: &Path, launch: &Launch) -> Result<Option<File>, Failure> {
+    match launch.owner {
+        Some(_) => File::open(directory.join(USER_NAMESPACE)).map(Some).map_err(failed("finding the user namespace")),
+        None => Ok(None),
     }
 }
 
-fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failure> {
+/// Goes on in the forked process until it runs what it was asked to.
+pub fn become_process(directory: &Path, launch: &Launch, user_namespace: Option<File>) -> Result<Infallible, Failure> {
     let process = launch.process.clone().unwrap_or_default();
     setsid().map_err(failed("making a session"))?;
     if launch.join_pid == 0 {
         enter_root(&directory.join("root"), launch, &process).map_err(failed("entering the container"))?;
     }
     if let Some(number) = launch.terminal {
-        take_terminal(number, launch.uid).map_err(failed("taking the terminal"))?;
+        take_terminal(number, launch.outside(launch.uid)).map_err(failed("taking the terminal"))?;
     }
+    own_streams(launch.outside(launch.uid)).map_err(failed("handing over the standard streams"))?;
     for limit in &process.rlimits {
         set_limit(limit)?;
     }
@@ -398,11 +369,33 @@ fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failu
     if chdir(cwd) == Err(nix::Error::ENOENT) {
         // As container runtimes do: a working directory that the image lacks is made.
         fs::create_dir_all(cwd).map_err(failed("making the working directory"))?;
-        let _ = std::os::unix::fs::chown(cwd, Some(launch.uid), Some(launch.gid));
+        let _ = std::os::unix::fs::chown(cwd, Some(launch.outside(launch.uid)), Some(launch.outside(launch.gid)));
+    }
+    if let Some(namespace) = user_namespace {
+        setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("joining the user namespace"))?;
+        if launch.join_pid == 0 {
+            // Mounts of its own for a root that may mount; what is there stays as it is.
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+        }
     }
     drop_privileges(launch, &process)?;
     chdir(cwd).map_err(failed("changing to the working directory"))?;
+    if process.no_new_privileges {
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     execute(&process)
+}
+
+/// Lets the process's user open its own standard streams again by their names (`/dev/stdout`).
+fn own_streams(owner: u32) -> io::Result<()> {
+    for number in 0..=2 {
+        let path = format!("/proc/self/fd/{number}");
+        let kind = fs::metadata(&path)?.file_type();
+        if std::os::unix::fs::FileTypeExt::is_fifo(&kind) {
+            std::os::unix::fs::chown(&path, Some(owner), None)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the terminal again by the name that it has in the container, so that ttyname(3) finds it.
@@ -423,9 +416,7 @@ fn take_terminal(number: u32, owner: u32) -> io::Result<()> {
 /// Makes the prepared root this process's.
 fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    // pivot_root wants a mount that is its own.
-    mounts::bind(root, root, false)?;
+    separate(root, launch)?;
     chdir(root)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "proc", Some("proc"), flags, None::<&str>)?;
@@ -458,6 +449,30 @@ fn enter_root(root: &Path, launch: &Launch, process: &v1::Process) -> io::Result
     Ok(())
 }
 
+/// Cuts this mount namespace off from the agent's, except for the mounts that are to be seen on both sides.
+fn separate(root: &Path, launch: &Launch) -> io::Result<()> {
+    if launch.shared_mounts.is_empty() && launch.slave_mounts.is_empty() {
+        return mounts::propagate(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    }
+    let place = |inside: &String| root.join(inside.trim_start_matches('/'));
+    let shared: Vec<PathBuf> = launch.shared_mounts.iter().map(place).collect();
+    let slaves: Vec<PathBuf> = launch.slave_mounts.iter().map(place).collect();
+    for point in mountinfo::mount_points()? {
+        let within = |places: &[PathBuf]| places.iter().any(|place| point.starts_with(place));
+        // The old root goes away with all its mounts: were they shared, they would go elsewhere as well.
+        let how = if within(&slaves) { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+        if within(&shared) {
+            continue;
+        }
+        match mounts::propagate(&point, how) {
+            // A mount that lies below another cannot be reached, and so not be shared any further either.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 fn set_limit(limit: &v1::Rlimit) -> Result<(), Failure> {
     use nix::sys::resource::{Resource as R, setrlimit};
     let resource = match limit.r#type.as_str() {
@@ -482,6 +497,10 @@ fn drop_privileges(launch: &Launch, process: &v1::Process) -> Result<(), Failure
     };
     let (wanted, ambient) = (set(&process.capabilities)?, set(&process.ambient_capabilities)?);
     let set_failed = "setting capabilities";
+    if !process.no_new_privileges {
+        // It takes CAP_SYS_ADMIN; the filters have to let pass what follows.
+        seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
+    }
     if !process.privileged {
         for capability in caps::runtime::thread_all_supported() {
             if !wanted.contains(&capability) {
@@ -532,7 +551,10 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
             .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
             .collect()
     };
-    let (arguments, environment) = (text(&process.args)?, text(&environment)?);
+    let (arguments, mut environment) = (text(&process.args)?, text(&environment)?);
+    for variable in &process.raw_env {
+        environment.push(CString::new(variable.as_slice()).map_err(invalid)?);
+    }
     let mut denied = None;
     for candidate in &candidates {
         let program = CString::new(candidate.as_os_str().as_bytes()).map_err(invalid)?;
@@ -557,17 +579,21 @@ fn execute(process: &v1::Process) -> Result<Infallible, Failure> {
 /// Sends a signal to a process, or to all of its container.
 pub fn signal(container: &Container, process: &Process, number: u32, all: bool) -> Result<(), Status> {
     let number = i32::try_from(number).map_err(|_| Status::invalid_argument("no such signal"))?;
-    let signal = nix::sys::signal::Signal::try_from(number)
-        .map_err(|_| Status::invalid_argument(format!("there is no signal {number}")))?;
-    if all && signal == nix::sys::signal::Signal::SIGKILL {
+    if !(1..=LAST_SIGNAL).contains(&number) {
+        return Err(Status::invalid_argument(format!("there is no signal {number}")));
+    }
+    if all && number == nix::libc::SIGKILL {
         container::kill_all(&container.id);
         return Ok(());
     }
     if process.ended.borrow().is_some() {
         return Ok(());
     }
-    match nix::sys::signal::kill(Pid::from_raw(process.pid), signal) {
-        Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+    #[allow(unsafe_code)]
+    // SAFETY: the call has no pointers. nix' own knows no real-time signals.
+    let result = unsafe { nix::libc::kill(process.pid, number) };
+    match nix::Error::result(result) {
+        Ok(_) | Err(nix::Error::ESRCH) => Ok(()),
         Err(error) => Err(Status::internal(format!("sending a signal: {error}"))),
     }
 }

@@ -50,7 +50,7 @@ pub async fn configure(request: v1::ConfigureSandboxRequest, seeded: &AtomicBool
         nix::unistd::sethostname(&request.hostname).map_err(|e| failed("setting the host name")(e.into()))?;
     }
     for (name, value) in &request.sysctls {
-        let relative = crate::rootfs::plain(&name.replace('.', "/"))
+        let relative = crate::rootfs::plain(&sysctl_path(name))
             .ok_or_else(|| Status::invalid_argument(format!("{name:?} is not a sysctl")))?;
         fs::write(Path::new("/proc/sys").join(relative), value)
             .map_err(|e| Status::invalid_argument(format!("the sysctl {name}: {e}")))?;
@@ -61,6 +61,26 @@ pub async fn configure(request: v1::ConfigureSandboxRequest, seeded: &AtomicBool
         mounts::tmpfs(&shm, 0o1777, bytes).map_err(failed("mounting /dev/shm"))?;
     }
     network(&request).await.map_err(|error| Status::internal(format!("configuring the network: {error}")))
+}
+
+/// `net.ipv4.ip_forward` is `net/ipv4/ip_forward`. In a name whose first separator is a slash, dots are dots, as
+/// sysctl(8) has it.
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'/') => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+    }
 }
 
 fn seed(entropy: &[u8]) -> io::Result<()> {
@@ -105,16 +125,16 @@ async fn network(request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkErr
 }
 
 async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkError> {
-    if let Some(loopback) = index_of(handle, |link| link.0 == "lo").await? {
+    if let Some(loopback) = index_of(|link| link.0 == "lo")? {
         handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await?;
     }
     for interface in &request.interfaces {
         let mac = interface.mac.to_ascii_lowercase();
-        let index = match index_of(handle, |link| link.1 == mac).await? {
+        let index = match index_of(|link| link.1 == mac)? {
             Some(index) => index,
             None => readdress_only_device(handle, &interface.mac).await?,
         };
-        let named = index_of(handle, |link| link.0 == interface.name).await? == Some(index);
+        let named = index_of(|link| link.0 == interface.name)? == Some(index);
         if !named && !interface.name.is_empty() {
             let down = LinkUnspec::new_with_index(index).down().name(interface.name.clone()).build();
             handle.link().set(down).execute().await?;
@@ -124,8 +144,12 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
             up = up.mtu(interface.mtu);
         }
         handle.link().set(up.build()).execute().await?;
+        let mut wanted = Vec::new();
         for address in &interface.addresses {
-            let (ip, prefix) = parse_cidr(address)?;
+            wanted.push(parse_cidr(address)?);
+        }
+        remove_addresses(handle, index, &wanted).await?;
+        for (ip, prefix) in wanted {
             let mut add = handle.address().add(index, ip, prefix);
             if ip.is_ipv6() {
                 // The network's side knows that it is nobody else's; asking around would take a second in which it is of no use.
@@ -136,7 +160,7 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
     }
     for route in &request.routes {
         let (destination, prefix) = parse_cidr(&route.destination)?;
-        let index = index_of(handle, |link| link.0 == route.interface).await?;
+        let index = index_of(|link| link.0 == route.interface)?;
         let index = index.ok_or_else(|| NetworkError::NoInterface(route.interface.clone()))?;
         let gateway = match route.gateway.as_str() {
             "" => None,
@@ -154,6 +178,26 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
     Ok(())
 }
 
+/// Takes from a device what an earlier configuration gave it and this one does not; its routes go with its addresses.
+async fn remove_addresses(handle: &Handle, index: u32, wanted: &[(std::net::IpAddr, u8)]) -> Result<(), NetworkError> {
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+    let mut found = handle.address().get().set_link_index_filter(index).execute();
+    let mut surplus = Vec::new();
+    while let Some(address) = found.try_next().await? {
+        let has = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(ip) => wanted.contains(&(*ip, address.header.prefix_len)),
+            _ => false,
+        };
+        if address.header.scope == AddressScope::Universe && !address.attributes.iter().any(has) {
+            surplus.push(address);
+        }
+    }
+    for address in surplus {
+        handle.address().del(address).execute().await?;
+    }
+    Ok(())
+}
+
 /// Gives the only network device this address: a copied VM starts with the address of what it was copied from.
 async fn readdress_only_device(handle: &Handle, mac: &str) -> Result<u32, NetworkError> {
     let missing = || NetworkError::NoInterface(mac.into());
@@ -162,7 +206,7 @@ async fn readdress_only_device(handle: &Handle, mac: &str) -> Result<u32, Networ
     let mut devices = fs::read_dir("/sys/class/net")?.flatten().filter(|entry| entry.path().join("device").exists());
     let (Some(device), None) = (devices.next(), devices.next()) else { return Err(missing()) };
     let name = device.file_name();
-    let index = index_of(handle, |link| *link.0 == *name).await?.ok_or_else(missing)?;
+    let index = index_of(|link| *link.0 == *name)?.ok_or_else(missing)?;
     handle.link().set(LinkUnspec::new_with_index(index).address(address).build()).execute().await?;
     Ok(index)
 }
@@ -187,24 +231,27 @@ fn parse_cidr(text: &str) -> Result<(std::net::IpAddr, u8), NetworkError> {
 }
 
 /// Index of the first link whose (name, MAC) fit.
-async fn index_of(handle: &Handle, fits: impl Fn(&(String, String)) -> bool) -> Result<Option<u32>, rtnetlink::Error> {
-    use rtnetlink::packet_route::link::LinkAttribute;
-    let mut links = handle.link().get().execute();
-    let mut found = None;
-    while let Some(link) = links.try_next().await? {
-        let (mut name, mut mac) = (String::new(), String::new());
-        for attribute in &link.attributes {
-            match attribute {
-                LinkAttribute::IfName(text) => name.clone_from(text),
-                LinkAttribute::Address(bytes) => {
-                    mac = bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
-                }
-                _ => {}
-            }
-        }
-        if found.is_none() && fits(&(name, mac)) {
-            found = Some(link.header.index);
+fn index_of(fits: impl Fn(&(String, String)) -> bool) -> Result<Option<u32>, io::Error> {
+    for entry in fs::read_dir("/sys/class/net")?.flatten() {
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).map(|text| text.trim().to_owned());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let (Ok(mac), Ok(index)) = (read("address"), read("ifindex"))
+            && fits(&(name, mac))
+        {
+            return Ok(index.parse().ok());
         }
     }
-    Ok(found)
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_have_two_spellings() {
+        assert_eq!(sysctl_path("kernel.shm_rmid_forced"), "kernel/shm_rmid_forced");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
 }

@@ -21,11 +21,12 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    container, dial, files, init, output, process,
+    container, dial, files, init, modules, output, process,
     reaper::Reaper,
     sandbox,
     state::{Container, Containers, Process},
-    stats,
+    stats, users,
+    zygote::Zygote,
 };
 
 const CHUNK: usize = 64 << 10;
@@ -42,13 +43,19 @@ fn read_line(path: &str) -> String {
 pub struct Service {
     containers: Arc<Containers>,
     reaper: Arc<Reaper>,
+    zygote: Arc<Zygote>,
     /// Whether this VM was told apart from every other by the host's entropy.
     seeded: Arc<AtomicBool>,
 }
 
 impl Service {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { containers: Arc::default(), reaper: Reaper::start()?, seeded: Arc::default() })
+    pub fn new(zygote: Zygote) -> io::Result<Self> {
+        Ok(Self {
+            containers: Arc::default(),
+            reaper: Reaper::start()?,
+            zygote: Arc::new(zygote),
+            seeded: Arc::default(),
+        })
     }
 
     fn process(&self, container: &str, exec: &str) -> Result<(Arc<Container>, Arc<Process>), Status> {
@@ -103,6 +110,9 @@ impl Agent for Service {
             }
             if let (true, Some(directory)) = (message.commit, &set) {
                 incoming.commit(directory).map_err(|e| Status::internal(format!("writing files: {e}")))?;
+                if files::directory(modules::SET).as_ref() == Some(directory) {
+                    modules::serve().map_err(|e| Status::internal(format!("offering modules to the kernel: {e}")))?;
+                }
                 return Ok(Response::new(v1::PutFilesResponse {}));
             }
         }
@@ -124,8 +134,17 @@ impl Agent for Service {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
-        container::create(&self.containers, request.into_inner())?;
-        Ok(Response::new(v1::CreateContainerResponse {}))
+        let users::Credentials { uid, gid, groups, .. } = container::create(&self.containers, request.into_inner())?;
+        Ok(Response::new(v1::CreateContainerResponse { uid, gid, groups }))
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<v1::UpdateContainerRequest>,
+    ) -> Result<Response<v1::UpdateContainerResponse>, Status> {
+        let request = request.into_inner();
+        container::update(&self.containers, &request.container_id, request.resources.as_ref())?;
+        Ok(Response::new(v1::UpdateContainerResponse {}))
     }
 
     async fn start_process(
@@ -140,7 +159,7 @@ impl Agent for Service {
         }
         let spec = if exec.is_empty() { container.spec.process.as_ref() } else { request.process.as_ref() };
         let spec = spec.ok_or_else(|| Status::invalid_argument("no process"))?;
-        let started = process::start(&container, exec, spec, &self.reaper).await?;
+        let started = process::start(&self.containers, &container, exec, spec, &self.reaper, &self.zygote).await?;
         Ok(Response::new(v1::StartProcessResponse { pid: started.pid.unsigned_abs() }))
     }
 
@@ -248,7 +267,8 @@ impl Agent for Service {
         let chosen = all.iter().filter(|container| wanted.is_empty() || container.id == wanted);
         let containers = chosen.map(|c| stats::container(&c.id, &c.directory.join("writable"))).collect();
         let (memory_total_bytes, memory_available_bytes) = stats::memory();
-        Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes, memory_available_bytes }))
+        let interfaces = stats::interfaces();
+        Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes, memory_available_bytes, interfaces }))
     }
 
     async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Result<Response<v1::ShutdownResponse>, Status> {

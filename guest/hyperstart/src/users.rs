@@ -60,7 +60,9 @@ fn resolve_in(passwd: &str, group: &str, user: &v1::User) -> Result<Credentials,
     };
     let own_name = entry.map_or("", |row| row[0].as_str());
     let mut all = user.additional_gids.clone();
-    for row in &groups {
+    // The primary group is one of the supplementary ones, as everywhere.
+    all.push(gid);
+    for row in groups.iter().filter(|_| !user.strict_groups) {
         let member =
             row.get(3).is_some_and(|members| !own_name.is_empty() && members.split(',').any(|m| m == own_name));
         if let Some(gid) = number(row, 2).filter(|_| member) {
@@ -87,14 +89,16 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         let ids = |u: &v1::User| resolve_in(PASSWD, GROUP, u).map(|c| (c.uid, c.gid, c.groups));
-        assert_eq!(ids(&user("")), Ok((0, 0, vec![])));
-        assert_eq!(ids(&user("web")), Ok((1000, 1001, vec![4])));
+        assert_eq!(ids(&user("")), Ok((0, 0, vec![0])));
+        assert_eq!(ids(&user("web")), Ok((1000, 1001, vec![4, 1001])));
+        let strict = v1::User { strict_groups: true, ..user("web") };
+        assert_eq!(ids(&strict), Ok((1000, 1001, vec![1001])));
         assert_eq!(ids(&user("web:log")), Ok((1000, 4, vec![4])));
-        assert_eq!(ids(&user("1000")), Ok((1000, 1001, vec![4])));
-        assert_eq!(ids(&user("77:88")), Ok((77, 88, vec![])));
+        assert_eq!(ids(&user("1000")), Ok((1000, 1001, vec![4, 1001])));
+        assert_eq!(ids(&user("77:88")), Ok((77, 88, vec![88])));
         assert!(ids(&user("nobody-here")).is_err());
         assert!(ids(&user("web:no-group")).is_err());
         let numbers = v1::User { uid: Some(5), gid: Some(6), additional_gids: vec![9, 7, 9], ..user("web") };
-        assert_eq!(ids(&numbers), Ok((5, 6, vec![7, 9])));
+        assert_eq!(ids(&numbers), Ok((5, 6, vec![6, 7, 9])));
     }
 }

@@ -10,8 +10,9 @@ pub mod v1 {
 
 /// The versions of the contract that this build speaks, oldest and newest.
 ///
-/// Since 2 a guest says nothing of its identity before it was given entropy, so that it can be copied before.
-pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=2;
+/// Since 2 a guest says nothing of its identity before it was given entropy, so that it can be copied before. Since 3 it
+/// installs seccomp filters, changes limits, and knows the other things that `agent.proto` marks so.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
 
 /// Name of the virtio serial port that the contract is spoken on.
 pub const PORT_NAME: &str = "hypernetes.agent";

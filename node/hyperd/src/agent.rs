@@ -65,6 +65,8 @@ pub(crate) fn clean(text: &str) -> String {
 /// What the guest says of itself; bounded, otherwise believed by nobody.
 #[derive(Debug, Clone)]
 pub(crate) struct Greeting {
+    /// Of the contract.
+    pub version: u32,
     pub agent_version: String,
     pub kernel_release: String,
     pub boot_id: String,
@@ -116,6 +118,7 @@ impl Agent {
             )));
         }
         Ok(Greeting {
+            version: response.version,
             agent_version: clean(&response.agent_version),
             kernel_release: clean(&response.kernel_release),
             boot_id: clean(&response.boot_id),

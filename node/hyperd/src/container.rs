@@ -10,11 +10,15 @@ use crate::{
     error::{Error, Result},
     exec::ProcessHandle,
     logs::{LogWriter, Stream},
+    mounts,
     prepare::Prepared,
     process,
     records::{ContainerRecord, ContainerState, Exit, Records},
+    resources,
     runtime::{Runtime, new_id, now_nanos},
     sandbox::{Live, Sandbox, check_namespaces},
+    signals,
+    stats::CpuRate,
 };
 
 /// Exit code of a container that ended with its VM: killed by SIGKILL.
@@ -39,6 +43,7 @@ pub(crate) struct Container {
     pub output: broadcast::Sender<(Stream, bytes::Bytes)>,
     /// The open log while something writes it.
     pub log: Mutex<Option<Arc<Mutex<LogWriter>>>>,
+    pub cpu_rate: CpuRate,
 }
 
 impl Container {
@@ -53,6 +58,7 @@ impl Container {
             exited: watch::Sender::new(ended),
             output: broadcast::Sender::new(ATTACH_BACKLOG),
             log: Mutex::default(),
+            cpu_rate: CpuRate::default(),
         })
     }
 
@@ -112,8 +118,16 @@ impl Container {
 
     pub(crate) fn status(&self) -> cri::ContainerStatus {
         let record = self.record();
+        let user = record.user.map(|user| cri::LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.into_iter().map(i64::from).collect(),
+        });
+        let stop_signal = signals::stop(record.config.stop_signal(), &record.stop_signal);
         let mut status = cri::ContainerStatus {
             id: record.id,
+            user: user.map(|linux| cri::ContainerUser { linux: Some(linux) }),
+            stop_signal: signals::cri(stop_signal) as i32,
             state: state(&record.state) as i32,
             created_at: record.created_at,
             image_ref: record.image_ref,
@@ -209,12 +223,16 @@ fn check_config(config: &cri::ContainerConfig) -> Result<()> {
     }
     let Some(context) = config.linux.as_ref().and_then(|l| l.security_context.as_ref()) else { return Ok(()) };
     let localhost = cri::security_profile::ProfileType::Localhost as i32;
-    for (what, profile) in [("seccomp", &context.seccomp), ("apparmor", &context.apparmor)] {
-        if profile.as_ref().is_some_and(|p| p.profile_type == localhost) {
-            return Err(Error::FailedPrecondition(format!("{what} profiles of the node are not supported")));
-        }
+    let named = context.apparmor_profile.starts_with("localhost/");
+    if named || context.apparmor.as_ref().is_some_and(|profile| profile.profile_type == localhost) {
+        return Err(Error::FailedPrecondition(
+            "AppArmor profiles of the node are not possible: the pod is a virtual machine with a kernel of its own, \
+             which has none; remove the profile or use RuntimeDefault"
+                .into(),
+        ));
     }
-    check_namespaces(context.namespace_options.as_ref())
+    check_namespaces(context.namespace_options.as_ref())?;
+    Ok(())
 }
 
 impl Runtime {
@@ -223,18 +241,23 @@ impl Runtime {
         sandbox_id: &str,
         config: cri::ContainerConfig,
     ) -> Result<String> {
+        let _busy = self.pool.busy();
         let sandbox = self.sandbox(sandbox_id)?;
         let live = sandbox.live()?;
         if !sandbox.is_ready() {
             return Err(Error::FailedPrecondition(format!("the sandbox {} is not ready", sandbox.id)));
         }
         check_config(&config)?;
-        let reference = config.image.as_ref().map(|i| i.image.as_str()).unwrap_or_default();
-        let image = self
-            .config
-            .images
-            .get(reference)
-            .ok_or_else(|| Error::NotFound { kind: "image", id: reference.chars().take(300).collect() })?;
+        let reference = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
+        let image = self.image(&reference)?;
+        let mut config = config;
+        for mount in &mut config.mounts {
+            // What the mount's image is, whatever its name means later.
+            if let Some(reference) = mounts::image_reference(mount).map(str::to_owned) {
+                let id = self.image(&reference)?.id.to_string();
+                mount.image.get_or_insert_default().image_ref = id;
+            }
+        }
         let image_id = image.id.to_string();
         let container = Container::new(ContainerRecord {
             id: new_id(),
@@ -242,16 +265,21 @@ impl Runtime {
             process: process::container(&config, &image.config, &sandbox.hostname())?,
             image_ref: image.digests.first().cloned().unwrap_or_else(|| image_id.clone()),
             image_id,
-            image_name: image.tags.first().cloned().unwrap_or_else(|| reference.to_owned()),
+            image_name: image.tags.first().cloned().unwrap_or(reference),
             stop_signal: image.config.stop_signal.clone(),
             created_at: now_nanos(),
             state: ContainerState::Created,
             disks: Default::default(),
             file_sets: Vec::new(),
             termination_log: None,
+            user: None,
+            guest_pid: 0,
             log_path: log_path(&config, &sandbox.record().config)?,
             config,
         });
+        if let Some(kind) = sandbox.kind.get() {
+            self.pool.uses_image(kind, &image.rootfs);
+        }
         let prepared = Prepared::plan(self, &sandbox, &container, &image)?;
         let _operation = container.operation.lock().await;
         self.insert_container(container.clone())?;
@@ -273,15 +301,23 @@ impl Runtime {
     }
 
     pub(crate) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let _busy = self.pool.busy();
         let container = self.container(id)?;
         let sandbox = self.sandbox(&container.sandbox_id)?;
         let _operation = container.operation.lock().await;
         let state = container.record().state;
         if state != ContainerState::Created {
-            return Err(Error::FailedPrecondition(format!("the container {} was started before", container.id)));
+            let why = if matches!(state, ContainerState::Exited(_)) { "has ended" } else { "was started before" };
+            return Err(Error::FailedPrecondition(format!("the container {} {why}", container.id)));
         }
         let live = sandbox.live()?;
         container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
+        if let Some(path) = container.record().log_path
+            && let Err(error) = crate::logs::create(&path)
+        {
+            // It is tried again until it can be had; the container is held back by its pipe meanwhile.
+            tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be made");
+        }
         let request = hypernetes_guest_protocol::v1::StartProcessRequest {
             container_id: container.id.clone(),
             ..Default::default()
@@ -290,6 +326,7 @@ impl Runtime {
             .agent
             .call("StartProcess", crate::agent::CALL_TIMEOUT, |mut c| async move { c.start_process(request).await })
             .await;
+        let guest_pid = started.as_ref().map_or(0, |started| started.pid);
         if let Err(error) = started {
             let exit = Exit {
                 started_at: 0,
@@ -303,7 +340,12 @@ impl Runtime {
             return Err(error.into());
         }
         let started_at = now_nanos();
-        container.update(&self.records, |r| r.state = ContainerState::Running { started_at }).await?;
+        container
+            .update(&self.records, |r| {
+                r.state = ContainerState::Running { started_at };
+                r.guest_pid = guest_pid;
+            })
+            .await?;
         self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerStartedEvent);
         self.monitor(&sandbox, &live, &container);
         Ok(())
@@ -322,7 +364,8 @@ impl Runtime {
         let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
         let process = ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() };
         if !grace.is_zero() {
-            process.signal(process::signal_number(&container.record().stop_signal), false).await?;
+            let record = container.record();
+            process.signal(signals::stop(record.config.stop_signal(), &record.stop_signal), false).await?;
             if tokio::time::timeout(grace, container.ended()).await.is_ok() {
                 return Ok(());
             }
@@ -347,6 +390,38 @@ impl Runtime {
         self.forget_container(&container.id);
         self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerDeletedEvent);
         Ok(())
+    }
+
+    /// Changes the limits of a container that was made and has not ended.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a container that has ended, and for what its VM is too small for.
+    pub(crate) async fn update_container(&self, id: &str, change: cri::LinuxContainerResources) -> Result<()> {
+        let container = self.container(id)?;
+        let _operation = container.operation.lock().await;
+        if matches!(container.record().state, ContainerState::Exited(_)) {
+            return Err(Error::FailedPrecondition(format!("the container {} has ended", container.id)));
+        }
+        let sandbox = self.sandbox(&container.sandbox_id)?;
+        let live = sandbox.live()?;
+        sandbox.requires(3, "changing the resources of a container")?;
+        let mut config = container.record().config;
+        let linux = config.linux.get_or_insert_default();
+        let wanted = resources::merge(linux.resources.take().unwrap_or_default(), &change);
+        resources::fits_vm(&wanted, &live.vm.record().spec)?;
+        let request = hypernetes_guest_protocol::v1::UpdateContainerRequest {
+            container_id: container.id.clone(),
+            resources: Some(resources::guest(&wanted)?),
+        };
+        live.agent
+            .call(
+                "UpdateContainer",
+                crate::agent::CALL_TIMEOUT,
+                |mut c| async move { c.update_container(request).await },
+            )
+            .await?;
+        linux.resources = Some(wanted);
+        container.update(&self.records, |r| r.config = config).await
     }
 
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {

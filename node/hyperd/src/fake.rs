@@ -41,6 +41,8 @@ pub(crate) struct Mischief {
     pub lying_output: AtomicBool,
     /// Claims absurd usage.
     pub absurd_stats: AtomicBool,
+    /// Is of before version 3 of the contract.
+    pub old: AtomicBool,
 }
 
 pub(crate) struct FakeHypervisor {
@@ -299,8 +301,9 @@ impl Agent for GuestService {
             std::future::pending::<()>().await;
         }
         let wrong = self.0.mischief.wrong_version.load(Ordering::Relaxed);
+        let newest = if self.0.mischief.old.load(Ordering::Relaxed) { 2 } else { request.into_inner().max_version };
         Ok(Response::new(v1::HelloResponse {
-            version: if wrong { 77 } else { request.into_inner().max_version },
+            version: if wrong { 77 } else { newest },
             agent_version: "fake".into(),
             kernel_release: "6.1".into(),
             // The guest's identity is decided by the host's entropy.
@@ -359,7 +362,18 @@ impl Agent for GuestService {
     ) -> Answer<v1::CreateContainerResponse> {
         let request = request.into_inner();
         self.0.containers.lock().insert(request.container_id.clone(), request);
-        Ok(Response::new(v1::CreateContainerResponse {}))
+        Ok(Response::new(v1::CreateContainerResponse { uid: 1000, gid: 1001, groups: vec![1001, 7] }))
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<v1::UpdateContainerRequest>,
+    ) -> Answer<v1::UpdateContainerResponse> {
+        let request = request.into_inner();
+        let mut containers = self.0.containers.lock();
+        let container = containers.get_mut(&request.container_id);
+        container.ok_or_else(|| Status::not_found("no such container"))?.resources = request.resources;
+        Ok(Response::new(v1::UpdateContainerResponse {}))
     }
 
     async fn start_process(&self, request: Request<v1::StartProcessRequest>) -> Answer<v1::StartProcessResponse> {
@@ -490,9 +504,21 @@ impl Agent for GuestService {
             pids: 1,
             writable_bytes_used: value,
             writable_inodes_used: value,
+            cpu_pressure: Some(v1::Pressure {
+                some: Some(v1::Stalls { avg10: if absurd { f64::NAN } else { 1.0 }, ..Default::default() }),
+                full: None,
+            }),
+            ..Default::default()
         };
+        let interface = v1::InterfaceStats { name: "eth0\x1b[2J".into(), rx_bytes: value, ..Default::default() };
+        let interfaces = vec![interface; if absurd { 1000 } else { 1 }];
         let containers = self.0.containers.lock().keys().map(stats).collect();
-        Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes: value, memory_available_bytes: value }))
+        Ok(Response::new(v1::StatsResponse {
+            containers,
+            memory_total_bytes: value,
+            memory_available_bytes: value,
+            interfaces,
+        }))
     }
 
     async fn shutdown(&self, _request: Request<v1::ShutdownRequest>) -> Answer<v1::ShutdownResponse> {

@@ -20,16 +20,23 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod host_usage;
 mod images;
 mod logs;
+mod metrics;
+mod modules;
 mod mounts;
 mod output;
+mod pool;
 mod prepare;
 mod process;
 mod records;
+mod resources;
 mod runtime;
 mod sandbox;
+mod seccomp;
 mod service;
+mod signals;
 mod stats;
 mod streaming;
 mod supervise;
@@ -54,10 +61,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::pool::PoolLimits;
 use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// On a container: the size of its writable layer in bytes, as a plain number. CRI has no field for it.
+pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
 /// On a sandbox, with the value `none`: it is connected to no network.
 pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// Largest gRPC message from a client; the kubelet's own limit.
@@ -84,6 +94,8 @@ pub struct HyperdConfig {
     pub pods_dir: PathBuf,
     /// Volume descriptors may name files below these directories only.
     pub volume_dirs: Vec<PathBuf>,
+    /// Modules of the guest's kernel, for containers that may have them loaded; none: they get none.
+    pub modules_dir: Option<PathBuf>,
     /// How long a VM may take until its agent answers.
     pub boot_timeout: Duration,
     /// Between two questions whether a VM's agent still answers.
@@ -96,6 +108,8 @@ pub struct HyperdConfig {
     pub base_memory_mib: u32,
     /// Memory of a VM whose containers have no limits.
     pub default_memory_mib: u32,
+    /// VMs that wait for their pods.
+    pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
 }
@@ -113,12 +127,14 @@ impl HyperdConfig {
             cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
             volume_dirs: Vec::new(),
+            modules_dir: None,
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(20),
             disk_slots: 16,
             base_memory_mib: 96,
             default_memory_mib: 256,
+            pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
         }
     }
@@ -164,6 +180,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let streams = tokio::spawn(async move {
         axum::serve(streaming, router).with_graceful_shutdown(streaming_stop.cancelled_owned()).await
     });
+    let pool = tokio::spawn(runtime.clone().keep_pool(stop.clone()));
     tracing::info!(socket = %socket.display(), "hyperd is ready");
     let service = Service(runtime);
     let server_stop = stop.clone();
@@ -185,6 +202,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     }
     stop.cancel();
     streams.abort();
+    let _ = pool.await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

@@ -28,6 +28,11 @@ pub(crate) enum Source {
         sub_path: String,
         memory: bool,
     },
+    /// A read-only disk with an image's files.
+    Image {
+        rootfs: PathBuf,
+        sub_path: String,
+    },
     /// A file that the container writes and the kubelet reads afterwards.
     TerminationLog {
         host_path: PathBuf,
@@ -63,15 +68,7 @@ impl Policy<'_> {
                 mount.container_path
             )));
         }
-        if mount.image.as_ref().is_some_and(|i| !i.image.is_empty()) {
-            return Err(Error::FailedPrecondition("mounting an image as a volume is not supported yet".into()));
-        }
-        if mount.propagation != cri::MountPropagation::PropagationPrivate as i32 {
-            return Err(Error::FailedPrecondition(format!(
-                "mount propagation at {} is not possible: the pod is a virtual machine and shares no mounts with its host",
-                mount.container_path
-            )));
-        }
+        check_options(mount)?;
         let host_path = Path::new(&mount.host_path);
         if !is_clean_absolute(host_path) {
             return Err(Error::InvalidArgument(format!(
@@ -79,6 +76,18 @@ impl Policy<'_> {
                 mount.host_path
             )));
         }
+        let source = self.source(mount, host_path)?;
+        let private = mount.propagation() == cri::MountPropagation::PropagationPrivate;
+        if private || matches!(source, Source::Volume { .. } | Source::Scratch { .. }) {
+            return Ok(source);
+        }
+        Err(Error::FailedPrecondition(format!(
+            "mount propagation at {} is not possible: it is for volumes that the pod's containers share",
+            mount.container_path
+        )))
+    }
+
+    fn source(&self, mount: &cri::Mount, host_path: &Path) -> Result<Source> {
         let parts = self.parts(host_path).ok_or_else(|| self.refusal(mount))?;
         match parts.as_slice() {
             ["etc-hosts"] => Ok(files(host_path)),
@@ -130,6 +139,51 @@ fn volume(path: &Path, pod_dir: &Path) -> Result<Option<Source>> {
     Ok(None)
 }
 
+/// Refuses combinations that CRI forbids.
+fn check_options(mount: &cri::Mount) -> Result<()> {
+    let invalid = |text: String| Err(Error::InvalidArgument(text));
+    let private = mount.propagation() == cri::MountPropagation::PropagationPrivate;
+    if cri::MountPropagation::try_from(mount.propagation).is_err() {
+        return invalid(format!("the mount at {} has an unknown propagation", mount.container_path));
+    }
+    if mount.recursive_read_only && !(mount.readonly && private) {
+        return invalid(format!(
+            "the mount at {} cannot be recursively read-only: it has to be read-only, with private propagation",
+            mount.container_path
+        ));
+    }
+    Ok(())
+}
+
+/// A mount of an image: what the image store has under its name.
+pub(crate) fn image(mount: &cri::Mount, image: &hypernetes_image::Image) -> Result<Source> {
+    check_options(mount)?;
+    let invalid = |text: &str| Err(Error::InvalidArgument(format!("the image at {}: {text}", mount.container_path)));
+    let container_path = Path::new(&mount.container_path);
+    if !is_clean_absolute(container_path) || container_path == Path::new("/") {
+        return invalid("that is not an absolute path without \"..\"");
+    }
+    if !mount.host_path.is_empty() {
+        return invalid("a mount has a host path or an image, not both");
+    }
+    if !mount.readonly {
+        return invalid("images can be mounted read-only only");
+    }
+    if mount.propagation() != cri::MountPropagation::PropagationPrivate {
+        return invalid("nothing can be mounted inside, and so nothing propagated");
+    }
+    let sub_path = Path::new(&mount.image_sub_path);
+    if !sub_path.components().all(|c| matches!(c, Component::Normal(_))) {
+        return invalid("its sub-path is not a relative path without \"..\"");
+    }
+    Ok(Source::Image { rootfs: image.rootfs.clone(), sub_path: mount.image_sub_path.clone() })
+}
+
+/// Whether a mount is of an image.
+pub(crate) fn image_reference(mount: &cri::Mount) -> Option<&str> {
+    mount.image.as_ref().map(|image| image.image.as_str()).filter(|image| !image.is_empty())
+}
+
 fn files(path: &Path) -> Source {
     Source::Files { source: FileSetSource::new(path), single: !path.is_dir() }
 }
@@ -177,6 +231,63 @@ mod tests {
         assert!(matches!(source, Source::Scratch { ref name, memory: false, .. } if name == "tmp"));
         let source = classify(dir.path(), "PODS/uid-1/containers/web/1234", "/dev/termination-log").unwrap();
         assert!(matches!(source, Source::TerminationLog { .. }));
+    }
+
+    #[test]
+    fn options_have_to_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = Policy { pods_dir: dir.path(), pod_uid: "uid-1" };
+        let mount = |part: &str| cri::Mount {
+            host_path: dir.path().join("uid-1").join(part).display().to_string(),
+            container_path: "/x".into(),
+            ..Default::default()
+        };
+        let scratch = mount("volumes/kubernetes.io~empty-dir/tmp");
+        let shared = cri::Mount { propagation: 2, ..scratch.clone() };
+        assert!(matches!(policy.classify(&shared), Ok(Source::Scratch { .. })));
+        let hosts = cri::Mount { propagation: 1, ..mount("etc-hosts") };
+        assert!(matches!(policy.classify(&hosts), Err(Error::FailedPrecondition(_))));
+        let recursive = cri::Mount { readonly: true, recursive_read_only: true, ..scratch };
+        assert!(policy.classify(&recursive).is_ok());
+        for wrong in [
+            cri::Mount { readonly: false, ..recursive.clone() },
+            cri::Mount { propagation: 1, ..recursive.clone() },
+            cri::Mount { propagation: 7, ..shared },
+        ] {
+            assert!(matches!(policy.classify(&wrong), Err(Error::InvalidArgument(_))));
+        }
+    }
+
+    #[test]
+    fn images_are_mounted_read_only() {
+        let of_image = hypernetes_image::Image {
+            id: hypernetes_image::Digest::of(b"x"),
+            tags: vec![],
+            digests: vec![],
+            size_bytes: 1,
+            config: Default::default(),
+            rootfs: "/images/x".into(),
+        };
+        let mount = cri::Mount {
+            container_path: "/models".into(),
+            readonly: true,
+            image: Some(cri::ImageSpec { image: "models".into(), ..Default::default() }),
+            image_sub_path: "a/b".into(),
+            ..Default::default()
+        };
+        assert_eq!(image_reference(&mount), Some("models"));
+        let expected = Source::Image { rootfs: "/images/x".into(), sub_path: "a/b".into() };
+        assert_eq!(image(&mount, &of_image).unwrap(), expected);
+        for wrong in [
+            cri::Mount { readonly: false, ..mount.clone() },
+            cri::Mount { image_sub_path: "../x".into(), ..mount.clone() },
+            cri::Mount { image_sub_path: "/x".into(), ..mount.clone() },
+            cri::Mount { host_path: "/x".into(), ..mount.clone() },
+            cri::Mount { propagation: 2, ..mount.clone() },
+            cri::Mount { container_path: "/a/../b".into(), ..mount.clone() },
+        ] {
+            assert!(matches!(image(&wrong, &of_image), Err(Error::InvalidArgument(_))), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What a container needs in its VM before it can be made there: disks, files, mounts.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use hypernetes_guest_protocol::v1::{self, mount::Source as GuestSource};
 use hypernetes_hypervisor::{DiskSlot, DiskSource};
@@ -12,13 +16,16 @@ use crate::{
     container::Container,
     error::{Error, Result},
     files::{FileSetSource, SINGLE, put_and_follow},
-    mounts::{Policy, Source},
-    process,
-    records::TerminationLog,
+    mounts::{self, Policy, Source},
+    records::{ProcessUser, TerminationLog},
+    resources,
     runtime::Runtime,
-    sandbox::{ETC_SET, Live, Sandbox},
+    sandbox::{ETC_SET, Live, Sandbox, check_namespaces},
     volumes::{self, Descriptor, Mode},
 };
+
+/// Supplementary groups of one process (the kernel has 65536): more are not believed.
+const MAX_GROUPS: usize = 4096;
 
 /// What is to be done for one container; everything that can be refused has been.
 pub(crate) struct Prepared {
@@ -26,8 +33,12 @@ pub(crate) struct Prepared {
     mounts: Vec<(cri::Mount, Source)>,
     readonly_root: bool,
     share_pid_namespace: bool,
+    pid_target: String,
+    user_namespace: Option<v1::UserNamespace>,
     masked_paths: Vec<String>,
     readonly_paths: Vec<String>,
+    resources: v1::Resources,
+    writable_bytes: u64,
 }
 
 impl Prepared {
@@ -41,22 +52,82 @@ impl Prepared {
             if !destinations.insert(mount.container_path.clone()) {
                 return Err(Error::InvalidArgument(format!("two mounts at {}", mount.container_path)));
             }
-            let source = policy.classify(&mount)?;
+            let source = match mounts::image_reference(&mount) {
+                Some(reference) => mounts::image(&mount, &runtime.image(reference)?)?,
+                None => policy.classify(&mount)?,
+            };
             mounts.push((mount, source));
         }
         // Outer mounts first.
         mounts.sort_by_key(|(mount, _)| Path::new(&mount.container_path).components().count());
-        let context = config.linux.and_then(|l| l.security_context).unwrap_or_default();
-        let pod = cri::NamespaceMode::Pod as i32;
-        Ok(Self {
+        let linux = config.linux.unwrap_or_default();
+        let context = linux.security_context.unwrap_or_default();
+        // As CRI's enumeration has it: the pod's is what is asked for when nothing is.
+        let options = context.namespace_options.unwrap_or_default();
+        let pid_target = match options.pid() {
+            cri::NamespaceMode::Target => target(runtime, sandbox, &options.target_id)?,
+            _ => String::new(),
+        };
+        let user_namespace = check_namespaces(Some(&options))?;
+        if user_namespace != sandbox.user_namespace()? {
+            return Err(Error::InvalidArgument("the container's user namespace is not that of its pod".into()));
+        }
+        for (_, source) in &mut mounts {
+            if let Source::Files { source, .. } = source {
+                source.owner = user_namespace.map_or(0, |mapping| mapping.host_id);
+            }
+        }
+        let prepared = Self {
             root: DiskSource { path: image.rootfs.clone(), read_only: true },
             mounts,
             readonly_root: context.readonly_rootfs,
-            share_pid_namespace: context.namespace_options.is_some_and(|o| o.pid == pod),
+            // The "node's" processes are the guest's, which are the pod's.
+            share_pid_namespace: matches!(options.pid(), cri::NamespaceMode::Pod | cri::NamespaceMode::Node),
+            pid_target,
+            user_namespace,
             masked_paths: context.masked_paths,
             readonly_paths: context.readonly_paths,
-        })
+            resources: resources::guest(&linux.resources.unwrap_or_default())?,
+            writable_bytes: writable_bytes(&config.annotations)?,
+        };
+        prepared.check_agent(sandbox, &container.record().process)?;
+        Ok(prepared)
     }
+
+    /// Refuses what an older agent would ignore.
+    fn check_agent(&self, sandbox: &Sandbox, process: &v1::Process) -> Result<()> {
+        let user = process.user.as_ref();
+        let needs = [
+            (!process.seccomp.is_empty(), "a seccomp profile"),
+            (!process.raw_env.is_empty(), "an environment that is not UTF-8"),
+            (process.oom_score_adj.is_some_and(|adjustment| adjustment != 0), "oom_score_adj"),
+            (user.is_some_and(|user| user.strict_groups), "the Strict policy of supplemental groups"),
+            (!self.pid_target.is_empty(), "sharing one container's processes"),
+            (self.user_namespace.is_some(), "a user namespace"),
+            (!self.resources.unified.is_empty() || !self.resources.cpuset_cpus.is_empty(), "such a limit"),
+            (self.mounts.iter().any(|(mount, _)| mount.recursive_read_only), "a recursively read-only mount"),
+            (self.mounts.iter().any(|(mount, _)| mount.propagation != 0), "mount propagation"),
+        ];
+        needs.into_iter().filter(|(needed, _)| *needed).try_for_each(|(_, what)| sandbox.requires(3, what))
+    }
+}
+
+/// The full id of a container of the same pod whose processes are to be shared.
+fn target(runtime: &Runtime, sandbox: &Sandbox, id: &str) -> Result<String> {
+    let container = runtime.container(id)?;
+    if container.sandbox_id != sandbox.id {
+        return Err(Error::InvalidArgument(format!("the container {} is not of this pod", container.id)));
+    }
+    Ok(container.id.clone())
+}
+
+/// 0: half of the VM's memory, in which the layer lies.
+fn writable_bytes(annotations: &HashMap<String, String>) -> Result<u64> {
+    let Some(text) = annotations.get(crate::EPHEMERAL_STORAGE_ANNOTATION) else { return Ok(0) };
+    let bytes = text.parse().ok().filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| {
+        Error::InvalidArgument(format!("the annotation {} is not a number", crate::EPHEMERAL_STORAGE_ANNOTATION))
+    })
 }
 
 impl Runtime {
@@ -75,22 +146,38 @@ impl Runtime {
             mounts.push(self.prepare_mount(sandbox, live, container, &mount, source).await?);
         }
         let record = container.record();
+        self.offer_modules(sandbox, live, &record.process).await?;
         let request = v1::CreateContainerRequest {
             container_id: container.id.clone(),
             root: Some(v1::Disk { slot: root.0, fs_type: "erofs".into(), read_only: true }),
-            writable_bytes: 0,
+            writable_bytes: prepared.writable_bytes,
             readonly_root: prepared.readonly_root,
             mounts,
-            resources: Some(process::resources(&record.config)),
+            resources: Some(prepared.resources),
             process: Some(record.process),
             share_pid_namespace: prepared.share_pid_namespace,
             masked_paths: prepared.masked_paths,
             readonly_paths: prepared.readonly_paths,
+            pid_target: prepared.pid_target,
+            user_namespace: prepared.user_namespace,
         };
-        live.agent
+        let created = live
+            .agent
             .call("CreateContainer", CALL_TIMEOUT, |mut c| async move { c.create_container(request).await })
             .await?;
+        if sandbox.requires(3, "").is_ok() {
+            let mut groups = created.groups;
+            groups.truncate(MAX_GROUPS);
+            let user = ProcessUser { uid: created.uid, gid: created.gid, groups };
+            container.update(&self.records, |r| r.user = Some(user)).await?;
+        }
         Ok(())
+    }
+
+    /// An image by reference or id.
+    pub(crate) fn image(&self, reference: &str) -> Result<Image> {
+        let missing = || Error::NotFound { kind: "image", id: reference.chars().take(300).collect() };
+        self.config.images.get(reference).ok_or_else(missing)
     }
 
     async fn prepare_mount(
@@ -101,9 +188,27 @@ impl Runtime {
         mount: &cri::Mount,
         source: Source,
     ) -> Result<v1::Mount> {
-        let mut guest =
-            v1::Mount { destination: mount.container_path.clone(), read_only: mount.readonly, ..Default::default() };
+        use cri::MountPropagation as Propagation;
+        let propagation = match mount.propagation() {
+            Propagation::PropagationPrivate => v1::mount::Propagation::Private,
+            Propagation::PropagationHostToContainer => v1::mount::Propagation::Slave,
+            Propagation::PropagationBidirectional => v1::mount::Propagation::Shared,
+        };
+        let mut guest = v1::Mount {
+            destination: mount.container_path.clone(),
+            read_only: mount.readonly,
+            recursive_read_only: mount.recursive_read_only,
+            propagation: propagation as i32,
+            ..Default::default()
+        };
         match source {
+            Source::Image { rootfs, sub_path } => {
+                guest.sub_path = sub_path;
+                let disk = DiskSource { path: rootfs, read_only: true };
+                let slot = self.attach(sandbox, live, container, disk).await?;
+                let disk = v1::Disk { slot: slot.0, fs_type: "erofs".into(), read_only: true };
+                guest.source = Some(GuestSource::Disk(disk));
+            }
             Source::Volume { descriptor: volume, sub_path } => {
                 guest.sub_path = sub_path;
                 let disk = self.volume_disk(sandbox, &volume).await?;

@@ -7,7 +7,10 @@ use hypernetes_guest_protocol::v1;
 use hypernetes_image::ImageConfig;
 use k8s_cri::v1 as cri;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    seccomp,
+};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -79,10 +82,17 @@ pub(crate) fn container(config: &cri::ContainerConfig, image: &ImageConfig, host
     let default_context = cri::LinuxContainerSecurityContext::default();
     let context = config.linux.as_ref().and_then(|l| l.security_context.as_ref()).unwrap_or(&default_context);
     let (capabilities, ambient_capabilities) = capabilities(context)?;
+    let seccomp = seccomp::filters(context, &capabilities)?;
+    let (env, raw_env) = environment(config, image, hostname)?;
+    let adjustment = config.linux.as_ref().and_then(|l| l.resources.as_ref()).map_or(0, |r| r.oom_score_adj);
+    if !(-1000..=1000).contains(&adjustment) {
+        return Err(Error::InvalidArgument(format!("oom_score_adj {adjustment} is not between -1000 and 1000")));
+    }
     let cwd = [config.working_dir.as_str(), image.working_dir.as_str(), "/"].into_iter().find(|d| !d.is_empty());
     Ok(v1::Process {
         args: arguments(config, image)?,
-        env: environment(config, image, hostname),
+        env,
+        raw_env,
         cwd: cwd.unwrap_or("/").into(),
         tty: config.tty,
         stdin: config.stdin,
@@ -91,6 +101,8 @@ pub(crate) fn container(config: &cri::ContainerConfig, image: &ImageConfig, host
         ambient_capabilities,
         no_new_privileges: context.no_new_privs && !context.privileged,
         privileged: context.privileged,
+        seccomp,
+        oom_score_adj: i32::try_from(adjustment).ok(),
         ..Default::default()
     })
 }
@@ -117,31 +129,53 @@ fn arguments(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<Vec<S
     Ok(arguments)
 }
 
-/// Later settings win: defaults, image, container.
-fn environment(config: &cri::ContainerConfig, image: &ImageConfig, hostname: &str) -> Vec<String> {
-    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
+/// Later settings win: defaults, image, container. What is not UTF-8 comes second.
+///
+/// # Errors
+/// `InvalidArgument` for what cannot be in an environment.
+fn environment(
+    config: &cri::ContainerConfig,
+    image: &ImageConfig,
+    hostname: &str,
+) -> Result<(Vec<String>, Vec<Vec<u8>>)> {
+    let name_of = |setting: &[u8]| setting.split(|b| *b == b'=').next().unwrap_or_default().to_owned();
+    let mut env = vec![DEFAULT_PATH.as_bytes().to_vec(), format!("HOSTNAME={hostname}").into_bytes()];
     if config.tty {
-        env.push("TERM=xterm".into());
+        env.push(b"TERM=xterm".to_vec());
     }
-    let own = config.envs.iter().map(|e| format!("{}={}", e.key, e.value));
-    for setting in image.env.iter().cloned().chain(own) {
-        if setting.contains('\0') || setting.starts_with('=') {
-            continue;
+    let mut own = Vec::new();
+    for setting in &config.envs {
+        if setting.key.is_empty() || setting.key.contains(['=', '\0']) || setting.value.contains(&0) {
+            let key: String = setting.key.chars().take(100).collect();
+            return Err(Error::InvalidArgument(format!("the environment variable {key:?} is not possible")));
         }
-        let name = setting.split('=').next().unwrap_or_default().to_owned();
-        match env.iter_mut().find(|e| e.split('=').next() == Some(name.as_str())) {
+        own.push([setting.key.as_bytes(), b"=", &setting.value].concat());
+    }
+    // An image's author may have written anything.
+    let of_image = image.env.iter().filter(|e| !e.contains('\0') && !e.starts_with('='));
+    for setting in of_image.map(|e| e.clone().into_bytes()).chain(own) {
+        let name = name_of(&setting);
+        match env.iter_mut().find(|present| name_of(present) == name) {
             Some(present) => *present = setting,
             None => env.push(setting),
         }
     }
-    env
+    let (mut text, mut raw) = (Vec::new(), Vec::new());
+    for setting in env {
+        match String::from_utf8(setting) {
+            Ok(setting) => text.push(setting),
+            Err(error) => raw.push(error.into_bytes()),
+        }
+    }
+    Ok((text, raw))
 }
 
 fn user(context: &cri::LinuxContainerSecurityContext, image: &ImageConfig) -> Result<v1::User> {
     let id = |what: &str, value: i64| {
         u32::try_from(value).map_err(|_| Error::InvalidArgument(format!("{what} {value} is out of range")))
     };
-    let mut user = v1::User::default();
+    let strict = cri::SupplementalGroupsPolicy::Strict;
+    let mut user = v1::User { strict_groups: context.supplemental_groups_policy() == strict, ..Default::default() };
     if let Some(uid) = &context.run_as_user {
         user.uid = Some(id("runAsUser", uid.value)?);
     } else if context.run_as_username.is_empty() {
@@ -210,31 +244,6 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|n| (*n).to_owned()).collect()
 }
 
-/// Limits for the container's cgroup in the guest; what is negative or absurd means none.
-pub(crate) fn resources(config: &cri::ContainerConfig) -> v1::Resources {
-    let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) else {
-        return v1::Resources::default();
-    };
-    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
-    v1::Resources {
-        memory_bytes: positive(resources.memory_limit_in_bytes),
-        cpu_quota_micros: resources.cpu_quota.max(0),
-        cpu_period_micros: positive(resources.cpu_period),
-        cpu_shares: positive(resources.cpu_shares),
-        pids: 0,
-    }
-}
-
-/// Number of a signal by its name or number; SIGTERM for what is not known.
-pub(crate) fn signal_number(name: &str) -> u32 {
-    let name = name.trim().to_ascii_uppercase();
-    if let Ok(number @ 1..=64) = name.parse::<u32>() {
-        return number;
-    }
-    let full = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    full.parse::<nix::sys::signal::Signal>().map_or(nix::libc::SIGTERM, |s| s as i32).unsigned_abs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,11 +280,19 @@ mod tests {
     #[test]
     fn environment_and_user() {
         let config = cri::ContainerConfig {
-            envs: vec![cri::KeyValue { key: "A".into(), value: "x=y".into() }],
+            envs: vec![
+                cri::KeyValue { key: "A".into(), value: "x=y".into() },
+                cri::KeyValue { key: "B".into(), value: vec![0xff] },
+            ],
             ..Default::default()
         };
         let process = container(&config, &image(), "pod-1").unwrap();
         assert_eq!(process.env, ["PATH=/bin", "HOSTNAME=pod-1", "A=x=y"]);
+        assert_eq!(process.raw_env, [b"B=\xff".to_vec()]);
+        for (key, value) in [("", "x"), ("A=B", "x"), ("A", "x\0y")] {
+            let envs = vec![cri::KeyValue { key: key.into(), value: value.into() }];
+            assert!(container(&cri::ContainerConfig { envs, ..Default::default() }, &image(), "").is_err(), "{key}");
+        }
         assert_eq!(process.user.unwrap().name, "web");
         assert_eq!(process.cwd, "/srv");
         let context = cri::LinuxContainerSecurityContext {
@@ -284,6 +301,13 @@ mod tests {
             ..Default::default()
         };
         assert!(user(&context, &image()).is_err());
+        let group_alone = cri::LinuxContainerSecurityContext {
+            run_as_group: Some(cri::Int64Value { value: 1 }),
+            ..Default::default()
+        };
+        assert!(user(&group_alone, &ImageConfig::default()).is_err());
+        let strict = cri::LinuxContainerSecurityContext { supplemental_groups_policy: 1, ..Default::default() };
+        assert!(user(&strict, &image()).unwrap().strict_groups);
     }
 
     #[test]
@@ -302,14 +326,5 @@ mod tests {
         assert_eq!(with(&["NET_ADMIN"], &["ALL"]).unwrap().0, ["CAP_NET_ADMIN"]);
         assert_eq!(with(&["ALL"], &["cap_sys_admin"]).unwrap().0.len(), 40);
         assert!(with(&["NO_SUCH"], &[]).is_err());
-    }
-
-    #[test]
-    fn signals() {
-        assert_eq!(signal_number("SIGQUIT"), 3);
-        assert_eq!(signal_number("int"), 2);
-        assert_eq!(signal_number("9"), 9);
-        assert_eq!(signal_number(""), 15);
-        assert_eq!(signal_number("SIGRTMIN+3"), 15);
     }
 }

@@ -1,7 +1,8 @@
-//! The durable memory of hyperd: one small JSON file per sandbox and per container.
+//! What hyperd remembers when it is killed: one small JSON file per sandbox and per container.
 //!
-//! A record is replaced atomically (temporary file, fsync, rename, fsync of the directory), so that after a crash
-//! it is either the old or the new one. CRI configurations are kept in protobuf (base64), the one encoding of them
+//! A record is replaced in one step, so that whoever reads it next finds the old or the new one. Nothing is forced to the
+//! disk: a record says something of processes on this host, and outlives these, but not the host, whose end is theirs
+//! (docs/decisions/0018). CRI configurations are kept in protobuf (base64), the one encoding of them
 //! that stays readable when the contract grows.
 
 use std::{
@@ -54,6 +55,9 @@ pub(crate) struct SandboxRecord {
     /// Whether CNI DEL is owed.
     pub network_added: bool,
     pub boot_id: String,
+    /// Version of the contract that the agent speaks.
+    #[serde(default)]
+    pub protocol_version: u32,
     pub agent_version: String,
     pub kernel_release: String,
 }
@@ -106,6 +110,20 @@ pub(crate) struct ContainerRecord {
     pub file_sets: Vec<FileSetSource>,
     pub termination_log: Option<TerminationLog>,
     pub log_path: Option<PathBuf>,
+    /// Who the first process runs as, as the guest has found out; an older one does not say.
+    #[serde(default)]
+    pub user: Option<ProcessUser>,
+    /// Of the first process, in the guest.
+    #[serde(default)]
+    pub guest_pid: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessUser {
+    pub uid: u32,
+    pub gid: u32,
+    /// The primary one included.
+    pub groups: Vec<u32>,
 }
 
 /// A file that the container may write and the kubelet reads after its end.
@@ -178,28 +196,19 @@ fn save<T: Serialize>(directory: &Path, id: &str, record: &T) -> io::Result<()> 
     write_atomically(&directory.join(format!("{id}.json")), &bytes)
 }
 
-/// Replaces a file so that a crash leaves the old or the new content, durable when this returns.
+/// Replaces a file: a reader sees the old or the new content, also after this process was killed.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
+    fs::rename(&temporary, path)
 }
 
+/// Removes a file; that it is gone already is fine.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_parent(path),
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
+        other => other,
     }
 }
 
@@ -239,6 +248,7 @@ mod tests {
             network: None,
             network_added: true,
             boot_id: "b".into(),
+            protocol_version: 3,
             agent_version: String::new(),
             kernel_release: String::new(),
         }

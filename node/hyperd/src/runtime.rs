@@ -6,6 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use hypernetes_guest_protocol::v1;
 use k8s_cri::v1 as cri;
 use parking_lot::RwLock;
 
@@ -16,6 +17,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     files::Watcher,
+    pool::Pool,
     records::Records,
     sandbox::Sandbox,
     streaming::Sessions,
@@ -29,6 +31,9 @@ pub(crate) struct Runtime {
     pub events: Events,
     pub watcher: Arc<Watcher>,
     pub sessions: Sessions,
+    /// Modules as guests get them, read when the first is wanted.
+    pub modules: tokio::sync::OnceCell<Arc<Vec<v1::File>>>,
+    pub pool: Pool,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
 }
@@ -37,12 +42,14 @@ impl Runtime {
     pub(crate) fn new(config: HyperdConfig, records: Records, watcher: Arc<Watcher>, sessions: Sessions) -> Self {
         let cni = Cni::new(config.cni_config_dir.clone(), config.cni_bin_dirs.clone(), &config.root);
         Self {
+            pool: Pool::new(config.pool.clone()),
             config,
             records,
             cni,
             events: Events::new(),
             watcher,
             sessions,
+            modules: tokio::sync::OnceCell::new(),
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
         }

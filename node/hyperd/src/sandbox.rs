@@ -1,20 +1,26 @@
 //! Pod sandboxes: each is a VM.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hypernetes_guest_protocol::v1;
-use hypernetes_hypervisor::{Nic, Vm, VmSpec};
+use hypernetes_hypervisor::{Nic, Vm};
 use k8s_cri::v1 as cri;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Agent, CALL_TIMEOUT},
+    agent::{Agent, CALL_TIMEOUT, Greeting},
     cni::{INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
+    pool::{Kind, Ready},
     records::{Records, SandboxRecord, SandboxState},
+    resources,
     runtime::{Runtime, new_id, now_nanos},
+    stats::CpuRate,
 };
 
 /// File set of what the sandbox itself puts below /etc.
@@ -30,8 +36,11 @@ pub(crate) struct Sandbox {
     record: Mutex<SandboxRecord>,
     saving: tokio::sync::Mutex<()>,
     live: RwLock<Option<Arc<Live>>>,
+    /// What its VM has in common with others; not known of one that an earlier hyperd made.
+    pub kind: OnceLock<Kind>,
     /// Serialises what changes the sandbox as a whole.
     pub operation: tokio::sync::Mutex<()>,
+    pub cpu_rate: CpuRate,
 }
 
 /// What a sandbox has while its VM runs and its agent has been greeted.
@@ -44,6 +53,8 @@ pub(crate) struct Live {
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
+    /// Set when the guest has the kernel's modules.
+    pub modules: tokio::sync::OnceCell<()>,
 }
 
 impl Live {
@@ -54,6 +65,7 @@ impl Live {
             cancel: CancellationToken::new(),
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
+            modules: tokio::sync::OnceCell::new(),
         })
     }
 }
@@ -65,8 +77,28 @@ impl Sandbox {
             record: Mutex::new(record),
             saving: tokio::sync::Mutex::default(),
             live: RwLock::default(),
+            kind: OnceLock::new(),
             operation: tokio::sync::Mutex::default(),
+            cpu_rate: CpuRate::default(),
         })
+    }
+
+    /// How the pod's users are mapped, if they are.
+    pub(crate) fn user_namespace(&self) -> Result<Option<v1::UserNamespace>> {
+        let record = self.record.lock();
+        check_namespaces(security_context(&record.config).and_then(|c| c.namespace_options.as_ref()))
+    }
+
+    /// Refuses what the pod's agent does not know.
+    pub(crate) fn requires(&self, version: u32, what: &str) -> Result<()> {
+        let known = self.record.lock().protocol_version;
+        if known >= version {
+            return Ok(());
+        }
+        Err(Error::FailedPrecondition(format!(
+            "{what} is not possible in the sandbox {}: its agent is older than this hyperd; recreate the pod",
+            self.id
+        )))
     }
 
     pub(crate) fn record(&self) -> SandboxRecord {
@@ -172,21 +204,51 @@ fn hostname(config: &cri::PodSandboxConfig) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(63).collect()
 }
 
-/// Refuses what would leave the VM.
-pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result<()> {
-    let Some(options) = options else { return Ok(()) };
-    let node = cri::NamespaceMode::Node as i32;
-    for (what, mode) in [("hostNetwork", options.network), ("hostPID", options.pid), ("hostIPC", options.ipc)] {
-        if mode == node {
-            return Err(Error::FailedPrecondition(format!(
-                "{what} is not possible: the pod is a virtual machine and has no part in its host's namespaces"
+/// Checks what namespaces are asked for. The pod's own are the guest's, and so are those of its "node": nothing leads
+/// out of the VM (docs/decisions/0013).
+///
+/// Returns the mapping of users, if the pod is to have its own.
+pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result<Option<v1::UserNamespace>> {
+    use cri::NamespaceMode as Mode;
+    let Some(options) = options else { return Ok(None) };
+    let invalid = |text: &str| Err(Error::InvalidArgument(text.into()));
+    for (what, mode) in [("network", options.network), ("ipc", options.ipc)] {
+        if !matches!(Mode::try_from(mode), Ok(Mode::Pod | Mode::Node)) {
+            return invalid(&format!("the {what} namespace is the pod's or the node's, nothing else"));
+        }
+    }
+    if Mode::try_from(options.pid).is_err() {
+        return invalid("the pid namespace's mode is unknown");
+    }
+    if options.pid() == Mode::Target && options.target_id.is_empty() {
+        return invalid("to share the processes of one container, target_id has to name it");
+    }
+    let Some(user) = &options.userns_options else { return Ok(None) };
+    match Mode::try_from(user.mode) {
+        Ok(Mode::Node) => Ok(None),
+        Ok(Mode::Pod) => mapping(user).map(Some),
+        _ => invalid("the user namespace is the pod's or the node's, nothing else"),
+    }
+}
+
+/// The one mapping of users and groups that Kubernetes makes.
+fn mapping(user: &cri::UserNamespace) -> Result<v1::UserNamespace> {
+    for (what, mappings) in [("uids", &user.uids), ("gids", &user.gids)] {
+        let [mapping] = mappings.as_slice() else {
+            return Err(Error::InvalidArgument(format!("a user namespace needs exactly one mapping of {what}")));
+        };
+        let last = mapping.host_id.checked_add(mapping.length);
+        if mapping.container_id != 0 || mapping.length == 0 || last.is_none() {
+            return Err(Error::InvalidArgument(format!(
+                "the mapping of {what} has to begin at 0 in the container, and to have an end"
             )));
         }
     }
-    if options.pid == cri::NamespaceMode::Target as i32 {
-        return Err(Error::Unimplemented("sharing the process namespace of one other container"));
+    if user.uids != user.gids {
+        return Err(Error::InvalidArgument("users and groups have to be mapped in the same way".into()));
     }
-    Ok(())
+    let first = &user.uids[0];
+    Ok(v1::UserNamespace { host_id: first.host_id, length: first.length })
 }
 
 fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<()> {
@@ -197,7 +259,8 @@ fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result
     if !matches!(runtime_handler, "" | "hypernetes") {
         return Err(Error::InvalidArgument(format!("unknown runtime handler {runtime_handler:?}")));
     }
-    check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))
+    check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))?;
+    Ok(())
 }
 
 /// CPUs and memory (MiB) of the VM that the pod's resources ask for.
@@ -236,24 +299,45 @@ impl Runtime {
     ) -> Result<String> {
         check_config(&config, &runtime_handler)?;
         let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
-        let id = new_id();
+        resources::fits_host(memory_mib)?;
+        let _busy = self.pool.busy();
+        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
+            Some("none") => None,
+            _ => self.cni.style().await?,
+        };
+        let kind = Kind {
+            tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
+            cpus,
+            memory_mib,
+            disk_slots: self.config.disk_slots,
+            network,
+        };
+        let ready = self.pool.take(&kind).await;
+        let id = ready.as_ref().map_or_else(new_id, |ready| ready.id.clone());
         let sandbox = Sandbox::new(SandboxRecord {
             id: id.clone(),
             config,
             runtime_handler,
             created_at: now_nanos(),
             state: SandboxState::Starting,
-            vm: None,
+            vm: ready.as_ref().map(|ready| ready.vm.record()),
             network: None,
-            network_added: false,
+            network_added: true,
             boot_id: String::new(),
+            protocol_version: 0,
             agent_version: String::new(),
             kernel_release: String::new(),
         });
+        let _ = sandbox.kind.set(kind.clone());
         let _operation = sandbox.operation.lock().await;
-        self.insert_sandbox(sandbox.clone())?;
+        if let Err(error) = self.insert_sandbox(sandbox.clone()) {
+            if let Some(ready) = ready {
+                self.pool.give_back(kind, ready);
+            }
+            return Err(error);
+        }
         let started = tokio::time::Instant::now();
-        match self.start_sandbox(&sandbox, cpus, memory_mib).await {
+        match self.start_sandbox(&sandbox, &kind, ready).await {
             Ok(live) => {
                 self.supervise(sandbox.clone(), live);
                 self.publish(&sandbox, None, cri::ContainerEventType::ContainerCreatedEvent);
@@ -269,30 +353,70 @@ impl Runtime {
         }
     }
 
-    async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, cpus: u32, memory_mib: u32) -> Result<Arc<Live>> {
-        sandbox.update(&self.records, |r| r.network_added = true).await?;
+    async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, kind: &Kind, ready: Option<Ready>) -> Result<Arc<Live>> {
+        // From here on whoever comes after a killed hyperd undoes it.
+        sandbox.update(&self.records, |_| {}).await?;
         let config = sandbox.record().config;
-        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
-            Some("none") => None,
-            _ => self.cni.add(&Pod::new(&sandbox.id, &config)?).await?,
+        let tap = ready.as_ref().and_then(|ready| ready.tap.clone());
+        let network = match kind.network {
+            None => None,
+            Some(_) => self.cni.add(&Pod::new(&sandbox.id, &config)?, tap.as_ref()).await?,
         };
-        sandbox.update(&self.records, |r| r.network = network.clone()).await?;
+        let ready = match (ready, &tap) {
+            (Some(ready), Some(tap)) if !self.cni.took(tap).await => {
+                tracing::warn!(sandbox = %sandbox.id, "the network's plugin left the VM's tap alone, and made another");
+                ready.vm.kill().await?;
+                None
+            }
+            (ready, _) => ready,
+        };
+        let (live, greeting) = match ready {
+            Some(ready) => {
+                let live = Live::new(ready.vm, ready.agent);
+                sandbox.set_live(Some(live.clone()));
+                (live, ready.greeting)
+            }
+            None => self.start_vm(sandbox, kind, network.as_ref()).await?,
+        };
+        let agent = &live.agent;
+        let request = configure_request(&config, network.as_ref());
+        let configure =
+            agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await });
+        let files = agent.put_files(ETC_SET, etc_files(&config, network.as_ref()));
+        let (configured, ()) = tokio::try_join!(configure, files)?;
+        // An agent of version 1 says it in its greeting.
+        let boot_id = match crate::agent::clean(&configured.boot_id) {
+            boot_id if boot_id.is_empty() => greeting.boot_id,
+            boot_id => boot_id,
+        };
+        sandbox
+            .update(&self.records, |r| {
+                r.state = SandboxState::Ready;
+                r.vm = Some(live.vm.record());
+                r.network = network;
+                r.boot_id = boot_id;
+                r.protocol_version = greeting.version;
+                r.agent_version = greeting.agent_version;
+                r.kernel_release = greeting.kernel_release;
+            })
+            .await?;
+        Ok(live)
+    }
 
-        let nic = network.as_ref().map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
-        let spec = VmSpec {
-            id: sandbox.id.clone(),
-            tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
-            cpus,
-            memory_mib,
-            nic,
-            disk_slots: self.config.disk_slots,
-        };
+    /// Starts a VM for the sandbox and waits for its agent.
+    async fn start_vm(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        kind: &Kind,
+        network: Option<&PodNetwork>,
+    ) -> Result<(Arc<Live>, Greeting)> {
+        let mut spec = kind.spec(sandbox.id.clone());
+        spec.nic = network.map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
         let vm: Arc<dyn Vm> = self.config.hypervisor.create(spec).await?.into();
         let agent = Agent::new(vm.agent_socket());
         let live = Live::new(vm.clone(), agent.clone());
         sandbox.set_live(Some(live.clone()));
         sandbox.update(&self.records, |r| r.vm = Some(vm.record())).await?;
-
         let greeting = tokio::select! {
             exit = vm.wait() => {
                 return Err(Error::FailedPrecondition(format!(
@@ -307,25 +431,7 @@ impl Runtime {
                 }
             },
         };
-        let request = configure_request(&config, network.as_ref());
-        let configured = agent
-            .call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await })
-            .await?;
-        // An agent of version 1 says it in its greeting.
-        let boot_id = match crate::agent::clean(&configured.boot_id) {
-            boot_id if boot_id.is_empty() => greeting.boot_id,
-            boot_id => boot_id,
-        };
-        agent.put_files(ETC_SET, etc_files(&config, network.as_ref())).await?;
-        sandbox
-            .update(&self.records, |r| {
-                r.state = SandboxState::Ready;
-                r.boot_id = boot_id;
-                r.agent_version = greeting.agent_version;
-                r.kernel_release = greeting.kernel_release;
-            })
-            .await?;
-        Ok(live)
+        Ok((live, greeting))
     }
 
     /// Undoes an unfinished sandbox. What cannot be undone now keeps its record, which is removable like any other.
@@ -339,6 +445,37 @@ impl Runtime {
             }
             Err(error) => tracing::error!(sandbox = %sandbox.id, %error, "undoing an unfinished sandbox failed"),
         }
+    }
+
+    /// Puts down new limits of a pod that runs: its VM keeps the size that it was made with.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when the VM is too small for them.
+    pub(crate) async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<cri::LinuxContainerResources>,
+        resources: Option<cri::LinuxContainerResources>,
+    ) -> Result<()> {
+        let sandbox = self.sandbox(id)?;
+        let _operation = sandbox.operation.lock().await;
+        let vm = sandbox.live()?.vm.record().spec;
+        let mut config = sandbox.record().config;
+        let linux = config.linux.get_or_insert_default();
+        for (present, change) in [(&mut linux.overhead, overhead), (&mut linux.resources, resources)] {
+            if let Some(change) = change {
+                *present = Some(resources::merge(present.take().unwrap_or_default(), &change));
+            }
+        }
+        let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
+        if cpus > vm.cpus || memory_mib > vm.memory_mib {
+            return Err(Error::FailedPrecondition(format!(
+                "the pod's virtual machine has {} CPUs and {} MiB and cannot grow to {cpus} CPUs and {memory_mib} MiB: \
+                 recreate the pod",
+                vm.cpus, vm.memory_mib
+            )));
+        }
+        sandbox.update(&self.records, |r| r.config = config).await
     }
 
     /// Ends the VM, its containers and its network. Idempotent.
@@ -530,11 +667,34 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_namespaces_are_out_of_reach() {
+    fn namespaces_are_the_guests_or_refused() {
         let options = |network, pid, ipc| cri::NamespaceOption { network, pid, ipc, ..Default::default() };
-        assert!(check_namespaces(Some(&options(0, 1, 0))).is_ok());
-        for (network, pid, ipc) in [(2, 1, 0), (0, 2, 0), (0, 1, 2)] {
-            assert!(matches!(check_namespaces(Some(&options(network, pid, ipc))), Err(Error::FailedPrecondition(_))));
+        for (network, pid, ipc) in [(0, 1, 0), (2, 1, 0), (0, 2, 0), (0, 0, 2)] {
+            assert!(check_namespaces(Some(&options(network, pid, ipc))).is_ok());
+        }
+        for (network, pid, ipc) in [(1, 1, 0), (0, 9, 0), (0, 1, 3), (0, 3, 0)] {
+            assert!(matches!(check_namespaces(Some(&options(network, pid, ipc))), Err(Error::InvalidArgument(_))));
+        }
+        let target = cri::NamespaceOption { target_id: "c".into(), ..options(0, 3, 0) };
+        assert!(check_namespaces(Some(&target)).is_ok());
+
+        let mapping = |container_id, length| cri::IdMapping { container_id, host_id: 1000, length };
+        let users = |mode, mappings: Vec<cri::IdMapping>| {
+            let user = cri::UserNamespace { mode, uids: mappings.clone(), gids: mappings };
+            check_namespaces(Some(&cri::NamespaceOption { userns_options: Some(user), ..options(0, 1, 0) }))
+        };
+        assert_eq!(users(2, vec![]).unwrap(), None);
+        let expected = v1::UserNamespace { host_id: 1000, length: 65536 };
+        assert_eq!(users(0, vec![mapping(0, 65536)]).unwrap(), Some(expected));
+        for (mode, mappings) in [
+            (0, vec![]),
+            (0, vec![mapping(0, 10), mapping(10, 10)]),
+            (0, vec![mapping(1, 10)]),
+            (0, vec![mapping(0, u32::MAX)]),
+            (1, vec![]),
+            (3, vec![]),
+        ] {
+            assert!(matches!(users(mode, mappings), Err(Error::InvalidArgument(_))));
         }
     }
 }

@@ -285,6 +285,9 @@ impl Runtime {
                 tracing::error!(%error, "a record was left alone");
             }
         }
+        // What was being made when hyperd was killed, and what waited in the pool.
+        let known = self.sandboxes().iter().filter_map(|s| s.record().vm.map(|vm| vm.spec.id)).collect();
+        self.config.hypervisor.sweep(&known).await;
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
         let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
         let collect = self.cni.collect_garbage(&connected);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::busybox_layout;
-use hypernetes_hyperd::{HyperdConfig, TENANT_ANNOTATION};
+use hypernetes_hyperd::{EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
 use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
 use hypernetes_hypervisor::{
     Accelerator,
@@ -61,6 +61,7 @@ impl Node {
             let config = QemuConfig {
                 directory: root.join("vmm"),
                 guest,
+                jail: None,
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
             };
@@ -88,7 +89,12 @@ impl Node {
     }
 
     async fn start(&self, sandbox: &str, name: &str, script: &str, mounts: Vec<cri::Mount>) -> String {
-        let config = cri::ContainerConfig {
+        self.start_as(sandbox, self.config(name, script, mounts)).await
+    }
+
+    /// A container with its own processes.
+    fn config(&self, name: &str, script: &str, mounts: Vec<cri::Mount>) -> cri::ContainerConfig {
+        cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(cri::ImageSpec { image: "test/busybox:1".into(), ..Default::default() }),
             args: vec![script.into()],
@@ -102,7 +108,10 @@ impl Node {
                 resources: None,
             }),
             ..Default::default()
-        };
+        }
+    }
+
+    async fn start_as(&self, sandbox: &str, config: cri::ContainerConfig) -> String {
         let request =
             cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
         let mut client = self.runtime().await;
@@ -133,6 +142,10 @@ impl Node {
     }
 
     async fn run_sandbox(&self, tenant: &str) -> String {
+        self.run_sandbox_with(tenant, None).await
+    }
+
+    async fn run_sandbox_with(&self, tenant: &str, linux: Option<cri::LinuxPodSandboxConfig>) -> String {
         // A pod has one sandbox of each attempt.
         static ATTEMPT: AtomicU32 = AtomicU32::new(0);
         let config = cri::PodSandboxConfig {
@@ -145,6 +158,7 @@ impl Node {
             hostname: "web-1".into(),
             log_directory: self.path("logs").display().to_string(),
             annotations: [(TENANT_ANNOTATION.to_owned(), tenant.to_owned())].into(),
+            linux,
             ..Default::default()
         };
         let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
@@ -291,6 +305,191 @@ async fn a_pod_in_a_vm() {
     let three = node.start(&sandbox, "three", "cat /data/file", vec![mount(&volume_mount, "/data")]).await;
     node.exited(&three).await;
     assert_eq!(node.log("three.log"), ["stdout F kept"]);
+    node.remove(&sandbox).await;
+    node.hyperd.take().unwrap().shutdown_background();
+}
+
+/// What CRI promises of one container's bounds, and of what several share.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_have_the_bounds_that_cri_gives_them() {
+    let mut node = node().await;
+    let pod = node.path("pods").join(POD_UID);
+    std::fs::create_dir_all(&pod).unwrap();
+    let sysctls = [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())].into();
+    let linux = cri::LinuxPodSandboxConfig { sysctls, ..Default::default() };
+    let sandbox = node.run_sandbox_with("", Some(linux)).await;
+    let scratch = |propagation: cri::MountPropagation, recursive: bool| cri::Mount {
+        host_path: pod.join("volumes/kubernetes.io~empty-dir/shared").display().to_string(),
+        container_path: "/scratch".into(),
+        propagation: propagation as i32,
+        readonly: recursive,
+        recursive_read_only: recursive,
+        ..Default::default()
+    };
+    use cri::MountPropagation::{PropagationBidirectional, PropagationHostToContainer, PropagationPrivate};
+    let image = cri::Mount {
+        container_path: "/image".into(),
+        readonly: true,
+        image: Some(cri::ImageSpec { image: "test/busybox:1".into(), ..Default::default() }),
+        image_sub_path: "bin".into(),
+        ..Default::default()
+    };
+
+    let mut confined = node.config("confined", "sleep 1000", vec![scratch(PropagationHostToContainer, false), image]);
+    confined.annotations = [(EPHEMERAL_STORAGE_ANNOTATION.to_owned(), (1 << 20).to_string())].into();
+    let linux = confined.linux.as_mut().unwrap();
+    linux.resources = Some(cri::LinuxContainerResources {
+        memory_limit_in_bytes: 32 << 20,
+        oom_score_adj: 300,
+        unified: [("pids.max", "20"), ("io.max", "default rbps=104857600")]
+            .map(|(file, value)| (file.to_owned(), value.to_owned()))
+            .into(),
+        ..Default::default()
+    });
+    let context = linux.security_context.as_mut().unwrap();
+    context.seccomp = Some(cri::SecurityProfile::default());
+    context.run_as_username = "web".into();
+    context.supplemental_groups = vec![7];
+    context.masked_paths = vec!["/data".into(), "/proc/kcore".into()];
+    context.readonly_paths = vec!["/proc/sys".into()];
+    let confined = node.start_as(&sandbox, confined).await;
+
+    let mut root = node.config("root", "sleep 1000", vec![scratch(PropagationBidirectional, false)]);
+    root.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let root = node.start_as(&sandbox, root).await;
+    assert_eq!(
+        node.exec(&root, "mkdir /scratch/inner && mount -t tmpfs inner /scratch/inner && echo x >/scratch/inner/x")
+            .await
+            .0,
+        0
+    );
+
+    let (code, said) = node
+        .exec(
+            &confined,
+            "id -u; cat /proc/sys/kernel/shm_rmid_forced /proc/self/oom_score_adj /sys/fs/cgroup/memory.max \
+             /sys/fs/cgroup/pids.max /sys/fs/cgroup/io.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
+             touch /image/x || echo image is read-only; head -c 2000000 /dev/zero >/tmp/x || echo layer is full; \
+             /bin/sh -c 'echo 0 >/proc/sys/kernel/shm_rmid_forced' || echo sysctls are read-only; \
+             mount -t tmpfs x /tmp || echo no mounts",
+        )
+        .await;
+    assert_eq!(code, 0, "{said}");
+    for expected in [
+        "1000\n1\n300\n33554432\n20\n",
+        " rbps=104857600 wbps=max",
+        "Seccomp:\t2\n",
+        "\nGroups:\t7 1000 \n",
+        "\nx\n/image/busybox\nimage is read-only\nlayer is full\nsysctls are read-only\nno mounts\n",
+    ] {
+        assert!(said.contains(expected), "{expected:?} is not in {said}");
+    }
+    let mut client = node.runtime().await;
+    let request = cri::ContainerStatusRequest { container_id: confined.clone(), verbose: false };
+    let status = client.container_status(request).await.unwrap().into_inner().status.unwrap();
+    let user = status.user.unwrap().linux.unwrap();
+    assert_eq!((user.uid, user.gid, user.supplemental_groups), (1000, 1000, vec![7, 1000]));
+
+    // A later copy of the same volume is read-only down to what was mounted in it.
+    let reader = node.config("reader", "sleep 1000", vec![scratch(PropagationPrivate, true)]);
+    let reader = node.start_as(&sandbox, reader).await;
+    let (_, said) = node.exec(&reader, "touch /scratch/y || echo outer; touch /scratch/inner/y || echo inner").await;
+    assert_eq!(said, "outer\ninner\n");
+    // Its end takes nothing from the others.
+    client.remove_container(cri::RemoveContainerRequest { container_id: reader }).await.unwrap();
+    assert_eq!(node.exec(&confined, "cat /scratch/inner/x").await.1, "x\n");
+
+    let linux = Some(cri::LinuxContainerResources { memory_limit_in_bytes: 48 << 20, ..Default::default() });
+    let request = cri::UpdateContainerResourcesRequest { container_id: confined.clone(), linux, ..Default::default() };
+    client.update_container_resources(request).await.unwrap();
+    let (_, said) = node.exec(&confined, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").await;
+    assert_eq!(said, "50331648\n20\n");
+
+    let mut debugger = node.config("debugger", "cat /proc/1/cmdline", vec![]);
+    let context = debugger.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options = Some(cri::NamespaceOption {
+        pid: cri::NamespaceMode::Target as i32,
+        target_id: root.clone(),
+        ..Default::default()
+    });
+    let debugger = node.start_as(&sandbox, debugger).await;
+    assert_eq!(node.exited(&debugger).await.exit_code, 0);
+    assert!(node.log("debugger.log")[0].contains("sleep\x001000"), "{:?}", node.log("debugger.log"));
+
+    // In a pod without mapped users one container cannot have them.
+    let users = |length| cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod as i32,
+        uids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+        gids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+    };
+    let mapped_config = |name: &str, script: &str, mounts| {
+        let mut mapped = node.config(name, script, mounts);
+        let context = mapped.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.namespace_options.as_mut().unwrap().userns_options = Some(users(65_536));
+        mapped
+    };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: sandbox.clone(),
+        config: Some(mapped_config("mapped", "true", vec![])),
+        sandbox_config: None,
+    };
+    assert_eq!(client.create_container(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+
+    // Shared memory is charged to who fills it.
+    let mut greedy = node.config("greedy", "head -c 40000000 /dev/zero >/dev/shm/x; sleep 1000", vec![]);
+    greedy.linux.as_mut().unwrap().resources =
+        Some(cri::LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() });
+    let greedy = node.start_as(&sandbox, greedy).await;
+    let status = node.exited(&greedy).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+
+    let request = cri::ListPodSandboxMetricsRequest {};
+    let metrics = client.list_pod_sandbox_metrics(request).await.unwrap().into_inner().pod_metrics;
+    let vm = metrics[0].metrics.iter().find(|m| m.name == "hypernetes_vm_memory_bytes").unwrap();
+    assert!(vm.value.unwrap().value > 10 << 20, "{vm:?}");
+    node.remove(&sandbox).await;
+
+    // Users of their own: root of the container is nobody in the guest, and owns what it made and its image.
+    let security_context = Some(cri::LinuxSandboxSecurityContext {
+        namespace_options: Some(cri::NamespaceOption { userns_options: Some(users(65_536)), ..Default::default() }),
+        ..Default::default()
+    });
+    let linux = cri::LinuxPodSandboxConfig { security_context, ..Default::default() };
+    let sandbox = node.run_sandbox_with("", Some(linux)).await;
+    let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-2/mount");
+    std::fs::create_dir_all(&volume_mount).unwrap();
+    std::fs::create_dir_all(node.path("volumes")).unwrap();
+    let volume = node.path("volumes/v.raw");
+    std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
+    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
+    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    let config = pod.join("volumes/kubernetes.io~configmap/cfg");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("key"), "secret").unwrap();
+    std::fs::set_permissions(config.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mount = |host: &Path, container: &str| cri::Mount {
+        host_path: host.display().to_string(),
+        container_path: container.into(),
+        ..Default::default()
+    };
+    let script = "echo out >/dev/stdout; sleep 1000";
+    let mounts = vec![mount(&volume_mount, "/vol"), mount(&config, "/cfg")];
+    let mapped = node.start_as(&sandbox, mapped_config("mapped", script, mounts)).await;
+    let (_, said) = node
+        .exec(
+            &mapped,
+            "cat /proc/self/uid_map; id -u; touch /new /vol/new; ls -ln /new /vol/new /bin/busybox; cat /cfg/key; \
+             echo; echo 1 >/proc/sys/kernel/shm_rmid_forced || echo no power",
+        )
+        .await;
+    let lines: Vec<String> =
+        said.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines[..2], ["0 70000 65536", "0"], "{said}");
+    for line in &lines[2..5] {
+        assert!(line.ends_with("0 0"), "{said}");
+    }
+    assert_eq!(lines[5..], ["secret", "no power"], "{said}");
+    assert_eq!(node.log("mapped.log"), ["stdout F out"]);
     node.remove(&sandbox).await;
     node.hyperd.take().unwrap().shutdown_background();
 }

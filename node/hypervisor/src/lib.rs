@@ -3,10 +3,15 @@
 //! A driver owns the VMM process and the devices; it knows nothing of pods, and of what the guest's agent says only the
 //! greeting.
 
+mod cgroup;
+pub mod jail;
 pub mod process;
 pub mod qemu;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -106,6 +111,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `Gone` when its process is no more; its files are removed then.
     async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError>;
 
+    /// Whether [`Hypervisor::create`] would copy a VM like this from a template, instead of booting it.
+    fn would_copy(&self, _spec: &VmSpec) -> bool {
+        false
+    }
+
+    /// Ends every VM whose id is not among these, and removes what it left: an earlier process made it and had no time to
+    /// say so. To be called before any is made.
+    async fn sweep(&self, _keep: &HashSet<String>) {}
+
     /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
     fn describe(&self) -> HypervisorInfo;
 
@@ -150,6 +164,9 @@ pub trait Vm: Send + Sync {
 
     /// Frees a slot; the guest must have unmounted it.
     async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError>;
+
+    /// Lets the VM's processors wait behind everything else on the host, or no longer.
+    fn set_background(&self, _background: bool) {}
 
     /// Returns when the VMM process has ended.
     async fn wait(&self) -> VmExit;

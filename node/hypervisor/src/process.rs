@@ -2,17 +2,21 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
+
+/// nice(1)'s: whoever else waits for a processor goes first.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// A running process, held by a pidfd: signals never reach another one that got the same pid.
 pub struct Process {
     pub pid: i32,
     handle: AsyncFd<OwnedFd>,
+    /// Removed when the process has ended; empty: there is none.
     record: PathBuf,
 }
 
@@ -29,6 +33,13 @@ impl Process {
         Ok(Self { pid, handle, record })
     }
 
+    /// A process that runs now and was not remembered.
+    pub fn hold(pid: i32) -> Option<Self> {
+        let handle = open(pid).ok()?;
+        start_time(pid)?;
+        Some(Self { pid, handle, record: PathBuf::new() })
+    }
+
     /// The process that a record names, if it is still that one.
     pub fn recall(record: &Path) -> Option<Self> {
         let text = fs::read_to_string(record).ok()?;
@@ -43,6 +54,11 @@ impl Process {
     pub async fn ended(&self) {
         // A pidfd becomes readable when its process ends, and stays so.
         let _ = self.handle.readable().await;
+        // One that the jailer made is this process's child; others have their own to reap them.
+        let _ = rustix::process::waitid(
+            WaitId::PidFd(self.handle.get_ref().as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
         let _ = fs::remove_file(&self.record);
     }
 
@@ -50,12 +66,29 @@ impl Process {
         Ok(rustix::process::pidfd_send_signal(self.handle.get_ref(), signal)?)
     }
 
+    /// Puts every thread behind those of other processes, or beside them again.
+    pub fn set_background(&self, background: bool) {
+        let nice = if background { LOWEST_PRIORITY } else { 0 };
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten() {
+            let id = thread.file_name().to_str().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+            if let Some(id) = id {
+                // It may have ended; otherwise it only takes its turn with the others.
+                let _ = rustix::process::setpriority_process(Some(id), nice);
+            }
+        }
+    }
+
+    /// SIGKILL, and its end.
+    pub async fn kill(&self) {
+        let _ = self.signal(Signal::KILL);
+        self.ended().await;
+    }
+
     /// SIGTERM, and SIGKILL when that has not helped within `patience`.
     pub async fn stop(&self, patience: std::time::Duration) {
         let _ = self.signal(Signal::TERM);
         if tokio::time::timeout(patience, self.ended()).await.is_err() {
-            let _ = self.signal(Signal::KILL);
-            self.ended().await;
+            self.kill().await;
         }
     }
 }

@@ -24,7 +24,7 @@ fn is_copy(vm: &dyn Vm) -> bool {
 
 async fn template(qemu: &Qemu, spec: &VmSpec) {
     let began = Instant::now();
-    while !qemu.has_template(spec) {
+    while !qemu.would_copy(spec) {
         assert!(began.elapsed() < Duration::from_secs(90), "there is no template");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -128,7 +128,7 @@ async fn a_template_is_for_its_owner_and_kind() {
     template(&qemu, &owned("any", "a")).await;
     // Another's VM boots, as does one of nobody; and so does one with other parts.
     for other in [owned("b", "b"), owned("nobody", ""), VmSpec { cpus: 2, memory_mib: 200, ..owned("large", "a") }] {
-        assert!(!qemu.has_template(&other));
+        assert!(!qemu.would_copy(&other));
         let vm = qemu.create(other).await.unwrap();
         assert!(!is_copy(&*vm));
         vm.kill().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_template_is_for_its_owner_and_kind() {
     // They have templates of their own then; those of nobody have none.
     template(&qemu, &VmSpec { cpus: 2, memory_mib: 200, ..owned("any", "a") }).await;
     template(&qemu, &owned("any", "b")).await;
-    assert!(!qemu.has_template(&owned("any", "")));
+    assert!(!qemu.would_copy(&owned("any", "")));
     for (n, one) in
         [owned("b-2", "b"), VmSpec { cpus: 2, memory_mib: 200, ..owned("large-2", "a") }].into_iter().enumerate()
     {

@@ -12,9 +12,12 @@ use crate::{
     cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
-    volumes,
+    security, volumes,
     worker::{SANDBOX, Worker, names_of},
 };
+
+/// Tells hyperd the size of a container's writable layer, for which CRI has no field; other runtimes ignore it.
+const EPHEMERAL_STORAGE: &str = "hypernetes.io/ephemeral-storage-bytes";
 
 /// Where a container goes.
 pub struct Place<'a> {
@@ -77,16 +80,23 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         command: expand(wanted.command.as_ref()),
         args: expand(wanted.args.as_ref()),
         working_dir: wanted.working_dir.clone().unwrap_or_default(),
-        envs: env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: env
+            .iter()
+            .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
+            .collect(),
         mounts,
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        annotations: storage_limit(wanted)
+            .map(|bytes| (EPHEMERAL_STORAGE.to_owned(), bytes.to_string()))
+            .into_iter()
+            .collect(),
         log_path: format!("{}/{}.log", wanted.name, place.attempt),
         stdin: wanted.stdin.unwrap_or(false),
         stdin_once: wanted.stdin_once.unwrap_or(false),
         tty: wanted.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(wanted)),
-            security_context: Some(security(place.spec, wanted)),
+            security_context: Some(security::of(place.spec, wanted, &shared.config.root.join("seccomp"))),
         }),
         ..Default::default()
     };
@@ -229,6 +239,11 @@ fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
     out
 }
 
+fn storage_limit(wanted: &ContainerSpec) -> Option<u64> {
+    let limits = wanted.resources.as_ref()?.limits.as_ref();
+    quantity(limits, "ephemeral-storage").map(|bytes| bytes as u64).filter(|bytes| *bytes > 0)
+}
+
 /// What the pod's VM needs: the sum of its containers' limits, where all have one.
 pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
     let all: Vec<_> = spec.containers.iter().map(resources).collect();
@@ -244,32 +259,6 @@ pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
     }
 }
 
-fn security(spec: &PodSpec, wanted: &ContainerSpec) -> cri::LinuxContainerSecurityContext {
-    let (pod, own) =
-        (spec.security_context.clone().unwrap_or_default(), wanted.security_context.clone().unwrap_or_default());
-    let number = |value: Option<i64>| value.map(|value| cri::Int64Value { value });
-    let capabilities = own.capabilities.unwrap_or_default();
-    let share = spec.share_process_namespace.unwrap_or(false);
-    cri::LinuxContainerSecurityContext {
-        privileged: own.privileged.unwrap_or(false),
-        run_as_user: number(own.run_as_user.or(pod.run_as_user)),
-        run_as_group: number(own.run_as_group.or(pod.run_as_group)),
-        supplemental_groups: pod.supplemental_groups.unwrap_or_default().into_iter().chain(pod.fs_group).collect(),
-        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
-        no_new_privs: own.allow_privilege_escalation == Some(false),
-        capabilities: Some(cri::Capability {
-            add_capabilities: capabilities.add.unwrap_or_default(),
-            drop_capabilities: capabilities.drop.unwrap_or_default(),
-            ..Default::default()
-        }),
-        namespace_options: Some(cri::NamespaceOption {
-            pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -279,8 +268,9 @@ mod tests {
     #[test]
     fn limits_are_converted_as_the_kubelet_does() {
         let wanted: ContainerSpec = serde_json::from_value(json!({"name": "a", "resources":
-            {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}))
+            {"limits": {"cpu": "1500m", "memory": "64Mi", "ephemeral-storage": "10Mi"}, "requests": {"cpu": "250m"}}}))
         .unwrap();
+        assert_eq!(storage_limit(&wanted), Some(10 << 20));
         let out = resources(&wanted);
         assert_eq!((out.cpu_shares, out.cpu_quota, out.memory_limit_in_bytes), (256, 150_000, 64 << 20));
         let spec: PodSpec = serde_json::from_value(json!({"containers": [wanted, {"name": "b"}]})).unwrap();

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Error, NetagentConfig,
-    cni::protocol::{Failure, Reply, Request, code},
+    cni::protocol::{Failure, OfferedTap, Reply, Request, code},
     domain::Domain,
     mirror::{Change, Mirror},
     records::{Address, Attachment, Records},
@@ -120,7 +120,7 @@ impl Agent {
 
     pub async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Add { container_id, tenant, pod_uid } => self.add(container_id, &tenant, &pod_uid).await,
+            Request::Add { container_id, tenant, pod_uid, tap } => self.add(container_id, &tenant, &pod_uid, tap).await,
             Request::Del { container_id } => self.del(&container_id).await,
             Request::Check { container_id } => self.check(&container_id).await,
             Request::Gc { valid } => self.collect(&valid).await,
@@ -129,7 +129,7 @@ impl Agent {
         }
     }
 
-    async fn add(&self, container_id: String, tenant: &str, pod_uid: &str) -> Reply {
+    async fn add(&self, container_id: String, tenant: &str, pod_uid: &str, tap: Option<OfferedTap>) -> Reply {
         let tenant: TenantId = tenant
             .parse()
             .map_err(|error| Failure::new(code::INVALID_ENVIRONMENT, format!("HYPERNETES_TENANT: {error}")))?;
@@ -150,7 +150,7 @@ impl Agent {
         let mut domain = domain.lock().await;
         // From here on a DEL finds it, however far this gets.
         self.remember(&attachment);
-        domain.attach(attachment.clone()).await?;
+        domain.attach(attachment.clone(), tap).await?;
         self.report_on(&attachment, true);
         tracing::info!(%tenant, port = attachment.port, sandbox = attachment.container_id, "connected");
         // What has changed in the API since the plan was made.

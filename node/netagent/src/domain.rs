@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,8 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::link::LinkAttribu
 
 use crate::{
     Error,
-    namespace::Namespace,
+    cni::protocol::OfferedTap,
+    namespace::{self, Namespace},
     nft,
     records::{Attachment, Records},
     tap,
@@ -93,8 +95,9 @@ impl Domain {
         Ok(gone)
     }
 
-    /// Connects a sandbox. Repeating it is no error; a new sandbox of the same port takes over the tap.
-    pub async fn attach(&mut self, attachment: Attachment) -> Result<(), Error> {
+    /// Connects a sandbox. Repeating it is no error; a new sandbox of the same port takes over the tap, or brings its own,
+    /// `offered`, that its VM is attached to already.
+    pub async fn attach(&mut self, attachment: Attachment, offered: Option<OfferedTap>) -> Result<(), Error> {
         let name = attachment.tap()?;
         let other =
             |a: &Attached| a.attachment.port_uid != attachment.port_uid && a.attachment.tap().is_ok_and(|t| t == name);
@@ -127,14 +130,19 @@ impl Domain {
             None => Namespace::ensure(&self.directory, &self.name).await?,
         };
         let namespace = self.namespace.insert(namespace);
-        let made = namespace.run("making a tap", move || {
-            // One that a VM has open cannot be opened again, and need not be.
-            match tap::index(&name) {
-                Some(index) => Ok(index),
-                None => tap::create(&name),
+        let index = match offered {
+            Some(offered) => take_tap(namespace, &name, &offered).await?,
+            None => {
+                let made = namespace.run("making a tap", move || {
+                    // One that a VM has open cannot be opened again, and need not be.
+                    match tap::index(&name) {
+                        Some(index) => Ok(index),
+                        None => tap::create(&name),
+                    }
+                });
+                made.await?
             }
-        });
-        let index = made.await?;
+        };
         address(namespace, &attachment, index).await?;
         self.connect(&port_uid, true).await
     }
@@ -220,6 +228,37 @@ impl Domain {
         }
         Ok(())
     }
+}
+
+/// Moves a tap that a VM has open into the network, by the name that it is to have there. Gives its interface index.
+async fn take_tap(namespace: &Namespace, name: &str, offered: &OfferedTap) -> Result<u32, Error> {
+    let failed = |operation| {
+        let interface = name.to_owned();
+        move |source| Error::Interface { interface, operation, source }
+    };
+    let there = || {
+        namespace.run("looking for a tap", {
+            let name = name.to_owned();
+            move || Ok(tap::index(&name))
+        })
+    };
+    if let Some(earlier) = there().await? {
+        // An earlier sandbox's of the same port.
+        namespace.netlink.link().del(earlier).execute().await.map_err(failed("removing an earlier one"))?;
+    }
+    let (netlink, index) = namespace::netlink_at(&offered.netns, &offered.name).await?;
+    let into = std::fs::File::open(namespace.path()).map_err(|source| Error::Namespace {
+        name: name.to_owned(),
+        operation: "opening it",
+        source,
+    })?;
+    let moved = LinkUnspec::new_with_index(index).setns_by_fd(into.as_raw_fd()).name(name.to_owned()).build();
+    netlink.handle.link().set(moved).execute().await.map_err(failed("taking it over"))?;
+    there().await?.ok_or_else(|| Error::Namespace {
+        name: name.to_owned(),
+        operation: "looking for the tap",
+        source: std::io::ErrorKind::NotFound.into(),
+    })
 }
 
 /// Gives the tap all it needs: settings, gateway address, route and neighbour. Repeating it is no error.

@@ -88,6 +88,10 @@ impl Namespace {
         .await
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Applies a script of the packet filter.
     pub async fn filter(&self, script: String) -> Result<(), Error> {
         self.run("filtering", move || Ok(crate::nft::apply(&script))).await?
@@ -102,6 +106,34 @@ impl Namespace {
         })
         .await
     }
+}
+
+/// A netlink socket in another namespace.
+pub(crate) struct Netlink {
+    pub handle: rtnetlink::Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// A socket in the namespace at a path, and the index of an interface there.
+pub(crate) async fn netlink_at(path: &Path, interface: &str) -> Result<(Netlink, u32), Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let (path, interface) = (path.to_owned(), interface.to_owned());
+    let name = path.display().to_string();
+    let (connection, handle, index) = on_thread(&name, "looking for a tap in it", move || {
+        enter(&path)?;
+        let _runtime = runtime.enter();
+        let index = nix::net::if_::if_nametoindex(interface.as_str())?;
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok((connection, handle, index))
+    })
+    .await?;
+    Ok((Netlink { handle, connection: tokio::spawn(connection) }, index))
 }
 
 fn is_namespace(path: &Path) -> bool {

@@ -6,9 +6,12 @@ mod guest;
 use std::path::Path;
 
 use crate::{
+    Error,
+    cni::protocol::OfferedTap,
     domain::Domain,
     namespace::Namespace,
     records::{Address, Attachment, Mac, Records},
+    tap,
 };
 use guest::Guest;
 
@@ -90,12 +93,12 @@ async fn a_pod_reaches_its_own_network_and_nothing_else() {
     let Some(host) = Host::new() else { return };
     let (mut red, mut blue) = (host.domain(1), host.domain(2));
     let (two, three) = (attachment(1, 2), attachment(1, 3));
-    red.attach(two.clone()).await.unwrap();
-    red.attach(three.clone()).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
+    red.attach(three.clone(), None).await.unwrap();
     // The same addresses, and one more.
     let (other_two, four) = (attachment(2, 2), attachment(2, 4));
-    blue.attach(other_two.clone()).await.unwrap();
-    blue.attach(four.clone()).await.unwrap();
+    blue.attach(other_two.clone(), None).await.unwrap();
+    blue.attach(four.clone(), None).await.unwrap();
     let directory = host.namespaces();
     let a = Guest::boot(&directory, &two).await;
     let b = Guest::boot(&directory, &three).await;
@@ -130,12 +133,36 @@ async fn a_pod_reaches_its_own_network_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_tap_that_a_vm_has_already_moves_into_the_network() {
+    let Some(host) = Host::new() else { return };
+    let directory = host.namespaces();
+    let nursery = Namespace::ensure(&directory, "hn-nursery").await.unwrap();
+    let mut red = host.domain(1);
+    let (two, three) = (attachment(1, 2), attachment(1, 3));
+    // An earlier sandbox's of the same port gives way.
+    let earlier = Attachment { container_id: "earlier".into(), ..two.clone() };
+    red.attach(earlier, None).await.unwrap();
+    let tap = nursery.run("opening a tap", || tap::open("vm1")).await.unwrap();
+    let offered = OfferedTap { name: "vm1".into(), netns: nursery.path().into() };
+    red.attach(two.clone(), Some(offered.clone())).await.unwrap();
+    red.attach(two.clone(), Some(offered.clone())).await.unwrap();
+    red.attach(three.clone(), None).await.unwrap();
+    assert!(!links(&directory, "hn-nursery").await.contains(&"vm1".to_owned()));
+    let a = Guest::attached(&directory, &two, tap).await;
+    let b = Guest::boot(&directory, &three).await;
+    a.ping(b.ip, a.ask(b.ip).unwrap());
+    assert_eq!(b.pinged(), Some((a.ip, 8)));
+    let gone = red.attach(Attachment { container_id: "later".into(), ..three }, Some(offered)).await;
+    assert!(matches!(gone, Err(Error::Namespace { .. })), "{gone:?}");
+}
+
+#[tokio::test]
 async fn a_foreign_source_is_dropped() {
     let Some(host) = Host::new() else { return };
     let mut red = host.domain(1);
     let (two, three) = (attachment(1, 2), attachment(1, 3));
-    red.attach(two.clone()).await.unwrap();
-    red.attach(three.clone()).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
+    red.attach(three.clone(), None).await.unwrap();
     let a = Guest::boot(&host.namespaces(), &two).await;
     let b = Guest::boot(&host.namespaces(), &three).await;
     let router = a.ask(b.ip).unwrap();
@@ -159,9 +186,9 @@ async fn the_last_port_takes_the_namespace_with_it() {
     let Some(host) = Host::new() else { return };
     let mut red = host.domain(1);
     let (two, three) = (attachment(1, 2), attachment(1, 3));
-    red.attach(two.clone()).await.unwrap();
-    red.attach(two.clone()).await.unwrap();
-    red.attach(three.clone()).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
+    red.attach(three.clone(), None).await.unwrap();
     assert!(!red.in_use(&two.port_uid).await.unwrap());
     let guest = Guest::boot(&host.namespaces(), &two).await;
     assert!(red.in_use(&two.port_uid).await.unwrap());
@@ -183,7 +210,7 @@ async fn a_restart_disturbs_nothing() {
     let mut red = host.domain(1);
     let (two, three, four) = (attachment(1, 2), attachment(1, 3), attachment(1, 4));
     for attachment in [&two, &three, &four] {
-        red.attach(attachment.clone()).await.unwrap();
+        red.attach(attachment.clone(), None).await.unwrap();
     }
     let a = Guest::boot(&host.namespaces(), &two).await;
     let b = Guest::boot(&host.namespaces(), &three).await;
@@ -227,10 +254,10 @@ async fn an_address_goes_to_its_new_owner() {
     let mut red = host.domain(1);
     let (two, old) = (attachment(1, 2), attachment(1, 3));
     let new = Attachment { port_uid: uid(9), container_id: "s9".into(), mac: attachment(1, 9).mac, ..old.clone() };
-    red.attach(two.clone()).await.unwrap();
-    red.attach(old.clone()).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
+    red.attach(old.clone(), None).await.unwrap();
     let (a, b) = (Guest::boot(&host.namespaces(), &two).await, Guest::boot(&host.namespaces(), &old).await);
-    red.attach(new.clone()).await.unwrap();
+    red.attach(new.clone(), None).await.unwrap();
     let c = Guest::boot(&host.namespaces(), &new).await;
     a.ping(c.ip, a.ask(c.ip).unwrap());
     assert_eq!(c.pinged(), Some((a.ip, 8)));
@@ -246,7 +273,7 @@ async fn names_that_are_alike_are_told_apart() {
     let Some(host) = Host::new() else { return };
     let mut red = host.domain(1);
     let two = attachment(1, 2);
-    red.attach(two.clone()).await.unwrap();
+    red.attach(two.clone(), None).await.unwrap();
     let alike = Attachment { port_uid: format!("{}f", &two.port_uid[..35]), ..attachment(1, 3) };
-    assert!(matches!(red.attach(alike).await, Err(crate::Error::NameTaken(_))));
+    assert!(matches!(red.attach(alike, None).await, Err(crate::Error::NameTaken(_))));
 }

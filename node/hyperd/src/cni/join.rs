@@ -24,7 +24,7 @@ use rtnetlink::{
 use super::{Route, netns};
 
 /// The tap's name in each pod's namespace.
-const TAP: &str = "tap0";
+pub(super) const TAP: &str = "tap0";
 /// Every protocol (ETH_P_ALL).
 const ALL_PROTOCOLS: u16 = 0x0003;
 /// Handle of a device's ingress queue.
@@ -113,7 +113,10 @@ async fn link(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, JoinE
 /// Puts the tap there, and passes frames on both ways.
 async fn redirect(netlink: &Handle, namespace: &Path, interface: u32, mtu: u32) -> Result<(), JoinError> {
     let made = netns::inside(namespace, || {
-        create_tap(TAP)?;
+        // A VM that waited for the pod has it already.
+        if nix::net::if_::if_nametoindex(TAP).is_err() {
+            create_tap(TAP)?;
+        }
         // What the namespace itself would say on it is for nobody.
         match std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1") {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

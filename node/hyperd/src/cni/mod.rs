@@ -15,6 +15,7 @@ mod execute;
 mod join;
 mod netns;
 mod pod;
+mod prepared;
 mod result;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,6 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::pod::Pod;
 use self::{
     attachment::{Attachment, Attachments},
     config::{ConfigList, PluginConfig},
@@ -38,6 +38,10 @@ use self::{
     join::JoinError,
     result::AddResult,
     version::Version,
+};
+pub(crate) use self::{
+    pod::Pod,
+    prepared::{PreparedTap, Style},
 };
 
 /// What the pod's interface is called, in its namespace and in its VM.
@@ -157,14 +161,20 @@ impl Cni {
     }
 
     /// Connects a sandbox; none when no network is configured. After an error [`Self::del`] is owed as after success.
-    pub(crate) async fn add(&self, pod: &Pod) -> Result<Option<PodNetwork>, CniError> {
+    /// `tap` is one that the pod's VM is attached to already; see [`Self::took`].
+    pub(crate) async fn add(&self, pod: &Pod, tap: Option<&PreparedTap>) -> Result<Option<PodNetwork>, CniError> {
         let list = self.load().await?;
         pod.check(list.as_ref())?;
         let Some(list) = list else { return Ok(None) };
         let netns = (!list.has_capability(pod::TAP)).then(|| self.netns_dir.join(&pod.sandbox_id));
         let mut attachment = Attachment { pod: pod.clone(), list, netns, result: None };
+        if let Some(tap) = tap {
+            attachment.pod.wishes.insert(pod::TAP.into(), tap.offer());
+        }
         self.save(&attachment).await?;
-        if let Some(netns) = &attachment.netns {
+        if let Some(netns) = &attachment.netns
+            && tap.is_none_or(|tap| tap.netns != *netns)
+        {
             netns::make(netns).await.map_err(CniError::file("making the network namespace", netns))?;
         }
         let mut result = Value::Null;

@@ -4,7 +4,10 @@ use hypernetes_image::{Credentials, Image};
 use k8s_cri::v1::{self as cri, image_service_server::ImageService};
 use tonic::{Request, Response, Status};
 
-use super::{Service, detached};
+use super::{
+    Service, detached,
+    list::{Pieces, pieces},
+};
 use crate::{
     error::{Error, Result},
     runtime::now_nanos,
@@ -54,18 +57,35 @@ fn credentials(auth: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
     Ok(None)
 }
 
+impl Service {
+    fn image_list(&self, filter: Option<cri::ImageFilter>) -> Vec<cri::Image> {
+        let wanted = filter.and_then(|f| f.image).map(|i| i.image).filter(|i| !i.is_empty());
+        let images = match wanted {
+            Some(reference) => self.0.config.images.get(&reference).into_iter().collect(),
+            None => self.0.config.images.list(),
+        };
+        images.into_iter().map(to_cri).collect()
+    }
+}
+
 #[tonic::async_trait]
 impl ImageService for Service {
     async fn list_images(
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
-        let wanted = request.into_inner().filter.and_then(|f| f.image).map(|i| i.image).filter(|i| !i.is_empty());
-        let images = match wanted {
-            Some(reference) => self.0.config.images.get(&reference).into_iter().collect(),
-            None => self.0.config.images.list(),
-        };
-        Ok(Response::new(cri::ListImagesResponse { images: images.into_iter().map(to_cri).collect() }))
+        let images = self.image_list(request.into_inner().filter);
+        Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    type StreamImagesStream = Pieces<cri::StreamImagesResponse>;
+
+    async fn stream_images(
+        &self,
+        request: Request<cri::StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
+        let images = self.image_list(request.into_inner().filter);
+        Ok(pieces(images, |images| cri::StreamImagesResponse { images }))
     }
 
     async fn image_status(

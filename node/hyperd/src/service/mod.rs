@@ -2,6 +2,8 @@
 
 mod hyperd;
 mod image;
+mod info;
+mod list;
 mod runtime;
 
 use std::{future::Future, sync::Arc};

@@ -1,6 +1,6 @@
 //! CRI's RuntimeService.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hypervisor::Accelerator;
@@ -8,12 +8,13 @@ use k8s_cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Response, Status};
 
-use super::{Service, detached};
+use super::{
+    Service, detached, info,
+    list::{Pieces, pieces},
+};
 use crate::{
-    container::Container,
     error::{Error, Result},
-    records::SandboxState,
-    sandbox::Sandbox,
+    metrics,
     streaming::{Session, Streams},
 };
 
@@ -24,54 +25,10 @@ fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0).min(365 * 24 * 3600))
 }
 
-fn has_labels(labels: &HashMap<String, String>, selector: &HashMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-fn id_matches(id: &str, wanted: &str) -> bool {
-    wanted.is_empty() || id.starts_with(wanted)
-}
-
 fn condition(name: &str, problem: Option<(&str, String)>) -> cri::RuntimeCondition {
     let status = problem.is_none();
     let (reason, message) = problem.unwrap_or_default();
     cri::RuntimeCondition { r#type: name.into(), status, reason: reason.into(), message }
-}
-
-impl Service {
-    fn verbose_info(&self, sandbox: &Sandbox) -> HashMap<String, String> {
-        let record = sandbox.record();
-        let mut info = HashMap::from([
-            ("boot_id".to_owned(), record.boot_id),
-            ("agent_version".to_owned(), record.agent_version),
-            ("kernel_release".to_owned(), record.kernel_release),
-        ]);
-        if let Some(vm) = record.vm {
-            info.insert("vm_pid".into(), vm.pid.to_string());
-            info.insert("vm_cpus".into(), vm.spec.cpus.to_string());
-            info.insert("vm_memory_mib".into(), vm.spec.memory_mib.to_string());
-        }
-        match record.state {
-            SandboxState::NotReady { reason } | SandboxState::Stopped { reason } => {
-                info.insert("reason".into(), reason);
-            }
-            SandboxState::Starting | SandboxState::Ready => {}
-        }
-        info
-    }
-
-    /// Usage of containers, sandbox by sandbox; a sandbox that does not answer has none.
-    async fn stats_of(&self, containers: Vec<Arc<Container>>) -> Vec<cri::ContainerStats> {
-        let mut by_sandbox: HashMap<String, Vec<Arc<Container>>> = HashMap::new();
-        for container in containers.into_iter().filter(|c| c.is_running()) {
-            by_sandbox.entry(container.sandbox_id.clone()).or_default().push(container);
-        }
-        let asked = by_sandbox.into_iter().map(|(id, containers)| async move {
-            let sandbox = self.0.sandbox(&id)?;
-            self.0.container_stats(&sandbox, &containers).await
-        });
-        futures::future::join_all(asked).await.into_iter().flat_map(Result::unwrap_or_default).collect()
-    }
 }
 
 #[tonic::async_trait]
@@ -104,16 +61,19 @@ impl RuntimeService for Service {
             info.insert("vmm".into(), described.vmm);
             info.insert("accelerator".into(), accelerator.into());
             info.insert("accelerator_reason".into(), described.accelerator_reason);
-            info.insert("seccomp".into(), "profiles are not applied inside the guest yet".into());
         }
-        let handler = |name: &str| cri::RuntimeHandler { name: name.into(), features: None };
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
+        let handler = |name: &str| cri::RuntimeHandler { name: name.into(), features: Some(features) };
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
             }),
             info,
             runtime_handlers: vec![handler(""), handler("hypernetes")],
-            features: None,
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
         }))
     }
 
@@ -152,7 +112,7 @@ impl RuntimeService for Service {
         let containers = self.0.containers_of(&sandbox.id);
         let mut info = HashMap::new();
         if request.verbose {
-            info = self.verbose_info(&sandbox);
+            info = info::of_sandbox(&sandbox);
             let network = self.0.cni.check(&sandbox.id).await;
             info.insert("network_check".into(), network.map_or_else(|error| error.to_string(), |()| "ok".into()));
         }
@@ -168,18 +128,18 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let mut items: Vec<_> = self
-            .0
-            .sandboxes()
-            .iter()
-            .map(|s| s.summary())
-            .filter(|s| id_matches(&s.id, &filter.id))
-            .filter(|s| filter.state.is_none_or(|wanted| wanted.state == s.state))
-            .filter(|s| has_labels(&s.labels, &filter.label_selector))
-            .collect();
-        items.sort_by_key(|s| std::cmp::Reverse(s.created_at));
+        let items = self.sandbox_list(request.into_inner().filter);
         Ok(Response::new(cri::ListPodSandboxResponse { items }))
+    }
+
+    type StreamPodSandboxesStream = Pieces<cri::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let items = self.sandbox_list(request.into_inner().filter);
+        Ok(pieces(items, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
     async fn create_container(
@@ -222,18 +182,18 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let mut containers: Vec<_> = self
-            .0
-            .containers()
-            .iter()
-            .map(|c| c.summary())
-            .filter(|c| id_matches(&c.id, &filter.id) && id_matches(&c.pod_sandbox_id, &filter.pod_sandbox_id))
-            .filter(|c| filter.state.is_none_or(|wanted| wanted.state == c.state))
-            .filter(|c| has_labels(&c.labels, &filter.label_selector))
-            .collect();
-        containers.sort_by_key(|c| std::cmp::Reverse(c.created_at));
+        let containers = self.container_list(request.into_inner().filter);
         Ok(Response::new(cri::ListContainersResponse { containers }))
+    }
+
+    type StreamContainersStream = Pieces<cri::StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        request: Request<cri::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let containers = self.container_list(request.into_inner().filter);
+        Ok(pieces(containers, |containers| cri::StreamContainersResponse { containers }))
     }
 
     async fn container_status(
@@ -242,10 +202,7 @@ impl RuntimeService for Service {
     ) -> Answer<cri::ContainerStatusResponse> {
         let request = request.into_inner();
         let container = self.0.container(&request.container_id)?;
-        let mut info = HashMap::new();
-        if request.verbose {
-            info.insert("sandbox_id".into(), container.sandbox_id.clone());
-        }
+        let info = if request.verbose { info::of_container(&container) } else { HashMap::new() };
         Ok(Response::new(cri::ContainerStatusResponse { status: Some(container.status()), info }))
     }
 
@@ -253,8 +210,20 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Answer<cri::UpdateContainerResourcesResponse> {
-        self.0.container(&request.into_inner().container_id)?;
-        Err(Error::Unimplemented("changing the resources of a running container").into())
+        let cri::UpdateContainerResourcesRequest { container_id, linux, .. } = request.into_inner();
+        let (runtime, linux) = (self.0.clone(), linux.unwrap_or_default());
+        detached(async move { runtime.update_container(&container_id, linux).await }).await?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        let cri::UpdatePodSandboxResourcesRequest { pod_sandbox_id, overhead, resources } = request.into_inner();
+        let runtime = self.0.clone();
+        detached(async move { runtime.update_sandbox(&pod_sandbox_id, overhead, resources).await }).await?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn reopen_container_log(
@@ -321,14 +290,18 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let mut containers = self.0.containers();
-        containers.retain(|c| {
-            id_matches(&c.id, &filter.id)
-                && id_matches(&c.sandbox_id, &filter.pod_sandbox_id)
-                && has_labels(&c.record().config.labels, &filter.label_selector)
-        });
-        Ok(Response::new(cri::ListContainerStatsResponse { stats: self.stats_of(containers).await }))
+        let stats = self.container_stats_list(request.into_inner().filter).await;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+    }
+
+    type StreamContainerStatsStream = Pieces<cri::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let stats = self.container_stats_list(request.into_inner().filter).await;
+        Ok(pieces(stats, |container_stats| cri::StreamContainerStatsResponse { container_stats }))
     }
 
     async fn pod_sandbox_stats(
@@ -344,16 +317,18 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let mut sandboxes = self.0.sandboxes();
-        sandboxes.retain(|s| {
-            s.is_ready()
-                && id_matches(&s.id, &filter.id)
-                && has_labels(&s.record().config.labels, &filter.label_selector)
-        });
-        let asked = sandboxes.iter().map(|s| self.0.sandbox_stats(s));
-        let stats = futures::future::join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+        let stats = self.sandbox_stats_list(request.into_inner().filter).await;
         Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    type StreamPodSandboxStatsStream = Pieces<cri::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        let stats = self.sandbox_stats_list(request.into_inner().filter).await;
+        Ok(pieces(stats, |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
     }
 
     /// The pod CIDR of the node means nothing here: addresses come from the tenants' networks.
@@ -368,7 +343,8 @@ impl RuntimeService for Service {
         &self,
         _request: Request<cri::CheckpointContainerRequest>,
     ) -> Answer<cri::CheckpointContainerResponse> {
-        Err(Error::Unimplemented("checkpointing a container").into())
+        let message = "containers in virtual machines cannot be checkpointed: there is nothing on the node to freeze";
+        Err(Status::unimplemented(message))
     }
 
     type GetContainerEventsStream = Pin<Box<dyn Stream<Item = Result<cri::ContainerEventResponse, Status>> + Send>>;
@@ -395,14 +371,24 @@ impl RuntimeService for Service {
         &self,
         _request: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(Error::Unimplemented("listing metric descriptors").into())
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors: metrics::descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _request: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(Error::Unimplemented("listing sandbox metrics").into())
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics: self.metrics_list().await }))
+    }
+
+    type StreamPodSandboxMetricsStream = Pieces<cri::StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _request: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        let metrics = self.metrics_list().await;
+        Ok(pieces(metrics, |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
     async fn runtime_config(&self, _request: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {

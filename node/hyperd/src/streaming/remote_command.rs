@@ -174,7 +174,13 @@ pub(super) async fn run(
             }
             tokio::select! {
                 end = attached_output(to_client, output, &container) => end,
-                () = input(from_client, &process, streams, config.stdin_once) => Ok(End::Disconnected),
+                () = input(from_client, &process, streams, config.stdin_once) => {
+                    // Whom the client leaves behind, with stdin_once, has heard the last of it.
+                    if streams.stdin && config.stdin_once {
+                        let _ = process.write_stdin(Vec::new(), true).await;
+                    }
+                    Ok(End::Disconnected)
+                }
             }
         }
     }

@@ -29,8 +29,8 @@ pub fn busybox_layout(directory: &Path) {
     }
     header("bin/busybox", tar::EntryType::Regular, 0o755, None, &std::fs::read("/usr/bin/busybox").unwrap());
     for applet in [
-        "sh", "cat", "echo", "sleep", "id", "mount", "df", "ls", "hostname", "sync", "touch", "head", "nc", "true",
-        "tty",
+        "sh", "cat", "echo", "sleep", "id", "mount", "df", "ls", "hostname", "sync", "touch", "head", "nc", "mkdir",
+        "true", "tty",
     ] {
         header(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, Some("busybox"), b"");
     }

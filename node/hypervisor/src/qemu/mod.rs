@@ -6,16 +6,19 @@ mod disks;
 mod greet;
 mod initrd;
 mod kernel;
+mod launch;
 mod memory;
 mod migrate;
 mod probe;
 mod qmp;
+mod sweep;
 mod tap;
 mod template;
 mod tsc;
 mod vm;
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -28,7 +31,10 @@ pub use self::{
     tap::{create as create_tap, open as open_tap},
     template::TemplateLimits,
 };
-use crate::{Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec};
+use crate::{
+    Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec,
+    cgroup::{Cgroups, Limits},
+};
 
 /// What goes into a VM.
 #[derive(Debug, Clone)]
@@ -47,6 +53,8 @@ pub struct QemuConfig {
     /// All state: prepared boot files, and a directory for each VM.
     pub directory: PathBuf,
     pub guest: GuestFiles,
+    /// `hypernetes-vmm`, which locks VMMs in ([`crate::jail`]); none: they run as users of their own, and no more.
+    pub jail: Option<PathBuf>,
     /// Use this accelerator without probing.
     pub accelerator: Option<Accelerator>,
     pub templates: TemplateLimits,
@@ -64,6 +72,9 @@ struct Shared {
     boot: boot::BootFiles,
     machines: PathBuf,
     tsc_khz: u64,
+    jail: Option<PathBuf>,
+    /// With the control groups, if VMs are locked in and this process may make any.
+    remains: Remains,
     accelerator: Accelerator,
     reason: String,
     templates: template::Templates,
@@ -86,28 +97,29 @@ impl Qemu {
             let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o711));
         }
         let boot = boot::prepare(&config.directory.join("boot"), &config.guest).await?;
+        if let Some(jail) = config.jail.as_ref().filter(|jail| !jail.is_file()) {
+            let what = "the VMMs' jailer is missing; make build makes it";
+            return Err(HypervisorError::Host(format!("{}: {what}", jail.display())));
+        }
         let mut shared = Shared {
             program,
             version,
             boot,
             machines,
             tsc_khz: tsc::measure_khz(),
+            remains: Remains { cgroups: config.jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
+            jail: config.jail,
             accelerator: Accelerator::Tcg,
             reason: String::new(),
             templates: template::Templates::new(config.templates),
         };
-        template::sweep(&shared.machines).await;
+        sweep::sweep(&shared, |id| id.starts_with(template::ID_PREFIX)).await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
         };
         tracing::info!(accelerator = ?shared.accelerator, reason = shared.reason, "VMs can be made");
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// Whether a VM like this would be a copy of a template now.
-    pub fn has_template(&self, spec: &VmSpec) -> bool {
-        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
     }
 }
 
@@ -129,6 +141,15 @@ impl Hypervisor for Qemu {
         Ok(Box::new(vm::QemuVm::adopt(&self.shared, record)?))
     }
 
+    fn would_copy(&self, spec: &VmSpec) -> bool {
+        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
+    }
+
+    async fn sweep(&self, keep: &HashSet<String>) {
+        // Templates that are being made are this process's own.
+        sweep::sweep(&self.shared, |id| !id.starts_with(template::ID_PREFIX) && !keep.contains(id)).await;
+    }
+
     fn describe(&self) -> HypervisorInfo {
         HypervisorInfo {
             vmm: self.shared.version.clone(),
@@ -143,11 +164,38 @@ impl Hypervisor for Qemu {
     }
 }
 
-/// Removes a directory of a VM; that it is gone already is fine.
-fn remove_directory(directory: &Path) {
-    if let Err(error) = fs::remove_dir_all(directory)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(directory = %directory.display(), %error, "a VM's directory was left behind");
+/// What a VM leaves on the host: its control group, if VMs have any, and its directory.
+#[derive(Clone)]
+struct Remains {
+    cgroups: Option<Arc<Cgroups>>,
+}
+
+impl Remains {
+    /// Removes it all, of a VM that has ended. That it is gone is fine.
+    fn remove(&self, directory: &Path) {
+        if let (Some(cgroups), Some(id)) = (&self.cgroups, directory.file_name().and_then(|id| id.to_str())) {
+            cgroups.remove(id);
+        }
+        if let Err(error) = fs::remove_dir_all(directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(directory = %directory.display(), %error, "a VM's directory was left behind");
+        }
+    }
+}
+
+/// The control groups, if this process may make any: in a container it often may not.
+fn usable_cgroups() -> Option<Cgroups> {
+    let cgroups = Cgroups::find()?;
+    let id = format!("probe-{}", std::process::id());
+    match cgroups.make(&id, Limits { memory_bytes: 1 << 30, cpus: 1 }) {
+        Ok(_) => {
+            cgroups.remove(&id);
+            Some(cgroups)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "VMs have no control groups: nothing limits what their VMMs take of this host");
+            None
+        }
     }
 }

@@ -2,12 +2,8 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt},
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,29 +12,30 @@ use std::{
 };
 
 use async_trait::async_trait;
-use command_fds::{CommandFdExt, FdMapping};
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{
-    Shared, command, disks, memory,
+    Remains, Shared, command, disks,
+    launch::{self, Launch},
+    memory,
     migrate::{self, MigrateError},
     qmp::{Qmp, QmpError},
-    remove_directory, tap,
+    tap,
     template::{self, Key, Template},
 };
 use crate::{
     Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
+    cgroup::Limits,
+    jail,
     process::{self, Process},
 };
 
 /// From the start of QEMU until its monitor answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// First of the users that VMs run as: one for each VM, far from users that people have.
-const FIRST_UID: u32 = 0x6000_0000;
-const UIDS: u32 = 0x0fff_ffff;
+/// What QEMU itself may take: its heap, translated code, and what is under way to and from disks.
+const VMM_BYTES: u64 = 256 << 20;
 /// Largest console text in messages.
 const CONSOLE_BYTES: usize = 2048;
 
@@ -78,6 +75,7 @@ pub struct QemuVm {
     directory: PathBuf,
     agent: PathBuf,
     process: Arc<Process>,
+    remains: Remains,
     start_time_ticks: u64,
     disks: Mutex<Vec<Option<DiskSource>>>,
     /// One conversation with the monitor at a time.
@@ -91,11 +89,6 @@ pub struct QemuVm {
 /// The slot's use is in the names of its nodes, so it has to be found again after a restart.
 fn generation_file(directory: &Path, slot: u32) -> PathBuf {
     directory.join(format!("slot{slot}"))
-}
-
-fn uid_of(id: &str) -> u32 {
-    let digest = Sha256::digest(id.as_bytes());
-    FIRST_UID + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % UIDS
 }
 
 impl QemuVm {
@@ -143,12 +136,12 @@ impl QemuVm {
             .create(&directory)
             .map_err(|e| start(format!("making {}: {e}", directory.display())))?;
         let started = Self::start(shared, &spec, accelerator, &origin, &directory).await;
-        let running =
-            started.and_then(|process| Self::running(spec, directory.clone(), process).map_err(|e| e.to_string()));
+        let running = started
+            .and_then(|process| Self::running(shared, spec, directory.clone(), process).map_err(|e| e.to_string()));
         let vm = match running {
             Ok(vm) => vm,
             Err(error) => {
-                remove_directory(&directory);
+                shared.remains.remove(&directory);
                 return Err(start(error));
             }
         };
@@ -200,71 +193,51 @@ impl QemuVm {
             };
             descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
         }
-        let mappings = descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-        let log = fs::File::create(directory.join("log")).map_err(text)?;
-        let mut command = tokio::process::Command::new(&shared.program);
-        command
-            .args(command::arguments(shared, spec, accelerator, origin))
-            .current_dir("/")
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            // Signals to this process's group are not for its VMs.
-            .process_group(0);
-        CommandFdExt::fd_mappings(command.as_std_mut(), mappings).map_err(|e| e.to_string())?;
-        if nix::unistd::geteuid().is_root() {
-            let uid = uid_of(&spec.id);
-            // /dev/kvm is for a group; everything else the VM is handed open.
-            let gid = match accelerator {
-                Accelerator::Kvm => fs::metadata("/dev/kvm").map_or(uid, |kvm| kvm.gid()),
-                Accelerator::Tcg => uid,
-            };
-            command.uid(uid).gid(gid);
-        }
-        let mut child = command.spawn().map_err(|e| format!("running {}: {e}", shared.program.display()))?;
-        let pid = child.id().ok_or("QEMU ended at once")?;
-        let process = Process::remember(pid, directory.join("pid"));
-        let last_words = || {
-            let text = fs::read_to_string(directory.join("log")).unwrap_or_default();
-            text.trim().chars().take(CONSOLE_BYTES).collect::<String>()
-        };
+        let launch = Launch { directory, id: &spec.id, accelerator, descriptors };
+        let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
+        let process = launch.start(shared, command::arguments(shared, spec, accelerator, origin), limits).await?;
         // The socket is there already; its greeting says that QEMU has made the machine.
         let monitor = command::monitor_socket(directory);
-        let answer = Qmp::connect(&monitor);
         tokio::select! {
-            Ok(_) = answer => {}
-            status = child.wait() => {
-                let status = status.map(|s| s.to_string()).unwrap_or_default();
-                return Err(format!("QEMU ended with {status}: {}", last_words()));
-            }
+            answer = Qmp::connect(&monitor) => match answer {
+                Ok(_) => {}
+                Err(error) => {
+                    process.kill().await;
+                    return Err(format!("QEMU's monitor: {error}: {}", launch::last_words(directory)));
+                }
+            },
+            () = process.ended() => return Err(format!("QEMU ended: {}", launch::last_words(directory))),
             () = tokio::time::sleep(START_TIMEOUT) => {
-                let _ = child.start_kill();
-                let _ = child.wait().await;
-                return Err(format!("QEMU's monitor did not answer: {}", last_words()));
+                process.kill().await;
+                return Err(format!("QEMU's monitor did not answer: {}", launch::last_words(directory)));
             }
         }
-        // Reaped when it ends, whoever else waits for it.
-        tokio::spawn(async move { child.wait().await });
-        process.map_err(|e| format!("holding QEMU: {e}"))
+        if shared.jail.is_some() {
+            let emptied = jail::empty_root(process.pid).await;
+            if let Err(error) = emptied {
+                process.kill().await;
+                return Err(format!("emptying the VMM's root: {error}"));
+            }
+        }
+        Ok(process)
     }
 
     /// Takes over a VM that another process has made.
-    pub fn adopt(_shared: &Shared, record: VmRecord) -> Result<Self, HypervisorError> {
+    pub fn adopt(shared: &Shared, record: VmRecord) -> Result<Self, HypervisorError> {
         let gone = || HypervisorError::Gone { id: record.spec.id.clone() };
         let process = Process::recall(&record.directory.join("pid")).filter(|process| {
             process.pid == record.pid && process::started(record.pid) == Some(record.start_time_ticks)
         });
         let Some(process) = process else {
-            remove_directory(&record.directory);
+            shared.remains.remove(&record.directory);
             return Err(gone());
         };
-        let vm = Self::running(record.spec.clone(), record.directory.clone(), process).map_err(|_| gone())?;
+        let vm = Self::running(shared, record.spec.clone(), record.directory.clone(), process).map_err(|_| gone())?;
         *vm.disks.lock() = record.disks.clone();
         Ok(vm)
     }
 
-    fn running(spec: VmSpec, directory: PathBuf, process: Process) -> io::Result<Self> {
+    fn running(shared: &Shared, spec: VmSpec, directory: PathBuf, process: Process) -> io::Result<Self> {
         let start_time_ticks = process::started(process.pid).ok_or(io::ErrorKind::NotFound)?;
         let process = Arc::new(process);
         let (sender, ended) = watch::channel(false);
@@ -277,6 +250,7 @@ impl QemuVm {
         Ok(Self {
             agent: command::agent_socket(&directory),
             disks: Mutex::new(vec![None; spec.disk_slots as usize]),
+            remains: shared.remains.clone(),
             spec,
             directory,
             process,
@@ -293,7 +267,7 @@ impl QemuVm {
         if !*self.ended.borrow() {
             let _ = self.process.signal(Signal::KILL);
         }
-        remove_directory(&self.directory);
+        self.remains.remove(&self.directory);
     }
 
     async fn qmp(&self) -> Result<Qmp, QmpError> {
@@ -333,6 +307,10 @@ impl Vm for QemuVm {
 
     fn agent_socket(&self) -> &Path {
         &self.agent
+    }
+
+    fn set_background(&self, background: bool) {
+        self.process.set_background(background);
     }
 
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
@@ -392,7 +370,7 @@ impl Vm for QemuVm {
             let mut ended = self.ended.clone();
             let _ = ended.wait_for(|ended| *ended).await;
         }
-        remove_directory(&self.directory);
+        self.remains.remove(&self.directory);
         Ok(())
     }
 

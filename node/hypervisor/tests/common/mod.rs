@@ -37,6 +37,7 @@ pub async fn qemu(directory: &Path) -> Qemu {
     let config = QemuConfig {
         directory: directory.to_owned(),
         guest: guest_files(),
+        jail: Some(env!("CARGO_BIN_EXE_hypernetes-vmm").into()),
         accelerator: Some(Accelerator::Tcg),
         templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
     };

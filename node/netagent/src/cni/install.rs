@@ -23,8 +23,8 @@ pub fn install(cni: &Path, executable: &Path, socket: &Path) -> io::Result<()> {
         // The newest: it has STATUS, which makes the node ready, and GC.
         "cniVersion": super::VERSIONS.last(),
         "name": NAME,
-        // hyperd makes no network namespace for the pod then, and has the VM open the tap that the result names.
-        "plugins": [{"type": NAME, "socket": text(socket)?, "capabilities": {"hypernetes.io/tap": true}}],
+        // hyperd makes no network namespace for the pod then: it offers a tap, or opens the one that the result names.
+        "plugins": [{"type": NAME, "socket": text(socket)?, "capabilities": {super::TAP: true}}],
     });
     // Last: a runtime that sees the configuration finds the plugin.
     replace(&net.join("10-hypernetes.conflist"), &format!("{list:#}\n"), 0o644)

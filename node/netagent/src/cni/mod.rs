@@ -14,3 +14,5 @@ pub use plugin::main;
 const NAME: &str = "hypernetes";
 /// Versions that the plugin speaks, the newest last.
 const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
+/// The capability with which a runtime offers a tap, or says that it wants one.
+const TAP: &str = "hypernetes.io/tap";

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    VERSIONS,
+    TAP, VERSIONS,
     protocol::{Failure, MAX_MESSAGE, Reply, Request, code},
 };
 
@@ -27,6 +27,8 @@ struct Config {
     cni_version: String,
     #[serde(default)]
     socket: String,
+    #[serde(default)]
+    runtime_config: serde_json::Map<String, Value>,
     #[serde(default, rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -94,6 +96,8 @@ fn run(environment: &HashMap<String, String>, input: &[u8]) -> Reply {
                 container_id: container_id()?,
                 tenant: argument("HYPERNETES_TENANT")?,
                 pod_uid: argument("K8S_POD_UID")?,
+                // A runtime without one to offer says `true`, or nothing.
+                tap: config.runtime_config.get(TAP).cloned().and_then(|tap| serde_json::from_value(tap).ok()),
             }
         }
         "DEL" => Request::Del { container_id: container_id()? },

@@ -1,5 +1,7 @@
 //! What the plugin and the agent say to each other over the socket: one JSON object each way.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +15,9 @@ pub(crate) enum Request {
         container_id: String,
         tenant: String,
         pod_uid: String,
+        /// One that the pod's VM is attached to already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tap: Option<OfferedTap>,
     },
     Del {
         container_id: String,
@@ -25,6 +30,14 @@ pub(crate) enum Request {
         valid: Vec<String>,
     },
     Status,
+}
+
+/// A tap that the runtime made, to be taken into the pod's network: the value of the capability `hypernetes.io/tap`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OfferedTap {
+    pub name: String,
+    /// Path of the network namespace that it is in.
+    pub netns: PathBuf,
 }
 
 /// The result of `Add` (null for the others), without `cniVersion`.

@@ -132,7 +132,7 @@ fn start(host: &Host, clients: &Clients) -> tokio::task::JoinHandle<()> {
 }
 
 fn add(tenant: &str, pod: &str) -> Request {
-    Request::Add { container_id: format!("{tenant}-{pod}"), tenant: tenant.into(), pod_uid: pod.into() }
+    Request::Add { container_id: format!("{tenant}-{pod}"), tenant: tenant.into(), pod_uid: pod.into(), tap: None }
 }
 
 fn del(tenant: &str, pod: &str) -> Request {
@@ -210,7 +210,7 @@ async fn a_pod_waits_for_its_port() {
         setup.port("acme", "p2", 2).await;
     });
     answer.unwrap();
-    let bad = Request::Add { container_id: "c".into(), tenant: "../x".into(), pod_uid: "p2".into() };
+    let bad = Request::Add { container_id: "c".into(), tenant: "../x".into(), pod_uid: "p2".into(), tap: None };
     assert_eq!(setup.ask(&bad).await.unwrap_err().code, code::INVALID_ENVIRONMENT);
     // Another tenant's pod of that uid has no port.
     tokio::time::pause();
@@ -266,7 +266,7 @@ async fn a_new_sandbox_takes_its_pods_port_over() {
     setup.port("acme", "p2", 2).await;
     setup.synced().await;
     let first = setup.add("acme", "p2").await.unwrap();
-    let again = Request::Add { container_id: "second".into(), tenant: "acme".into(), pod_uid: "p2".into() };
+    let again = Request::Add { container_id: "second".into(), tenant: "acme".into(), pod_uid: "p2".into(), tap: None };
     assert_eq!(setup.ask(&again).await.unwrap(), first);
     setup.ask(&del("acme", "p2")).await.unwrap();
     setup.ask(&Request::Check { container_id: "second".into() }).await.unwrap();

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::Ipv4Addr,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -33,8 +33,14 @@ impl Guest {
     pub async fn boot(directory: &std::path::Path, attachment: &Attachment) -> Self {
         let namespace = Namespace::open(directory, &attachment.namespace().unwrap()).await.unwrap().unwrap();
         let name = attachment.tap().unwrap();
-        let opened = name.clone();
-        let tap = namespace.run("opening a tap", move || tap::open(&opened)).await.unwrap();
+        let tap = namespace.run("opening a tap", move || tap::open(&name)).await.unwrap();
+        Self::attached(directory, attachment, tap).await
+    }
+
+    /// Has had its tap open since before it was the attachment's.
+    pub async fn attached(directory: &std::path::Path, attachment: &Attachment, tap: OwnedFd) -> Self {
+        let namespace = Namespace::open(directory, &attachment.namespace().unwrap()).await.unwrap().unwrap();
+        let name = attachment.tap().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let wanted = name.clone();

@@ -1,15 +1,13 @@
 //! Making a template: a VM boots in memory that is kept, is stopped when its agent waits, and is tried.
 
 use std::{
-    fs, io,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-
-use rustix::process::Pid;
 
 use super::{ID_PREFIX, Key, Template};
 use crate::{
@@ -27,8 +25,6 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// After the greeting, until the agent has seen that nobody is there any more and has nothing to do.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Whoever waits for a processor goes first.
-const NICE: i32 = 19;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -48,7 +44,7 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
     let guest_memory = memory::create("hypernetes-template-memory", u64::from(key.memory_mib) << 20)?;
     let state = memory::create("hypernetes-template-state", 0)?;
     let original = Temporary::start(shared, key, Origin::Original(&guest_memory)).await?;
-    yield_processors(original.0.record().pid);
+    original.0.set_background(true);
     greet(original.0.agent_socket(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
     tokio::time::sleep(SETTLE).await;
     original.0.save(state.try_clone()?).await?;
@@ -79,16 +75,5 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         self.0.abandon();
-    }
-}
-
-/// Puts every thread of a process behind others.
-fn yield_processors(pid: i32) {
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-        let id = thread.file_name().to_str().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-        if let Some(id) = id {
-            // It may have ended; otherwise it only takes its turn with the others.
-            let _ = rustix::process::setpriority_process(Some(id), NICE);
-        }
     }
 }

@@ -11,7 +11,6 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,13 +19,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::Signal;
 
-use super::{Shared, remove_directory};
-use crate::{Nic, TemplateInfo, VmSpec, process::Process};
+use super::Shared;
+use crate::{Nic, TemplateInfo, VmSpec};
 
 /// What the ids of VMs begin with that are to become templates, or were copied to try one.
-const ID_PREFIX: &str = "template-";
+pub const ID_PREFIX: &str = "template-";
 /// How long after a failure no other attempt is made.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
 
@@ -231,18 +229,4 @@ pub fn want(shared: &Arc<Shared>, key: Key) {
             }
         }
     });
-}
-
-/// Ends what an earlier process was making when it was killed.
-pub async fn sweep(machines: &Path) {
-    for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(ID_PREFIX) {
-            continue;
-        }
-        if let Some(process) = Process::recall(&entry.path().join("pid")) {
-            let _ = process.signal(Signal::KILL);
-            process.ended().await;
-        }
-        remove_directory(&entry.path());
-    }
 }

@@ -1,0 +1,73 @@
+//! Taps that are made before their pods are known, so that a VM can be attached to them already.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Cni, CniError, join, netns, pod::TAP};
+
+/// What VMs of a plugin that takes taps wait in. Nothing in it has an address, and nothing is forwarded.
+const NURSERY: &str = "nursery";
+/// An interface's name has at most 15 bytes.
+const NAME_LENGTH: usize = 14;
+
+/// How pods are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Style {
+    /// To an interface that a chain of plugins makes in a namespace of the pod's own.
+    Joined,
+    /// To a tap that the plugin takes or makes.
+    Tap,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PreparedTap {
+    pub style: Style,
+    pub name: String,
+    pub netns: PathBuf,
+}
+
+impl Cni {
+    /// How a pod would be connected now; none: not at all.
+    pub(crate) async fn style(&self) -> Result<Option<Style>, CniError> {
+        let list = self.load().await?;
+        Ok(list.map(|list| if list.has_capability(TAP) { Style::Tap } else { Style::Joined }))
+    }
+
+    /// Makes the place for a tap; a VM that opens it makes the tap.
+    pub(crate) async fn prepare(&self, sandbox_id: &str, style: Style) -> Result<PreparedTap, CniError> {
+        let (netns, name) = match style {
+            Style::Joined => (self.netns_dir.join(sandbox_id), join::TAP.to_owned()),
+            Style::Tap => {
+                let name = format!("vm{sandbox_id}").chars().take(NAME_LENGTH).collect();
+                (self.netns_dir.join(NURSERY), name)
+            }
+        };
+        if style == Style::Joined || !netns::exists(&netns) {
+            netns::make(&netns).await.map_err(CniError::file("making the network namespace", &netns))?;
+        }
+        Ok(PreparedTap { style, name, netns })
+    }
+
+    /// Undoes [`Self::prepare`] for a sandbox that was not connected. A tap goes with its VM.
+    pub(crate) async fn give_up(&self, sandbox_id: &str) {
+        let path = self.netns_dir.join(sandbox_id);
+        if let Err(error) = netns::remove(&path).await {
+            tracing::warn!(path = %path.display(), %error, "a network namespace was left behind");
+        }
+    }
+
+    /// Whether the pod's network goes through the tap: a plugin may not know that it is given one, and make its own.
+    pub(crate) async fn took(&self, tap: &PreparedTap) -> bool {
+        let name = tap.name.clone();
+        let left = netns::inside(&tap.netns, move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok()));
+        tap.style == Style::Joined || !left.await.unwrap_or(true)
+    }
+}
+
+impl PreparedTap {
+    /// What a plugin is told that takes it.
+    pub(super) fn offer(&self) -> serde_json::Value {
+        json!({"name": self.name, "netns": self.netns})
+    }
+}

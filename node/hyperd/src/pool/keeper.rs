@@ -1,0 +1,167 @@
+//! Who fills the pool, and empties it again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::{Kind, Pool, Ready, rehearsal};
+use crate::{
+    agent::Agent,
+    error::Result,
+    runtime::{Runtime, new_id},
+};
+
+/// Between looks at what has become too much.
+const TIDY: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// A template takes some seconds to be made.
+const TEMPLATE_SOON: Duration = Duration::from_secs(1);
+/// A copied VM's agent answers within milliseconds, one on a busy machine within a second.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// What there is to do.
+enum Step {
+    Make(Kind, Option<std::path::PathBuf>),
+    End(Vec<Ready>),
+    Nothing,
+}
+
+impl Pool {
+    fn next_step(&self) -> Step {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let mut surplus = Vec::new();
+        for waiting in state.values_mut() {
+            let target = waiting.demand.target(now, self.limits.idle).min(self.limits.count_of_a_kind);
+            surplus.extend(waiting.ready.drain(..waiting.ready.len().saturating_sub(target)));
+            waiting.put_off_until = waiting.put_off_until.filter(|until| *until > now);
+        }
+        if !surplus.is_empty() {
+            return Step::End(surplus);
+        }
+        state.retain(|_, waiting| !waiting.ready.is_empty() || waiting.demand.target(now, self.limits.idle) > 0);
+        if state.values().map(|waiting| waiting.ready.len()).sum::<usize>() >= self.limits.count {
+            return Step::Nothing;
+        }
+        let missing = state.iter_mut().filter(|(_, waiting)| waiting.put_off_until.is_none()).map(|(kind, waiting)| {
+            let target = waiting.demand.target(now, self.limits.idle).min(self.limits.count_of_a_kind);
+            (target.saturating_sub(waiting.ready.len()), kind, &waiting.image)
+        });
+        match missing.filter(|(missing, ..)| *missing > 0).max_by_key(|(missing, ..)| *missing) {
+            Some((_, kind, image)) => Step::Make(kind.clone(), image.clone()),
+            None => Step::Nothing,
+        }
+    }
+
+    fn put_off(&self, kind: &Kind, by: Duration) {
+        if let Some(waiting) = self.state.lock().get_mut(kind) {
+            waiting.put_off_until = Some(Instant::now() + by);
+        }
+    }
+
+    /// When there is something to do though nobody says so.
+    fn look_again_in(&self) -> Duration {
+        let now = Instant::now();
+        let soonest = self.state.lock().values().filter_map(|waiting| waiting.put_off_until).min();
+        soonest.map_or(TIDY, |until| until.saturating_duration_since(now).min(TIDY))
+    }
+}
+
+impl Runtime {
+    /// Keeps the pool filled until `stop`; then ends all that wait.
+    pub(crate) async fn keep_pool(self: Arc<Self>, stop: CancellationToken) {
+        if self.pool.limits.count == 0 {
+            return;
+        }
+        let work = async {
+            loop {
+                match self.pool.next_step() {
+                    Step::Make(kind, image) => self.fill(kind, image).await,
+                    Step::End(surplus) => self.end_all(surplus).await,
+                    Step::Nothing => {
+                        let _ = tokio::time::timeout(self.pool.look_again_in(), self.pool.changed.notified()).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        let waiting: Vec<Ready> = self.pool.state.lock().drain().flat_map(|(_, waiting)| waiting.ready).collect();
+        self.end_all(waiting).await;
+    }
+
+    async fn end_all(&self, surplus: Vec<Ready>) {
+        join_all(surplus.into_iter().map(|ready| async move {
+            let _ = ready.vm.kill().await;
+            self.cni.give_up(&ready.id).await;
+        }))
+        .await;
+    }
+
+    /// Adds a VM, when no pod is being made and there is a template for it.
+    async fn fill(&self, kind: Kind, image: Option<std::path::PathBuf>) {
+        // The sender lives in the pool.
+        let _ = self.pool.busy.subscribe().wait_for(|busy| *busy == 0).await;
+        let mut spec = kind.spec(new_id());
+        spec.nic = kind.network.map(|_| hypernetes_hypervisor::Nic {
+            tap: String::new(),
+            netns: None,
+            mac: rehearsal::MAC.into(),
+        });
+        if !self.config.hypervisor.would_copy(&spec) {
+            // Behind the pod that has just been made one is being made; there is no event for its end.
+            return self.pool.put_off(&kind, TEMPLATE_SOON);
+        }
+        let began = Instant::now();
+        let id = spec.id.clone();
+        match self.make_ready(&kind, spec, image).await {
+            Ok(ready) => {
+                tracing::debug!(vm = id, tenant = kind.tenant, elapsed_ms = began.elapsed().as_millis(), "a VM waits");
+                self.pool.state.lock().entry(kind).or_default().ready.push(ready);
+            }
+            Err(error) => {
+                tracing::warn!(vm = id, %error, "a VM could not be made ready");
+                self.cni.give_up(&id).await;
+                self.pool.put_off(&kind, RETRY_AFTER);
+            }
+        }
+    }
+
+    async fn make_ready(
+        &self,
+        kind: &Kind,
+        mut spec: hypernetes_hypervisor::VmSpec,
+        image: Option<std::path::PathBuf>,
+    ) -> Result<Ready> {
+        let id = spec.id.clone();
+        let tap = match kind.network {
+            Some(style) => Some(self.cni.prepare(&id, style).await?),
+            None => None,
+        };
+        if let (Some(nic), Some(tap)) = (&mut spec.nic, &tap) {
+            nic.tap.clone_from(&tap.name);
+            nic.netns = Some(tap.netns.clone());
+        }
+        let vm: Arc<dyn hypernetes_hypervisor::Vm> = self.config.hypervisor.create(spec).await?.into();
+        vm.set_background(true);
+        let agent = Agent::new(vm.agent_socket());
+        let prepared = async {
+            let greeting = agent.hello_within(GREETING).await?;
+            rehearsal::run(&*vm, &agent, &greeting, tap.is_some(), image).await?;
+            Ok(greeting)
+        };
+        match prepared.await {
+            Ok(greeting) => Ok(Ready { id, vm, agent, greeting, tap }),
+            Err(error) => {
+                let _ = vm.kill().await;
+                Err(error)
+            }
+        }
+    }
+}

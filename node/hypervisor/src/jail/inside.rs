@@ -1,0 +1,94 @@
+//! What the new process does before it is the VMM.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsString},
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+    path::Path,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::resource::{Resource, setrlimit},
+    unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setuid},
+};
+
+use super::{Jail, SYSTEM};
+
+/// Descriptors: disks, sockets, events.
+const MAX_FILES: u64 = 1024;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct JailError {
+    what: &'static str,
+    source: io::Error,
+}
+
+fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> JailError {
+    move |source| JailError { what, source: source.into() }
+}
+
+/// Becomes the VMM.
+pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
+    build_root(jail).map_err(failed("making its root"))?;
+    limit().map_err(failed("limiting what it may take"))?;
+    setgroups(&[]).map_err(failed("leaving groups"))?;
+    setgid(Gid::from_raw(jail.gid)).map_err(failed("changing the group"))?;
+    // With it go all capabilities.
+    setuid(Uid::from_raw(jail.uid)).map_err(failed("changing the user"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(failed("giving up new privileges"))?;
+    let text = |word: &OsString| CString::new(word.as_bytes()).map_err(io::Error::other);
+    let line: Vec<CString> = line.iter().map(text).collect::<io::Result<_>>().map_err(failed("its command line"))?;
+    let program = line.first().ok_or(io::ErrorKind::InvalidInput).map_err(failed("its command line"))?;
+    execve(program, &line, &[] as &[CString]).map_err(failed("running the VMM"))
+}
+
+fn build_root(jail: &Jail) -> io::Result<()> {
+    let root = jail.root.as_path();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    let bounded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("root"), root, Some("tmpfs"), bounded, Some("size=64k,mode=0755"))?;
+    for path in SYSTEM {
+        let (path, target) = (Path::new(path), root.join(path.trim_start_matches('/')));
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_symlink() => symlink(fs::read_link(path)?, &target)?,
+            Ok(metadata) if metadata.is_dir() => {
+                fs::create_dir(&target)?;
+                bind(path, &target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+            }
+            _ => {}
+        }
+    }
+    fs::create_dir(root.join("proc"))?;
+    mount(Some("proc"), &root.join("proc"), Some("proc"), bounded, None::<&str>)?;
+    for device in &jail.devices {
+        let target = root.join(device.strip_prefix("/").map_err(io::Error::other)?);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::File::create(&target)?;
+        bind(device, &target, MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
+    }
+    mount(None::<&str>, root, None::<&str>, bounded | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?;
+    chdir(root)?;
+    pivot_root(".", ".")?;
+    // The old root lies over the new one now.
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    Ok(())
+}
+
+fn bind(source: &Path, target: &Path, flags: MsFlags) -> io::Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    // A device is written to whatever its mount says.
+    mount(None::<&str>, target, None::<&str>, read_only | flags, None::<&str>)?;
+    Ok(())
+}
+
+fn limit() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    setrlimit(Resource::RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
+}

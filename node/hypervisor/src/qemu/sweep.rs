@@ -1,0 +1,86 @@
+//! Ending VMs that nobody remembers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::Signal;
+
+use super::{Shared, command};
+use crate::process::Process;
+
+/// Ends those VMs in the directory whose ids the caller does not want, and removes what they left.
+pub async fn sweep(shared: &Shared, unwanted: impl Fn(&str) -> bool) {
+    for directory in end(&shared.machines, unwanted).await {
+        shared.remains.remove(&directory);
+    }
+}
+
+/// Ends them. Gives their directories.
+async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut ended = Vec::new();
+    for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if !unwanted(&id) {
+            continue;
+        }
+        if let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id)) {
+            tracing::info!(vm = id, pid = process.pid, "ending a VM that an earlier process left");
+            let _ = process.signal(Signal::KILL);
+            process.ended().await;
+        }
+        ended.push(entry.path());
+    }
+    ended
+}
+
+/// A VMM whose pid was not put down in time: by the name that its command line gives it.
+fn find(id: &str) -> Option<Process> {
+    let name = format!("\0-name\0{}\0", command::name(id));
+    let named = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(name.len()).any(|part| part == name.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(named)?;
+    Process::hold(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_process_was_making_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = |name: &str, remembered: bool| {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).unwrap();
+            // The shell goes on: its command line is what the VMM's would be.
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", "sleep 600; :", "-name", &command::name(name), "-M"]).process_group(0);
+            let child = command.spawn().unwrap();
+            if remembered {
+                Process::remember(child.id(), path.join("pid")).unwrap();
+            }
+            (path, child)
+        };
+        let (half_made, mut one) = machine("template-7-0", true);
+        let (_, mut two) = machine("0123abcd", true);
+        let (unremembered, mut three) = machine("template-7-1", false);
+        let mut ended = end(directory.path(), |id| id.starts_with("template-")).await;
+        ended.sort();
+        assert_eq!(ended, [half_made, unremembered]);
+        assert!(!one.wait().unwrap().success() && !three.wait().unwrap().success());
+        assert!(two.try_wait().unwrap().is_none());
+        for child in [&one, &two, &three] {
+            // The shells' children.
+            let group = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        two.wait().unwrap();
+    }
+}
