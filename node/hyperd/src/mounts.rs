@@ -94,8 +94,12 @@ impl Policy<'_> {
         if possible {
             return Ok(source);
         }
+        let what = match mount.propagation() {
+            cri::MountPropagation::PropagationBidirectional => "bidirectional mount propagation",
+            _ => "mount propagation",
+        };
         Err(Error::FailedPrecondition(format!(
-            "this mount propagation at {} is not possible: the pod is a virtual machine, whose mounts its host cannot have \
+            "{what} at {} is not possible: the pod is a virtual machine, whose mounts its host cannot have \
              (what the host mounts below a host path is seen in the pod with HostToContainer, and the pod's containers see \
              each other's mounts in its own volumes)",
             mount.container_path

@@ -65,7 +65,6 @@ impl Node {
                 directory: root.join("vmm"),
                 jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 guest,
-                jail: None,
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
             };

@@ -18,6 +18,8 @@ pub struct Process {
     handle: AsyncFd<OwnedFd>,
     /// Removed when the process has ended; empty: there is none.
     record: PathBuf,
+    /// Whether it is this process's child and nobody else waits for it.
+    reap: bool,
 }
 
 impl Process {
@@ -30,14 +32,19 @@ impl Process {
         let handle = open(pid)?;
         let start = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
         fs::write(&record, format!("{pid} {start}\n"))?;
-        Ok(Self { pid, handle, record })
+        Ok(Self { pid, handle, record, reap: false })
+    }
+
+    /// For a child that nobody else waits for.
+    pub fn reaped_here(self) -> Self {
+        Self { reap: true, ..self }
     }
 
     /// A process that runs now and was not remembered.
     pub fn hold(pid: i32) -> Option<Self> {
         let handle = open(pid).ok()?;
         start_time(pid)?;
-        Some(Self { pid, handle, record: PathBuf::new() })
+        Some(Self { pid, handle, record: PathBuf::new(), reap: false })
     }
 
     /// The process that a record names, if it is still that one.
@@ -47,18 +54,18 @@ impl Process {
         let (pid, start): (i32, u64) = (pid.parse().ok()?, start.parse().ok()?);
         // The handle first: once it is open, what the start time says is said of the process it holds.
         let handle = open(pid).ok()?;
-        (start_time(pid)? == start).then(|| Self { pid, handle, record: record.to_owned() })
+        (start_time(pid)? == start).then(|| Self { pid, handle, record: record.to_owned(), reap: false })
     }
 
     /// Returns when the process has ended.
     pub async fn ended(&self) {
         // A pidfd becomes readable when its process ends, and stays so.
         let _ = self.handle.readable().await;
-        // One that the jailer made is this process's child; others have their own to reap them.
-        let _ = rustix::process::waitid(
-            WaitId::PidFd(self.handle.get_ref().as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
+        if self.reap {
+            let this = WaitId::PidFd(self.handle.get_ref().as_fd());
+            // Another who waits for its end may have been first.
+            let _ = rustix::process::waitid(this, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
         let _ = fs::remove_file(&self.record);
     }
 

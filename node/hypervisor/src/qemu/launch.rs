@@ -100,7 +100,8 @@ impl Launch<'_> {
         let status = child.wait().await.map_err(text)?;
         let pid = pid.trim().parse().ok().filter(|_| status.success());
         let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", last_words(directory)))?;
-        let process = Process::remember(pid, record);
+        // The jailer has made it this process's child.
+        let process = Process::remember(pid, record).map(Process::reaped_here);
         process.map_err(|e| format!("QEMU ended at once ({e}): {}", last_words(directory)))
     }
 
