@@ -94,6 +94,9 @@ impl Runtime {
         }
         let waiting: Vec<Ready> = self.pool.state.lock().drain().flat_map(|(_, waiting)| waiting.ready).collect();
         self.end_all(waiting).await;
+        // And the one that was being made.
+        let known = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
+        self.config.hypervisor.sweep(&known).await;
     }
 
     async fn end_all(&self, surplus: Vec<Ready>) {
