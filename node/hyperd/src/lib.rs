@@ -20,6 +20,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod hibernate;
 mod host_usage;
 mod images;
 mod logs;
