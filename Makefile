@@ -9,7 +9,7 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up demo down build test test-unit test-e2e lint kernel clean-data dependencies tools
+.PHONY: help up demo down build test test-unit test-e2e lint kernel bench clean-data dependencies tools
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,11 +23,14 @@ demo: ## Show again what the two tenants are
 down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
 
-build: dependencies ## The release binaries: target/release/{hypernetes,hyperstart}
+build: dependencies ## The release binaries: target/release/{hypernetes,hyperctl,hyperstart}
 	@scripts/build.sh
 
-kernel: ## The guest's kernel: Debian's cloud kernel, fetched and laid out in .tools/guest
-	@scripts/guest-kernel.sh $(GUEST)
+kernel: ## Build a small kernel for guests into .tools/guest (without it they boot Debian's): a few minutes
+	@scripts/guest-kernel.sh --build $(GUEST)
+
+bench: build ## What a pod costs, on hyperd and on containerd with runc, side by side
+	@scripts/bench-cri.sh
 
 test: dependencies tools ## Lints and all tests, VMs and stock clients included
 	@scripts/test.sh
@@ -35,7 +38,8 @@ test: dependencies tools ## Lints and all tests, VMs and stock clients included
 test-unit: ## The tests that need no running system
 	cargo nextest run --workspace --exclude hypernetes-tests
 
-test-e2e: build tools kernel ## The tests of the whole system alone
+test-e2e: build tools ## The tests of the whole system alone
+	@scripts/guest-kernel.sh $(GUEST)
 	@scripts/test-e2e.sh
 
 lint: ## Format, clippy, licences and sources of dependencies

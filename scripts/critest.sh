@@ -5,7 +5,7 @@
 #
 # CRITEST is the binary (`go test -c ./cmd/critest` in a checkout of kubernetes-sigs/cri-tools). All of it happens in
 # network and mount namespaces of its own: the registries that the tests name are one on loopback, with images made of
-# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci, busybox-static, containernetworking-plugins.
+# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci; a Debian mirror for apt-get, once.
 # HYPERNETES names another binary than target/release/hypernetes, CRITEST_ROOT another directory than /tmp/hn-critest.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,6 +15,10 @@ export HYPERNETES=$(realpath "${HYPERNETES:-$here/target/release/hypernetes}")
 export HYPERNETES_GUEST=$(realpath "${HYPERNETES_GUEST:-$here/.tools/guest}")
 export CRITEST_ROOT=${CRITEST_ROOT:-/tmp/hn-critest}
 if [ -z "${CRITEST_INSIDE:-}" ]; then
+    # The last thing that needs the world outside: Debian's ordinary busybox. The static one runs `ls` and others inside
+    # of its shell, where one of the tests wants to see that the file cannot be run.
+    mkdir -p "$CRITEST_ROOT/deb"
+    compgen -G "$CRITEST_ROOT/deb/*.deb" >/dev/null || (cd "$CRITEST_ROOT/deb" && apt-get -qq download busybox)
     exec env CRITEST_INSIDE=1 unshare --net --mount --propagation private "$0" "$critest" "$@"
 fi
 
@@ -70,13 +74,22 @@ C
     for program in nginx euid; do gcc -static -O1 -o "$images/$program" "$images/$program.c"; done
 }
 
+# busybox with the libraries that it needs.
+unpack_busybox() {
+    dpkg -x "$root"/deb/busybox_*.deb "$images/x"
+    install -D "$images/x/bin/busybox" "$images/busybox/bin/busybox"
+    ldd "$images/busybox/bin/busybox" | grep -o '/lib[^ ]*' | xargs -I{} cp -L --parents {} "$images/busybox"
+}
+
 # The root that every image shares.
 base_root() {
     local to=$1 applet
     mkdir -p "$to"/{bin,etc,tmp,var/run,home,root,usr/bin,usr/sbin,dev,proc,sys}
     chmod 1777 "$to/tmp"; chmod 1777 "$to/var/run"
-    cp "$(command -v busybox)" "$to/bin/busybox"
-    for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -f "$to/bin/busybox" "$to/bin/$applet"; done
+    cp -a "$images/busybox/." "$to/"
+    for applet in $("$images/busybox/bin/busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$to/bin/$applet"; done
+    # One test hides this file, and no other.
+    ln -f "$to/bin/busybox" "$to/bin/ls"
     # Debian's busybox lacks these two.
     printf '#!/bin/sh\nexec pidof "$1"\n' >"$to/bin/pgrep"
     printf '#!/bin/sh\nexec cat /proc/sysvipc/shm\n' >"$to/bin/ipcs"
@@ -110,6 +123,7 @@ make_images() {
     rm -rf "$images"; mkdir -p "$images/extra"
     umoci init --layout "$images/layout"
     programs
+    unpack_busybox
     image $e2e/busybox:1.29-2
     for name in $e2e/nginx:1.14-2 $e2e/httpd:2.4.39-4; do
         put 755 nginx usr/sbin/nginx
@@ -197,8 +211,13 @@ SH
 
 [ -s "$root/cert.pem" ] || certificate
 registry
-[ -e "$images/complete" ] || { echo "  making the test images"; rm -rf "$root/registry"; make_images >"$root/images.log" 2>&1 ||
-    { tail -20 "$root/images.log" >&2; exit 1; }; }
+if [ ! -e "$images/complete" ]; then
+    echo "  making the test images"
+    rm -rf "$root/registry"
+    # In the background, because bash ignores errors inside of what is tested.
+    make_images >"$root/images.log" 2>&1 &
+    wait $! || { tail -20 "$root/images.log" >&2; exit 1; }
+fi
 rm -rf "$root/hn"
 network
 SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &

@@ -16,13 +16,16 @@ if [ ! -x .tools/bin/cargo-deny ]; then
 fi
 step "lints"
 make --no-print-directory lint
-step "guest kernel"
-scripts/guest-kernel.sh .tools/guest
+step "guest kernels: ours, and Debian's"
+scripts/guest-kernel.sh --build .tools/guest
+scripts/guest-kernel.sh .tools/guest-stock
 step "build (release)"
 scripts/build.sh
 step "tests of each crate"
 # With the release profile: what was built for the system is not built again.
 cargo nextest run --release --workspace --exclude hypernetes-tests
+step "tests with VMs, on Debian's kernel"
+HYPERNETES_GUEST=$PWD/.tools/guest-stock cargo nextest run --release -p hypernetes-hypervisor -p hypernetes-hyperd --test '*'
 step "tests of the whole system"
 scripts/test-e2e.sh
 step "all passed in $((SECONDS - began)) s, nothing was skipped"

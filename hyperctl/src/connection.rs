@@ -23,10 +23,10 @@ const MAX_MESSAGE: usize = 64 << 20;
 #[derive(clap::Args)]
 pub struct Target {
     /// hyperd's socket, as a path or unix:// address.
-    #[arg(long, value_name = "FILE", global = true, env = "HYPERCTL_SOCKET")]
+    #[arg(long, value_name = "FILE", global = true, env = "HYPERCTL_SOCKET", help_heading = "Every command")]
     socket: Option<String>,
     /// Directory of `hypernetes up` or of `hypernetes hyperd`.
-    #[arg(long, value_name = "DIR", global = true, env = "HYPERNETES_ROOT")]
+    #[arg(long, value_name = "DIR", global = true, env = "HYPERNETES_ROOT", help_heading = "Every command")]
     root: Option<PathBuf>,
 }
 

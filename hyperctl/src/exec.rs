@@ -12,7 +12,7 @@ use crate::{
 
 /// Run a command in a running container
 ///
-/// Ends with the command's exit code, or with 125 when it could not be run.
+/// Ends with the command's exit code; with 127 when there is no such command, with 125 when something else went wrong.
 #[derive(clap::Args)]
 pub struct Exec {
     /// Give it our input.
@@ -21,6 +21,7 @@ pub struct Exec {
     /// Give it a terminal.
     #[arg(long, short)]
     tty: bool,
+    /// By name, POD/NAME, or the beginning of its id.
     container: String,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,

@@ -121,7 +121,7 @@ async fn pull(clients: &Clients, image: &str, auth: Option<cri::AuthConfig>) -> 
     let request = cri::PullImageRequest { image: spec, auth, sandbox_config: None };
     let mut images = clients.images.clone();
     let pulled = waiting(&format!("pulling {image}"), images.pull_image(request)).await;
-    Ok(pulled.with_context(|| format!("pulling {image}"))?.into_inner().image_ref)
+    Ok(pulled?.into_inner().image_ref)
 }
 
 /// Says how long something takes, to a person only. CRI does not tell how far a pull is.

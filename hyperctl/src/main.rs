@@ -6,6 +6,7 @@ mod containers;
 mod credentials;
 mod exec;
 mod find;
+mod hibernation;
 mod images;
 mod logs;
 mod machines;
@@ -23,8 +24,11 @@ pub(crate) use k8s_cri::v1 as cri;
 
 use crate::{connection::Target, output::Format};
 
-/// What the containers' own commands do not end with: something went wrong before or beside them.
+/// What containers' own commands rarely end with: something went wrong before or beside them.
 const OWN_FAILURE: u8 = 125;
+/// Shells' words for a command that is there and cannot be run, and for one that is not there.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
 
 /// Containers in virtual machines: run, look at and end them
 ///
@@ -38,7 +42,7 @@ struct Cli {
     #[command(flatten)]
     target: Target,
     /// How lists are printed.
-    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    #[arg(long, short, global = true, value_enum, default_value = "table", help_heading = "Every command")]
     output: Format,
     #[command(subcommand)]
     command: Command,
@@ -57,7 +61,7 @@ crictl works with the same socket: crictl --runtime-endpoint unix://DIR/hyperd.s
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Ps(containers::Ps),
     Exec(exec::Exec),
     Attach(exec::Attach),
@@ -65,6 +69,8 @@ enum Command {
     Stats(stats::Stats),
     Stop(containers::Stop),
     Rm(containers::Rm),
+    Hibernate(hibernation::Hibernate),
+    Resume(hibernation::Resume),
     Images(images::List),
     Pull(images::Pull),
     Load(images::Load),
@@ -80,6 +86,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let runs_command = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Attach(_));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -95,8 +102,9 @@ fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hyperctl: {}", describe(&error));
-            ExitCode::from(OWN_FAILURE)
+            let text = describe(&error);
+            eprintln!("hyperctl: {text}");
+            if runs_command { ExitCode::from(failure_code(&text)) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -113,6 +121,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Stats(command) => command.run(&clients, format).await?,
         Command::Stop(command) => command.run(&clients).await?,
         Command::Rm(command) => command.run(&clients).await?,
+        Command::Hibernate(command) => command.run(&clients).await?,
+        Command::Resume(command) => command.run(&clients).await?,
         Command::Images(command) => command.run(&clients, format).await?,
         Command::Pull(command) => command.run(&clients).await?,
         Command::Load(command) => command.run(&clients).await?,
@@ -122,6 +132,15 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Info(command) => command.run(&clients, format).await?,
     }
     Ok(0)
+}
+
+/// The agent words it as other runtimes do.
+fn failure_code(text: &str) -> u8 {
+    match text {
+        _ if text.contains("executable file not found") => NOT_FOUND,
+        _ if text.contains("exec: ") && text.contains("ermission denied") => NOT_EXECUTABLE,
+        _ => OWN_FAILURE,
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -164,5 +183,7 @@ mod tests {
         let refused: Result<(), _> = Err(tonic::Status::not_found("container \"x\" not found"));
         let error = refused.context("stopping x").unwrap_err();
         assert_eq!(describe(&error), "stopping x: container \"x\" not found");
+        assert_eq!(failure_code(&describe(&error)), OWN_FAILURE);
+        assert_eq!(failure_code("starting: exec: \"x\": executable file not found in $PATH"), NOT_FOUND);
     }
 }

@@ -73,6 +73,7 @@ pub struct Run {
     /// USER[:GROUP], by name or number.
     #[arg(long, short)]
     user: Option<String>,
+    /// Working directory of the command.
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
     /// All of root's powers, in its own VM.
@@ -81,14 +82,18 @@ pub struct Run {
     /// Its root file system cannot be written.
     #[arg(long)]
     read_only: bool,
+    /// Of the pod and of the container.
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
     /// Whose VM it is: VMs of one tenant and size are copies of a booted one.
     #[arg(long, default_value = "operator")]
     tenant: String,
+    /// When to pull the image.
     #[arg(long, value_enum, default_value = "missing")]
     pull: images::PullPolicy,
+    /// By name and tag, by digest, or by id.
     image: String,
+    /// Instead of the image's own command.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -116,7 +121,10 @@ impl Run {
         if let Some(other) = find::all(clients).await?.iter().find(|f| f.is_ours() && f.name() == name) {
             bail!("the name {name:?} is in use by {}", units::short_id(&other.container.id));
         }
-        let env = self.env.iter().filter_map(|text| variable(text)).collect();
+        let mut env: Vec<cri::KeyValue> = self.env.iter().filter_map(|text| variable(text)).collect();
+        if self.tty && !env.iter().any(|variable| variable.key == "TERM") {
+            env.extend(variable("TERM"));
+        }
         images::ensure(clients, &self.image, self.pull).await?;
         let uid = uuid::Uuid::new_v4().to_string();
         let mut interrupted = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -8,7 +8,7 @@ use hypernetes_hypervisor::{
     Hypervisor,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
 };
-use hypernetes_image::{ImageStore, Limits};
+use hypernetes_image::{ImageStore, Options};
 
 use crate::notify;
 
@@ -30,9 +30,15 @@ pub struct Hyperd {
     /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
     vmm_jailer: Option<PathBuf>,
-    /// The kubelet's directory of pods: mounts may name host paths below it only [default: DIR/pods].
+    /// The kubelet's directory of pods: mounts of tenants' pods may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
+    /// A directory or file of this host that the operator's own pods may mount, with all below it; `:ro`: for reading only.
+    ///
+    /// May be given more than once. Pods of tenants get nothing of it. Who can write there is root there: see
+    /// docs/decisions/0016.
+    #[arg(long = "allow-host-path", value_name = "PATH[:ro]")]
+    allow_host_paths: Vec<hypernetes_hyperd::AllowedHostPath>,
     /// Directory of volume files; may be given more than once. Volumes elsewhere are refused.
     #[arg(long, value_name = "DIR")]
     volumes: Vec<PathBuf>,
@@ -42,10 +48,37 @@ pub struct Hyperd {
     /// Directory of CNI plugins; may be given more than once [default: DIR/cni/bin, /opt/cni/bin and /usr/lib/cni].
     #[arg(long, value_name = "DIR")]
     cni_bin_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    images: Images,
+}
+
+/// Where images come from, and which ones stay.
+#[derive(clap::Args)]
+struct Images {
+    /// Mirrors, certificates and addresses of registries, laid out as containerd's certs.d [default: DIR/certs.d].
+    #[arg(long, value_name = "DIR")]
+    registry_hosts: Option<PathBuf>,
+    /// Which images are accepted: a containers-policy.json(5) with sigstoreSigned and digestRequired [default: all].
+    #[arg(long, value_name = "FILE")]
+    image_policy: Option<PathBuf>,
+    /// An image that is never removed to make room; may be given more than once.
+    #[arg(long, value_name = "IMAGE")]
+    pinned_image: Vec<String>,
+    /// Above this use of the disk, images that no container has are removed; 100: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100))]
+    image_gc_high: u8,
+    /// Until the disk's use is down to this.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    image_gc_low: u8,
 }
 
 impl Hyperd {
     pub async fn run(self) -> Result<()> {
+        // Files that pods have open on this host, and connections: the usual soft limit is for programs that use select(2).
+        let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        files.current = files.maximum;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, files)
+            .context("raising the limit of open files")?;
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
         let root = self.root.canonicalize()?;
         let hyperstart = match self.hyperstart {
@@ -59,19 +92,30 @@ impl Hyperd {
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
         let templates = TemplateLimits::default();
-        let qemu = Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
+        let qemu =
+            Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
-        let images = ImageStore::open(root.join("images"), Limits::default())?;
+        let options = Options {
+            hosts: Some(self.images.registry_hosts.unwrap_or_else(|| root.join("certs.d"))),
+            policy: self.images.image_policy,
+            pinned: self.images.pinned_image,
+            ..Options::default()
+        };
+        let images = ImageStore::open_with(root.join("images"), options)?;
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
+        config.allowed_host_paths = self.allow_host_paths;
         config.volume_dirs = self.volumes;
+        config.modules_dir = Some(self.guest.join("modules"));
         if let Some(directory) = self.cni_config_dir {
             config.cni_config_dir = directory;
         }
         if !self.cni_bin_dir.is_empty() {
             config.cni_bin_dirs = self.cni_bin_dir;
         }
+        config.image_collection.high_percent = self.images.image_gc_high;
+        config.image_collection.low_percent = self.images.image_gc_low;
         let socket = config.socket.clone();
         let mut stop = crate::stop_signal();
         let serve = hypernetes_hyperd::run(config, async move {

@@ -1,6 +1,7 @@
 //! Making and removing containers: their disks, mounts and control groups.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -13,8 +14,11 @@ use crate::{
     mounts,
     rootfs::Root,
     state::{Container, Containers, slots},
-    stats, users,
+    stats, userns, users,
 };
+
+/// In a container's directory: the user namespace that its processes join, if it has one.
+pub const USER_NAMESPACE: &str = "userns";
 
 /// Makes a container. Returns who its first process will be.
 pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Result<users::Credentials, Status> {
@@ -46,8 +50,8 @@ pub fn create(containers: &Containers, spec: v1::CreateContainerRequest) -> Resu
 
 /// Changes the limits of a container.
 pub fn update(containers: &Containers, id: &str, resources: Option<&v1::Resources>) -> Result<(), Status> {
-    containers.get(id)?;
-    limit(id, resources).map_err(|error| match error.kind() {
+    let container = containers.get(id)?;
+    limit(&container.spec, resources).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Status::invalid_argument(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     })
@@ -85,23 +89,34 @@ fn prepare(spec: &v1::CreateContainerRequest, directory: &Path) -> io::Result<Ro
     let disk = spec.root.as_ref().ok_or_else(missing)?;
     let process = spec.process.as_ref().ok_or_else(missing)?;
     fs::create_dir_all(directory)?;
-    let lower = mounted_disk(disk)?;
+    let mut lower = mounted_disk(disk)?;
     let target = directory.join("root");
+    let namespace = directory.join(USER_NAMESPACE);
+    if let Some(mapping) = spec.user_namespace {
+        userns::make(mapping, &namespace).map_err(|e| io::Error::new(e.kind(), format!("a user namespace: {e}")))?;
+        let translated = directory.join("lower");
+        fs::create_dir_all(&translated)?;
+        userns::translate(&lower, &translated, &namespace)
+            .map_err(|e| io::Error::new(e.kind(), format!("translating the image's owners: {e}")))?;
+        lower = translated;
+    }
     let bytes = if spec.writable_bytes == 0 { stats::memory().0 / 2 } else { spec.writable_bytes };
     mounts::overlay(&lower, &directory.join("writable"), &target, bytes)?;
     let root = Root::open(&target)?;
-    mounts::system(&root, process.privileged)?;
+    let owner = spec.user_namespace.map_or(0, |mapping| mapping.host_id);
+    mounts::system(&root, process.privileged, owner)?;
+    let namespace = spec.user_namespace.map(|_| namespace.as_path());
     for mount in &spec.mounts {
-        mounts::into_container(&root, mount, mounted_disk)
+        mounts::into_container(&root, mount, mounted_disk, namespace)
             .map_err(|error| io::Error::new(error.kind(), format!("mounting at {}: {error}", mount.destination)))?;
     }
-    limit(&spec.container_id, spec.resources.as_ref())?;
+    limit(spec, spec.resources.as_ref())?;
     Ok(root)
 }
 
 /// Makes the control group and writes the limits (cgroup v2).
-fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
-    let group = Path::new(CGROUPS).join(id);
+fn limit(spec: &v1::CreateContainerRequest, resources: Option<&v1::Resources>) -> io::Result<()> {
+    let group = Path::new(CGROUPS).join(&spec.container_id);
     fs::create_dir_all(&group)?;
     let Some(resources) = resources else { return Ok(()) };
     let write = |file: &str, value: String| {
@@ -132,7 +147,15 @@ fn limit(id: &str, resources: Option<&v1::Resources>) -> io::Result<()> {
             let text = format!("{file:?} is not a limit of a control group");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        write(file, value.clone())?;
+        match value.strip_prefix("default ").filter(|_| file == "io.max") {
+            // The kernel wants a line for each device.
+            Some(limits) => {
+                for slot in slots(spec).collect::<BTreeSet<_>>() {
+                    write(file, format!("{} {limits}", mounts::device_number(slot)?))?;
+                }
+            }
+            None => write(file, value.clone())?,
+        }
     }
     Ok(())
 }
@@ -159,6 +182,10 @@ fn cleanup(containers: &Containers, spec: &v1::CreateContainerRequest, directory
     // Everything below goes with the root: its mounts are in no other namespace once its processes are gone.
     mounts::unmount_tree(&directory.join("root"));
     mounts::unmount(&directory.join("writable"));
+    if spec.user_namespace.is_some() {
+        mounts::unmount(&directory.join("lower"));
+        mounts::unmount(&directory.join(USER_NAMESPACE));
+    }
     let _ = fs::remove_dir_all(directory);
     // It may still hold a process that is just ending.
     let group = Path::new(CGROUPS).join(&spec.container_id);

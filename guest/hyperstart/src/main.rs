@@ -2,10 +2,13 @@
 //!
 //! Depends on nothing but the contract (`guest/protocol`). Whatever goes wrong here harms this pod's VM alone.
 
+mod aside;
 mod container;
 mod dial;
 mod files;
+mod hostfs;
 mod init;
+mod modules;
 mod mountinfo;
 mod mounts;
 mod output;
@@ -18,10 +21,20 @@ mod seccomp;
 mod service;
 mod state;
 mod stats;
+mod userns;
 mod users;
 mod zygote;
 
-fn main() {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        // The kernel starts it to have a module loaded.
+        Some(modules::QUIETLY) => return modules::modprobe(arguments),
+        Some(userns::HOLD) => return userns::hold(),
+        _ => {}
+    }
     std::panic::set_hook(Box::new(|panic| eprintln!("hyperstart: {panic}")));
     if let Err(error) = init::prepare() {
         eprintln!("hyperstart: {error}");

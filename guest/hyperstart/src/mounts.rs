@@ -8,15 +8,17 @@ use std::{
 
 use hypernetes_guest_protocol::v1;
 use nix::{
+    fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
 use crate::{
-    files,
+    files, hostfs,
     init::RUN,
     mountinfo,
     rootfs::{Make, Root, handle_path},
+    userns,
 };
 
 // linux/fs.h: forgets what is cached of a block device.
@@ -37,6 +39,13 @@ pub fn device(slot: u32) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))
+}
+
+/// `MAJOR:MINOR` of a placeholder disk.
+pub fn device_number(slot: u32) -> io::Result<String> {
+    let device = device(slot)?;
+    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?.trim().to_owned())
 }
 
 /// The device of a slot whose content the host has just changed: nothing of the old one is kept.
@@ -153,6 +162,8 @@ pub fn unmount(target: &Path) {
 /// Character devices that every container has: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// `tty`, in every distribution.
+const TERMINAL_GROUP: u32 = 5;
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -163,7 +174,9 @@ const LINKS: [(&str, &str); 5] = [
 
 /// `/dev`, `/sys` and `/proc`'s place in a container's root. `/proc` itself is mounted by the container's first process,
 /// whose processes it shows.
-pub fn system(root: &Root, privileged: bool) -> io::Result<()> {
+///
+/// `owner`: who the container's root is in the guest.
+pub fn system(root: &Root, privileged: bool, owner: u32) -> io::Result<()> {
     let dev = root.locate(Path::new("/dev"), Make::Directory)?;
     if privileged {
         // Root of the guest sees the guest's devices.
@@ -183,9 +196,10 @@ pub fn system(root: &Root, privileged: bool) -> io::Result<()> {
         for name in ["pts", "shm", "mqueue"] {
             fs::create_dir(path.join(name))?;
         }
-        let data = Some("newinstance,ptmxmode=0666,mode=0620,gid=5");
+        let terminals = owner.saturating_add(TERMINAL_GROUP);
+        let data = format!("newinstance,ptmxmode=0666,mode=0620,gid={terminals}");
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(Some("devpts"), &path.join("pts"), Some("devpts"), flags, data)?;
+        mount(Some("devpts"), &path.join("pts"), Some("devpts"), flags, Some(data.as_str()))?;
     }
     let shm = root.locate(Path::new("/dev/shm"), Make::Directory)?;
     let shared = Path::new(RUN).join("shm");
@@ -208,6 +222,7 @@ pub fn into_container(
     root: &Root,
     wanted: &v1::Mount,
     disk_directory: impl Fn(&v1::Disk) -> io::Result<PathBuf>,
+    user_namespace: Option<&Path>,
 ) -> io::Result<()> {
     use v1::mount::Source;
     let destination = Path::new(&wanted.destination);
@@ -239,6 +254,11 @@ pub fn into_container(
         Some(Source::Disk(disk)) => disk_directory(disk)?,
         Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
         Some(Source::Scratch(name)) => scratch(name, wanted)?,
+        Some(Source::HostPath(name)) => {
+            let place = hostfs::mount_point(name).ok_or_else(|| invalid(format!("the host path {name:?}")))?;
+            hostfs::read_ahead(&place);
+            place
+        }
     };
     let make_missing = match &wanted.source {
         Some(Source::Scratch(_)) => true,
@@ -246,7 +266,7 @@ pub fn into_container(
         _ => false,
     };
     let source = match wanted.sub_path.as_str() {
-        "" => Root::open(&source)?.locate(Path::new("/"), Make::Nothing)?,
+        "" => nix::fcntl::open(&source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?,
         path => {
             // What is in a volume is the tenant's: its links are followed inside of it only.
             let make = if make_missing { Make::Directory } else { Make::Nothing };
@@ -256,7 +276,14 @@ pub fn into_container(
     let source_path = handle_path(&source);
     let make = if fs::metadata(&source_path)?.is_dir() { Make::Directory } else { Make::File };
     let target = root.locate(destination, make).map_err(|e| at("making", destination, e))?;
-    bind(&source_path, &handle_path(&target), false)?;
+    match user_namespace.filter(|_| matches!(wanted.source, Some(Source::Disk(_)))) {
+        // Owners on a disk are the container's; those of the other places are the guest's, which cannot be translated.
+        Some(namespace) => {
+            let (from, to) = (fs::read_link(&source_path)?, fs::read_link(handle_path(&target))?);
+            userns::translate(&from, &to, namespace).map_err(|e| at("translating owners of", &from, e))?;
+        }
+        None => bind(&source_path, &handle_path(&target), false)?,
+    }
     if wanted.read_only {
         // The handle is of what lies below the mount; looked up again, it is the mount.
         let mounted = root.locate(destination, Make::Nothing)?;

@@ -19,7 +19,7 @@ use nix::{
     fcntl::OFlag,
     mount::{MsFlags, mount},
     pty::Winsize,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     unistd::{Gid, Uid, chdir, execve, pipe2, pivot_root, setgid, setgroups, setsid, setuid},
 };
 use prost::Message;
@@ -27,7 +27,9 @@ use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
-    container, mountinfo, mounts,
+    aside::aside,
+    container::{self, USER_NAMESPACE},
+    mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
     rootfs::Root,
@@ -87,9 +89,17 @@ pub struct Launch {
     shared_mounts: Vec<String>,
     #[prost(string, repeated, tag = "14")]
     slave_mounts: Vec<String>,
+    /// Who root is in the guest; none: root.
+    #[prost(uint32, optional, tag = "15")]
+    owner: Option<u32>,
 }
 
 impl Launch {
+    /// A user or group of the container, as the guest knows it.
+    fn outside(&self, id: u32) -> u32 {
+        self.owner.unwrap_or(0).saturating_add(id)
+    }
+
     fn file(directory: &Path, exec_id: &str) -> PathBuf {
         directory.join(format!("launch-{exec_id}"))
     }
@@ -132,12 +142,16 @@ pub async fn start(
         mounts.map(|mount| mount.destination.clone()).collect()
     };
     let user = spec.user.clone().unwrap_or_default();
-    let credentials = users::resolve(&container.root, &user).map_err(Status::invalid_argument)?;
+    // The files of users may be the host's, and so may what `/dev` is in.
+    let (of, terminal) = (container.clone(), spec.clone());
+    let prepare = move || (users::resolve(&of.root, &user), Streams::open(&terminal, &of.root));
+    let (credentials, streams) = aside(prepare).await?;
+    let credentials = credentials.map_err(Status::invalid_argument)?;
+    let streams = streams.map_err(internal)?;
     let mut process = spec.clone();
     if !process.env.iter().any(|v| v.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", credentials.home));
     }
-    let streams = Streams::open(spec, &container.root).map_err(internal)?;
     let launch = Launch {
         process: Some(process),
         uid: credentials.uid,
@@ -153,6 +167,7 @@ pub async fn start(
         pid_target,
         shared_mounts: propagated(v1::mount::Propagation::Shared),
         slave_mounts: propagated(v1::mount::Propagation::Slave),
+        owner: container.spec.user_namespace.map(|mapping| mapping.host_id),
     };
     let file = Launch::file(&container.directory, exec_id);
     fs::write(&file, launch.encode_to_vec()).map_err(internal)?;
@@ -333,16 +348,25 @@ pub fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure + '
     move |error| Failure { code: 1, text: format!("{what}: {error}") }
 }
 
+/// Opened while the agent's files can be seen.
+pub fn user_namespace(directory: &Path, launch: &Launch) -> Result<Option<File>, Failure> {
+    match launch.owner {
+        Some(_) => File::open(directory.join(USER_NAMESPACE)).map(Some).map_err(failed("finding the user namespace")),
+        None => Ok(None),
+    }
+}
+
 /// Goes on in the forked process until it runs what it was asked to.
-pub fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, Failure> {
+pub fn become_process(directory: &Path, launch: &Launch, user_namespace: Option<File>) -> Result<Infallible, Failure> {
     let process = launch.process.clone().unwrap_or_default();
     setsid().map_err(failed("making a session"))?;
     if launch.join_pid == 0 {
         enter_root(&directory.join("root"), launch, &process).map_err(failed("entering the container"))?;
     }
     if let Some(number) = launch.terminal {
-        take_terminal(number, launch.uid).map_err(failed("taking the terminal"))?;
+        take_terminal(number, launch.outside(launch.uid)).map_err(failed("taking the terminal"))?;
     }
+    own_streams(launch.outside(launch.uid)).map_err(failed("handing over the standard streams"))?;
     for limit in &process.rlimits {
         set_limit(limit)?;
     }
@@ -350,7 +374,14 @@ pub fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, F
     if chdir(cwd) == Err(nix::Error::ENOENT) {
         // As container runtimes do: a working directory that the image lacks is made.
         fs::create_dir_all(cwd).map_err(failed("making the working directory"))?;
-        let _ = std::os::unix::fs::chown(cwd, Some(launch.uid), Some(launch.gid));
+        let _ = std::os::unix::fs::chown(cwd, Some(launch.outside(launch.uid)), Some(launch.outside(launch.gid)));
+    }
+    if let Some(namespace) = user_namespace {
+        setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("joining the user namespace"))?;
+        if launch.join_pid == 0 {
+            // Mounts of its own for a root that may mount; what is there stays as it is.
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+        }
     }
     drop_privileges(launch, &process)?;
     chdir(cwd).map_err(failed("changing to the working directory"))?;
@@ -358,6 +389,18 @@ pub fn become_process(directory: &Path, launch: &Launch) -> Result<Infallible, F
         seccomp::install(&process.seccomp).map_err(failed("installing the seccomp filter"))?;
     }
     execute(&process)
+}
+
+/// Lets the process's user open its own standard streams again by their names (`/dev/stdout`).
+fn own_streams(owner: u32) -> io::Result<()> {
+    for number in 0..=2 {
+        let path = format!("/proc/self/fd/{number}");
+        let kind = fs::metadata(&path)?.file_type();
+        if std::os::unix::fs::FileTypeExt::is_fifo(&kind) {
+            std::os::unix::fs::chown(&path, Some(owner), None)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the terminal again by the name that it has in the container, so that ttyname(3) finds it.

@@ -10,7 +10,7 @@ use std::{
 use futures::TryStreamExt;
 use hypernetes_guest_protocol::v1;
 use nix::sys::{stat::Mode, time::TimeSpec};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, packet_route::address::AddressHeaderFlags};
 use tonic::Status;
 
 use crate::{init::RUN, mounts};
@@ -150,7 +150,12 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
         }
         remove_addresses(handle, index, &wanted).await?;
         for (ip, prefix) in wanted {
-            present(handle.address().add(index, ip, prefix).execute().await)?;
+            let mut add = handle.address().add(index, ip, prefix);
+            if ip.is_ipv6() {
+                // The network's side knows that it is nobody else's; asking around would take a second in which it is of no use.
+                add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            present(add.execute().await)?;
         }
     }
     for route in &request.routes {

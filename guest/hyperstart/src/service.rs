@@ -17,11 +17,17 @@ use hypernetes_guest_protocol::{
     v1::{self, agent_server::Agent, output_chunk},
 };
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{ReceiverStream, UnboundedReceiverStream},
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    container, dial, files, init, output, process,
+    aside::aside,
+    container, dial, files,
+    hostfs::HostPaths,
+    init, modules, output, process,
     reaper::Reaper,
     sandbox,
     state::{Container, Containers, Process},
@@ -42,6 +48,7 @@ fn read_line(path: &str) -> String {
 #[derive(Clone)]
 pub struct Service {
     containers: Arc<Containers>,
+    host_paths: Arc<HostPaths>,
     reaper: Arc<Reaper>,
     zygote: Arc<Zygote>,
     /// Whether this VM was told apart from every other by the host's entropy.
@@ -52,6 +59,7 @@ impl Service {
     pub fn new(zygote: Zygote) -> io::Result<Self> {
         Ok(Self {
             containers: Arc::default(),
+            host_paths: Arc::default(),
             reaper: Reaper::start()?,
             zygote: Arc::new(zygote),
             seeded: Arc::default(),
@@ -65,6 +73,10 @@ impl Service {
     }
 }
 
+/// How long what is not on the disks yet may take to get there before the VM is powered off.
+const SYNC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+type HostPathRequests = Pin<Box<dyn Stream<Item = Result<v1::HostPathRequest, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<v1::OutputChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -110,6 +122,9 @@ impl Agent for Service {
             }
             if let (true, Some(directory)) = (message.commit, &set) {
                 incoming.commit(directory).map_err(|e| Status::internal(format!("writing files: {e}")))?;
+                if files::directory(modules::SET).as_ref() == Some(directory) {
+                    modules::serve().map_err(|e| Status::internal(format!("offering modules to the kernel: {e}")))?;
+                }
                 return Ok(Response::new(v1::PutFilesResponse {}));
             }
         }
@@ -120,7 +135,9 @@ impl Agent for Service {
         let request = request.into_inner();
         let container = self.containers.get(&request.container_id)?;
         let most = request.max_bytes.min(1 << 20);
-        let data = container.root.read_tail(Path::new(&request.path), most).map_err(|error| match error.kind() {
+        let path = request.path.clone();
+        let read = aside(move || container.root.read_tail(Path::new(&path), most)).await?;
+        let data = read.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Status::not_found(format!("{}: {error}", request.path)),
             _ => Status::failed_precondition(format!("{}: {error}", request.path)),
         })?;
@@ -131,7 +148,9 @@ impl Agent for Service {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
-        let users::Credentials { uid, gid, groups, .. } = container::create(&self.containers, request.into_inner())?;
+        let containers = self.containers.clone();
+        let created = aside(move || container::create(&containers, request.into_inner())).await??;
+        let users::Credentials { uid, gid, groups, .. } = created;
         Ok(Response::new(v1::CreateContainerResponse { uid, gid, groups }))
     }
 
@@ -194,7 +213,8 @@ impl Agent for Service {
     ) -> Result<Response<v1::RemoveProcessResponse>, Status> {
         let request = request.into_inner();
         let freed_slots = if request.exec_id.is_empty() {
-            container::remove(&self.containers, &request.container_id)?
+            let containers = self.containers.clone();
+            aside(move || container::remove(&containers, &request.container_id)).await??
         } else {
             let (container, process) = self.process(&request.container_id, &request.exec_id)?;
             process::signal(&container, &process, nix::libc::SIGKILL as u32, false)?;
@@ -268,13 +288,43 @@ impl Agent for Service {
         Ok(Response::new(v1::StatsResponse { containers, memory_total_bytes, memory_available_bytes, interfaces }))
     }
 
+    type ServeHostPathStream = HostPathRequests;
+
+    async fn serve_host_path(
+        &self,
+        request: Request<Streaming<v1::HostPathReply>>,
+    ) -> Result<Response<HostPathRequests>, Status> {
+        let mut answers = request.into_inner();
+        let wanted = answers.message().await?.and_then(|first| first.mount);
+        let wanted = wanted.ok_or_else(|| Status::invalid_argument("the first message names no host path"))?;
+        let (host_paths, name) = (self.host_paths.clone(), wanted.name.clone());
+        let served = aside(move || host_paths.serve(&wanted)).await?;
+        let (relay, requests) =
+            served.map_err(|error| Status::failed_precondition(format!("mounting the host's path: {error}")))?;
+        let host_paths = self.host_paths.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(answer)) = answers.message().await {
+                if answer.end {
+                    let (host_paths, name) = (host_paths.clone(), name.clone());
+                    tokio::spawn(aside(move || host_paths.unmount(&name)));
+                } else {
+                    relay.answer(answer);
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(requests).map(Ok))))
+    }
+
     async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Result<Response<v1::ShutdownResponse>, Status> {
-        tokio::spawn(async {
+        // What was written through memory goes to the host, too, if it still answers.
+        let _ = tokio::time::timeout(SYNC_TIMEOUT, aside(nix::unistd::sync)).await;
+        let host_paths = self.host_paths.clone();
+        tokio::spawn(async move {
             // Let the answer out first.
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            host_paths.abort();
             init::power_off();
         });
-        nix::unistd::sync();
         Ok(Response::new(v1::ShutdownResponse {}))
     }
 }

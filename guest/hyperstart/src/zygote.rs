@@ -239,6 +239,7 @@ fn become_it(
         // While /proc is still the agent's.
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()).map_err(failed("setting oom_score_adj"))?;
     }
+    let user_namespace = process::user_namespace(&request.directory, launch)?;
     match joined {
         Some(namespaces) => {
             for (handle, flag) in &namespaces.others {
@@ -247,5 +248,5 @@ fn become_it(
         }
         None => unshare(CloneFlags::CLONE_NEWCGROUP).map_err(failed("making namespaces"))?,
     }
-    process::become_process(&request.directory, launch)
+    process::become_process(&request.directory, launch, user_namespace)
 }

@@ -4,11 +4,17 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use hypernetes_guest_protocol::{VERSIONS, session, v1, v1::agent_client::AgentClient};
 use tonic::{Code, Status, transport::Channel};
+
+use crate::host_paths::MAX_HOST_PATHS;
 
 /// Largest message that is accepted from a guest. Output chunks are at most 64 KiB.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -18,6 +24,10 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// What a guest may send ahead of being read, in one call and in all of them. Host paths that hang, which are bounded in
+/// number, must leave room for the other calls.
+const CALL_WINDOW_BYTES: u32 = 512 << 10;
+const WINDOW_BYTES: u32 = (MAX_HOST_PATHS as u32 + 2) * CALL_WINDOW_BYTES;
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +87,8 @@ pub(crate) struct Greeting {
 pub(crate) struct Agent {
     client: AgentClient<Channel>,
     socket: PathBuf,
+    /// Version of the contract that the last greeting agreed on; 0 before.
+    version: Arc<AtomicU32>,
 }
 
 impl Agent {
@@ -84,7 +96,12 @@ impl Agent {
         let client = AgentClient::new(connect(socket))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, socket: socket.to_owned() }
+        Self { client, socket: socket.to_owned(), version: Arc::default() }
+    }
+
+    /// Whether the agent, having been greeted, knows what came with a version of the contract.
+    pub(crate) fn speaks(&self, version: u32) -> bool {
+        self.version.load(Ordering::Relaxed) >= version
     }
 
     pub(crate) fn client(&self) -> AgentClient<Channel> {
@@ -117,6 +134,7 @@ impl Agent {
                 response.version
             )));
         }
+        self.version.store(response.version, Ordering::Relaxed);
         Ok(Greeting {
             version: response.version,
             agent_version: clean(&response.agent_version),
@@ -175,6 +193,8 @@ fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         // The stream does not end when the guest gives a conversation up: only silence tells.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)

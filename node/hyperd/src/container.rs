@@ -231,7 +231,8 @@ fn check_config(config: &cri::ContainerConfig) -> Result<()> {
                 .into(),
         ));
     }
-    check_namespaces(context.namespace_options.as_ref())
+    check_namespaces(context.namespace_options.as_ref())?;
+    Ok(())
 }
 
 impl Runtime {
@@ -270,6 +271,7 @@ impl Runtime {
             state: ContainerState::Created,
             disks: Default::default(),
             file_sets: Vec::new(),
+            host_paths: Vec::new(),
             termination_log: None,
             user: None,
             guest_pid: 0,
@@ -311,10 +313,17 @@ impl Runtime {
         let _operation = container.operation.lock().await;
         let state = container.record().state;
         if state != ContainerState::Created {
-            return Err(Error::FailedPrecondition(format!("the container {} was started before", container.id)));
+            let why = if matches!(state, ContainerState::Exited(_)) { "has ended" } else { "was started before" };
+            return Err(Error::FailedPrecondition(format!("the container {} {why}", container.id)));
         }
         let live = sandbox.live()?;
         container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
+        if let Some(path) = container.record().log_path
+            && let Err(error) = crate::logs::create(&path)
+        {
+            // It is tried again until it can be had; the container is held back by its pipe meanwhile.
+            tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be made");
+        }
         let request = hypernetes_guest_protocol::v1::StartProcessRequest {
             container_id: container.id.clone(),
             ..Default::default()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hypernetes_hypervisor::HypervisorError;
 use hypernetes_image::ImageError;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{agent::AgentError, cni::CniError};
 
@@ -53,9 +53,10 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::NotFound { .. } | Error::Image(ImageError::NotFound { .. }) => Self::not_found(message),
+            Error::Image(error) => Self::new(image_code(&error), message),
+            Error::NotFound { .. } => Self::not_found(message),
             Error::AlreadyExists(_) => Self::already_exists(message),
-            Error::InvalidArgument(_) | Error::Image(ImageError::Reference(_)) => Self::invalid_argument(message),
+            Error::InvalidArgument(_) => Self::invalid_argument(message),
             Error::FailedPrecondition(_) | Error::Volume { .. } => Self::failed_precondition(message),
             Error::Unimplemented(_) => Self::unimplemented(message),
             Error::Timeout { .. } | Error::Agent(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
@@ -68,9 +69,23 @@ impl From<Error> for Status {
             Error::Network(CniError::Timeout { .. }) => Self::deadline_exceeded(message),
             Error::Network(CniError::Missing { .. } | CniError::Config { .. }) => Self::failed_precondition(message),
             Error::Network(error) if error.is_temporary() => Self::unavailable(message),
-            Error::Image(ImageError::Unauthorized { .. }) => Self::unauthenticated(message),
             Error::Agent(AgentError::Unreachable { .. }) => Self::unavailable(message),
             _ => Self::unknown(message),
         }
+    }
+}
+
+/// The kubelet goes by the message's first word (see [`ImageError`]); others go by the code.
+fn image_code(error: &ImageError) -> Code {
+    match error {
+        ImageError::Reference(_) | ImageError::Archive { .. } => Code::InvalidArgument,
+        ImageError::NotFound { .. } => Code::NotFound,
+        ImageError::Unauthorized { .. } => Code::Unauthenticated,
+        ImageError::Denied { .. } | ImageError::Signature { .. } => Code::PermissionDenied,
+        ImageError::Unavailable { .. } => Code::Unavailable,
+        ImageError::NoSpace(_) => Code::ResourceExhausted,
+        ImageError::Invalid(_) | ImageError::Configuration { .. } => Code::FailedPrecondition,
+        ImageError::Store { .. } => Code::Internal,
+        ImageError::Pull { .. } => Code::Unknown,
     }
 }

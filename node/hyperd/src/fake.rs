@@ -88,6 +88,16 @@ impl FakeHypervisor {
         self.saved.lock().keys().cloned().collect()
     }
 
+    /// Removes what is saved. What still stands still has no other life.
+    pub(crate) fn forget_unless(&self, wanted: impl Fn(&str) -> bool) {
+        for (id, guest) in self.saved.lock().extract_if(|id, _| !wanted(id)) {
+            let has_vm = self.machines.lock().get(&id).is_some_and(|machine| machine.is_running());
+            if !has_vm && guest.stopped.load(Ordering::Relaxed) {
+                guest.signal_all(SIGKILL);
+            }
+        }
+    }
+
     fn run(&self, spec: VmSpec, disks: Vec<Option<DiskSource>>, guest: Arc<Guest>) -> Box<dyn Vm> {
         let directory = guest.directory.clone();
         let socket = directory.join("agent");
@@ -134,6 +144,10 @@ impl Machine {
         !*self.ended.borrow()
     }
 
+    pub(crate) fn record(&self) -> VmRecord {
+        self.record.lock().clone()
+    }
+
     pub(crate) fn spec(&self) -> VmSpec {
         self.record.lock().spec.clone()
     }
@@ -159,8 +173,8 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
-        self.saved.lock().retain(|id, _| hibernated.contains(id));
         self.machines().iter().filter(|machine| !keep.contains(&machine.spec().id)).for_each(|machine| machine.end());
+        self.forget_unless(|id| hibernated.contains(id));
     }
 
     async fn hibernate(&self, vm: &VmRecord) -> Result<(), HypervisorError> {
@@ -183,7 +197,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn forget(&self, id: &str) {
-        self.saved.lock().remove(id);
+        self.forget_unless(|saved| saved != id);
     }
 
     async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
@@ -259,6 +273,8 @@ pub(crate) struct Guest {
     stopped: AtomicBool,
     pub configured: Mutex<Option<v1::ConfigureSandboxRequest>>,
     pub containers: Mutex<HashMap<String, v1::CreateContainerRequest>>,
+    pub host_path_requests: Mutex<Vec<v1::HostPathRequest>>,
+    pub host_path_replies: Mutex<Vec<v1::HostPathReply>>,
     processes: Mutex<HashMap<(String, String), Arc<Process>>>,
     pids: AtomicU32,
 }
@@ -286,12 +302,6 @@ impl Guest {
     fn process(&self, container_id: &str, exec_id: &str) -> Result<Arc<Process>, Status> {
         let key = (container_id.to_owned(), exec_id.to_owned());
         self.processes.lock().get(&key).cloned().ok_or_else(|| Status::not_found("no such process"))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.signal_all(SIGKILL);
     }
 }
 
@@ -588,6 +598,33 @@ impl Agent for GuestService {
             memory_available_bytes: value,
             interfaces,
         }))
+    }
+
+    type ServeHostPathStream = Pin<Box<dyn Stream<Item = Result<v1::HostPathRequest, Status>> + Send>>;
+
+    /// Asks what the test has put down, and keeps the answers.
+    async fn serve_host_path(
+        &self,
+        request: Request<Streaming<v1::HostPathReply>>,
+    ) -> Result<Response<Self::ServeHostPathStream>, Status> {
+        let mut answers = request.into_inner();
+        let guest = self.0.clone();
+        let (requests, outgoing) = mpsc::channel(64);
+        let wanted = guest.host_path_requests.lock().clone();
+        for request in wanted {
+            requests.send(Ok(request)).await.map_err(|_| Status::internal("nobody reads"))?;
+        }
+        tokio::spawn(async move {
+            while let Ok(Some(answer)) = answers.message().await {
+                let end = answer.end;
+                guest.host_path_replies.lock().push(answer);
+                if end {
+                    break;
+                }
+            }
+            drop(requests);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
     async fn shutdown(&self, _request: Request<v1::ShutdownRequest>) -> Answer<v1::ShutdownResponse> {

@@ -44,12 +44,15 @@ pub(crate) struct FileSetSource {
     /// Its name in the guest.
     pub set: String,
     pub path: PathBuf,
+    /// Who root is in the guest, for a pod with a user namespace.
+    #[serde(default)]
+    pub owner: u32,
 }
 
 impl FileSetSource {
     pub(crate) fn new(path: &Path) -> Self {
         let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-        Self { set: format!("files-{}", hex::encode(&digest[..8])), path: path.into() }
+        Self { set: format!("files-{}", hex::encode(&digest[..8])), path: path.into(), owner: 0 }
     }
 }
 
@@ -188,9 +191,13 @@ pub(crate) async fn put_and_follow(
 
 async fn put(source: &FileSetSource, inside: &Path, agent: &Agent) -> Result<()> {
     let (path, inside) = (source.path.clone(), inside.to_owned());
-    let files = tokio::task::spawn_blocking(move || read_set(&path, &inside))
+    let mut files = tokio::task::spawn_blocking(move || read_set(&path, &inside))
         .await
         .map_err(|e| Error::FailedPrecondition(e.to_string()))??;
+    for file in &mut files {
+        file.uid = file.uid.saturating_add(source.owner);
+        file.gid = file.gid.saturating_add(source.owner);
+    }
     Ok(agent.put_files(&source.set, files).await?)
 }
 

@@ -69,6 +69,7 @@ impl Runtime {
         let vm = live.vm.record();
         self.change_state(sandbox, SandboxState::Ready, SandboxState::Hibernated, vm).await?;
         live.cancel.cancel();
+        live.gone.cancel();
         if let Err(error) = live.vm.kill().await {
             tracing::error!(sandbox = %sandbox.id, %error, "the VM of a hibernated sandbox was not ended");
         }

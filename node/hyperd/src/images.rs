@@ -1,9 +1,9 @@
 //! What hyperd needs of an image store; [`hypernetes_image::ImageStore`] is the one.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use async_trait::async_trait;
-use hypernetes_image::{Credentials, Image, ImageError, ImageStore, Progress};
+use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus};
 use tokio::sync::mpsc;
 
 #[async_trait]
@@ -20,6 +20,31 @@ pub trait Images: Send + Sync + 'static {
     async fn remove(&self, reference_or_id: &str) -> Result<(), ImageError>;
     /// Bytes and inodes.
     fn usage(&self) -> (u64, u64);
+
+    /// The image's configuration document, for people to look at.
+    fn config_document(&self, _id: &Digest) -> Option<String> {
+        None
+    }
+
+    /// Whether nobody should collect it.
+    fn is_pinned(&self, _image: &Image) -> bool {
+        false
+    }
+
+    /// The pulls that are under way.
+    fn pulls(&self) -> Vec<PullStatus> {
+        Vec::new()
+    }
+
+    /// Removes images that are not in use, the longest unused first, until so many bytes are free again.
+    async fn collect(
+        &self,
+        _bytes: u64,
+        _in_use: &HashSet<Digest>,
+        _min_age: Duration,
+    ) -> Result<Collected, ImageError> {
+        Ok(Collected::default())
+    }
 }
 
 #[async_trait]
@@ -51,5 +76,21 @@ impl Images for ImageStore {
 
     fn usage(&self) -> (u64, u64) {
         ImageStore::usage(self)
+    }
+
+    fn config_document(&self, id: &Digest) -> Option<String> {
+        ImageStore::config_document(self, id)
+    }
+
+    fn is_pinned(&self, image: &Image) -> bool {
+        ImageStore::is_pinned(self, image)
+    }
+
+    fn pulls(&self) -> Vec<PullStatus> {
+        ImageStore::pulls(self)
+    }
+
+    async fn collect(&self, bytes: u64, in_use: &HashSet<Digest>, min_age: Duration) -> Result<Collected, ImageError> {
+        ImageStore::collect(self, bytes, in_use, min_age).await
     }
 }

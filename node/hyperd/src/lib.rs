@@ -12,6 +12,7 @@
 
 mod agent;
 mod cni;
+mod collect;
 mod container;
 mod dial;
 mod error;
@@ -21,10 +22,12 @@ mod exec;
 mod fake;
 mod files;
 mod hibernate;
+mod host_paths;
 mod host_usage;
 mod images;
 mod logs;
 mod metrics;
+mod modules;
 mod mounts;
 mod output;
 mod pool;
@@ -53,6 +56,8 @@ use std::{
     time::Duration,
 };
 
+pub use collect::ImageCollection;
+pub use host_paths::AllowedHostPath;
 use hypernetes_hyperd_api::hyperd_server::HyperdServer;
 use hypernetes_hypervisor::Hypervisor;
 pub use images::Images;
@@ -90,10 +95,14 @@ pub struct HyperdConfig {
     pub cni_config_dir: PathBuf,
     /// Where CNI plugins are looked for, in this order.
     pub cni_bin_dirs: Vec<PathBuf>,
-    /// The kubelet's directory of pods: the only host paths that mounts may name are in a pod's directory there.
+    /// The kubelet's directory of pods: what mounts of any pod may name is in its own directory there.
     pub pods_dir: PathBuf,
+    /// What else the operator's own pods may mount (those of no tenant or of `system`).
+    pub allowed_host_paths: Vec<AllowedHostPath>,
     /// Volume descriptors may name files below these directories only.
     pub volume_dirs: Vec<PathBuf>,
+    /// Modules of the guest's kernel, for containers that may have them loaded; none: they get none.
+    pub modules_dir: Option<PathBuf>,
     /// How long a VM may take until its agent answers.
     pub boot_timeout: Duration,
     /// Between two questions whether a VM's agent still answers.
@@ -110,6 +119,8 @@ pub struct HyperdConfig {
     pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
+    /// When images that no container has are removed.
+    pub image_collection: ImageCollection,
 }
 
 impl HyperdConfig {
@@ -124,7 +135,9 @@ impl HyperdConfig {
             cni_config_dir: root.join("cni/net.d"),
             cni_bin_dirs: vec![root.join("cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             pods_dir: root.join("pods"),
+            allowed_host_paths: Vec::new(),
             volume_dirs: Vec::new(),
+            modules_dir: None,
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(20),
@@ -133,6 +146,7 @@ impl HyperdConfig {
             default_memory_mib: 256,
             pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
+            image_collection: ImageCollection::default(),
         }
     }
 }
@@ -171,6 +185,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let runtime = Arc::new(Runtime::new(config, records, watcher, sessions));
     runtime.adopt_all().await.map_err(|e| RunError::State { path: root, reason: e.to_string() })?;
 
+    let collection = tokio::spawn(collect::run(runtime.clone()));
     let stop = CancellationToken::new();
     let streaming_stop = stop.clone();
     let router = streaming::router(runtime.clone());
@@ -200,6 +215,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     stop.cancel();
     streams.abort();
     let _ = pool.await;
+    collection.abort();
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

@@ -59,9 +59,7 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// Opens a log where it was left.
     pub(crate) fn open(path: &Path, position_path: &Path, max_bytes: u64) -> io::Result<Self> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
+        create(path)?;
         let mut position = match std::fs::read(position_path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Position::default(),
@@ -190,6 +188,12 @@ fn rotated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");
     name.into()
+}
+
+/// Makes an empty log, if there is none: readers look for it as soon as the container has started.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    open_log(path).map(drop)
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

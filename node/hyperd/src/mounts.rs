@@ -1,12 +1,16 @@
-//! What a mount that CRI asks for means in a VM, which shares no directory with its host.
+//! What a mount that CRI asks for means in a VM.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
 
 use k8s_cri::v1 as cri;
 
 use crate::{
     error::{Error, Result},
     files::FileSetSource,
+    host_paths::{AllowedHostPath, HostPath, HostPathReadOnly},
     volumes::Descriptor,
 };
 
@@ -37,15 +41,19 @@ pub(crate) enum Source {
     TerminationLog {
         host_path: PathBuf,
     },
+    /// A directory or file of the host itself.
+    HostPath(HostPath),
 }
 
 /// Which host paths of a pod mean something.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Policy<'a> {
     /// The kubelet's directory of pods.
     pub pods_dir: &'a Path,
     /// The pod whose paths are acceptable; another pod's are not.
-    pub pod_uid: &'a str,
+    pub pod_uid: String,
+    /// What else is.
+    pub allowed: &'a [AllowedHostPath],
 }
 
 /// Volume plugins of the kubelet whose directories are copied.
@@ -77,19 +85,26 @@ impl Policy<'_> {
             )));
         }
         let source = self.source(mount, host_path)?;
-        let private = mount.propagation() == cri::MountPropagation::PropagationPrivate;
-        if private || matches!(source, Source::Volume { .. } | Source::Scratch { .. }) {
+        let possible = match (mount.propagation(), &source) {
+            // Within the guest: what one of the pod's containers mounts there, others see.
+            (_, Source::Volume { .. } | Source::Scratch { .. }) => true,
+            (cri::MountPropagation::PropagationHostToContainer, Source::HostPath(_)) => true,
+            (propagation, _) => propagation == cri::MountPropagation::PropagationPrivate,
+        };
+        if possible {
             return Ok(source);
         }
         Err(Error::FailedPrecondition(format!(
-            "mount propagation at {} is not possible: it is for volumes that the pod's containers share",
+            "this mount propagation at {} is not possible: the pod is a virtual machine, whose mounts its host cannot have \
+             (what the host mounts below a host path is seen in the pod with HostToContainer, and the pod's containers see \
+             each other's mounts in its own volumes)",
             mount.container_path
         )))
     }
 
     fn source(&self, mount: &cri::Mount, host_path: &Path) -> Result<Source> {
-        let parts = self.parts(host_path).ok_or_else(|| self.refusal(mount))?;
-        match parts.as_slice() {
+        let parts = self.parts(host_path);
+        match parts.as_deref().unwrap_or_default() {
             ["etc-hosts"] => Ok(files(host_path)),
             ["containers", _name, _file] => Ok(Source::TerminationLog { host_path: host_path.into() }),
             ["volumes", SCRATCH, name, rest @ ..] => Ok(Source::Scratch {
@@ -99,15 +114,80 @@ impl Policy<'_> {
             }),
             // With a subPath the kubelet hands out a path below the volume.
             ["volumes", plugin, _name, ..] if COPIED.contains(plugin) => Ok(files(host_path)),
-            ["volumes" | "volumeDevices", _plugin, _name, ..] => {
-                volume(host_path, &self.pod_dir())?.ok_or_else(|| self.refusal(mount))
+            ["volumes" | "volumeDevices", _plugin, _name, ..] => match volume(host_path, &self.pod_dir())? {
+                Some(volume) => Ok(volume),
+                None => self.shared(mount, host_path),
+            },
+            _ => self.shared(mount, host_path),
+        }
+    }
+
+    /// A path of the host itself, if the pod may have it.
+    fn shared(&self, mount: &cri::Mount, host_path: &Path) -> Result<Source> {
+        let refuse = || self.refusal(mount);
+        let (path, exists) = resolve(host_path).map_err(Error::file("finding", host_path))?;
+        let read_only = match (mount.readonly, mount.recursive_read_only) {
+            (false, _) => HostPathReadOnly::No,
+            (true, false) => HostPathReadOnly::Top,
+            (true, true) => HostPathReadOnly::Recursive,
+        };
+        let from_host = mount.propagation == cri::MountPropagation::PropagationHostToContainer as i32;
+        let mut wanted = HostPath { path, read_only, from_host };
+        if self.is_the_pods(&wanted.path) {
+            return if exists { Ok(Source::HostPath(wanted)) } else { Err(refuse()) };
+        }
+        let allowed = self.allowed(&wanted.path).ok_or_else(refuse)?;
+        if allowed.read_only {
+            if read_only == HostPathReadOnly::No {
+                return Err(Error::FailedPrecondition(format!(
+                    "the host's path {} can be mounted read-only only: hyperd was started with --allow-host-path {}:ro",
+                    mount.host_path,
+                    allowed.path.display()
+                )));
             }
-            _ => Err(self.refusal(mount)),
+            // The operator has not said that what is mounted below may be written.
+            wanted.read_only = HostPathReadOnly::Recursive;
+            if !exists {
+                return Err(Error::FailedPrecondition(format!("the host's path {} is not there", mount.host_path)));
+            }
+        }
+        Ok(Source::HostPath(wanted))
+    }
+
+    /// Whether a path that was shared may be so still.
+    pub(crate) fn permits(&self, host_path: &HostPath) -> bool {
+        self.is_the_pods(&host_path.path)
+            || self
+                .allowed(&host_path.path)
+                .is_some_and(|a| !a.read_only || host_path.read_only == HostPathReadOnly::Recursive)
+    }
+
+    /// The closest of the allowed paths above one without links.
+    fn allowed(&self, path: &Path) -> Option<&AllowedHostPath> {
+        let real = |allowed: &AllowedHostPath| allowed.path.canonicalize().unwrap_or_else(|_| allowed.path.clone());
+        let above = self.allowed.iter().filter(|allowed| path.starts_with(real(allowed)));
+        above.max_by_key(|allowed| real(allowed).components().count())
+    }
+
+    /// Whether a path without links is in what the kubelet or a driver has mounted for this pod. What is only a directory there
+    /// is a volume that is not ready, or has another meaning.
+    fn is_the_pods(&self, path: &Path) -> bool {
+        let Ok(pods_dir) = self.pods_dir.canonicalize() else { return false };
+        let pod = Policy { pods_dir: &pods_dir, pod_uid: self.pod_uid.clone(), allowed: &[] };
+        let of_an_empty_volume = |name: &str| pod.pod_dir().join("volumes").join(SCRATCH).join(name).exists();
+        match pod.parts(path).as_deref() {
+            Some(["volumes", plugin, _name, ..]) if *plugin != SCRATCH && !COPIED.contains(plugin) => {
+                hypernetes_hostfs::is_mounted(path, &pod.pod_dir())
+            }
+            // That volume is in the guest; what is here is another, empty one.
+            Some(["volume-subpaths", name, ..]) if of_an_empty_volume(name) => false,
+            Some(["volume-subpaths", _name, _container, ..]) => hypernetes_hostfs::is_mounted(path, &pod.pod_dir()),
+            _ => false,
         }
     }
 
     fn pod_dir(&self) -> PathBuf {
-        self.pods_dir.join(self.pod_uid)
+        self.pods_dir.join(&self.pod_uid)
     }
 
     /// The parts of a path below the pod's own directory.
@@ -121,10 +201,27 @@ impl Policy<'_> {
     fn refusal(&self, mount: &cri::Mount) -> Error {
         let what = if mount.container_path == TERMINATION_LOG { "the termination log" } else { "the host's" };
         Error::FailedPrecondition(format!(
-            "{what} path {} cannot be mounted at {}: the pod is a virtual machine that shares no directory with its \
-             host (config maps, secrets, projected and empty volumes and persistent volumes can be mounted)",
+            "{what} path {} cannot be mounted at {}: the pod is a virtual machine and shares with its host what hyperd's \
+             option --allow-host-path names, and that with the operator's own pods only (config maps, secrets, projected \
+             and empty volumes and persistent volumes can be mounted)",
             mount.host_path, mount.container_path
         ))
+    }
+}
+
+/// The path without links, and whether it is there. What is not has the name that it is going to have.
+fn resolve(path: &Path) -> io::Result<(PathBuf, bool)> {
+    match path.canonicalize() {
+        Ok(real) => Ok((real, true)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link that leads nowhere is there; its place cannot be made.
+            if path.symlink_metadata().is_ok() {
+                return Err(error);
+            }
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+            Ok((resolve(parent)?.0.join(name), false))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -193,7 +290,7 @@ fn is_memory(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
 }
 
-fn is_clean_absolute(path: &Path) -> bool {
+pub(crate) fn is_clean_absolute(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
 }
 
@@ -207,7 +304,7 @@ mod tests {
             container_path: container.into(),
             ..Default::default()
         };
-        Policy { pods_dir: dir, pod_uid: "uid-1" }.classify(&mount)
+        Policy { pods_dir: dir, pod_uid: "uid-1".into(), allowed: &[] }.classify(&mount)
     }
 
     #[test]
@@ -236,7 +333,7 @@ mod tests {
     #[test]
     fn options_have_to_fit() {
         let dir = tempfile::tempdir().unwrap();
-        let policy = Policy { pods_dir: dir.path(), pod_uid: "uid-1" };
+        let policy = Policy { pods_dir: dir.path(), pod_uid: "uid-1".into(), allowed: &[] };
         let mount = |part: &str| cri::Mount {
             host_path: dir.path().join("uid-1").join(part).display().to_string(),
             container_path: "/x".into(),
@@ -301,7 +398,13 @@ mod tests {
             ("PODS/uid-1", "/pod"),
             ("PODS/uid-1/volumes/kubernetes.io~host-path/x", "/x"),
             ("PODS/uid-1/plugins/x", "/x"),
+            // A volume that no driver has mounted (yet).
+            ("PODS/uid-1/volumes/kubernetes.io~csi/pv/mount", "/x"),
+            ("PODS/uid-1/volume-subpaths/pv/web/0", "/x"),
         ] {
+            if host.contains("csi") || host.contains("subpaths") {
+                std::fs::create_dir_all(host.replace("PODS", dir.path().to_str().unwrap())).unwrap();
+            }
             let error = classify(dir.path(), host, container).unwrap_err();
             assert!(matches!(&error, Error::FailedPrecondition(m) if m.contains("virtual machine")), "{host}: {error}");
         }
@@ -312,5 +415,70 @@ mod tests {
         ] {
             assert!(matches!(classify(dir.path(), host, container), Err(Error::InvalidArgument(_))), "{host}");
         }
+    }
+
+    #[test]
+    fn the_operators_paths_are_shared_as_they_were_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        // The kubelet's paths have no links in them; the temporary directory's may.
+        let dir = dir.path().canonicalize().unwrap();
+        for path in ["srv/look/in", "srv/work", "other"] {
+            std::fs::create_dir_all(dir.join(path)).unwrap();
+        }
+        std::os::unix::fs::symlink("srv", dir.join("alias")).unwrap();
+        std::os::unix::fs::symlink("../../other", dir.join("srv/work/out")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("srv/dangling")).unwrap();
+        let allow = |path: &str, read_only| AllowedHostPath { path: dir.join(path), read_only };
+        let allowed = [allow("alias", false), allow("srv/look", true)];
+        let policy = Policy { pods_dir: &dir.join("pods"), pod_uid: "uid-1".into(), allowed: &allowed };
+        let classify = |path: &str, change: fn(&mut cri::Mount)| {
+            let mut mount = cri::Mount {
+                host_path: dir.join(path).display().to_string(),
+                container_path: "/x".into(),
+                ..Default::default()
+            };
+            change(&mut mount);
+            policy.classify(&mount)
+        };
+        let shared = |path: &str, change: fn(&mut cri::Mount)| match classify(path, change) {
+            Ok(Source::HostPath(host_path)) => {
+                assert!(policy.permits(&host_path));
+                (
+                    host_path.path.strip_prefix(&dir).unwrap().display().to_string(),
+                    host_path.read_only,
+                    host_path.from_host,
+                )
+            }
+            other => panic!("{path}: {other:?}"),
+        };
+        let as_it_is: fn(&mut cri::Mount) = |_| {};
+        let readonly: fn(&mut cri::Mount) = |m| m.readonly = true;
+        let no = HostPathReadOnly::No;
+        assert_eq!(shared("alias/work", as_it_is), ("srv/work".into(), no, false));
+        assert_eq!(shared("srv/new/place", as_it_is), ("srv/new/place".into(), no, false));
+        assert_eq!(shared("srv/work", readonly), ("srv/work".into(), HostPathReadOnly::Top, false));
+        assert_eq!(shared("srv/look/in", readonly), ("srv/look/in".into(), HostPathReadOnly::Recursive, false));
+        assert_eq!(shared("srv", |m| m.propagation = 1), ("srv".into(), no, true));
+        for (path, change, expected) in [
+            ("other", as_it_is, "--allow-host-path"),
+            ("srv/work/out", as_it_is, "--allow-host-path"),
+            ("srv/work/out/new", as_it_is, "--allow-host-path"),
+            ("srv/look", as_it_is, "read-only only"),
+            ("srv/look/new", readonly, "is not there"),
+            ("srv", |m| m.propagation = 2, "bidirectional"),
+        ] {
+            let error = classify(path, change).unwrap_err();
+            assert!(matches!(&error, Error::FailedPrecondition(m) if m.contains(expected)), "{path}: {error}");
+        }
+        assert!(matches!(classify("srv/dangling", as_it_is), Err(Error::File { .. })));
+        for wrong in [(|m: &mut cri::Mount| m.recursive_read_only = true) as fn(&mut cri::Mount), |m| {
+            (m.readonly, m.recursive_read_only, m.propagation) = (true, true, 1)
+        }] {
+            assert!(matches!(classify("srv", wrong), Err(Error::InvalidArgument(_))));
+        }
+        // What was allowed once may be so no more.
+        let Source::HostPath(host_path) = classify("srv/work", as_it_is).unwrap() else { panic!() };
+        assert!(!Policy { allowed: &[], ..policy.clone() }.permits(&host_path));
+        assert!(!Policy { allowed: &[allow("srv", true)], ..policy.clone() }.permits(&host_path));
     }
 }

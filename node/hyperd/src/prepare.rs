@@ -16,16 +16,19 @@ use crate::{
     container::Container,
     error::{Error, Result},
     files::{FileSetSource, SINGLE, put_and_follow},
+    host_paths::HostPathReadOnly,
     mounts::{self, Policy, Source},
     records::{ProcessUser, TerminationLog},
     resources,
     runtime::Runtime,
-    sandbox::{ETC_SET, Live, Sandbox},
+    sandbox::{ETC_SET, Live, Sandbox, check_namespaces},
     volumes::{self, Descriptor, Mode},
 };
 
 /// Supplementary groups of one process (the kernel has 65536): more are not believed.
 const MAX_GROUPS: usize = 4096;
+/// The tenant whose pods are the operator's own.
+const OPERATOR: &str = "system";
 
 /// What is to be done for one container; everything that can be refused has been.
 pub(crate) struct Prepared {
@@ -34,6 +37,7 @@ pub(crate) struct Prepared {
     readonly_root: bool,
     share_pid_namespace: bool,
     pid_target: String,
+    user_namespace: Option<v1::UserNamespace>,
     masked_paths: Vec<String>,
     readonly_paths: Vec<String>,
     resources: v1::Resources,
@@ -42,8 +46,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn plan(runtime: &Runtime, sandbox: &Sandbox, container: &Container, image: &Image) -> Result<Self> {
-        let metadata = sandbox.record().config.metadata.unwrap_or_default();
-        let policy = Policy { pods_dir: &runtime.config.pods_dir, pod_uid: &metadata.uid };
+        let policy = runtime.policy(&sandbox.record().config);
         let config = container.record().config;
         let mut mounts = Vec::new();
         let mut destinations = HashSet::new();
@@ -67,6 +70,15 @@ impl Prepared {
             cri::NamespaceMode::Target => target(runtime, sandbox, &options.target_id)?,
             _ => String::new(),
         };
+        let user_namespace = check_namespaces(Some(&options))?;
+        if user_namespace != sandbox.user_namespace()? {
+            return Err(Error::InvalidArgument("the container's user namespace is not that of its pod".into()));
+        }
+        for (_, source) in &mut mounts {
+            if let Source::Files { source, .. } = source {
+                source.owner = user_namespace.map_or(0, |mapping| mapping.host_id);
+            }
+        }
         let prepared = Self {
             root: DiskSource { path: image.rootfs.clone(), read_only: true },
             mounts,
@@ -74,6 +86,7 @@ impl Prepared {
             // The "node's" processes are the guest's, which are the pod's.
             share_pid_namespace: matches!(options.pid(), cri::NamespaceMode::Pod | cri::NamespaceMode::Node),
             pid_target,
+            user_namespace,
             masked_paths: context.masked_paths,
             readonly_paths: context.readonly_paths,
             resources: resources::guest(&linux.resources.unwrap_or_default())?,
@@ -92,6 +105,7 @@ impl Prepared {
             (process.oom_score_adj.is_some_and(|adjustment| adjustment != 0), "oom_score_adj"),
             (user.is_some_and(|user| user.strict_groups), "the Strict policy of supplemental groups"),
             (!self.pid_target.is_empty(), "sharing one container's processes"),
+            (self.user_namespace.is_some(), "a user namespace"),
             (!self.resources.unified.is_empty() || !self.resources.cpuset_cpus.is_empty(), "such a limit"),
             (self.mounts.iter().any(|(mount, _)| mount.recursive_read_only), "a recursively read-only mount"),
             (self.mounts.iter().any(|(mount, _)| mount.propagation != 0), "mount propagation"),
@@ -119,6 +133,16 @@ fn writable_bytes(annotations: &HashMap<String, String>) -> Result<u64> {
 }
 
 impl Runtime {
+    pub(crate) fn policy(&self, sandbox: &cri::PodSandboxConfig) -> Policy<'_> {
+        let tenant = sandbox.annotations.get(crate::TENANT_ANNOTATION).map(String::as_str).unwrap_or_default();
+        Policy {
+            pods_dir: &self.config.pods_dir,
+            pod_uid: sandbox.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default(),
+            // Tenants do not get what the operator allows to pods of their own.
+            allowed: if matches!(tenant, "" | OPERATOR) { &self.config.allowed_host_paths } else { &[] },
+        }
+    }
+
     pub(crate) async fn prepare_container(
         self: &Arc<Self>,
         sandbox: &Arc<Sandbox>,
@@ -134,6 +158,7 @@ impl Runtime {
             mounts.push(self.prepare_mount(sandbox, live, container, &mount, source).await?);
         }
         let record = container.record();
+        self.offer_modules(sandbox, live, &record.process).await?;
         let request = v1::CreateContainerRequest {
             container_id: container.id.clone(),
             root: Some(v1::Disk { slot: root.0, fs_type: "erofs".into(), read_only: true }),
@@ -146,6 +171,7 @@ impl Runtime {
             masked_paths: prepared.masked_paths,
             readonly_paths: prepared.readonly_paths,
             pid_target: prepared.pid_target,
+            user_namespace: prepared.user_namespace,
         };
         let created = live
             .agent
@@ -176,6 +202,8 @@ impl Runtime {
     ) -> Result<v1::Mount> {
         use cri::MountPropagation as Propagation;
         let propagation = match mount.propagation() {
+            // The host's mounts are followed by the host.
+            _ if matches!(source, Source::HostPath(_)) => v1::mount::Propagation::Private,
             Propagation::PropagationPrivate => v1::mount::Propagation::Private,
             Propagation::PropagationHostToContainer => v1::mount::Propagation::Slave,
             Propagation::PropagationBidirectional => v1::mount::Propagation::Shared,
@@ -215,6 +243,13 @@ impl Runtime {
             Source::Scratch { name, sub_path, memory } => {
                 guest.source = Some(GuestSource::Scratch(name));
                 (guest.sub_path, guest.memory) = (sub_path, memory);
+            }
+            Source::HostPath(host_path) => {
+                guest.source = Some(GuestSource::HostPath(host_path.name()));
+                // The host refuses writes; where it is not all read-only the guest must let them through to it.
+                guest.read_only = host_path.read_only == HostPathReadOnly::Recursive;
+                container.update(&self.records, |r| r.host_paths.push(host_path.clone())).await?;
+                live.serve_host_path(&host_path).await?;
             }
             Source::TerminationLog { host_path } => {
                 let set = format!("termination-{}", container.id);
@@ -287,6 +322,11 @@ impl Runtime {
                 && let Some(cancel) = live.followed.lock().remove(&source.set)
             {
                 cancel.cancel();
+            }
+        }
+        for host_path in record.host_paths {
+            if !others.iter().any(|o| o.record().host_paths.contains(&host_path)) {
+                live.release_host_path(&host_path).await;
             }
         }
         for slot in record.disks.into_keys() {

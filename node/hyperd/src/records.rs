@@ -18,7 +18,7 @@ use hypernetes_hypervisor::{DiskSlot, DiskSource, VmRecord};
 use k8s_cri::v1 as cri;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{cni::PodNetwork, files::FileSetSource};
+use crate::{cni::PodNetwork, files::FileSetSource, host_paths::HostPath};
 
 /// Largest record that is read back.
 const MAX_RECORD_BYTES: u64 = 8 << 20;
@@ -111,6 +111,8 @@ pub(crate) struct ContainerRecord {
     /// What this container has in the VM's slots; several containers may share one.
     pub disks: BTreeMap<DiskSlot, DiskSource>,
     pub file_sets: Vec<FileSetSource>,
+    #[serde(default)]
+    pub host_paths: Vec<HostPath>,
     pub termination_log: Option<TerminationLog>,
     pub log_path: Option<PathBuf>,
     /// Who the first process runs as, as the guest has found out; an older one does not say.

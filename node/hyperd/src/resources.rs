@@ -16,6 +16,7 @@ const MIN_QUOTA_MICROS: i64 = 1_000;
 const MIN_MEMORY_BYTES: i64 = 4 << 20;
 const MAX_UNIFIED: usize = 64;
 const MAX_UNIFIED_BYTES: usize = 4096;
+const IO_LIMIT: &str = "io.max";
 /// Of the controllers that a guest has; what names devices of the host means nothing there.
 const UNIFIED_PREFIXES: [&str; 5] = ["cpu.", "cpuset.cpus", "memory.", "pids.", "hugetlb."];
 
@@ -65,7 +66,17 @@ fn unified(wanted: &HashMap<String, String>) -> Result<HashMap<String, String>> 
     if wanted.len() > MAX_UNIFIED || bytes > MAX_UNIFIED_BYTES {
         return Err(Error::InvalidArgument("the unified cgroup settings are too many".into()));
     }
-    for key in wanted.keys() {
+    for (key, value) in wanted {
+        if key == IO_LIMIT {
+            if value.strip_prefix("default ").is_some_and(is_io_limit) {
+                continue;
+            }
+            return Err(Error::InvalidArgument(
+                "io.max: the pod's virtual machine has other devices than the node; write \"default\" for all of them, \
+                 and rbps, wbps, riops, wiops with a number or max"
+                    .into(),
+            ));
+        }
         let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b));
         if !plain || !UNIFIED_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
             return Err(Error::InvalidArgument(format!(
@@ -76,6 +87,16 @@ fn unified(wanted: &HashMap<String, String>) -> Result<HashMap<String, String>> 
         }
     }
     Ok(wanted.clone())
+}
+
+/// `rbps=1048576 wiops=max`
+fn is_io_limit(text: &str) -> bool {
+    let limit = |word: &str| {
+        word.split_once('=').is_some_and(|(name, value)| {
+            matches!(name, "rbps" | "wbps" | "riops" | "wiops") && (value == "max" || value.parse::<u64>().is_ok())
+        })
+    };
+    !text.is_empty() && text.split(' ').all(limit)
 }
 
 /// `0-2,7`; empty: any.
@@ -190,6 +211,18 @@ mod tests {
             let mut resources = limits();
             change(&mut resources);
             assert!(matches!(guest(&resources), Err(Error::InvalidArgument(_))), "{resources:?}");
+        }
+    }
+
+    #[test]
+    fn disks_are_limited_all_at_once() {
+        let with = |value: &str| {
+            let unified = [("io.max".to_owned(), value.to_owned())].into();
+            guest(&cri::LinuxContainerResources { unified, ..Default::default() })
+        };
+        assert!(with("default rbps=1048576 wiops=max").is_ok());
+        for wrong in ["8:0 rbps=1", "default", "default ", "default rbps=x", "default rbps=1\n8:0 wbps=1"] {
+            assert!(matches!(with(wrong), Err(Error::InvalidArgument(_))), "{wrong}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use hypernetes_guest_protocol::v1;
 use k8s_cri::v1 as cri;
 use parking_lot::RwLock;
 
@@ -30,6 +31,8 @@ pub(crate) struct Runtime {
     pub events: Events,
     pub watcher: Arc<Watcher>,
     pub sessions: Sessions,
+    /// Modules as guests get them, read when the first is wanted.
+    pub modules: tokio::sync::OnceCell<Arc<Vec<v1::File>>>,
     pub pool: Pool,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
@@ -46,6 +49,7 @@ impl Runtime {
             events: Events::new(),
             watcher,
             sessions,
+            modules: tokio::sync::OnceCell::new(),
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
         }

@@ -16,6 +16,7 @@ use crate::{
     cni::{INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
+    host_paths::Served,
     pool::{Kind, Ready},
     records::{Records, SandboxRecord, SandboxState},
     resources,
@@ -57,6 +58,12 @@ pub(crate) struct Live {
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
     pub followed: Mutex<std::collections::HashMap<String, CancellationToken>>,
+    /// Set when the guest has the kernel's modules.
+    pub modules: tokio::sync::OnceCell<()>,
+    /// Host paths in the guest, by name.
+    pub host_paths: tokio::sync::Mutex<std::collections::HashMap<String, Served>>,
+    /// Ends what the guest needs until it has powered off.
+    pub gone: CancellationToken,
 }
 
 impl Live {
@@ -69,6 +76,9 @@ impl Live {
             pumps: TaskTracker::new(),
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
+            modules: tokio::sync::OnceCell::new(),
+            host_paths: tokio::sync::Mutex::default(),
+            gone: CancellationToken::new(),
         })
     }
 }
@@ -84,6 +94,12 @@ impl Sandbox {
             operation: tokio::sync::Mutex::default(),
             cpu_rate: CpuRate::default(),
         })
+    }
+
+    /// How the pod's users are mapped, if they are.
+    pub(crate) fn user_namespace(&self) -> Result<Option<v1::UserNamespace>> {
+        let record = self.record.lock();
+        check_namespaces(security_context(&record.config).and_then(|c| c.namespace_options.as_ref()))
     }
 
     /// Refuses what the pod's agent does not know.
@@ -213,9 +229,11 @@ fn hostname(config: &cri::PodSandboxConfig) -> String {
 
 /// Checks what namespaces are asked for. The pod's own are the guest's, and so are those of its "node": nothing leads
 /// out of the VM (docs/decisions/0013).
-pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result<()> {
+///
+/// Returns the mapping of users, if the pod is to have its own.
+pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result<Option<v1::UserNamespace>> {
     use cri::NamespaceMode as Mode;
-    let Some(options) = options else { return Ok(()) };
+    let Some(options) = options else { return Ok(None) };
     let invalid = |text: &str| Err(Error::InvalidArgument(text.into()));
     for (what, mode) in [("network", options.network), ("ipc", options.ipc)] {
         if !matches!(Mode::try_from(mode), Ok(Mode::Pod | Mode::Node)) {
@@ -228,32 +246,32 @@ pub(crate) fn check_namespaces(options: Option<&cri::NamespaceOption>) -> Result
     if options.pid() == Mode::Target && options.target_id.is_empty() {
         return invalid("to share the processes of one container, target_id has to name it");
     }
-    let Some(user) = &options.userns_options else { return Ok(()) };
+    let Some(user) = &options.userns_options else { return Ok(None) };
     match Mode::try_from(user.mode) {
-        Ok(Mode::Node) => Ok(()),
-        Ok(Mode::Pod) => check_mappings(user),
+        Ok(Mode::Node) => Ok(None),
+        Ok(Mode::Pod) => mapping(user).map(Some),
         _ => invalid("the user namespace is the pod's or the node's, nothing else"),
     }
 }
 
-/// Mappings are checked as every runtime does, and then refused.
-fn check_mappings(user: &cri::UserNamespace) -> Result<()> {
+/// The one mapping of users and groups that Kubernetes makes.
+fn mapping(user: &cri::UserNamespace) -> Result<v1::UserNamespace> {
     for (what, mappings) in [("uids", &user.uids), ("gids", &user.gids)] {
         let [mapping] = mappings.as_slice() else {
             return Err(Error::InvalidArgument(format!("a user namespace needs exactly one mapping of {what}")));
         };
-        if mapping.container_id != 0 || mapping.length == 0 {
-            return Err(Error::InvalidArgument(format!("the mapping of {what} has to begin at 0 in the container")));
+        let last = mapping.host_id.checked_add(mapping.length);
+        if mapping.container_id != 0 || mapping.length == 0 || last.is_none() {
+            return Err(Error::InvalidArgument(format!(
+                "the mapping of {what} has to begin at 0 in the container, and to have an end"
+            )));
         }
     }
     if user.uids != user.gids {
         return Err(Error::InvalidArgument("users and groups have to be mapped in the same way".into()));
     }
-    Err(Error::FailedPrecondition(
-        "user namespaces are not supported: a user of the pod's virtual machine is none of the node's in any case; \
-         leave hostUsers unset"
-            .into(),
-    ))
+    let first = &user.uids[0];
+    Ok(v1::UserNamespace { host_id: first.host_id, length: first.length })
 }
 
 fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<()> {
@@ -264,7 +282,8 @@ fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result
     if !matches!(runtime_handler, "" | "hypernetes") {
         return Err(Error::InvalidArgument(format!("unknown runtime handler {runtime_handler:?}")));
     }
-    check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))
+    check_namespaces(security_context(config).and_then(|c| c.namespace_options.as_ref()))?;
+    Ok(())
 }
 
 /// CPUs and memory (MiB) of the VM that the pod's resources ask for.
@@ -501,7 +520,10 @@ impl Runtime {
     async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<()> {
         if let Some(live) = sandbox.set_live(None) {
             live.cancel.cancel();
-            self.shut_down(&live).await?;
+            // What the guest has in memory of host paths is written now.
+            let shut_down = self.shut_down(&live).await;
+            live.gone.cancel();
+            shut_down?;
         } else if let Some(record) = sandbox.record().vm {
             // Not connected (any more): end it without asking the guest.
             match self.config.hypervisor.adopt(record).await {
@@ -689,12 +711,14 @@ mod tests {
             let user = cri::UserNamespace { mode, uids: mappings.clone(), gids: mappings };
             check_namespaces(Some(&cri::NamespaceOption { userns_options: Some(user), ..options(0, 1, 0) }))
         };
-        assert!(users(2, vec![]).is_ok());
-        assert!(matches!(users(0, vec![mapping(0, 65536)]), Err(Error::FailedPrecondition(_))));
+        assert_eq!(users(2, vec![]).unwrap(), None);
+        let expected = v1::UserNamespace { host_id: 1000, length: 65536 };
+        assert_eq!(users(0, vec![mapping(0, 65536)]).unwrap(), Some(expected));
         for (mode, mappings) in [
             (0, vec![]),
             (0, vec![mapping(0, 10), mapping(10, 10)]),
             (0, vec![mapping(1, 10)]),
+            (0, vec![mapping(0, u32::MAX)]),
             (1, vec![]),
             (3, vec![]),
         ] {

@@ -17,6 +17,13 @@ pub(crate) fn number(name: &str) -> u32 {
     if let Some(number) = real_time(short) {
         return number;
     }
+    // Other names of the same, which nix does not know.
+    let short = match short {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        other => other,
+    };
     format!("SIG{short}").parse::<nix::sys::signal::Signal>().map_or(libc::SIGTERM, |s| s as i32).unsigned_abs()
 }
 
@@ -75,5 +82,6 @@ mod tests {
         assert_eq!(cri(10), cri::Signal::Sigusr1);
         assert_eq!(cri(15), cri::Signal::Sigterm);
         assert_eq!(cri(37), cri::Signal::Sigrtminplus3);
+        assert_eq!(cri(17), cri::Signal::Sigchld);
     }
 }

@@ -32,6 +32,8 @@ const HEALTH_FAILURES: u32 = 3;
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long output may still come after a container's end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long leftovers of networks may put off that hyperd serves.
+const GARBAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 /// The kubelet shows this much of a termination message.
 const MAX_TERMINATION_MESSAGE: u64 = 4096;
@@ -79,6 +81,7 @@ impl Runtime {
 
     async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
         live.cancel.cancel();
+        live.gone.cancel();
         if let Err(error) = live.vm.kill().await {
             tracing::warn!(sandbox = %sandbox.id, %error, "removing what a VM left failed");
         }
@@ -305,7 +308,10 @@ impl Runtime {
         self.config.hypervisor.sweep(&ids(others), &ids(hibernated)).await;
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
         let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
-        self.cni.collect_garbage(&connected).await;
+        let collect = self.cni.collect_garbage(&connected);
+        if tokio::time::timeout(GARBAGE_TIMEOUT, collect).await.is_err() {
+            tracing::warn!("plugins are slow to undo what an earlier hyperd left: the next start goes on with it");
+        }
         Ok(())
     }
 
@@ -383,6 +389,10 @@ impl Runtime {
                 if let Err(error) = self.follow(&live, source).await {
                     tracing::warn!(container = %container.id, %error, "files are not followed any more");
                 }
+            }
+            for host_path in record.host_paths {
+                let allowed = self.policy(&sandbox.record().config).permits(&host_path);
+                live.serve_host_path_again(&host_path, allowed).await;
             }
             match record.state {
                 ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
-use hypernetes_hyperd_api::{DialChunk, hyperd_client::HyperdClient};
+use hypernetes_hyperd_api::{DialChunk, HibernateSandboxRequest, ResumeSandboxRequest, hyperd_client::HyperdClient};
+use hypernetes_hypervisor::Hypervisor;
 use hypernetes_image::Digest;
 use k8s_cri::v1::{
     self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
@@ -49,6 +50,7 @@ impl Node {
         let mut config = HyperdConfig::new(&self.path("root"), self.hypervisor.clone(), Arc::new(FakeImages));
         config.pods_dir = self.path("pods");
         config.volume_dirs = vec![self.path("volumes")];
+        config.allowed_host_paths = vec![crate::AllowedHostPath { path: self.path("shared"), read_only: false }];
         config.boot_timeout = Duration::from_secs(3);
         config.health_interval = Duration::from_millis(300);
         config.health_timeout = Duration::from_secs(1);
@@ -139,11 +141,24 @@ impl Node {
     }
 }
 
+impl Node {
+    async fn hibernate(&self, sandbox: &str) -> Result<(), tonic::Status> {
+        let request = HibernateSandboxRequest { pod_sandbox_id: sandbox.into() };
+        HyperdClient::new(self.channel().await).hibernate_sandbox(request).await.map(drop)
+    }
+
+    async fn resume(&self, sandbox: &str) -> Result<(), tonic::Status> {
+        let request = ResumeSandboxRequest { pod_sandbox_id: sandbox.into() };
+        HyperdClient::new(self.channel().await).resume_sandbox(request).await.map(drop)
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         for machine in self.hypervisor.machines() {
             machine.end();
         }
+        self.hypervisor.forget_unless(|_| false);
         if let Some(hyperd) = self.hyperd.take() {
             hyperd.shutdown_background();
         }
@@ -292,6 +307,49 @@ async fn bad_requests_get_proper_answers() {
     assert!(images.image_status(absent).await.unwrap().into_inner().image.is_none());
     let absent = cri::PullImageRequest { image: spec("nope"), ..Default::default() };
     assert_eq!(images.pull_image(absent).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_out_of_order_and_repeated_ones_leave_nothing() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let sandbox = node.run_sandbox().await;
+    let id = node.create(&sandbox, shell("a", "sleep 1000")).await.unwrap();
+    assert_eq!(node.create(&sandbox, shell("a", "true")).await.unwrap_err().code(), Code::AlreadyExists);
+    let exec = cri::ExecSyncRequest { container_id: id.clone(), cmd: vec!["true".into()], timeout: 1 };
+    assert_eq!(client.exec_sync(exec).await.unwrap_err().code(), Code::FailedPrecondition);
+    let reopen = cri::ReopenContainerLogRequest { container_id: id.clone() };
+    assert_eq!(client.reopen_container_log(reopen).await.unwrap_err().code(), Code::FailedPrecondition);
+    // Stopping what does not run is no error, and no start.
+    client.stop_container(cri::StopContainerRequest { container_id: id.clone(), timeout: 1 }).await.unwrap();
+    let start = |id: &str| cri::StartContainerRequest { container_id: id.into() };
+    client.start_container(start(&id)).await.unwrap();
+    assert!(node.path("logs/a/0.log").exists(), "a reader finds the log at once");
+    assert_eq!(client.start_container(start(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
+    client.stop_container(cri::StopContainerRequest { container_id: id.clone(), timeout: 1 }).await.unwrap();
+    assert_eq!(client.start_container(start(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let update = cri::UpdateContainerResourcesRequest { container_id: id.clone(), ..Default::default() };
+    assert_eq!(client.update_container_resources(update).await.unwrap_err().code(), Code::FailedPrecondition);
+    let late = node.create(&sandbox, shell("late", "true")).await.unwrap();
+
+    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    client.stop_pod_sandbox(stop.clone()).await.unwrap();
+    assert_eq!(node.create(&sandbox, shell("b", "true")).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(client.start_container(start(&late)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let stats = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    assert_eq!(client.pod_sandbox_stats(stats).await.unwrap_err().code(), Code::FailedPrecondition);
+    let again = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    assert_eq!(client.run_pod_sandbox(again).await.unwrap_err().code(), Code::AlreadyExists);
+
+    let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+    client.remove_pod_sandbox(remove.clone()).await.unwrap();
+    client.remove_pod_sandbox(remove).await.unwrap();
+    client.stop_pod_sandbox(stop).await.unwrap();
+    for directory in ["root/sandboxes", "root/containers"] {
+        assert_eq!(std::fs::read_dir(node.path(directory)).unwrap().count(), 0, "{directory}");
+    }
+    let other = node.run_sandbox().await;
+    client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: other }).await.unwrap();
 }
 
 /// A container with everything that CRI can say of its security and limits, as the agent is told it.
@@ -487,6 +545,55 @@ async fn running_pods_survive_the_death_of_hyperd() {
     let expected: Vec<String> =
         (0..300).map(|i| format!("stdout F line {i}")).chain(["stdout F end".to_owned()]).collect();
     assert_eq!(node.log(log), expected);
+}
+
+/// What a guest asks of a host path is answered, whatever it is, before and after hyperd's death, until nobody uses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn host_paths_are_served_to_guests_of_any_kind() {
+    use hypernetes_guest_protocol::v1::{HostPathList, HostPathRequest, HostPathStat, host_path_request::Operation};
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    std::fs::create_dir_all(node.path("shared/d")).unwrap();
+    let ask = |id, path: &str, operation| HostPathRequest { id, path: path.into(), operation, ..Default::default() };
+    let guest = node.machine().guest.clone();
+    *guest.host_path_requests.lock() = vec![
+        ask(1, "d", Some(Operation::Stat(HostPathStat::default()))),
+        ask(u64::MAX, "../../etc/passwd", Some(Operation::Stat(HostPathStat::default()))),
+        ask(1, "", None),
+        ask(2, "", Some(Operation::List(HostPathList { cookie: u64::MAX }))),
+    ];
+    let replies = || {
+        let mut replies: Vec<_> = guest.host_path_replies.lock().iter().map(|r| (r.id, r.errno, r.end)).collect();
+        replies.sort_unstable();
+        replies
+    };
+    let mut config = shell("one", "sleep 1000");
+    config.mounts.push(mount(&node.path("shared"), "/x"));
+    let one = node.create_and_start(&sandbox, config).await;
+    let errno = |error: nix::errno::Errno| error as u32;
+    wait_until("answers", || replies().len() >= 4).await;
+    let seen = replies();
+    let (invalid, unknown) = (errno(nix::errno::Errno::EINVAL), errno(nix::errno::Errno::ENOSYS));
+    assert!(seen.contains(&(1, 0, false)) && seen.contains(&(1, unknown, false)), "{seen:?}");
+    assert!(seen.contains(&(u64::MAX, invalid, false)) && seen.iter().any(|r| r.0 == 2), "{seen:?}");
+
+    node.kill().await;
+    guest.host_path_replies.lock().clear();
+    node.run().await;
+    wait_until("answers of hyperd's successor", || replies().len() >= 4).await;
+    // Another container has it, too: it stays when the first goes.
+    let mut config = shell("two", "sleep 1000");
+    config.mounts.push(mount(&node.path("shared"), "/y"));
+    let two = node.create_and_start(&sandbox, config).await;
+    for (container_id, ends) in [(one, false), (two, true)] {
+        node.runtime().await.remove_container(cri::RemoveContainerRequest { container_id }).await.unwrap();
+        if ends {
+            wait_until("the end", || replies().iter().any(|r| r.2)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(!replies().iter().any(|r| r.2));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -953,6 +1060,37 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_being_added_when_hyperd_was_killed_is_undone() {
+    let mut node = Node::start().await;
+    let (net, bin) = (node.path("root/cni/net.d"), node.path("root/cni/bin"));
+    for dir in [&net, &bin] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let calls = node.path("calls");
+    let script = format!(
+        "#!/bin/sh\necho $CNI_COMMAND $CNI_NETNS >> {}\n[ $CNI_COMMAND = ADD ] && exec sleep 60\nexit 0\n",
+        calls.display()
+    );
+    crate::fake::script(&bin.join("slow"), &script);
+    let list = net.join("1.conflist");
+    std::fs::write(&list, r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"slow"}]}"#).unwrap();
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    let mut client = node.runtime().await;
+    let asked = tokio::spawn(async move { client.run_pod_sandbox(request).await });
+    wait_until("the plugin to be called", || calls.exists()).await;
+    let netns = std::fs::read_dir(node.path("root/netns")).unwrap().next().unwrap().unwrap().path();
+    node.kill().await;
+    asked.abort();
+    std::fs::remove_file(list).unwrap();
+    node.run().await;
+    let calls = std::fs::read_to_string(&calls).unwrap();
+    assert_eq!(calls, format!("ADD {0}\nDEL {0}\n", netns.display()));
+    for left in ["root/netns", "root/networks", "root/sandboxes"] {
+        assert_eq!(std::fs::read_dir(node.path(left)).unwrap().count(), 0, "{left}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_guest_harms_only_itself() {
     let node = Node::start().await;
     let mut client = node.runtime().await;
@@ -983,4 +1121,131 @@ async fn a_hostile_guest_harms_only_itself() {
     assert_eq!(node.wait_exited(&container).await.exit_code, 1);
     assert!(node.log("liar/0.log").is_empty());
     client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+}
+
+/// Numbers without end, each once.
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
+
+/// The numbers in the log so far: all of them, each once.
+fn counted(node: &Node, name: &str) -> usize {
+    let lines = node.log(name);
+    for (line, n) in lines.iter().zip(1..) {
+        assert_eq!(*line, format!("stdout F {n}"));
+    }
+    lines.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hibernated_pod_goes_on_where_it_was() {
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container = node.create_and_start(&sandbox, shell("one", COUNT)).await;
+    wait_until("output", || counted(&node, "one/0.log") > 5).await;
+    node.hibernate(&sandbox).await.unwrap();
+    node.hibernate(&sandbox).await.unwrap();
+    let machine = node.machine();
+    assert!(!machine.is_running());
+    assert_eq!(node.hypervisor.saved(), [sandbox.clone()]);
+
+    // CRI's view, also of the next hyperd.
+    let before = counted(&node, "one/0.log");
+    for _ in 0..2 {
+        let (status, info) = node.sandbox(&sandbox).await;
+        assert_eq!(status.state, cri::PodSandboxState::SandboxNotready as i32);
+        assert_eq!(info["reason"], "it is hibernated");
+        assert_eq!(node.container(&container).await.state, cri::ContainerState::ContainerRunning as i32);
+        let mut client = node.runtime().await;
+        let stop = cri::StopContainerRequest { container_id: container.clone(), timeout: 1 };
+        let remove = cri::RemoveContainerRequest { container_id: container.clone() };
+        for refused in [
+            node.create(&sandbox, shell("two", "true")).await.unwrap_err(),
+            client.stop_container(stop).await.unwrap_err(),
+            client.remove_container(remove).await.unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            assert!(refused.message().contains("is hibernated: resume it first"), "{refused}");
+        }
+        node.kill().await;
+        node.run().await;
+    }
+    assert_eq!(counted(&node, "one/0.log"), before);
+
+    let asked = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    node.resume(&sandbox).await.unwrap();
+    node.resume(&sandbox).await.unwrap();
+    assert!(node.hypervisor.saved().is_empty());
+    let configured = machine.guest.configured.lock().clone().unwrap();
+    assert!(u128::from(configured.unix_time_nanos) >= asked.as_nanos());
+    assert!(configured.entropy.len() >= 32 && configured.hostname.is_empty());
+    wait_until("more output", || counted(&node, "one/0.log") > before + 5).await;
+    assert_eq!(node.sandbox(&sandbox).await.0.state, cri::PodSandboxState::SandboxReady as i32);
+    let stop = cri::StopContainerRequest { container_id: container.clone(), timeout: 0 };
+    node.runtime().await.stop_container(stop).await.unwrap();
+    assert_eq!(node.wait_exited(&container).await.exit_code, 137);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hibernated_pod_is_removed_like_any_other() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let container = node.create_and_start(&sandbox, shell("one", COUNT)).await;
+    node.hibernate(&sandbox).await.unwrap();
+    let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    node.runtime().await.stop_pod_sandbox(request).await.unwrap();
+    assert!(node.hypervisor.saved().is_empty());
+    assert_eq!(node.wait_exited(&container).await.exit_code, 137);
+    assert_eq!(node.resume(&sandbox).await.unwrap_err().code(), Code::FailedPrecondition);
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+    assert_eq!(node.resume(&sandbox).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_cannot_be_hibernated_goes_on() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    node.create_and_start(&sandbox, shell("one", COUNT)).await;
+    node.hypervisor.disk_full.store(true, Ordering::Relaxed);
+    let error = node.hibernate(&sandbox).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert!(node.machine().is_running() && node.hypervisor.saved().is_empty());
+    let before = counted(&node, "one/0.log");
+    wait_until("output", || counted(&node, "one/0.log") > before + 5).await;
+    assert_eq!(node.sandbox(&sandbox).await.0.state, cri::PodSandboxState::SandboxReady as i32);
+    node.hypervisor.disk_full.store(false, Ordering::Relaxed);
+    node.hibernate(&sandbox).await.unwrap();
+    node.resume(&sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_hyperd_had_saved_is_the_pod_or_nothing() {
+    let mut node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    node.create_and_start(&sandbox, shell("one", COUNT)).await;
+    wait_until("output", || counted(&node, "one/0.log") > 5).await;
+    let path = node.path("root/sandboxes").join(format!("{sandbox}.json"));
+    let ready = std::fs::read(&path).unwrap();
+
+    // Killed before the record says that the pod is hibernated: its VM goes on.
+    let record = node.machine().record();
+    node.hypervisor.hibernate(&record).await.unwrap();
+    node.kill().await;
+    node.run().await;
+    wait_until("nothing to be saved", || node.hypervisor.saved().is_empty()).await;
+    let before = counted(&node, "one/0.log");
+    wait_until("output", || counted(&node, "one/0.log") > before + 5).await;
+    assert!(node.machine().is_running());
+
+    // Killed after that, and before its VM was ended: what was saved is the pod.
+    node.hypervisor.hibernate(&record).await.unwrap();
+    node.kill().await;
+    let mut hibernated: serde_json::Value = serde_json::from_slice(&ready).unwrap();
+    hibernated["state"] = serde_json::json!({"phase": "hibernated"});
+    std::fs::write(&path, hibernated.to_string()).unwrap();
+    node.run().await;
+    assert!(!node.machine().is_running());
+    assert_eq!(node.hypervisor.saved(), [sandbox.clone()]);
+    node.resume(&sandbox).await.unwrap();
+    let before = counted(&node, "one/0.log");
+    wait_until("output", || counted(&node, "one/0.log") > before + 5).await;
 }

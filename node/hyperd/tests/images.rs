@@ -68,7 +68,31 @@ async fn images_are_imported_and_seen_through_cri() {
         let image = images.image_status(request).await.unwrap().into_inner().image;
         assert_eq!(image.unwrap_or_else(|| panic!("no image {name}")).id, id);
     }
-    assert_eq!(images.list_images(cri::ListImagesRequest::default()).await.unwrap().into_inner().images.len(), 1);
+    let listed = images.list_images(cri::ListImagesRequest::default()).await.unwrap().into_inner().images;
+    assert_eq!(listed.len(), 1);
+    for (name, count) in [("test/busybox:1", 1), ("test/other", 0)] {
+        let filter = Some(cri::ImageFilter { image: spec(name) });
+        assert_eq!(
+            images.list_images(cri::ListImagesRequest { filter }).await.unwrap().into_inner().images.len(),
+            count
+        );
+    }
+    let verbose = cri::ImageStatusRequest { image: spec(&id), verbose: true };
+    let info = images.image_status(verbose).await.unwrap().into_inner().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    assert_eq!(info["imageSpec"]["os"], "linux");
+    let used = images.image_fs_info(cri::ImageFsInfoRequest::default()).await.unwrap().into_inner().image_filesystems;
+    let used = used[0].used_bytes.unwrap().value;
+    assert!(used >= listed[0].size && used < listed[0].size + (1 << 20), "{used} and {}", listed[0].size);
+    for (name, code, message) in [
+        ("Not A Name", Code::InvalidArgument, "couldn't parse image name"),
+        ("127.0.0.1:1/nobody:1", Code::Unavailable, "RegistryUnavailable"),
+    ] {
+        let request = cri::PullImageRequest { image: spec(name), ..Default::default() };
+        let error = images.pull_image(request).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().starts_with(message), "{error}");
+    }
     for _ in 0..2 {
         images.remove_image(cri::RemoveImageRequest { image: spec(&id) }).await.unwrap();
     }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use common::busybox_layout;
-use hypernetes_hyperd::{EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
-use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
+use hypernetes_hyperd::{AllowedHostPath, EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
+use hypernetes_hyperd_api::{HibernateSandboxRequest, ResumeSandboxRequest, ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
 use hypernetes_hypervisor::{
     Accelerator,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
@@ -26,11 +26,13 @@ use tonic::transport::Channel;
 
 const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
 
-/// Where `make kernel` and `make build` put the guest's parts; the environment may name other places.
-fn guest_files() -> GuestFiles {
+/// Where `make kernel` and `make build` put things; the environment may name other places.
+fn place(variable: &str, usual: &str) -> PathBuf {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
+    std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from)
+}
+
+fn guest_files() -> GuestFiles {
     let guest = place("HYPERNETES_GUEST", ".tools/guest");
     let files = GuestFiles {
         vmlinuz: guest.join("vmlinuz"),
@@ -57,9 +59,11 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let guest = self.guest.clone();
         let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
+        let shared = self.path("shared");
         runtime.spawn(async move {
             let config = QemuConfig {
                 directory: root.join("vmm"),
+                jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 guest,
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
@@ -69,6 +73,8 @@ impl Node {
             let mut config = HyperdConfig::new(&root, hypervisor, images);
             config.pods_dir = pods;
             config.volume_dirs = vec![volumes];
+            let allow = |path: &str, read_only| AllowedHostPath { path: shared.join(path), read_only };
+            config.allowed_host_paths = vec![allow("", false), allow("look", true)];
             hypernetes_hyperd::run(config, std::future::pending()).await.unwrap();
         });
         self.hyperd = Some(runtime);
@@ -111,12 +117,16 @@ impl Node {
     }
 
     async fn start_as(&self, sandbox: &str, config: cri::ContainerConfig) -> String {
-        let request =
-            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        let container_id = self.create(sandbox, config).await.unwrap();
         let mut client = self.runtime().await;
-        let container_id = client.create_container(request).await.unwrap().into_inner().container_id;
         client.start_container(cri::StartContainerRequest { container_id: container_id.clone() }).await.unwrap();
         container_id
+    }
+
+    async fn create(&self, sandbox: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        Ok(self.runtime().await.create_container(request).await?.into_inner().container_id)
     }
 
     async fn exec(&self, container_id: &str, script: &str) -> (i32, String) {
@@ -340,7 +350,9 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     linux.resources = Some(cri::LinuxContainerResources {
         memory_limit_in_bytes: 32 << 20,
         oom_score_adj: 300,
-        unified: [("pids.max".to_owned(), "20".to_owned())].into(),
+        unified: [("pids.max", "20"), ("io.max", "default rbps=104857600")]
+            .map(|(file, value)| (file.to_owned(), value.to_owned()))
+            .into(),
         ..Default::default()
     });
     let context = linux.security_context.as_mut().unwrap();
@@ -365,7 +377,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
         .exec(
             &confined,
             "id -u; cat /proc/sys/kernel/shm_rmid_forced /proc/self/oom_score_adj /sys/fs/cgroup/memory.max \
-             /sys/fs/cgroup/pids.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
+             /sys/fs/cgroup/pids.max /sys/fs/cgroup/io.max; cat /proc/self/status; ls /data; cat /scratch/inner/x; ls /image/busybox; \
              touch /image/x || echo image is read-only; head -c 2000000 /dev/zero >/tmp/x || echo layer is full; \
              /bin/sh -c 'echo 0 >/proc/sys/kernel/shm_rmid_forced' || echo sysctls are read-only; \
              mount -t tmpfs x /tmp || echo no mounts",
@@ -374,6 +386,7 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     assert_eq!(code, 0, "{said}");
     for expected in [
         "1000\n1\n300\n33554432\n20\n",
+        " rbps=104857600 wbps=max",
         "Seccomp:\t2\n",
         "\nGroups:\t7 1000 \n",
         "\nx\n/image/busybox\nimage is read-only\nlayer is full\nsysctls are read-only\nno mounts\n",
@@ -410,7 +423,26 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     });
     let debugger = node.start_as(&sandbox, debugger).await;
     assert_eq!(node.exited(&debugger).await.exit_code, 0);
-    assert!(node.log("debugger.log")[0].contains("sleep 1000"), "{:?}", node.log("debugger.log"));
+    assert!(node.log("debugger.log")[0].contains("sleep\x001000"), "{:?}", node.log("debugger.log"));
+
+    // In a pod without mapped users one container cannot have them.
+    let users = |length| cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod as i32,
+        uids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+        gids: vec![cri::IdMapping { container_id: 0, host_id: 70_000, length }],
+    };
+    let mapped_config = |name: &str, script: &str, mounts| {
+        let mut mapped = node.config(name, script, mounts);
+        let context = mapped.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.namespace_options.as_mut().unwrap().userns_options = Some(users(65_536));
+        mapped
+    };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: sandbox.clone(),
+        config: Some(mapped_config("mapped", "true", vec![])),
+        sandbox_config: None,
+    };
+    assert_eq!(client.create_container(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 
     // Shared memory is charged to who fills it.
     let mut greedy = node.config("greedy", "head -c 40000000 /dev/zero >/dev/shm/x; sleep 1000", vec![]);
@@ -424,6 +456,49 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
     let metrics = client.list_pod_sandbox_metrics(request).await.unwrap().into_inner().pod_metrics;
     let vm = metrics[0].metrics.iter().find(|m| m.name == "hypernetes_vm_memory_bytes").unwrap();
     assert!(vm.value.unwrap().value > 10 << 20, "{vm:?}");
+    node.remove(&sandbox).await;
+
+    // Users of their own: root of the container is nobody in the guest, and owns what it made and its image.
+    let security_context = Some(cri::LinuxSandboxSecurityContext {
+        namespace_options: Some(cri::NamespaceOption { userns_options: Some(users(65_536)), ..Default::default() }),
+        ..Default::default()
+    });
+    let linux = cri::LinuxPodSandboxConfig { security_context, ..Default::default() };
+    let sandbox = node.run_sandbox_with("", Some(linux)).await;
+    let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-2/mount");
+    std::fs::create_dir_all(&volume_mount).unwrap();
+    std::fs::create_dir_all(node.path("volumes")).unwrap();
+    let volume = node.path("volumes/v.raw");
+    std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
+    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
+    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    let config = pod.join("volumes/kubernetes.io~configmap/cfg");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("key"), "secret").unwrap();
+    std::fs::set_permissions(config.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mount = |host: &Path, container: &str| cri::Mount {
+        host_path: host.display().to_string(),
+        container_path: container.into(),
+        ..Default::default()
+    };
+    let script = "echo out >/dev/stdout; sleep 1000";
+    let mounts = vec![mount(&volume_mount, "/vol"), mount(&config, "/cfg")];
+    let mapped = node.start_as(&sandbox, mapped_config("mapped", script, mounts)).await;
+    let (_, said) = node
+        .exec(
+            &mapped,
+            "cat /proc/self/uid_map; id -u; touch /new /vol/new; ls -ln /new /vol/new /bin/busybox; cat /cfg/key; \
+             echo; echo 1 >/proc/sys/kernel/shm_rmid_forced || echo no power",
+        )
+        .await;
+    let lines: Vec<String> =
+        said.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines[..2], ["0 70000 65536", "0"], "{said}");
+    for line in &lines[2..5] {
+        assert!(line.ends_with("0 0"), "{said}");
+    }
+    assert_eq!(lines[5..], ["secret", "no power"], "{said}");
+    assert_eq!(node.log("mapped.log"), ["stdout F out"]);
     node.remove(&sandbox).await;
     node.hyperd.take().unwrap().shutdown_background();
 }
@@ -478,4 +553,163 @@ async fn a_tenants_later_pods_are_copies() {
         node.remove(&sandbox).await;
     }
     node.hyperd.take().unwrap().shutdown_background();
+}
+
+/// What is said of a path of the host by a mount.
+fn host_path(host: &Path, container: &str) -> cri::Mount {
+    cri::Mount { host_path: host.display().to_string(), container_path: container.into(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_paths_are_live_both_ways_where_they_are_allowed() {
+    let mut node = node().await;
+    let shared = node.path("shared");
+    for directory in ["work", "look", "work/below"] {
+        std::fs::create_dir_all(shared.join(directory)).unwrap();
+    }
+    std::fs::write(shared.join("work/from-host"), "one").unwrap();
+    std::fs::write(shared.join("look/only"), "read me").unwrap();
+    std::fs::write(shared.join("single"), "a file").unwrap();
+    std::fs::write(node.path("secret"), "the host's").unwrap();
+    std::os::unix::fs::symlink(shared.join("work"), node.path("link")).unwrap();
+    let sandbox = node.run_sandbox("").await;
+
+    // What is not allowed is refused, also through a link that is.
+    std::os::unix::fs::symlink(node.path("secret"), shared.join("out")).unwrap();
+    let read_only = |mount: cri::Mount| cri::Mount { readonly: true, ..mount };
+    let propagated = |mount: cri::Mount, propagation: i32| cri::Mount { propagation, ..mount };
+    for (mount, expected) in [
+        (host_path(&node.path("secret"), "/x"), "--allow-host-path"),
+        (host_path(&shared.join("out"), "/x"), "--allow-host-path"),
+        (host_path(&shared.join("look"), "/x"), "read-only only"),
+        (propagated(host_path(&shared.join("work"), "/x"), 2), "bidirectional"),
+    ] {
+        let error = node.create(&sandbox, node.config("refused", "true", vec![mount])).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+        assert!(error.message().contains(expected), "{error}");
+    }
+    let tenants = node.run_sandbox("acme").await;
+    let mounts = vec![host_path(&shared.join("work"), "/x")];
+    let error = node.create(&tenants, node.config("refused", "true", mounts)).await.unwrap_err();
+    assert!(error.message().contains("operator's own pods only"), "{error}");
+    node.remove(&tenants).await;
+
+    let mounts = vec![
+        // A link to what is allowed.
+        host_path(&node.path("link"), "/work"),
+        read_only(host_path(&shared.join("look"), "/look")),
+        host_path(&shared.join("single"), "/single"),
+        host_path(&shared.join("new/directory"), "/new"),
+    ];
+    let one = node.start(&sandbox, "one", "sleep 100000", mounts).await;
+    let sh = async |script: &str| {
+        let (code, output) = node.exec(&one, &format!("exec 2>&1; PATH=/tmp:/bin; {script}")).await;
+        (code, output.trim_end().to_owned())
+    };
+    sh("/bin/busybox --install -s /tmp").await;
+    let fine = async |script: &str| {
+        let (code, output) = sh(script).await;
+        assert_eq!(code, 0, "{script}: {output}");
+        output
+    };
+    assert_eq!(fine("cat /work/from-host /look/only /single").await, "oneread mea file");
+    assert!(shared.join("new/directory").is_dir());
+    // Names and attributes.
+    fine("cd /work; mkdir d; echo two >d/f; chmod 640 d/f; chown 1000:1000 d/f; ln d/f d/g; ln -s g d/s; mv d/g d/h")
+        .await;
+    let metadata = std::fs::metadata(shared.join("work/d/h")).unwrap();
+    let seen = (metadata.permissions().mode() & 0o7777, std::os::unix::fs::MetadataExt::uid(&metadata));
+    assert_eq!(seen, (0o640, 1000));
+    assert_eq!(std::fs::read_link(shared.join("work/d/s")).unwrap(), Path::new("g"));
+    assert_eq!(fine("cd /work/d; ls; rm f s; rmdir ../below; ls ..").await, "f\nh\ns\nd\nfrom-host");
+    assert_eq!(fine("cat /work/d/h; stat -c '%h %u %a' /work/d/h").await, "two\n1 1000 640");
+    // A setuid bit does not reach the host.
+    fine("chmod 4755 /work/d/h").await;
+    assert_eq!(std::fs::metadata(shared.join("work/d/h")).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_ne!(sh("mknod /work/null c 1 3").await.0, 0);
+    // Changes in place, on both sides.
+    std::fs::write(shared.join("work/d/h"), "changed on the host").unwrap();
+    assert_eq!(fine("cat /work/d/h").await, "changed on the host");
+    fine("echo appended >>/work/d/h; echo in the pod >/single").await;
+    assert_eq!(std::fs::read_to_string(shared.join("work/d/h")).unwrap(), "changed on the hostappended\n");
+    assert_eq!(std::fs::read_to_string(shared.join("single")).unwrap(), "in the pod\n");
+    // Without a name, and under another.
+    let script = "cd /work/d; exec 5>gone; echo x >&5; rm gone; echo xx >&5; stat -Lc %s /proc/self/fd/5; mv ../d ../e; cat h; mv ../e ../d";
+    assert_eq!(fine(script).await, "5\nchanged on the hostappended");
+    // Large content, more entries than one message holds, and a link that would lead out on the host.
+    fine("dd if=/dev/urandom of=/work/large bs=1M count=5; cp /work/large /work/copy; cmp /work/large /work/copy")
+        .await;
+    assert_eq!(std::fs::read(shared.join("work/large")).unwrap(), std::fs::read(shared.join("work/copy")).unwrap());
+    std::fs::create_dir(shared.join("work/many")).unwrap();
+    (0..1500)
+        .for_each(|i| drop(std::fs::File::create(shared.join(format!("work/many/{i}-with-a-longer-name"))).unwrap()));
+    assert_eq!(fine("ls /work/many | sort -u | wc -l").await, "1500");
+    fine("ln -s ../../secret /work/up").await;
+    assert_ne!(sh("cat /work/up").await.0, 0);
+    // Read-only is so on the host.
+    let (code, output) = sh("echo x >/look/only").await;
+    assert!(code != 0 && output.contains("Read-only"), "{output}");
+    assert_ne!(sh("rm /look/only || touch /look/new || chmod 777 /look/only").await.0, 0);
+    assert_eq!(std::fs::read_dir(shared.join("look")).unwrap().count(), 1);
+
+    // hyperd dies while a process writes: the process waits, and goes on with the next one.
+    let script = "exec 3>>/work/log; i=0; while [ $i -lt 300 ]; do echo $i >&3; i=$((i+1)); sleep 0.01; done";
+    let writer = node.start(&sandbox, "writer", script, vec![host_path(&shared.join("work"), "/work")]).await;
+    within(Duration::from_secs(30), "some lines", async || {
+        std::fs::read_to_string(shared.join("work/log")).is_ok_and(|log| log.lines().count() > 20).then_some(())
+    })
+    .await;
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = std::fs::read_to_string(shared.join("work/log")).unwrap().lines().count();
+    assert!(lines < 300, "the writer did not have to wait");
+    node.run().await;
+    assert_eq!(node.exited(&writer).await.exit_code, 0);
+    let expected: String = (0..300).map(|i| format!("{i}\n")).collect();
+    assert_eq!(std::fs::read_to_string(shared.join("work/log")).unwrap(), expected);
+    node.remove(&sandbox).await;
+    node.hyperd.take().unwrap().shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hibernated_pod_goes_on_after_a_restart() {
+    let mut node = node().await;
+    let sandbox = node.run_sandbox("acme").await;
+    let script = "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/i; sleep 0.1; done";
+    let container = node.start(&sandbox, "count", script, vec![]).await;
+    // The numbers in the log: all, each once.
+    let counted = |node: &Node| {
+        let lines = node.log("count.log");
+        lines.iter().zip(1..).for_each(|(line, n)| assert_eq!(*line, format!("stdout F {n}")));
+        lines.len()
+    };
+    within(Duration::from_secs(30), "output", async || (counted(&node) > 3).then_some(())).await;
+    let pid = node.machine(&sandbox).await.pid;
+
+    let began = Instant::now();
+    let request = HibernateSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    HyperdClient::new(node.channel().await).hibernate_sandbox(request).await.unwrap();
+    eprintln!("HibernateSandbox took {:?}", began.elapsed());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    let before = counted(&node);
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.run().await;
+    assert_eq!(counted(&node), before);
+
+    let began = Instant::now();
+    let request = ResumeSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    HyperdClient::new(node.channel().await).resume_sandbox(request).await.unwrap();
+    eprintln!("ResumeSandbox took {:?}", began.elapsed());
+    assert_ne!(node.machine(&sandbox).await.pid, pid);
+    within(Duration::from_secs(30), "more output", async || (counted(&node) > before + 3).then_some(())).await;
+    // Its disks, its memory and its clock are as they should be.
+    let (code, output) = node.exec(&container, "cat /etc/passwd > /dev/null && cat /tmp/i && busybox date +%s").await;
+    assert_eq!(code, 0, "{output}");
+    let mut lines = output.lines();
+    assert!(lines.next().unwrap().parse::<usize>().unwrap() > before);
+    let guest: u64 = lines.next().unwrap().parse().unwrap();
+    let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(guest.abs_diff(host) <= 2, "{guest}, {host}");
+    node.remove(&sandbox).await;
 }

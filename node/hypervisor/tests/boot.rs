@@ -137,3 +137,34 @@ async fn a_volume_moves_from_vm_to_vm() {
     let check = std::process::Command::new("fsck.ext4").args(["-fn"]).arg(&volume).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vmm_is_locked_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let vm = boot(&qemu, spec("locked-in")).await;
+    let pid = vm.vm.record().pid;
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    for namespace in ["mnt", "net", "pid", "ipc", "uts"] {
+        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+    }
+    // Nothing is mounted but the root, and in that is nothing that was mounted there.
+    assert_eq!(read("mountinfo").lines().count(), 1, "{}", read("mountinfo"));
+    assert!(std::fs::read_dir(format!("/proc/{pid}/root/usr/")).unwrap().next().is_none());
+    let status = read("status");
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert!(field("Uid:").split_whitespace().all(|uid| uid.parse::<u32>().unwrap() >= 0x6000_0000), "{status}");
+    assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()));
+    // Where this test may make control groups, the VM is in one of its own.
+    let groups = read("cgroup");
+    if groups.contains("hypernetes") {
+        assert!(groups.lines().any(|line| line.ends_with("/hypernetes/locked-in")), "{groups}");
+    }
+    vm.vm.kill().await.unwrap();
+    for hierarchy in ["memory/", "cpu/", "pids/", ""] {
+        let group = format!("/sys/fs/cgroup/{hierarchy}hypernetes/locked-in");
+        assert!(!std::path::Path::new(&group).exists(), "{group}");
+    }
+}

@@ -9,7 +9,12 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{Digest, ImageError, Limits, tree::invalid};
+use crate::{
+    Digest, ImageError, Limits, Reference,
+    error::invalid,
+    manifest::{Descriptor, Document, MAX_INDEXES, choose},
+    tarball::{Kind, Reader, Source},
+};
 
 /// What an image in an archive consists of.
 #[derive(Debug)]
@@ -30,15 +35,10 @@ pub(crate) struct Blob {
     offset: u64,
     pub length: u64,
     /// What the manifest says of the bytes; Docker archives say nothing.
-    digest: Option<Digest>,
+    pub digest: Option<Digest>,
 }
 
 impl Blob {
-    /// A whole file whose content has been verified already.
-    pub fn file(path: PathBuf, length: u64) -> Self {
-        Self { path, offset: 0, length, digest: None }
-    }
-
     pub fn open(&self) -> io::Result<impl Read + use<>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -59,28 +59,6 @@ impl Blob {
             _ => Ok(bytes),
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: Digest,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-/// An OCI index or manifest, or Docker's; told apart by what is there.
-#[derive(Deserialize)]
-struct Document {
-    manifests: Option<Vec<Descriptor>>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
 }
 
 /// One entry of a Docker archive's `manifest.json`.
@@ -105,16 +83,28 @@ impl Files {
         if path.is_dir() {
             return Ok(Self { root: path.to_owned(), members: None });
         }
-        let mut archive = tar::Archive::new(File::open(path).map_err(failed)?);
-        let mut members = HashMap::new();
-        for entry in archive.entries_with_seek().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if members.len() > limits.layers * 8 + 64 {
+        let mut archive = Reader::new(Seekable(File::open(path).map_err(failed)?));
+        let (mut members, mut links) = (HashMap::new(), Vec::new());
+        while let Some(member) = archive.next_member().map_err(|error| failed(explain(path, error)))? {
+            if members.len() + links.len() > limits.layers * 8 + 64 {
                 return Err(invalid("the archive has too many members"));
             }
-            if entry.header().entry_type().is_file() {
-                let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-                members.insert(name, (entry.raw_file_position(), entry.size()));
+            let name = plain(&String::from_utf8_lossy(&member.path));
+            match member.kind {
+                Kind::File => drop(members.insert(name, (member.position, member.size))),
+                // `docker save` has made links of layers that it holds already.
+                Kind::Symlink | Kind::HardLink => {
+                    let target = String::from_utf8_lossy(&member.target).into_owned();
+                    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+                    let target = if member.kind == Kind::Symlink { format!("{directory}/{target}") } else { target };
+                    links.push((name, plain(&target)));
+                }
+                _ => {}
+            }
+        }
+        for (name, target) in links {
+            if let Some(place) = members.get(&target).copied() {
+                members.insert(name, place);
             }
         }
         Ok(Self { root: path.to_owned(), members: Some(members) })
@@ -135,26 +125,71 @@ impl Files {
         }
     }
 
-    fn blob(&self, digest: Digest) -> Result<Blob, ImageError> {
-        self.find(&format!("blobs/sha256/{}", digest.hex()), Some(digest))
-            .ok_or_else(|| invalid(format!("the archive lacks {digest}")))
+    fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
+        let digest = descriptor.digest;
+        let blob = self
+            .find(&format!("blobs/sha256/{}", digest.hex()), Some(digest))
+            .ok_or_else(|| invalid(format!("the archive lacks {digest}")))?;
+        match descriptor.size {
+            Some(size) if size != blob.length => {
+                Err(invalid(format!("{digest} has {} bytes, and the manifest says {size}", blob.length)))
+            }
+            _ => Ok(blob),
+        }
     }
+}
+
+/// Passes over members by seeking.
+struct Seekable(File);
+
+impl Read for Seekable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Source for Seekable {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let bytes = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+        self.0.seek(SeekFrom::Current(bytes)).map(drop)
+    }
+}
+
+/// A member's name without `.` and `..`.
+fn plain(name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// A compressed archive is the most common mistake.
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    let mut magic = [0; 4];
+    let compressed = File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && (magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd]);
+    if compressed { io::Error::other("it is compressed: decompress it first (gunzip, unzstd)") } else { error }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ImageError> {
     serde_json::from_slice(bytes).map_err(|error| invalid(format!("{what}: {error}")))
 }
 
-/// Finds the image for this machine's platform in an archive or directory.
-pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Contents, ImageError> {
+/// Finds the image for this machine's platform in an archive or directory; of several images the one that is named.
+pub(crate) fn read(path: &Path, name: Option<&Reference>, limits: &Limits) -> Result<Contents, ImageError> {
     let files = Files::open(path, limits)?;
     if let Some(index) = files.find("index.json", None) {
-        return read_oci(&files, &index.read(limits)?, limits);
+        return read_oci(&files, &index.read(limits)?, name, limits);
     }
     if files.members.is_some()
         && let Some(manifest) = files.find("manifest.json", None)
     {
-        return read_docker(&files, &manifest.read(limits)?, limits);
+        return read_docker(&files, &manifest.read(limits)?, name, limits);
     }
     Err(ImageError::Archive {
         path: path.to_owned(),
@@ -162,45 +197,58 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Contents, ImageError>
     })
 }
 
-fn read_oci(files: &Files, index: &[u8], limits: &Limits) -> Result<Contents, ImageError> {
+/// Under which an OCI index tells an image's name.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+fn read_oci(files: &Files, index: &[u8], name: Option<&Reference>, limits: &Limits) -> Result<Contents, ImageError> {
     let mut names = Vec::new();
-    let mut document: Document = parse(index, "index.json")?;
+    let mut document = Document::parse(index, "index.json")?;
     let mut manifest = None;
-    // An index may hold an index; more levels than that nobody makes.
-    for _ in 0..3 {
-        let Some(manifests) = document.manifests.take() else { break };
+    for level in 0..MAX_INDEXES {
+        let Some(mut manifests) = document.manifests.take() else { break };
+        // Images of several names beside each other, at the top; of several platforms below.
+        if level == 0 && manifests.len() > 1 {
+            let named = |d: &Descriptor| NAME_ANNOTATIONS.iter().any(|key| is_called(annotation(d, key), name));
+            if manifests.iter().any(named) {
+                manifests.retain(named);
+            }
+        }
         let chosen = choose(&manifests)?;
-        names.extend(
-            ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
-                .iter()
-                .filter_map(|key| chosen.annotations.get(*key).cloned()),
-        );
+        names.extend(NAME_ANNOTATIONS.iter().filter_map(|key| annotation(chosen, key).map(str::to_owned)));
         manifest = Some(chosen.digest);
-        document = parse(&files.blob(chosen.digest)?.read(limits)?, "the manifest")?;
+        document = Document::parse(&files.blob(chosen)?.read(limits)?, "the manifest")?;
     }
-    let (Some(config), Some(layers)) = (document.config, document.layers) else {
-        return Err(invalid("the manifest has no config or no layers"));
-    };
-    let layers = layers.iter().map(|layer| files.blob(layer.digest)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Contents { config: files.blob(config.digest)?.read(limits)?, layers, names, manifest })
+    let image = document.into_manifest(limits.layers)?;
+    let layers = image.layers.iter().map(|layer| files.blob(layer)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Contents { config: files.blob(&image.config)?.read(limits)?, layers, names, manifest })
 }
 
-/// This machine's platform; else what names none; an archive of only other platforms is an error.
-fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, ImageError> {
-    let ours = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == "amd64");
-    let unnamed = |d: &&Descriptor| d.platform.is_none();
-    manifests
-        .iter()
-        .find(ours)
-        .or_else(|| manifests.iter().find(unnamed))
-        .ok_or_else(|| invalid("no manifest in it is for linux/amd64"))
+fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+    descriptor.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-fn read_docker(files: &Files, manifest: &[u8], limits: &Limits) -> Result<Contents, ImageError> {
-    let entries: Vec<DockerEntry> = parse(manifest, "manifest.json")?;
+fn is_called(found: Option<&str>, name: Option<&Reference>) -> bool {
+    let found = found.and_then(|found| Reference::parse(found).ok());
+    found.zip(name).is_some_and(|(found, name)| found.tagged() == name.tagged())
+}
+
+fn read_docker(
+    files: &Files,
+    manifest: &[u8],
+    name: Option<&Reference>,
+    limits: &Limits,
+) -> Result<Contents, ImageError> {
+    let mut entries: Vec<DockerEntry> = parse(manifest, "manifest.json")?;
+    if entries.len() > 1 {
+        entries.retain(|e| e.repo_tags.iter().flatten().any(|tag| is_called(Some(tag), name)));
+    }
     let [entry] = <[DockerEntry; 1]>::try_from(entries)
-        .map_err(|entries| invalid(format!("the archive holds {} images; import one at a time", entries.len())))?;
-    let find = |name: &String| files.find(name, None).ok_or_else(|| invalid(format!("the archive lacks {name:?}")));
+        .map_err(|_| invalid("the archive holds several images; name one of them"))?;
+    let find =
+        |name: &String| files.find(&plain(name), None).ok_or_else(|| invalid(format!("the archive lacks {name:?}")));
+    if entry.layers.len() > limits.layers {
+        return Err(invalid(format!("{} layers; {} is the limit", entry.layers.len(), limits.layers)));
+    }
     Ok(Contents {
         config: find(&entry.config)?.read(limits)?,
         layers: entry.layers.iter().map(find).collect::<Result<_, _>>()?,

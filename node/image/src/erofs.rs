@@ -1,19 +1,20 @@
 //! Writes an uncompressed EROFS image (Linux `Documentation/filesystems/erofs.rst`, `fs/erofs/erofs_fs.h` for the facts).
 //!
-//! Order on disk, so that file data can be streamed before the tree is known: superblock, file data, metadata (inodes
-//! with extended attributes and inlined small contents), directory blocks.
+//! Order on disk, so that file data can be streamed before the tree is known: superblock, file data (which others write),
+//! metadata (inodes with extended attributes and inlined small contents), directory blocks.
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Write},
 };
 
 use crate::{
     ImageError,
-    tree::{Attributes, Content, Node, NodeId, ROOT, Tree, invalid},
+    error::{invalid, store_error},
+    tree::{Attributes, Content, Node, NodeId, ROOT, Tree},
 };
 
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 const MAGIC: u32 = 0xE0F5_E1E2;
 const SUPERBLOCK_OFFSET: usize = 1024;
 /// Unit of a node number: inodes lie on multiples of it.
@@ -28,65 +29,38 @@ const EXTENDED: u16 = 1;
 const FLAT_PLAIN: u16 = 0 << 1;
 const FLAT_INLINE: u16 = 2 << 1;
 
-/// Appends file data to an image.
-pub(crate) struct Writer<W> {
-    out: W,
-    next_block: u32,
-}
-
-impl<W: Write + Seek> Writer<W> {
-    pub fn new(mut out: W) -> io::Result<Self> {
-        out.seek(SeekFrom::Start(BLOCK as u64))?;
-        Ok(Self { out, next_block: 1 })
-    }
-
-    /// Copies exactly `size` bytes.
-    pub fn file(&mut self, mut data: impl Read, size: u64) -> io::Result<Content> {
-        let first_block = self.next_block;
-        let blocks = u32::try_from(size.div_ceil(BLOCK as u64)).ok().and_then(|b| first_block.checked_add(b));
-        let Some(after) = blocks else { return Err(io::ErrorKind::FileTooLarge.into()) };
-        let copied = io::copy(&mut data.by_ref().take(size), &mut self.out)?;
-        if copied != size {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.pad(size)?;
-        self.next_block = after;
-        Ok(Content::File { first_block, size })
-    }
-
-    fn pad(&mut self, written: u64) -> io::Result<()> {
-        let rest = (BLOCK - (written % BLOCK as u64) as usize) % BLOCK;
-        self.out.write_all(&[0; BLOCK][..rest])
-    }
-
-    /// Writes the metadata. Returns the file and the image's length in bytes.
-    pub fn finish(mut self, tree: &Tree) -> Result<(W, u64), ImageError> {
-        let layout = Layout::of(tree, self.next_block)?;
-        let failed = |source| ImageError::Store { path: "the image being written".into(), source };
-        self.write_metadata(tree, &layout).map_err(failed)?;
-        Ok((self.out, u64::from(layout.blocks) * BLOCK as u64))
-    }
-
-    fn write_metadata(&mut self, tree: &Tree, layout: &Layout) -> io::Result<()> {
+/// Writes the metadata of a tree whose files' data lies before the block `meta_block`. Returns the superblock, which is
+/// the image's first block, and the number of blocks of the whole image.
+pub(crate) fn write_metadata(
+    tree: &Tree,
+    meta_block: u32,
+    out: &mut impl Write,
+) -> Result<([u8; BLOCK], u32), ImageError> {
+    let layout = Layout::of(tree, meta_block)?;
+    let mut write = || -> io::Result<()> {
         let mut position = 0;
         for placed in &layout.inodes {
             let gap = placed.offset - position;
-            io::copy(&mut io::repeat(0).take(gap as u64), &mut self.out)?;
+            io::copy(&mut io::repeat(0).take(gap as u64), out)?;
             let bytes = layout.inode(tree, placed);
-            self.out.write_all(&bytes)?;
+            out.write_all(&bytes)?;
             position = placed.offset + bytes.len();
         }
-        self.pad(position as u64)?;
+        pad(out, position)?;
         for placed in &layout.inodes {
             if let Data::Blocks(bytes) = &placed.data {
-                self.out.write_all(bytes)?;
-                self.pad(bytes.len() as u64)?;
+                out.write_all(bytes)?;
+                pad(out, bytes.len())?;
             }
         }
-        self.out.seek(SeekFrom::Start(0))?;
-        self.out.write_all(&layout.superblock())?;
         Ok(())
-    }
+    };
+    write().map_err(store_error("the image being written"))?;
+    Ok((layout.superblock(), layout.blocks))
+}
+
+fn pad(out: &mut impl Write, written: usize) -> io::Result<()> {
+    out.write_all(&[0; BLOCK][..written.next_multiple_of(BLOCK) - written])
 }
 
 /// Data that is not a file's.

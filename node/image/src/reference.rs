@@ -6,7 +6,7 @@ use crate::Digest;
 
 /// A registry, repository, and a tag or digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Reference(oci_client::Reference);
+pub struct Reference(oci_spec::distribution::Reference);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("couldn't parse image name {text:?}: {reason}")]
@@ -23,7 +23,12 @@ impl Reference {
         if text.len() > 4096 {
             return Err(invalid("too long".into()));
         }
-        text.parse::<oci_client::Reference>().map(Self).map_err(|error| invalid(error.to_string()))
+        let parsed: oci_spec::distribution::Reference =
+            text.parse().map_err(|error: oci_spec::distribution::ParseError| invalid(error.to_string()))?;
+        match parsed.digest() {
+            Some(digest) if digest.parse::<Digest>().is_err() => Err(invalid("only sha256 digests are known".into())),
+            _ => Ok(Self(parsed)),
+        }
     }
 
     /// `registry/repository`.
@@ -40,8 +45,18 @@ impl Reference {
         self.0.digest()?.parse().ok()
     }
 
-    pub(crate) fn inner(&self) -> &oci_client::Reference {
-        &self.0
+    pub fn tag(&self) -> Option<&str> {
+        self.0.tag()
+    }
+
+    /// `host[:port]`; `docker.io` where none is given.
+    pub fn registry(&self) -> &str {
+        self.0.registry()
+    }
+
+    /// The repository without the registry.
+    pub(crate) fn repository_path(&self) -> &str {
+        self.0.repository()
     }
 
     /// The registry is on this host: plain HTTP is accepted, as Docker does.

@@ -1,64 +1,136 @@
-//! The images on this host: `rootfs/<id>.erofs` for each, and `index.json`, whose replacement is what makes an image
-//! visible or forgets it.
+//! The images on this host: `index.json`, whose replacement is what makes an image visible or forgets it; `rootfs/`, what
+//! each image has for itself; `layers/`, what images share.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::mpsc;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    Credentials, DISK_BYTES, Digest, Image, ImageError, Limits, Progress, Reference,
+    Credentials, Digest, Image, ImageError, Limits, Progress, PullStatus, Reference, Retries,
     archive::{self, Contents},
+    assemble::assemble,
     config::ConfigDocument,
-    erofs::Writer,
-    layer::{self, Budget},
-    pull,
-    tree::{Tree, invalid},
+    durable,
+    error::{invalid, store_error},
+    layer::Expected,
+    layers::Layers,
+    manifest::Descriptor,
+    policy::Policy,
+    pull::{self, Counters, Pulls},
+    registry::Session,
 };
+
+/// How many layers of one image are fetched at the same time.
+const PARALLEL_LAYERS: usize = 3;
+/// How many layers and images are unpacked at the same time, all pulls together: it takes processors and memory.
+const PARALLEL_UNPACKING: usize = 4;
+
+/// What a store is opened with.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub limits: Limits,
+    pub retries: Retries,
+    /// Directory of registries' `hosts.toml` and certificates, laid out as containerd's `certs.d`.
+    pub hosts: Option<PathBuf>,
+    /// A containers-policy.json(5). Without one every image is accepted.
+    pub policy: Option<PathBuf>,
+    /// References of images that are never collected.
+    pub pinned: Vec<String>,
+}
 
 /// All images under one directory. Cheap to share behind an `Arc`.
 pub struct ImageStore {
     directory: PathBuf,
-    limits: Limits,
-    images: RwLock<Vec<Image>>,
-    /// One pull or import at a time of one thing.
+    options: Options,
+    layers: Arc<Layers>,
+    records: RwLock<Vec<Record>>,
+    /// One pull, layer or image at a time of one name.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers of images that are being made: they stay, though no image has them yet.
+    held: Arc<Mutex<HashMap<Digest, usize>>>,
+    pulls: Pulls,
+    unpack_turns: Semaphore,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    image: Image,
+    /// Which layers' data its disk needs.
+    #[serde(default)]
+    layers: Vec<Digest>,
+    /// Seconds since 1970: when it was pulled, imported, or last seen in use.
+    #[serde(default)]
+    used: u64,
+}
+
+/// What was removed to make room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub images: Vec<Digest>,
+    pub bytes: u64,
 }
 
 impl ImageStore {
+    /// Opens or makes the store, with the default registries and no policy.
+    ///
+    /// # Errors
+    /// As [`ImageStore::open_with`].
+    pub fn open(directory: PathBuf, limits: Limits) -> Result<Self, ImageError> {
+        Self::open_with(directory, Options { limits, ..Options::default() })
+    }
+
     /// Opens or makes the store; what an interrupted import or pull left is removed.
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(directory: PathBuf, limits: Limits) -> Result<Self, ImageError> {
-        let store = Self { directory, limits, images: RwLock::default(), busy: Mutex::default() };
-        let prepare = || -> io::Result<Vec<Image>> {
-            let _ = fs::remove_dir_all(store.temporary());
-            for directory in [store.directory.clone(), store.temporary(), store.directory.join("rootfs")] {
+    pub fn open_with(directory: PathBuf, options: Options) -> Result<Self, ImageError> {
+        let prepare = || -> io::Result<(Vec<Record>, Layers)> {
+            let _ = fs::remove_dir_all(directory.join("tmp"));
+            for directory in [directory.clone(), directory.join("tmp"), directory.join("rootfs")] {
                 fs::create_dir_all(directory)?;
             }
-            let images: Vec<Image> = match fs::read(store.index()) {
+            let records: Vec<Record> = match fs::read(directory.join("index.json")) {
                 Ok(bytes) => serde_json::from_slice(&bytes)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error),
             };
-            for file in fs::read_dir(store.directory.join("rootfs"))? {
+            let layers = Layers::open(directory.join("layers"))?;
+            let whole = |record: &Record| {
+                record.image.rootfs.is_file() && record.layers.iter().all(|layer| layers.get(layer).is_some())
+            };
+            let records: Vec<Record> = records.into_iter().filter(whole).collect();
+            for file in fs::read_dir(directory.join("rootfs"))? {
                 let path = file?.path();
-                if !images.iter().any(|image| image.rootfs == path) {
+                let of = |record: &Record| path.file_stem().is_some_and(|stem| stem == record.image.id.hex().as_str());
+                if !records.iter().any(of) {
                     fs::remove_file(path)?;
                 }
             }
-            Ok(images.into_iter().filter(|image| image.rootfs.is_file()).collect())
+            Ok((records, layers))
         };
-        let images = prepare().map_err(|source| ImageError::Store { path: store.directory.clone(), source })?;
-        *store.images.write() = images;
+        let (records, layers) = prepare().map_err(store_error(&directory))?;
+        let store = Self {
+            directory,
+            options,
+            layers: Arc::new(layers),
+            records: RwLock::new(records),
+            busy: Mutex::default(),
+            held: Arc::default(),
+            pulls: Pulls::default(),
+            unpack_turns: Semaphore::new(PARALLEL_UNPACKING),
+        };
+        store.sweep();
         Ok(store)
     }
 
@@ -66,57 +138,280 @@ impl ImageStore {
         self.directory.join("tmp")
     }
 
-    fn index(&self) -> PathBuf {
-        self.directory.join("index.json")
+    fn rootfs(&self) -> PathBuf {
+        self.directory.join("rootfs")
+    }
+
+    fn config_path(&self, id: &Digest) -> PathBuf {
+        self.rootfs().join(format!("{}.json", id.hex()))
     }
 
     /// By id (`sha256:…` or its hex digits), or by reference (tag or digest; normalised as Docker does).
     pub fn get(&self, reference_or_id: &str) -> Option<Image> {
-        let images = self.images.read();
-        images.iter().find(|image| names(image, reference_or_id)).cloned()
+        let records = self.records.read();
+        records.iter().map(|record| &record.image).find(|image| names(image, reference_or_id)).cloned()
     }
 
     pub fn list(&self) -> Vec<Image> {
-        self.images.read().clone()
+        self.records.read().iter().map(|record| record.image.clone()).collect()
+    }
+
+    /// The configuration document as the image has it (OCI image-spec, `config.md`).
+    pub fn config_document(&self, id: &Digest) -> Option<String> {
+        fs::read_to_string(self.config_path(id)).ok()
+    }
+
+    /// Whether it is never collected.
+    pub fn is_pinned(&self, image: &Image) -> bool {
+        self.options.pinned.iter().any(|reference| names(image, reference))
+    }
+
+    /// The pulls that are under way.
+    pub fn pulls(&self) -> Vec<PullStatus> {
+        self.pulls.list()
     }
 
     /// Pulls from a registry; concurrent pulls of one reference do the work once.
     ///
     /// # Errors
-    /// As [`ImageError`]'s variants say; the store is unchanged then.
+    /// As [`ImageError`]'s variants say; no image has changed then.
     pub async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<Image, ImageError> {
         let reference = Reference::parse(reference)?;
+        let started = Instant::now();
+        let active = self.pulls.begin(&reference);
+        let outcome = self.pull_now(&reference, credentials, &active.counters).await;
+        match &outcome {
+            Ok(image) => {
+                let received = active.counters.received_bytes.load(Ordering::Relaxed);
+                tracing::info!(image = %reference, id = %image.id, received, took = ?started.elapsed(), "pulled");
+            }
+            Err(error) => {
+                tracing::warn!(image = %reference, %error, "not pulled");
+                if matches!(error, ImageError::NoSpace(_)) {
+                    self.sweep();
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn pull_now(
+        &self,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+        counters: &Counters,
+    ) -> Result<Image, ImageError> {
         let _turn = self.turn(reference.to_string()).await;
+        let limits = &self.options.limits;
+        let session = Session::new(self.options.hosts.as_deref(), reference, credentials, self.options.retries)?;
+        let (digest, document) = pull::resolve(&session, reference, limits).await?;
+        if let Some(path) = &self.options.policy {
+            Policy::read(path)?.check(path, &session, reference, digest, limits).await?;
+        }
+        let resolved = pull::fetch(&session, document, limits).await?;
+        if Digest::of(&resolved.config) != resolved.manifest.config.digest {
+            return Err(invalid("the configuration has another digest"));
+        }
+        let document = self.parse_config(&resolved.config, resolved.manifest.layers.len())?;
+        let diff_ids = document.rootfs.diff_ids.clone();
+        let held = self.hold(&diff_ids);
         let work = self.work_directory()?;
-        let contents = pull::pull(&reference, credentials, work.path(), &self.limits).await?;
+        let pairs: Vec<(&Descriptor, Digest)> = resolved.manifest.layers.iter().zip(diff_ids).collect();
+        counters.layers_total.store(pairs.len(), Ordering::Relaxed);
+        let missing = |(_, diff_id): &&(&Descriptor, Digest)| !self.may_have(diff_id, reference.registry());
+        let total = pairs.iter().filter(missing).map(|(descriptor, _)| descriptor.size.unwrap_or(0)).sum();
+        counters.total_bytes.store(total, Ordering::Relaxed);
+        let mut fetches = Vec::new();
+        for (descriptor, diff_id) in pairs {
+            let fetch = self.pull_layer(&session, reference, descriptor, diff_id, work.path(), counters);
+            fetches.push(fetch.boxed());
+        }
+        stream::iter(fetches).buffer_unordered(PARALLEL_LAYERS).try_collect::<()>().await?;
         let tags = if reference.digest().is_some() { Vec::new() } else { reference.tagged().into_iter().collect() };
-        self.add(contents, tags, Some(reference), None).await
+        let digests = vec![format!("{}@{digest}", reference.repository())];
+        let image = self.add(resolved.config, document, tags, digests, work.path()).await;
+        drop(held);
+        image
+    }
+
+    /// Whether a layer is here that a puller from this registry may have.
+    fn may_have(&self, diff_id: &Digest, registry: &str) -> bool {
+        self.layers.get(diff_id).is_some_and(|layer| layer.registries.contains(registry))
+    }
+
+    async fn pull_layer(
+        &self,
+        session: &Session,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        diff_id: Digest,
+        work: &Path,
+        counters: &Counters,
+    ) -> Result<(), ImageError> {
+        // The registry's own: what one registry sends slowly, nobody waits for who has it from another.
+        let _turn = self.turn(format!("layer {diff_id} of {}", reference.registry())).await;
+        if self.may_have(&diff_id, reference.registry()) {
+            counters.layers_done.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let path = work.join(descriptor.digest.hex());
+        session.blob(descriptor, &path, self.options.limits.unpacked_bytes, &counters.received_bytes).await?;
+        let _turn = self.turn(format!("layer {diff_id}")).await;
+        let registry = reference.registry().to_owned();
+        let expected = Expected { diff_id, stored: None };
+        let (layers, limits, work) = (self.layers.clone(), self.options.limits.clone(), work.to_owned());
+        self.blocking(move || {
+            let stored = fs::File::open(&path).map_err(store_error(&path))?;
+            match layers.get(&diff_id) {
+                None => layers.put(stored, expected, Some(&registry), &work, &limits)?,
+                Some(_) => layers.vouch(stored, expected, &registry, &work, &limits)?,
+            }
+            fs::remove_file(&path).map_err(store_error(&path))
+        })
+        .await?;
+        counters.layers_done.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Imports an OCI or Docker archive (tar), or an OCI layout directory, under a name or its own.
     ///
     /// # Errors
-    /// As [`ImageError`]'s variants say; the store is unchanged then.
+    /// As [`ImageError`]'s variants say; no image has changed then.
     pub async fn import(
         &self,
         path: &Path,
         name: Option<&str>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Image, ImageError> {
+        let outcome = self.import_now(path, name, progress).await;
+        if matches!(outcome, Err(ImageError::NoSpace(_))) {
+            self.sweep();
+        }
+        outcome
+    }
+
+    async fn import_now(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Image, ImageError> {
         let name = name.map(Reference::parse).transpose()?;
-        let (path, limits) = (path.to_owned(), self.limits.clone());
-        let contents = blocking(move || archive::read(&path, &limits)).await?;
+        let contents = {
+            let (path, limits, name) = (path.to_owned(), self.options.limits.clone(), name.clone());
+            self.blocking(move || archive::read(&path, name.as_ref(), &limits)).await?
+        };
+        let Contents { config, layers: blobs, names, manifest } = contents;
+        let document = self.parse_config(&config, blobs.len())?;
+        let held = self.hold(&document.rootfs.diff_ids);
+        let work = self.work_directory()?;
+        let total_bytes = blobs.iter().map(|blob| blob.length).sum();
+        let (mut done_bytes, count) = (0, blobs.len());
+        for (index, (blob, diff_id)) in blobs.into_iter().zip(&document.rootfs.diff_ids).enumerate() {
+            let step = format!("layer {} of {count}", index + 1);
+            // Whoever does not read the progress misses some of it.
+            let _ = progress.try_send(Progress { step, done_bytes, total_bytes });
+            done_bytes += blob.length;
+            let _turn = self.turn(format!("layer {diff_id}")).await;
+            if self.layers.get(diff_id).is_some() {
+                // Who imports is the host's operator, who may have every layer.
+                continue;
+            }
+            let expected = Expected { diff_id: *diff_id, stored: blob.digest };
+            let (layers, limits, work) = (self.layers.clone(), self.options.limits.clone(), work.path().to_owned());
+            let archive = path.to_owned();
+            self.blocking(move || {
+                let unreadable =
+                    |error: io::Error| ImageError::Archive { path: archive.clone(), reason: error.to_string() };
+                layers.put(blob.open().map_err(unreadable)?, expected, None, &work, &limits)
+            })
+            .await?;
+        }
+        let _ = progress.try_send(Progress { step: "file system".into(), done_bytes, total_bytes });
         let tags = match &name {
             Some(name) => name.tagged().into_iter().collect(),
             // What an archive calls an image need not be a reference ("latest"); such names are no names.
-            None => contents
-                .names
+            None => names
                 .iter()
                 .filter(|n| n.contains(['/', ':']))
                 .filter_map(|n| Reference::parse(n).ok()?.tagged())
                 .collect(),
         };
-        self.add(contents, tags, name, Some(progress)).await
+        let digests = name.zip(manifest).map(|(name, digest)| format!("{}@{digest}", name.repository()));
+        let image = self.add(config, document, tags, digests.into_iter().collect(), work.path()).await;
+        drop(held);
+        image
+    }
+
+    fn parse_config(&self, config: &[u8], layers: usize) -> Result<ConfigDocument, ImageError> {
+        let document: ConfigDocument =
+            serde_json::from_slice(config).map_err(|error| invalid(format!("the image's configuration: {error}")))?;
+        if document.os != "linux" || document.architecture != "amd64" {
+            return Err(invalid(format!("it is for {:?}/{:?}, not linux/amd64", document.os, document.architecture)));
+        }
+        let diff_ids = document.rootfs.diff_ids.len();
+        if layers != diff_ids {
+            return Err(invalid(format!("{layers} layers and {diff_ids} diff_ids")));
+        }
+        match self.options.limits.layers {
+            limit if layers > limit => Err(invalid(format!("{layers} layers; {limit} is the limit"))),
+            _ => Ok(document),
+        }
+    }
+
+    /// Makes the disk of an image whose layers are here unless it is there, and makes the image visible.
+    async fn add(
+        &self,
+        config: Vec<u8>,
+        document: ConfigDocument,
+        tags: Vec<String>,
+        digests: Vec<String>,
+        work: &Path,
+    ) -> Result<Image, ImageError> {
+        let id = Digest::of(&config);
+        let _turn = self.turn(id.to_string()).await;
+        let layers = document.rootfs.diff_ids;
+        let known = self.records.read().iter().find(|record| record.image.id == id).map(|r| r.image.rootfs.clone());
+        let rootfs = match known {
+            Some(rootfs) => rootfs,
+            None => {
+                let (directory, limits, work) = (self.rootfs(), self.options.limits.clone(), work.to_owned());
+                let (store, diff_ids, config_path) = (self.layers.clone(), layers.clone(), self.config_path(&id));
+                let made = self.blocking(move || {
+                    durable::write(&config_path, &work.join("config.json"), &config)
+                        .map_err(store_error(&config_path))?;
+                    assemble(&store, &diff_ids, &id, &directory, &work, &limits)
+                });
+                made.await.inspect_err(|_| self.remove_own(&id))?
+            }
+        };
+        let image = Image { id, tags, digests, size_bytes: 0, config: document.config, rootfs };
+        let mut new = Record { image, layers, used: now() };
+        new.image.size_bytes = self.own_bytes(&id) + self.layer_bytes(&new.layers);
+        let changed = self.change(move |records| {
+            // A tag names one image: the newest that was given it.
+            for record in records.iter_mut().filter(|record| record.image.id != id) {
+                record.image.tags.retain(|tag| !new.image.tags.contains(tag));
+            }
+            match records.iter_mut().find(|record| record.image.id == id) {
+                Some(record) => {
+                    let missing = |have: &[String], add: Vec<String>| {
+                        add.into_iter().filter(|n| !have.contains(n)).collect::<Vec<_>>()
+                    };
+                    let tags = missing(&record.image.tags, new.image.tags);
+                    let digests = missing(&record.image.digests, new.image.digests);
+                    record.image.tags.extend(tags);
+                    record.image.digests.extend(digests);
+                    record.used = new.used;
+                }
+                None => records.push(new),
+            }
+        });
+        if changed.is_err() && !self.records.read().iter().any(|record| record.image.id == id) {
+            self.remove_own(&id);
+        }
+        changed?;
+        self.get(&id.to_string()).ok_or_else(|| invalid("the image was removed while it was added; pull it again"))
     }
 
     /// Removes a tag or, by id or digest, the whole image. Removing what is absent does nothing.
@@ -126,8 +421,8 @@ impl ImageStore {
     pub async fn remove(&self, reference_or_id: &str) -> Result<(), ImageError> {
         let tag = Reference::parse(reference_or_id).ok().and_then(|r| r.tagged());
         let reference_or_id = reference_or_id.to_owned();
-        self.change(move |images| {
-            images.retain_mut(|image| {
+        self.change(move |records| {
+            records.retain_mut(|Record { image, .. }| {
                 if !names(image, &reference_or_id) {
                     return true;
                 }
@@ -135,14 +430,79 @@ impl ImageStore {
                 image.tags.retain(|t| by_id || Some(t) != tag.as_ref());
                 !by_id && !image.tags.is_empty()
             });
-        })
+        })?;
+        self.sweep();
+        Ok(())
     }
 
-    /// Bytes and inodes that the store uses.
+    /// Removes images that nobody uses, the longest unused first, until so many bytes are free again.
+    /// Those in use, pinned, or used within `min_age` stay.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub async fn collect(
+        &self,
+        bytes: u64,
+        in_use: &HashSet<Digest>,
+        min_age: Duration,
+    ) -> Result<Collected, ImageError> {
+        let mut collected = Collected::default();
+        let now = now();
+        self.sweep();
+        self.change(|records| {
+            for record in records.iter_mut().filter(|record| in_use.contains(&record.image.id)) {
+                record.used = now;
+            }
+        })?;
+        while collected.bytes < bytes {
+            let before = self.usage().0;
+            let oldest = {
+                let records = self.records.read();
+                let unused = records.iter().filter(|record| {
+                    !in_use.contains(&record.image.id)
+                        && !self.is_pinned(&record.image)
+                        && now.saturating_sub(record.used) >= min_age.as_secs()
+                });
+                unused.min_by_key(|record| record.used).map(|record| record.image.id)
+            };
+            let Some(id) = oldest else { break };
+            self.remove(&id.to_string()).await?;
+            collected.images.push(id);
+            collected.bytes += before.saturating_sub(self.usage().0);
+        }
+        if !collected.images.is_empty() {
+            tracing::info!(images = collected.images.len(), bytes = collected.bytes, "unused images were removed");
+        }
+        Ok(collected)
+    }
+
+    /// Bytes and inodes that the store uses; what images share counts once.
     pub fn usage(&self) -> (u64, u64) {
-        let images = self.images.read();
-        let bytes = images.iter().filter_map(|image| image.rootfs.metadata().ok()).map(|m| m.blocks() * 512).sum();
-        (bytes, images.len() as u64 + 1)
+        let (mut bytes, mut inodes) = (0, 1);
+        for directory in ["rootfs", "layers", "tmp"] {
+            tally(&self.directory.join(directory), &mut bytes, &mut inodes);
+        }
+        (bytes, inodes)
+    }
+
+    /// Removes what an image has for itself.
+    fn remove_own(&self, id: &Digest) {
+        for extension in ["vmdk", "erofs", "json"] {
+            let _ = fs::remove_file(self.rootfs().join(format!("{}.{extension}", id.hex())));
+        }
+    }
+
+    fn own_bytes(&self, id: &Digest) -> u64 {
+        let blocks = |extension: &str| {
+            let path = self.rootfs().join(format!("{}.{extension}", id.hex()));
+            path.metadata().map_or(0, |metadata| metadata.blocks())
+        };
+        (blocks("erofs") + blocks("vmdk") + blocks("json")) * 512
+    }
+
+    fn layer_bytes(&self, layers: &[Digest]) -> u64 {
+        let different: HashSet<&Digest> = layers.iter().collect();
+        different.into_iter().map(|layer| self.layers.disk_bytes(layer)).sum()
     }
 
     async fn turn(&self, key: String) -> tokio::sync::OwnedMutexGuard<()> {
@@ -154,76 +514,93 @@ impl ImageStore {
         mutex.lock_owned().await
     }
 
-    fn work_directory(&self) -> Result<tempfile::TempDir, ImageError> {
-        let path = self.temporary();
-        tempfile::tempdir_in(&path).map_err(|source| ImageError::Store { path, source })
+    /// Keeps layers from being swept until dropped.
+    fn hold(&self, layers: &[Digest]) -> Held {
+        let mut held = self.held.lock();
+        for layer in layers {
+            *held.entry(*layer).or_default() += 1;
+        }
+        Held { all: self.held.clone(), layers: layers.to_vec() }
     }
 
-    /// Builds the root file system unless it is there, and makes the image visible.
-    async fn add(
-        &self,
-        contents: Contents,
-        tags: Vec<String>,
-        reference: Option<Reference>,
-        progress: Option<mpsc::Sender<Progress>>,
-    ) -> Result<Image, ImageError> {
-        let id = Digest::of(&contents.config);
-        let _turn = self.turn(id.to_string()).await;
-        let document: ConfigDocument = serde_json::from_slice(&contents.config)
-            .map_err(|error| invalid(format!("the image's configuration: {error}")))?;
-        check(&document, &contents, &self.limits)?;
-        let digests: Vec<String> = match (&reference, contents.manifest) {
-            (Some(reference), Some(digest)) => vec![format!("{}@{digest}", reference.repository())],
-            _ => Vec::new(),
-        };
-        let rootfs = self.directory.join("rootfs").join(format!("{}.erofs", id.hex()));
-        if !self.images.read().iter().any(|image| image.id == id) {
-            let work = self.work_directory()?;
-            let (target, limits, diff_ids) = (rootfs.clone(), self.limits.clone(), document.rootfs.diff_ids);
-            blocking(move || build(&contents, &diff_ids, work.path(), &target, &limits, progress.as_ref())).await?;
+    /// Removes layers that no image has and none that is being made will have.
+    fn sweep(&self) {
+        let records = self.records.read();
+        let held = self.held.lock();
+        let used: HashSet<&Digest> = records.iter().flat_map(|record| &record.layers).collect();
+        for layer in self.layers.all().unwrap_or_default() {
+            if !used.contains(&layer) && !held.contains_key(&layer) {
+                self.layers.remove(&layer);
+            }
         }
-        let size_bytes = rootfs.metadata().map(|m| m.blocks() * 512).unwrap_or(0);
-        let new = Image { id, tags, digests, size_bytes, config: document.config, rootfs };
-        self.change(move |images| {
-            // A tag names one image: the newest that was given it.
-            for image in images.iter_mut().filter(|image| image.id != new.id) {
-                image.tags.retain(|tag| !new.tags.contains(tag));
-            }
-            match images.iter_mut().find(|image| image.id == new.id) {
-                Some(image) => {
-                    let missing = |have: &[String], add: Vec<String>| {
-                        add.into_iter().filter(|n| !have.contains(n)).collect::<Vec<_>>()
-                    };
-                    let (tags, digests) = (missing(&image.tags, new.tags), missing(&image.digests, new.digests));
-                    image.tags.extend(tags);
-                    image.digests.extend(digests);
-                }
-                None => images.push(new),
-            }
-        })?;
-        self.get(&id.to_string()).ok_or_else(|| invalid("the image was removed while it was added"))
+    }
+
+    fn work_directory(&self) -> Result<tempfile::TempDir, ImageError> {
+        let path = self.temporary();
+        tempfile::tempdir_in(&path).map_err(store_error(path))
     }
 
     /// Changes the index durably, then what is seen of it, then removes files that it no longer names.
-    fn change(&self, edit: impl FnOnce(&mut Vec<Image>)) -> Result<(), ImageError> {
-        let mut images = self.images.write();
-        let mut changed = images.clone();
+    fn change(&self, edit: impl FnOnce(&mut Vec<Record>)) -> Result<(), ImageError> {
+        let mut records = self.records.write();
+        let mut changed = records.clone();
         edit(&mut changed);
-        let replace = || -> io::Result<()> {
-            let temporary = self.temporary().join("index.json");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(&changed)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, self.index())?;
-            File::open(&self.directory)?.sync_all()
-        };
-        replace().map_err(|source| store_error(&self.index(), source))?;
-        for gone in images.iter().filter(|old| !changed.iter().any(|new| new.id == old.id)) {
-            let _ = fs::remove_file(&gone.rootfs);
+        let index = self.directory.join("index.json");
+        let replace =
+            || durable::write(&index, &self.temporary().join("index.json"), &serde_json::to_vec_pretty(&changed)?);
+        replace().map_err(store_error(&index))?;
+        for gone in records.iter().filter(|old| !changed.iter().any(|new| new.image.id == old.image.id)) {
+            self.remove_own(&gone.image.id);
         }
-        *images = changed;
+        *records = changed;
         Ok(())
     }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let _one_of_few = self.unpack_turns.acquire().await;
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(invalid(format!("the image could not be processed: {error}"))),
+        }
+    }
+}
+
+/// Layers that an image needs which is being made.
+struct Held {
+    all: Arc<Mutex<HashMap<Digest, usize>>>,
+    layers: Vec<Digest>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        for layer in &self.layers {
+            if let Some(count) = all.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(layer);
+                }
+            }
+        }
+    }
+}
+
+fn tally(directory: &Path, bytes: &mut u64, inodes: &mut u64) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(metadata) = file.metadata() else { continue };
+        *bytes += metadata.blocks() * 512;
+        *inodes += 1;
+        if metadata.is_dir() {
+            tally(&file.path(), bytes, inodes);
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn by_id(image: &Image, text: &str) -> bool {
@@ -239,73 +616,5 @@ fn names(image: &Image, text: &str) -> bool {
     match reference.digest() {
         Some(digest) => image.digests.contains(&format!("{}@{digest}", reference.repository())),
         None => reference.tagged().is_some_and(|tag| image.tags.contains(&tag)),
-    }
-}
-
-fn check(document: &ConfigDocument, contents: &Contents, limits: &Limits) -> Result<(), ImageError> {
-    if document.os != "linux" || document.architecture != "amd64" {
-        return Err(invalid(format!("it is for {:?}/{:?}, not linux/amd64", document.os, document.architecture)));
-    }
-    let layers = contents.layers.len();
-    if layers != document.rootfs.diff_ids.len() {
-        return Err(invalid(format!("{layers} layers and {} diff_ids", document.rootfs.diff_ids.len())));
-    }
-    if layers > limits.layers {
-        return Err(invalid(format!("{layers} layers; {} is the limit", limits.layers)));
-    }
-    Ok(())
-}
-
-fn store_error(path: &Path, source: io::Error) -> ImageError {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::NoSpace(source.to_string()),
-        _ => ImageError::Store { path: path.to_owned(), source },
-    }
-}
-
-/// Streams the layers into a new file system image, and puts it in place when it is durable.
-fn build(
-    contents: &Contents,
-    diff_ids: &[Digest],
-    work: &Path,
-    target: &Path,
-    limits: &Limits,
-    progress: Option<&mpsc::Sender<Progress>>,
-) -> Result<(), ImageError> {
-    let path = work.join("rootfs.erofs");
-    let stored = |source| store_error(&path, source);
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path).map_err(stored)?;
-    let mut writer = Writer::new(io::BufWriter::with_capacity(1 << 20, file)).map_err(stored)?;
-    let mut tree = Tree::new(limits.entries);
-    let mut budget = Budget::new(limits);
-    let total_bytes = contents.layers.iter().map(|blob| blob.length).sum();
-    let mut done_bytes = 0;
-    for (index, (blob, diff_id)) in contents.layers.iter().zip(diff_ids).enumerate() {
-        if let Some(progress) = progress {
-            let step = format!("layer {} of {}", index + 1, contents.layers.len());
-            // Whoever does not read the progress misses some of it.
-            let _ = progress.try_send(Progress { step, done_bytes, total_bytes });
-        }
-        let reader = blob.open().map_err(stored)?;
-        layer::apply(reader, *diff_id, &mut tree, &mut writer, &mut budget)?;
-        done_bytes += blob.length;
-    }
-    let (out, length) = writer.finish(&tree)?;
-    if length > DISK_BYTES {
-        return Err(invalid(format!("its file system takes {length} bytes; {DISK_BYTES} is the limit")));
-    }
-    let file = out.into_inner().map_err(|error| stored(error.into_error()))?;
-    file.set_len(DISK_BYTES).map_err(stored)?;
-    file.sync_all().map_err(stored)?;
-    fs::rename(&path, target).map_err(stored)?;
-    target.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()).map_err(stored)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(invalid(format!("the image could not be processed: {error}"))),
     }
 }

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::ImageError;
+use serde::{Deserialize, Serialize};
+
+use crate::{ImageError, error::invalid};
 
 pub(crate) type NodeId = usize;
 pub(crate) const ROOT: NodeId = 0;
@@ -37,7 +39,7 @@ pub(crate) enum Content {
     Fifo,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attributes {
     /// Permission, setuid, setgid and sticky bits.
     pub mode: u16,
@@ -255,10 +257,6 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, ImageError> {
         }
     }
     Ok(parts)
-}
-
-pub(crate) fn invalid(why: impl Into<String>) -> ImageError {
-    ImageError::Invalid(why.into())
 }
 
 /// For messages: bounded and printable.

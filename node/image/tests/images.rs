@@ -1,74 +1,21 @@
 //! Images as they come from archives: what the kernel sees of them, and what is refused.
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
+use common::{Layer, Mounted, config, flatten, gzip};
 use hypernetes_image::{Digest, ImageError, ImageStore, Limits};
 use serde_json::json;
-use tar::{Builder, EntryType, Header};
+use tar::{EntryType, Header};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-
-/// Builds a layer's tar.
-struct Layer(Builder<Vec<u8>>);
-
-impl Layer {
-    fn new() -> Self {
-        Self(Builder::new(Vec::new()))
-    }
-
-    fn entry(mut self, path: &str, kind: EntryType, mode: u32, target: Option<&str>, data: &[u8]) -> Self {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(1000);
-        header.set_gid(100_000);
-        header.set_mtime(1_700_000_000);
-        header.set_size(data.len() as u64);
-        if kind.is_character_special() || kind.is_block_special() {
-            header.set_device_major(1).unwrap();
-            header.set_device_minor(3).unwrap();
-        }
-        // The crate refuses `..` in its setters; a hostile archive's author does not use them.
-        let name = path.as_bytes();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name);
-        if let Some(target) = target {
-            header.set_link_name_literal(target).unwrap();
-        }
-        header.set_cksum();
-        self.0.append(&header, data).unwrap();
-        self
-    }
-
-    fn file(self, path: &str, data: impl AsRef<[u8]>) -> Self {
-        self.entry(path, EntryType::Regular, 0o644, None, data.as_ref())
-    }
-
-    fn directory(self, path: &str) -> Self {
-        self.entry(path, EntryType::Directory, 0o755, None, &[])
-    }
-
-    fn xattr_file(mut self, path: &str, name: &str, value: &str) -> Self {
-        self.0.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), value.as_bytes())]).unwrap();
-        self.file(path, "x")
-    }
-
-    fn tar(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
-    }
-}
-
-fn gzip(data: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(data).unwrap();
-    encoder.finish().unwrap()
-}
 
 struct Bench {
     directory: TempDir,
@@ -82,64 +29,15 @@ impl Bench {
         Self { directory, store }
     }
 
-    fn config(diff_ids: &[Digest]) -> Vec<u8> {
-        json!({
-            "architecture": "amd64", "os": "linux",
-            "config": {"Env": ["A=b"], "Entrypoint": ["/bin/sh"], "Cmd": null, "WorkingDir": "/srv"},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        })
-        .to_string()
-        .into_bytes()
-    }
-
-    /// An OCI layout directory of layers, given as (uncompressed, as stored).
     fn layout(&self, layers: &[(Vec<u8>, Vec<u8>)]) -> PathBuf {
         let root = self.directory.path().join("layout");
-        let _ = fs::remove_dir_all(&root);
-        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
-        let put = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            fs::write(root.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-            json!({"digest": digest, "size": bytes.len(), "mediaType": "application/octet-stream"})
-        };
-        let diff_ids: Vec<Digest> = layers.iter().map(|(plain, _)| Digest::of(plain)).collect();
-        let config = put(&Self::config(&diff_ids));
-        let layers: Vec<_> = layers.iter().map(|(_, stored)| put(stored)).collect();
-        let manifest = put(json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().as_bytes());
-        fs::write(root.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
+        common::layout(&root, layers, false);
         root
     }
 
     async fn import(&self, layers: Vec<Layer>) -> Result<hypernetes_image::Image, ImageError> {
         let layers: Vec<_> = layers.into_iter().map(Layer::tar).map(|tar| (tar.clone(), gzip(&tar))).collect();
         self.store.import(&self.layout(&layers), Some("demo/test:1"), mpsc::channel(8).0).await
-    }
-}
-
-/// The image as the host's kernel mounts it, unmounted when dropped.
-struct Mounted(TempDir);
-
-impl Mounted {
-    fn new(image: &Path) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let status =
-            Command::new("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(directory.path()).status();
-        assert!(status.unwrap().success(), "this test mounts images: run it as root");
-        Self(directory)
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.path(path)).unwrap()
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
 
@@ -176,7 +74,7 @@ async fn the_kernel_sees_what_the_layers_say() {
     assert_eq!(image.tags, ["docker.io/demo/test:1"]);
     assert!(image.size_bytes < 40 << 20, "padding is sparse: {}", image.size_bytes);
 
-    let check = Command::new("fsck.erofs").arg(&image.rootfs).output().unwrap();
+    let check = Command::new("fsck.erofs").arg(flatten(&image.rootfs).path()).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     let root = Mounted::new(&image.rootfs);
     assert_eq!(root.read("etc/passwd"), "changed\n");
@@ -242,7 +140,7 @@ async fn hostile_images_are_refused_and_leave_nothing() {
     header.set_cksum();
     let tar = header.as_bytes().to_vec();
     let error = bench.store.import(&bench.layout(&[(tar.clone(), tar)]), None, mpsc::channel(1).0).await.unwrap_err();
-    assert!(error.to_string().contains("larger than the limit"), "{error}");
+    assert!(error.to_string().contains("larger than any disk"), "{error}");
     // The configuration lies about the layer, and the manifest about the blob.
     let tar = Layer::new().file("a", "a").tar();
     let error = bench.store.import(&bench.layout(&[(b"other".to_vec(), tar.clone())]), None, mpsc::channel(1).0).await;
@@ -252,9 +150,11 @@ async fn hostile_images_are_refused_and_leave_nothing() {
         assert!(bench.store.import(&layout, None, mpsc::channel(1).0).await.is_err());
     }
     assert!(bench.store.list().is_empty());
-    let left = fs::read_dir(bench.directory.path().join("store/rootfs")).unwrap().count()
-        + fs::read_dir(bench.directory.path().join("store/tmp")).unwrap().count();
-    assert_eq!(left, 0);
+    bench.store.remove("nothing").await.unwrap();
+    for directory in ["rootfs", "layers", "tmp"] {
+        let left: Vec<_> = fs::read_dir(bench.directory.path().join("store").join(directory)).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[tokio::test]
@@ -270,7 +170,7 @@ async fn archives_of_both_kinds_are_one_image() {
     let docker = bench.directory.path().join("docker");
     fs::create_dir_all(&docker).unwrap();
     fs::write(docker.join("layer.tar"), &tar).unwrap();
-    fs::write(docker.join("config.json"), Bench::config(&[Digest::of(&tar)])).unwrap();
+    fs::write(docker.join("config.json"), config(&[Digest::of(&tar)])).unwrap();
     let manifest = json!([{"Config": "config.json", "RepoTags": ["a/docker:2"], "Layers": ["layer.tar"]}]);
     fs::write(docker.join("manifest.json"), manifest.to_string()).unwrap();
     let archive = bench.directory.path().join("docker.tar");
@@ -302,5 +202,93 @@ async fn pulling_what_is_not_there_says_so() {
     let bench = Bench::new(Limits::default());
     assert!(matches!(bench.store.pull("Not A Name", None).await, Err(ImageError::Reference(_))));
     let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None).await.unwrap_err();
-    assert!(matches!(error, ImageError::Pull { .. }), "{error}");
+    assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().starts_with("RegistryUnavailable"), "{error}");
+}
+
+#[tokio::test]
+async fn what_gnu_tar_writes_is_understood() {
+    let bench = Bench::new(Limits::default());
+    let tree = bench.directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+    let script = format!(
+        "mkdir {d} && echo long > {long} && ln -s {long} link && echo x > one && ln one two &&
+         truncate -s 100M sparse && printf start | dd of=sparse conv=notrunc status=none &&
+         printf middle | dd of=sparse bs=1M seek=50 conv=notrunc status=none &&
+         for i in $(seq 30); do printf piece$i | dd of=sparse bs=64K seek=$((1000 + i * 3)) conv=notrunc status=none; done &&
+         setfattr_() {{ python3 -c 'import os; os.setxattr(\"one\", \"user.x\", b\"\\x00\\xff\")'; }}; setfattr_",
+        d = "d".repeat(120),
+    );
+    assert!(Command::new("bash").arg("-ec").arg(&script).current_dir(&tree).status().unwrap().success());
+    let formats: [&[&str]; 5] = [
+        &["--format=gnu"],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+        &["--format=posix", "--hole-detection=raw", "--numeric-owner"],
+    ];
+    for format in formats {
+        let archive = bench.directory.path().join("layer.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--sparse", "-C"]).arg(&tree).args(format).arg("-cf").arg(&archive).arg(".");
+        if format[0] == "--format=posix" {
+            tar.arg("--xattrs");
+        }
+        assert!(tar.status().unwrap().success());
+        let bytes = fs::read(&archive).unwrap();
+        assert!(bytes.len() < 4 << 20, "tar itself knows the holes: {}", bytes.len());
+        let layout = bench.layout(&[(bytes.clone(), gzip(&bytes))]);
+        let image = bench.store.import(&layout, Some("gnu:1"), mpsc::channel(8).0).await.unwrap();
+        assert!(image.size_bytes < 8 << 20, "{format:?}: holes stay holes: {}", image.size_bytes);
+        let root = Mounted::new(&image.rootfs);
+        let same = |name: &str| fs::read(root.path(name)).unwrap() == fs::read(tree.join(name)).unwrap();
+        for name in ["sparse", long.as_str(), "link", "one"] {
+            assert!(same(name), "{format:?}: {name}");
+        }
+        let inode = |name: &str| fs::metadata(root.path(name)).unwrap().ino();
+        assert_eq!(inode("one"), inode("two"));
+        if format[0] == "--format=posix" {
+            let read = "import os,sys; sys.exit(os.getxattr(sys.argv[1], 'user.x') != b'\\x00\\xff')";
+            assert!(Command::new("python3").args(["-c", read]).arg(root.path("one")).status().unwrap().success());
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_archives_say_what_is_wrong() {
+    let bench = Bench::new(Limits::default());
+    let path = bench.directory.path().join("archive");
+    let docker = |entries: serde_json::Value, link: bool| {
+        let tar = Layer::new().file("hello", "world").tar();
+        let archive = Layer::new()
+            .file("manifest.json", entries.to_string())
+            .file("config.json", config(&[Digest::of(&tar)]))
+            .file("one/layer.tar", &tar);
+        let archive = if link {
+            archive.entry("two/layer.tar", EntryType::Symlink, 0o777, Some("../one/layer.tar"), &[])
+        } else {
+            archive
+        };
+        fs::write(&path, archive.tar()).unwrap();
+    };
+    let import = async |name: Option<&str>| bench.store.import(&path, name, mpsc::channel(1).0).await;
+    let entry = |tag: &str, layer: &str| json!({"Config": "config.json", "RepoTags": [tag], "Layers": [layer]});
+    docker(json!([entry("a:1", "two/layer.tar")]), true);
+    assert_eq!(import(None).await.unwrap().tags, ["docker.io/library/a:1"]);
+    docker(json!([entry("a:1", "one/layer.tar"), entry("b:1", "one/layer.tar")]), false);
+    assert!(import(None).await.unwrap_err().to_string().contains("several images; name one"));
+    assert!(import(Some("b:1")).await.unwrap().tags.contains(&"docker.io/library/b:1".into()));
+    docker(json!([entry("a:1", "../../etc/passwd")]), false);
+    assert!(import(None).await.unwrap_err().to_string().contains("lacks"));
+    let compressed = gzip(&fs::read(&path).unwrap());
+    fs::write(&path, compressed).unwrap();
+    assert!(import(None).await.unwrap_err().to_string().contains("decompress it first"));
+    // A header that claims a gigabyte of names is not believed.
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(1 << 30);
+    header.set_cksum();
+    fs::write(&path, header.as_bytes()).unwrap();
+    assert!(import(None).await.unwrap_err().to_string().contains("an extended header of"));
 }

@@ -12,7 +12,7 @@ use crate::{
     cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
-    volumes,
+    security, volumes,
     worker::{SANDBOX, Worker, names_of},
 };
 
@@ -96,7 +96,7 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         tty: wanted.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(wanted)),
-            security_context: Some(security(place.spec, wanted)),
+            security_context: Some(security::of(place.spec, wanted, &shared.config.root.join("seccomp"))),
         }),
         ..Default::default()
     };
@@ -255,32 +255,6 @@ pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
         cpu_period: 100_000,
         cpu_quota: sum(|r| r.cpu_quota),
         memory_limit_in_bytes: sum(|r| r.memory_limit_in_bytes),
-        ..Default::default()
-    }
-}
-
-fn security(spec: &PodSpec, wanted: &ContainerSpec) -> cri::LinuxContainerSecurityContext {
-    let (pod, own) =
-        (spec.security_context.clone().unwrap_or_default(), wanted.security_context.clone().unwrap_or_default());
-    let number = |value: Option<i64>| value.map(|value| cri::Int64Value { value });
-    let capabilities = own.capabilities.unwrap_or_default();
-    let share = spec.share_process_namespace.unwrap_or(false);
-    cri::LinuxContainerSecurityContext {
-        privileged: own.privileged.unwrap_or(false),
-        run_as_user: number(own.run_as_user.or(pod.run_as_user)),
-        run_as_group: number(own.run_as_group.or(pod.run_as_group)),
-        supplemental_groups: pod.supplemental_groups.unwrap_or_default().into_iter().chain(pod.fs_group).collect(),
-        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
-        no_new_privs: own.allow_privilege_escalation == Some(false),
-        capabilities: Some(cri::Capability {
-            add_capabilities: capabilities.add.unwrap_or_default(),
-            drop_capabilities: capabilities.drop.unwrap_or_default(),
-            ..Default::default()
-        }),
-        namespace_options: Some(cri::NamespaceOption {
-            pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
-            ..Default::default()
-        }),
         ..Default::default()
     }
 }

@@ -18,6 +18,7 @@ mod logs;
 mod manager;
 mod node;
 mod probes;
+mod security;
 mod server;
 mod status;
 mod volumes;

@@ -171,7 +171,7 @@ impl Cni {
         if let Some(tap) = tap {
             attachment.pod.wishes.insert(pod::TAP.into(), tap.offer());
         }
-        self.save(&attachment)?;
+        self.save(&attachment).await?;
         if let Some(netns) = &attachment.netns
             && tap.is_none_or(|tap| tap.netns != *netns)
         {
@@ -184,7 +184,7 @@ impl Cni {
                 .map_err(|e| CniError::Result { plugin: plugin.kind().into(), reason: e.to_string() })?;
         }
         attachment.result = Some(result);
-        self.save(&attachment)?;
+        self.save(&attachment).await?;
         connect(&attachment).await.map(Some)
     }
 
@@ -290,9 +290,11 @@ impl Cni {
         self.attachments.load(sandbox_id).map_err(CniError::file("reading the attachment of", Path::new(sandbox_id)))
     }
 
-    fn save(&self, attachment: &Attachment) -> Result<(), CniError> {
+    async fn save(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = Path::new(&attachment.pod.sandbox_id);
-        self.attachments.save(attachment).map_err(CniError::file("saving the attachment of", path))
+        let (attachments, snapshot) = (self.attachments.clone(), attachment.clone());
+        let saved = tokio::task::spawn_blocking(move || attachments.save(&snapshot)).await;
+        saved.map_err(io::Error::other).flatten().map_err(CniError::file("saving the attachment of", path))
     }
 
     async fn run_for(

@@ -5,7 +5,7 @@ use std::{path::PathBuf, pin::Pin};
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
     DialChunk, HibernateSandboxRequest, HibernateSandboxResponse, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, ListTemplatesRequest,
-    ListTemplatesResponse, ListVmsRequest, ListVmsResponse, ResumeSandboxRequest, ResumeSandboxResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
+    ListTemplatesResponse, ListVmsRequest, ListVmsResponse, ResumeSandboxRequest, ResumeSandboxResponse, Pull, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
 use tokio::sync::mpsc;
@@ -133,6 +133,7 @@ impl Hyperd for Service {
             kernel: info.kernel.display().to_string(),
             vmm: info.vmm,
             machines: machines.collect(),
+            pulls: self.0.config.images.pulls().into_iter().map(to_pull).collect(),
         }))
     }
 
@@ -202,6 +203,17 @@ fn vm(sandbox: &Sandbox) -> Option<Vm> {
         kernel_release: record.kernel_release,
         agent_version: record.agent_version,
     })
+}
+
+fn to_pull(status: hypernetes_image::PullStatus) -> Pull {
+    let count = |layers: usize| u32::try_from(layers).unwrap_or(u32::MAX);
+    Pull {
+        reference: status.reference,
+        layers_done: count(status.layers_done),
+        layers_total: count(status.layers_total),
+        received_bytes: status.received_bytes,
+        total_bytes: status.total_bytes,
+    }
 }
 
 /// From the second field of `/proc/<pid>/statm`, which counts pages.

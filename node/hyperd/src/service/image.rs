@@ -1,7 +1,10 @@
 //! CRI's ImageService.
 
-use hypernetes_image::{Credentials, Image};
+use std::collections::HashMap;
+
+use hypernetes_image::{Credentials, Image, Reference};
 use k8s_cri::v1::{self as cri, image_service_server::ImageService};
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -10,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    images::Images,
     runtime::now_nanos,
 };
 
@@ -18,7 +22,7 @@ fn reference(spec: Option<cri::ImageSpec>) -> Result<String> {
     if image.is_empty() { Err(Error::InvalidArgument("no image is named".into())) } else { Ok(image) }
 }
 
-fn to_cri(image: Image) -> cri::Image {
+fn to_cri(images: &dyn Images, image: Image) -> cri::Image {
     // `user` or `user:group`, by name or number.
     let user = image.config.user.split(':').next().unwrap_or_default();
     let uid = user.parse::<u32>().ok().map(|uid| cri::Int64Value { value: uid.into() });
@@ -26,18 +30,43 @@ fn to_cri(image: Image) -> cri::Image {
         id: image.id.to_string(),
         username: if uid.is_some() { String::new() } else { user.to_owned() },
         uid,
+        pinned: images.is_pinned(&image),
         repo_tags: image.tags,
         repo_digests: image.digests,
         size: image.size_bytes,
         spec: Some(cri::ImageSpec { image: image.id.to_string(), ..Default::default() }),
-        pinned: false,
     }
+}
+
+/// As other runtimes give it: JSON under "info", with the image's configuration as `imageSpec`.
+fn info(images: &dyn Images, image: &Image) -> HashMap<String, String> {
+    let document = images.config_document(&image.id).and_then(|text| serde_json::from_str(&text).ok());
+    let info = json!({
+        "imageSpec": document.unwrap_or(serde_json::Value::Null),
+        "rootfs": image.rootfs,
+    });
+    HashMap::from([("info".into(), info.to_string())])
+}
+
+/// Credentials that name another server than the image's registry are for that one only.
+fn is_for(server_address: &str, reference: &str) -> bool {
+    let host = |address: &str| {
+        let address = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let host = address.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        if matches!(host.as_str(), "index.docker.io" | "registry-1.docker.io") { "docker.io".into() } else { host }
+    };
+    server_address.is_empty()
+        || Reference::parse(reference).is_ok_and(|r| host(server_address) == r.registry().to_ascii_lowercase())
 }
 
 /// The kubelet sends a user and password, or a token; `auth` is the two of them in base64, as Docker stores them.
 fn credentials(auth: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let Some(auth) = auth else { return Ok(None) };
+    // A refresh token has a user name beside it that says nothing.
+    if !auth.identity_token.is_empty() {
+        return Ok(Some(Credentials::Identity(auth.identity_token)));
+    }
     if !auth.username.is_empty() {
         return Ok(Some(Credentials::Basic { username: auth.username, password: auth.password }));
     }
@@ -51,20 +80,35 @@ fn credentials(auth: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
     if !auth.registry_token.is_empty() {
         return Ok(Some(Credentials::Token(auth.registry_token)));
     }
-    if !auth.identity_token.is_empty() {
-        return Err(Error::Unimplemented("pulling with an identity token"));
-    }
     Ok(None)
 }
 
 impl Service {
     fn image_list(&self, filter: Option<cri::ImageFilter>) -> Vec<cri::Image> {
         let wanted = filter.and_then(|f| f.image).map(|i| i.image).filter(|i| !i.is_empty());
-        let images = match wanted {
-            Some(reference) => self.0.config.images.get(&reference).into_iter().collect(),
-            None => self.0.config.images.list(),
+        let images = self.0.config.images.as_ref();
+        let found = match wanted {
+            Some(reference) => images.get(&reference).into_iter().collect(),
+            None => images.list(),
         };
-        images.into_iter().map(to_cri).collect()
+        found.into_iter().map(|image| to_cri(images, image)).collect()
+    }
+
+    /// An image stays while a container has it. One of several tags may go.
+    fn check_unused(&self, image: &Image, reference: &str) -> Result<()> {
+        let is_tag = Reference::parse(reference).is_ok_and(|r| r.digest().is_none())
+            && image.id.to_string().trim_start_matches("sha256:") != reference.trim_start_matches("sha256:");
+        if is_tag && image.tags.len() > 1 {
+            return Ok(());
+        }
+        let id = image.id.to_string();
+        match self.0.containers().into_iter().find(|container| container.record().image_id == id) {
+            Some(container) => Err(Error::FailedPrecondition(format!(
+                "the image {reference} is in use by the container {}: remove that first",
+                container.id
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -92,9 +136,11 @@ impl ImageService for Service {
         &self,
         request: Request<cri::ImageStatusRequest>,
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
-        let reference = reference(request.into_inner().image)?;
-        let image = self.0.config.images.get(&reference).map(to_cri);
-        Ok(Response::new(cri::ImageStatusResponse { image, info: Default::default() }))
+        let cri::ImageStatusRequest { image, verbose } = request.into_inner();
+        let images = self.0.config.images.as_ref();
+        let found = images.get(&reference(image)?);
+        let info = found.as_ref().filter(|_| verbose).map(|image| info(images, image)).unwrap_or_default();
+        Ok(Response::new(cri::ImageStatusResponse { image: found.map(|image| to_cri(images, image)), info }))
     }
 
     async fn pull_image(
@@ -102,7 +148,8 @@ impl ImageService for Service {
         request: Request<cri::PullImageRequest>,
     ) -> Result<Response<cri::PullImageResponse>, Status> {
         let cri::PullImageRequest { image, auth, sandbox_config: _ } = request.into_inner();
-        let (reference, credentials) = (reference(image)?, credentials(auth)?);
+        let reference = reference(image)?;
+        let credentials = credentials(auth.filter(|auth| is_for(&auth.server_address, &reference)))?;
         let images = self.0.config.images.clone();
         let image = detached(async move { Ok(images.pull(&reference, credentials).await?) }).await?;
         Ok(Response::new(cri::PullImageResponse { image_ref: image.id.to_string() }))
@@ -114,6 +161,9 @@ impl ImageService for Service {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         let reference = reference(request.into_inner().image)?;
         let images = self.0.config.images.clone();
+        if let Some(image) = images.get(&reference) {
+            self.check_unused(&image, &reference)?;
+        }
         detached(async move { Ok(images.remove(&reference).await?) }).await?;
         Ok(Response::new(cri::RemoveImageResponse {}))
     }
@@ -140,12 +190,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_come_in_two_forms() {
+    fn credentials_are_for_their_server() {
+        for (server, image, fits) in [
+            ("", "busybox", true),
+            ("https://index.docker.io/v1/", "busybox", true),
+            ("https://index.docker.io/v1/", "ghcr.io/a/b", false),
+            ("registry.example.com:5000", "registry.example.com:5000/a", true),
+            ("registry.example.com", "registry.example.com:5000/a", false),
+            ("https://registry.example.com/v2/", "registry.example.com/a", true),
+        ] {
+            assert_eq!(is_for(server, image), fits, "{server} {image}");
+        }
+    }
+
+    #[test]
+    fn credentials_come_in_several_forms() {
         let auth = |auth: &str| Some(cri::AuthConfig { auth: auth.into(), ..Default::default() });
         let found = credentials(auth("dXNlcjpwYTpzcw==")).unwrap();
         assert!(
             matches!(&found, Some(Credentials::Basic { username, password }) if username == "user" && password == "pa:ss")
         );
+        let token =
+            cri::AuthConfig { username: "<token>".into(), identity_token: "refresh".into(), ..Default::default() };
+        assert_eq!(credentials(Some(token)).unwrap(), Some(Credentials::Identity("refresh".into())));
         assert!(credentials(auth("!")).is_err());
         assert!(credentials(auth("")).unwrap().is_none());
         assert!(credentials(None).unwrap().is_none());

@@ -62,7 +62,7 @@ impl RuntimeService for Service {
             info.insert("accelerator".into(), accelerator.into());
             info.insert("accelerator_reason".into(), described.accelerator_reason);
         }
-        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
         let handler = |name: &str| cri::RuntimeHandler { name: name.into(), features: Some(features) };
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {

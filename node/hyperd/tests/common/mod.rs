@@ -28,9 +28,10 @@ pub fn busybox_layout(directory: &Path) {
         header(path, tar::EntryType::Directory, mode, None, b"");
     }
     header("bin/busybox", tar::EntryType::Regular, 0o755, None, &std::fs::read("/usr/bin/busybox").unwrap());
-    for applet in
-        ["sh", "cat", "echo", "sleep", "id", "mount", "df", "ls", "hostname", "sync", "touch", "head", "nc", "mkdir"]
-    {
+    for applet in [
+        "sh", "cat", "echo", "sleep", "id", "mount", "df", "ls", "hostname", "sync", "touch", "head", "nc", "mkdir",
+        "true", "tty",
+    ] {
         header(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, Some("busybox"), b"");
     }
     header("etc/passwd", tar::EntryType::Regular, 0o644, None, b"root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n");

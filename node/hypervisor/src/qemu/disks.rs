@@ -5,9 +5,12 @@
 
 use std::{fs::OpenOptions, os::fd::OwnedFd};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::qmp::{Qmp, QmpError};
+use super::{
+    pieces::{self, Pieces},
+    qmp::{Qmp, QmpError},
+};
 use crate::DiskSource;
 
 /// Length of an empty slot and of every image (see `hypernetes_image::DISK_BYTES`): a disk whose length does not change
@@ -35,29 +38,19 @@ pub fn slot_node(slot: u32) -> String {
 
 /// Points a slot at a file.
 pub async fn attach(qmp: &mut Qmp, slot: u32, generation: u64, source: &DiskSource) -> Result<(), QmpError> {
-    let file = OpenOptions::new().read(true).write(!source.read_only).open(&source.path)?;
-    let length = file.metadata()?.len();
-    let set = fd_set(slot, generation);
-    qmp.execute_with_fd("add-fd", json!({"fdset-id": set}), OwnedFd::from(file)).await?;
     let node = file_node(slot, generation);
-    let added = qmp
-        .execute(
-            "blockdev-add",
-            json!({
-                "driver": "file",
-                "node-name": node,
-                "filename": format!("/dev/fdset/{set}"),
-                "read-only": source.read_only,
-                // Images are read by many VMs; a volume's one user is seen to elsewhere.
-                "locking": "off",
-                "discard": "unmap",
-            }),
-        )
-        .await;
-    if let Err(error) = added {
-        let _ = qmp.execute("remove-fd", json!({"fdset-id": set})).await;
-        return Err(error);
-    }
+    let added = if pieces::is_descriptor(&source.path, source.read_only) {
+        add_pieces(qmp, slot, generation, source, &node).await.map(|()| DISK_BYTES)
+    } else {
+        add_file(qmp, slot, generation, source, &node).await
+    };
+    let length = match added {
+        Ok(length) => length,
+        Err(error) => {
+            let _ = remove_fds(qmp, slot, generation).await;
+            return Err(error);
+        }
+    };
     if let Err(error) = point(qmp, slot, &node, source.read_only).await {
         let _ = release(qmp, slot, generation).await;
         return Err(error);
@@ -67,6 +60,56 @@ pub async fn attach(qmp: &mut Qmp, slot: u32, generation: u64, source: &DiskSour
         qmp.execute("block_resize", json!({"node-name": slot_node(slot), "size": length})).await?;
     }
     Ok(())
+}
+
+/// Adds a node for a plain file. Returns the file's length.
+async fn add_file(qmp: &mut Qmp, slot: u32, generation: u64, source: &DiskSource, node: &str) -> Result<u64, QmpError> {
+    let file = OpenOptions::new().read(true).write(!source.read_only).open(&source.path)?;
+    let length = file.metadata()?.len();
+    let set = fd_set(slot, generation, 0);
+    qmp.execute_with_fd("add-fd", json!({"fdset-id": set}), OwnedFd::from(file)).await?;
+    let mut options = file_options(set, source.read_only);
+    options["node-name"] = json!(node);
+    qmp.execute("blockdev-add", options).await?;
+    Ok(length)
+}
+
+/// Adds a node for a disk that a descriptor puts together from several files.
+async fn add_pieces(
+    qmp: &mut Qmp,
+    slot: u32,
+    generation: u64,
+    source: &DiskSource,
+    node: &str,
+) -> Result<(), QmpError> {
+    let pieces = Pieces::open(&source.path)?;
+    let descriptor = pieces.descriptor(|file| fd_path(fd_set(slot, generation, file + 1)))?;
+    for (piece, file) in std::iter::once(descriptor).chain(pieces.files).enumerate() {
+        let set = fd_set(slot, generation, piece);
+        qmp.execute_with_fd("add-fd", json!({"fdset-id": set}), OwnedFd::from(file)).await?;
+    }
+    let options = json!({
+        "driver": "vmdk",
+        "node-name": node,
+        "read-only": true,
+        "file": file_options(fd_set(slot, generation, 0), true),
+    });
+    qmp.execute("blockdev-add", options).await.map(drop)
+}
+
+fn file_options(set: usize, read_only: bool) -> Value {
+    json!({
+        "driver": "file",
+        "filename": fd_path(set),
+        "read-only": read_only,
+        // Images are read by many VMs; a volume's one user is seen to elsewhere.
+        "locking": "off",
+        "discard": "unmap",
+    })
+}
+
+fn fd_path(set: usize) -> String {
+    format!("/dev/fdset/{set}")
 }
 
 /// Points a slot at nothing and closes its file.
@@ -87,10 +130,23 @@ async fn point(qmp: &mut Qmp, slot: u32, node: &str, read_only: bool) -> Result<
 
 async fn release(qmp: &mut Qmp, slot: u32, generation: u64) -> Result<(), QmpError> {
     qmp.execute("blockdev-del", json!({"node-name": file_node(slot, generation)})).await?;
-    qmp.execute("remove-fd", json!({"fdset-id": fd_set(slot, generation)})).await.map(drop)
+    remove_fds(qmp, slot, generation).await
 }
 
-/// QEMU wants a number below 2^31.
-fn fd_set(slot: u32, generation: u64) -> u64 {
-    u64::from(slot) + 32 * (generation % 10_000_000)
+/// Closes what a slot's disk was handed.
+async fn remove_fds(qmp: &mut Qmp, slot: u32, generation: u64) -> Result<(), QmpError> {
+    let first = fd_set(slot, generation, 0) as u64;
+    let mine = first..first + pieces::MAX_FILES as u64;
+    let sets = qmp.execute("query-fdsets", json!({})).await?;
+    let ids = sets.as_array().into_iter().flatten().filter_map(|set| set["fdset-id"].as_u64());
+    for id in ids.filter(|id| mine.contains(id)) {
+        qmp.execute("remove-fd", json!({"fdset-id": id})).await?;
+    }
+    Ok(())
+}
+
+/// Of one file of a slot's disk. QEMU wants a number below 2^31.
+fn fd_set(slot: u32, generation: u64, piece: usize) -> usize {
+    let use_of_slot = slot as usize + 32 * (generation % 100_000) as usize;
+    use_of_slot * pieces::MAX_FILES + piece
 }

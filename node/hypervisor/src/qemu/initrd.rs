@@ -7,8 +7,8 @@ use std::{
 };
 
 /// What a VM needs of its kernel. Names that the kernel has built in are not found, and need not be.
-const MODULES: [&str; 7] =
-    ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "virtio_rng"];
+const MODULES: [&str; 8] =
+    ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "virtio_rng", "fuse"];
 
 /// A cpio archive in the format that the kernel unpacks (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`).
 #[derive(Default)]

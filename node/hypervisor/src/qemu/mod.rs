@@ -9,6 +9,7 @@ mod kernel;
 mod launch;
 mod memory;
 mod migrate;
+mod pieces;
 mod probe;
 mod qmp;
 mod snapshot;

@@ -20,7 +20,8 @@ pub fn install(cni: &Path, executable: &Path, socket: &Path) -> io::Result<()> {
     let script = format!("#!/bin/sh\nexec '{}' cni\n", text(executable)?.replace('\'', r"'\''"));
     replace(&bin.join(NAME), &script, 0o755)?;
     let list = json!({
-        "cniVersion": super::VERSIONS[0],
+        // The newest: it has STATUS, which makes the node ready, and GC.
+        "cniVersion": super::VERSIONS.last(),
         "name": NAME,
         // hyperd makes no network namespace for the pod then: it offers a tap, or opens the one that the result names.
         "plugins": [{"type": NAME, "socket": text(socket)?, "capabilities": {super::TAP: true}}],

@@ -1,0 +1,114 @@
+//! The security of one container, from the pod's and its own settings into CRI's.
+
+use std::path::{Component, Path};
+
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec, SeccompProfile};
+
+/// What Kubernetes hides from containers, and what it lets them only read, unless `procMount` is `Unmasked`.
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// `seccomp`: the node's directory of seccomp profiles.
+pub fn of(spec: &PodSpec, wanted: &ContainerSpec, seccomp: &Path) -> cri::LinuxContainerSecurityContext {
+    let (pod, own) =
+        (spec.security_context.clone().unwrap_or_default(), wanted.security_context.clone().unwrap_or_default());
+    let number = |value: Option<i64>| value.map(|value| cri::Int64Value { value });
+    let capabilities = own.capabilities.unwrap_or_default();
+    let share = spec.share_process_namespace.unwrap_or(false);
+    let paths = |paths: &[&str]| match own.proc_mount.as_deref() {
+        Some("Unmasked") => Vec::new(),
+        _ => paths.iter().map(|path| (*path).to_owned()).collect(),
+    };
+    let policy = match pod.supplemental_groups_policy.as_deref() {
+        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
+        _ => cri::SupplementalGroupsPolicy::Merge,
+    };
+    cri::LinuxContainerSecurityContext {
+        privileged: own.privileged.unwrap_or(false),
+        run_as_user: number(own.run_as_user.or(pod.run_as_user)),
+        run_as_group: number(own.run_as_group.or(pod.run_as_group)),
+        supplemental_groups: pod.supplemental_groups.unwrap_or_default().into_iter().chain(pod.fs_group).collect(),
+        supplemental_groups_policy: policy.into(),
+        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        capabilities: Some(cri::Capability {
+            add_capabilities: capabilities.add.unwrap_or_default(),
+            drop_capabilities: capabilities.drop.unwrap_or_default(),
+            ..Default::default()
+        }),
+        namespace_options: Some(cri::NamespaceOption {
+            pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
+            ..Default::default()
+        }),
+        masked_paths: paths(&MASKED_PATHS),
+        readonly_paths: paths(&READONLY_PATHS),
+        seccomp: own.seccomp_profile.or(pod.seccomp_profile).map(|profile| security_profile(&profile, seccomp)),
+        ..Default::default()
+    }
+}
+
+fn security_profile(wanted: &SeccompProfile, directory: &Path) -> cri::SecurityProfile {
+    use cri::security_profile::ProfileType;
+    let (kind, path) = match wanted.type_.as_str() {
+        "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new()),
+        "Localhost" => {
+            let name = Path::new(wanted.localhost_profile.as_deref().unwrap_or_default());
+            // The name is the tenant's: one that leads elsewhere is none, which the runtime refuses.
+            let inside = name.components().all(|part| matches!(part, Component::Normal(_)));
+            let path = if inside { directory.join(name).display().to_string() } else { String::new() };
+            (ProfileType::Localhost, path)
+        }
+        _ => (ProfileType::Unconfined, String::new()),
+    };
+    cri::SecurityProfile { profile_type: kind.into(), localhost_ref: path }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_containers_settings_win_over_the_pods() {
+        let pod = |context| -> PodSpec {
+            serde_json::from_value(json!({"containers": [], "securityContext": context})).unwrap()
+        };
+        let container = |context| -> ContainerSpec {
+            serde_json::from_value(json!({"name": "a", "securityContext": context})).unwrap()
+        };
+        let spec = pod(json!({"runAsUser": 5, "supplementalGroupsPolicy": "Strict",
+            "seccompProfile": {"type": "RuntimeDefault"}}));
+        let made = of(&spec, &container(json!({})), Path::new("/s"));
+        assert_eq!(made.run_as_user.unwrap().value, 5);
+        assert_eq!(made.supplemental_groups_policy, cri::SupplementalGroupsPolicy::Strict as i32);
+        assert_eq!(made.seccomp.unwrap().profile_type, 0);
+        assert!(made.masked_paths.contains(&"/proc/kcore".to_owned()) && made.readonly_paths.len() == 5);
+        let own = container(json!({"runAsUser": 6, "procMount": "Unmasked",
+            "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}}));
+        let made = of(&spec, &own, Path::new("/s"));
+        assert_eq!(made.run_as_user.unwrap().value, 6);
+        assert_eq!(made.seccomp.unwrap().localhost_ref, "/s/a/b.json");
+        assert!(made.masked_paths.is_empty());
+        for name in ["../x", "/etc/passwd", "a/../../x"] {
+            let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}});
+            let made = of(&spec, &container(profile), Path::new("/s"));
+            assert_eq!(made.seccomp.unwrap().localhost_ref, "", "{name}");
+        }
+        assert_eq!(of(&pod(json!({})), &container(json!({})), Path::new("/s")).seccomp, None);
+    }
+}
