@@ -94,7 +94,12 @@ mod tests {
             }),
             ..Default::default()
         };
-        let pods = [pod("aa22", "a", "web", "1"), pod("aa11", "a", "web", "1"), pod("bb11", "b", "db", "2"), pod("cc11", "c", "db", "3")];
+        let pods = [
+            pod("aa22", "a", "web", "1"),
+            pod("aa11", "a", "web", "1"),
+            pod("bb11", "b", "db", "2"),
+            pod("cc11", "c", "db", "3"),
+        ];
         let id = |wanted: &str| choose(&pods, wanted).map_err(|error| error.to_string());
         assert_eq!(id("web").unwrap(), "aa22");
         assert_eq!(id("aa11").unwrap(), "aa11");

@@ -97,9 +97,7 @@ impl Runtime {
             .await;
         match (saved, earlier) {
             (Ok(()), Some(_)) => Ok(()),
-            (Ok(()), None) => {
-                Err(Error::FailedPrecondition(format!("the sandbox {} has ended meanwhile", sandbox.id)))
-            }
+            (Ok(()), None) => Err(Error::FailedPrecondition(format!("the sandbox {} has ended meanwhile", sandbox.id))),
             (Err(error), earlier) => {
                 if let Some((state, vm)) = earlier {
                     // On the disk it is that still.
@@ -147,7 +145,10 @@ impl Runtime {
         }
         let began = tokio::time::Instant::now();
         let saved = saved_vm(record).ok_or_else(|| {
-            Error::FailedPrecondition(format!("nothing is known of the VM of the sandbox {}: recreate the pod", sandbox.id))
+            Error::FailedPrecondition(format!(
+                "nothing is known of the VM of the sandbox {}: recreate the pod",
+                sandbox.id
+            ))
         })?;
         let vm: Arc<dyn Vm> = self.config.hypervisor.resume(saved).await?.into();
         let elapsed_ms = began.elapsed().as_millis();

@@ -15,7 +15,9 @@ use std::{
 
 use common::busybox_layout;
 use hypernetes_hyperd::{AllowedHostPath, EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
-use hypernetes_hyperd_api::{HibernateSandboxRequest, ResumeSandboxRequest, ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
+use hypernetes_hyperd_api::{
+    HibernateSandboxRequest, ImportImageRequest, InfoRequest, ResumeSandboxRequest, hyperd_client::HyperdClient,
+};
 use hypernetes_hypervisor::{
     Accelerator,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},

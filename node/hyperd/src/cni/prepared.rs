@@ -39,9 +39,7 @@ impl Cni {
     pub(crate) async fn prepare(&self, sandbox_id: &str, style: Style) -> Result<PreparedTap, CniError> {
         let (netns, name) = match style {
             Style::Joined => (self.netns_dir.join(sandbox_id), join::TAP.to_owned()),
-            Style::Tap => {
-                (self.netns_dir.join(NURSERY), nursed(sandbox_id))
-            }
+            Style::Tap => (self.netns_dir.join(NURSERY), nursed(sandbox_id)),
         };
         if style == Style::Joined || !netns::exists(&netns) {
             netns::make(&netns).await.map_err(CniError::file("making the network namespace", &netns))?;

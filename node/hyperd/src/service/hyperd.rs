@@ -4,8 +4,9 @@ use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
-    DialChunk, HibernateSandboxRequest, HibernateSandboxResponse, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, ListTemplatesRequest,
-    ListTemplatesResponse, ListVmsRequest, ListVmsResponse, ResumeSandboxRequest, ResumeSandboxResponse, Pull, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
+    DialChunk, HibernateSandboxRequest, HibernateSandboxResponse, ImportImageProgress, ImportImageRequest, InfoRequest,
+    InfoResponse, ListTemplatesRequest, ListTemplatesResponse, ListVmsRequest, ListVmsResponse, Pull,
+    ResumeSandboxRequest, ResumeSandboxResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
 use tokio::sync::mpsc;

@@ -102,7 +102,11 @@ impl Qemu {
         }
         let snapshots = config.directory.join("snapshots");
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&snapshots).map_err(|e| host("making the directory of snapshots", e))?;
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&snapshots)
+            .map_err(|e| host("making the directory of snapshots", e))?;
         let boot = boot::prepare(&config.directory.join("boot"), &config.guest).await?;
         if let Some(jail) = config.jail.as_ref().filter(|jail| !jail.is_file()) {
             let what = "the VMMs' jailer is missing; make build makes it";

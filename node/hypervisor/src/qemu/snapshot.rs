@@ -27,7 +27,14 @@ use nix::{
     unistd::Uid,
 };
 
-use super::{Shared, command, launch::{last_words, uid_of}, memory, migrate, qmp::Qmp, temporary::Temporary, vm::Origin};
+use super::{
+    Shared, command,
+    launch::{last_words, uid_of},
+    memory, migrate,
+    qmp::Qmp,
+    temporary::Temporary,
+    vm::Origin,
+};
 use crate::{HypervisorError, VmRecord};
 
 /// Of the memory, when it is looked for what is empty.
@@ -66,7 +73,8 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     remove(shared, id);
     let directory = directory(shared, id);
     fs::DirBuilder::new().mode(0o700).create(&directory).map_err(file_error)?;
-    let create = |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(directory.join(name));
+    let create =
+        |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(directory.join(name));
     let memory = create("memory").map_err(file_error)?;
     reserve(&memory, length).map_err(file_error)?;
 

@@ -21,8 +21,8 @@ use super::{
     launch::{self, Launch},
     memory,
     migrate::{self, MigrateError},
-    snapshot::Snapshot,
     qmp::{Qmp, QmpError},
+    snapshot::Snapshot,
     tap,
     template::{self, Key, Template},
 };
