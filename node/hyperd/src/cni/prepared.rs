@@ -58,7 +58,11 @@ impl Cni {
             return;
         }
         let name = nursed(sandbox_id);
-        if let Err(error) = netns::inside(&nursery, move || remove_tap(&name)).await {
+        let removed = move || match nix::net::if_::if_nametoindex(name.as_str()) {
+            Ok(_) => remove_tap(&name),
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = netns::inside(&nursery, removed).await {
             tracing::warn!(sandbox = sandbox_id, %error, "a tap was left behind");
         }
     }
