@@ -6,6 +6,7 @@ mod containers;
 mod credentials;
 mod exec;
 mod find;
+mod hibernation;
 mod images;
 mod logs;
 mod machines;
@@ -68,6 +69,8 @@ enum Command {
     Stats(stats::Stats),
     Stop(containers::Stop),
     Rm(containers::Rm),
+    Hibernate(hibernation::Hibernate),
+    Resume(hibernation::Resume),
     Images(images::List),
     Pull(images::Pull),
     Load(images::Load),
@@ -118,6 +121,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Stats(command) => command.run(&clients, format).await?,
         Command::Stop(command) => command.run(&clients).await?,
         Command::Rm(command) => command.run(&clients).await?,
+        Command::Hibernate(command) => command.run(&clients).await?,
+        Command::Resume(command) => command.run(&clients).await?,
         Command::Images(command) => command.run(&clients, format).await?,
         Command::Pull(command) => command.run(&clients).await?,
         Command::Load(command) => command.run(&clients).await?,

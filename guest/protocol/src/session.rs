@@ -15,7 +15,9 @@ pub const HOST_MAGIC: &[u8; 8] = b"\0HNhost1";
 pub const GUEST_MAGIC: &[u8; 8] = b"\0HNgues1";
 const NONCE: usize = 24;
 const PREFACE: usize = 8 + NONCE;
-/// After so long without an answer the host sends another preface: an old conversation may have eaten the last one.
+/// After so long without an answer the host sends another preface: an old conversation may have eaten the last one. Then
+/// after twice as long, and so on: a guest that is slow would else answer one before the last for ever.
+const FIRST_RESEND_AFTER: Duration = Duration::from_millis(25);
 const RESEND_AFTER: Duration = Duration::from_millis(250);
 /// The host stops looking for an answer after so much of something else. A socket's buffers hold far less.
 const MAX_SKIPPED: usize = 16 << 20;
@@ -36,12 +38,13 @@ fn preface(magic: &[u8; 8], nonce: &[u8; NONCE]) -> Preface {
 pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut window = Window::default();
     let mut skipped = 0;
+    let mut patience = FIRST_RESEND_AFTER;
     loop {
         let nonce: [u8; NONCE] = rand::random();
         stream.write_all(&preface(HOST_MAGIC, &nonce)).await?;
         stream.flush().await?;
         let wanted = preface(GUEST_MAGIC, &nonce);
-        let answered = tokio::time::timeout(RESEND_AFTER, async {
+        let answered = tokio::time::timeout(patience, async {
             loop {
                 // Byte by byte: what comes behind the answer is HTTP/2's.
                 if window.push(stream.read_u8().await?) == Some(&wanted) {
@@ -56,6 +59,7 @@ pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Resu
         if let Ok(outcome) = answered.await {
             return outcome;
         }
+        patience = (patience * 2).min(RESEND_AFTER);
     }
 }
 

@@ -284,6 +284,11 @@ impl Runtime {
         let prepared = Prepared::plan(self, &sandbox, &container, &image)?;
         let _operation = container.operation.lock().await;
         self.insert_container(container.clone())?;
+        // Whoever stops the VM either finds the container, or is found here.
+        if let Err(error) = sandbox.live() {
+            self.forget_container(&container.id);
+            return Err(error);
+        }
         match self.prepare_container(&sandbox, &live, &container, prepared).await {
             Ok(()) => {
                 self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerCreatedEvent);
@@ -386,6 +391,10 @@ impl Runtime {
         self.stop_container(&container.id, Duration::ZERO).await?;
         let _operation = container.operation.lock().await;
         let sandbox = self.sandbox(&container.sandbox_id)?;
+        if sandbox.is_hibernated() {
+            // What it has in the VM could not be given back.
+            sandbox.live()?;
+        }
         self.release_container(&sandbox, &container).await;
         self.records.remove_container(&container.id).map_err(Error::file("removing the record of container", id))?;
         self.forget_container(&container.id);

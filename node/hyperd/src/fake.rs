@@ -2,7 +2,7 @@
 //! containers' commands as plain processes of the host. It outlives the hyperd under test, and can play a hostile guest.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     pin::Pin,
     process::Stdio,
@@ -30,6 +30,10 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+const SIGKILL: u32 = 9;
+const SIGCONT: u32 = 18;
+const SIGSTOP: u32 = 19;
+
 /// How the guest misbehaves.
 #[derive(Debug, Default)]
 pub(crate) struct Mischief {
@@ -48,6 +52,9 @@ pub(crate) struct Mischief {
 pub(crate) struct FakeHypervisor {
     directory: PathBuf,
     machines: Mutex<HashMap<String, Arc<Machine>>>,
+    saved: Mutex<HashMap<String, Arc<Guest>>>,
+    /// There is no room for what is saved.
+    pub disk_full: AtomicBool,
     pub mischief: Arc<Mischief>,
     /// Servers of the agents live here, so that they survive the runtime of a hyperd.
     tasks: tokio::runtime::Handle,
@@ -62,46 +69,38 @@ pub(crate) struct Machine {
 
 impl FakeHypervisor {
     pub(crate) fn new(directory: &Path, tasks: tokio::runtime::Handle) -> Arc<Self> {
-        Arc::new(Self { directory: directory.into(), machines: Mutex::default(), mischief: Arc::default(), tasks })
+        Arc::new(Self {
+            directory: directory.into(),
+            machines: Mutex::default(),
+            saved: Mutex::default(),
+            disk_full: AtomicBool::new(false),
+            mischief: Arc::default(),
+            tasks,
+        })
     }
 
     pub(crate) fn machines(&self) -> Vec<Arc<Machine>> {
         self.machines.lock().values().cloned().collect()
     }
-}
 
-impl Machine {
-    pub(crate) fn end(&self) {
-        self.ended.send_replace(true);
-        self.guest.kill_all();
-        let _ = std::fs::remove_file(&self.socket);
+    /// Ids of VMs that are saved.
+    pub(crate) fn saved(&self) -> Vec<String> {
+        self.saved.lock().keys().cloned().collect()
     }
 
-    pub(crate) fn is_running(&self) -> bool {
-        !*self.ended.borrow()
+    /// Removes what is saved. What still stands still has no other life.
+    pub(crate) fn forget_unless(&self, wanted: impl Fn(&str) -> bool) {
+        for (id, guest) in self.saved.lock().extract_if(|id, _| !wanted(id)) {
+            let has_vm = self.machines.lock().get(&id).is_some_and(|machine| machine.is_running());
+            if !has_vm && guest.stopped.load(Ordering::Relaxed) {
+                guest.signal_all(SIGKILL);
+            }
+        }
     }
 
-    pub(crate) fn spec(&self) -> VmSpec {
-        self.record.lock().spec.clone()
-    }
-
-    pub(crate) fn disks(&self) -> Vec<DiskSource> {
-        self.record.lock().disks.iter().flatten().cloned().collect()
-    }
-}
-
-#[async_trait]
-impl Hypervisor for FakeHypervisor {
-    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>, HypervisorError> {
-        let directory = self.directory.join(&spec.id[..8]);
-        std::fs::create_dir_all(&directory).unwrap();
+    fn run(&self, spec: VmSpec, disks: Vec<Option<DiskSource>>, guest: Arc<Guest>) -> Box<dyn Vm> {
+        let directory = guest.directory.clone();
         let socket = directory.join("agent");
-        let guest = Arc::new(Guest {
-            directory: directory.clone(),
-            boot_id: uuid::Uuid::new_v4().to_string(),
-            mischief: self.mischief.clone(),
-            ..Default::default()
-        });
         let ended = watch::Sender::new(false);
         let (mut stop, service, path) = (ended.subscribe(), guest.clone(), socket.clone());
         self.tasks.spawn(async move {
@@ -124,11 +123,81 @@ impl Hypervisor for FakeHypervisor {
                 _ = stop.wait_for(|e| *e) => {}
             }
         });
-        let disks = vec![None; spec.disk_slots as usize];
         let record = VmRecord { pid: 1, start_time_ticks: 0, directory, disks, spec: spec.clone() };
         let machine = Arc::new(Machine { record: Mutex::new(record), socket, ended, guest });
         self.machines.lock().insert(spec.id, machine.clone());
-        Ok(Box::new(FakeVm(machine)))
+        Box::new(FakeVm(machine))
+    }
+}
+
+impl Machine {
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+        // Those of a VM that is saved are not its process's any more.
+        if !self.guest.stopped.load(Ordering::Relaxed) {
+            self.guest.signal_all(SIGKILL);
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !*self.ended.borrow()
+    }
+
+    pub(crate) fn record(&self) -> VmRecord {
+        self.record.lock().clone()
+    }
+
+    pub(crate) fn spec(&self) -> VmSpec {
+        self.record.lock().spec.clone()
+    }
+
+    pub(crate) fn disks(&self) -> Vec<DiskSource> {
+        self.record.lock().disks.iter().flatten().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl Hypervisor for FakeHypervisor {
+    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>, HypervisorError> {
+        let directory = self.directory.join(&spec.id[..8]);
+        std::fs::create_dir_all(&directory).unwrap();
+        let guest = Arc::new(Guest {
+            directory,
+            boot_id: uuid::Uuid::new_v4().to_string(),
+            mischief: self.mischief.clone(),
+            ..Default::default()
+        });
+        let disks = vec![None; spec.disk_slots as usize];
+        Ok(self.run(spec, disks, guest))
+    }
+
+    async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
+        self.machines().iter().filter(|machine| !keep.contains(&machine.spec().id)).for_each(|machine| machine.end());
+        self.forget_unless(|id| hibernated.contains(id));
+    }
+
+    async fn hibernate(&self, vm: &VmRecord) -> Result<(), HypervisorError> {
+        let id = vm.spec.id.clone();
+        let machine = self.machines.lock()[&id].clone();
+        machine.guest.signal_all(SIGSTOP);
+        machine.guest.stopped.store(true, Ordering::Relaxed);
+        if self.disk_full.load(Ordering::Relaxed) {
+            return Err(HypervisorError::NoSpace { id, bytes: 1 << 20 });
+        }
+        self.saved.lock().insert(id, machine.guest.clone());
+        Ok(())
+    }
+
+    async fn resume(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
+        let id = record.spec.id.clone();
+        let guest = self.saved.lock().get(&id).cloned();
+        let guest = guest.ok_or(HypervisorError::Resume { id, reason: "it is not saved".into() })?;
+        Ok(self.run(record.spec, record.disks, guest))
+    }
+
+    async fn forget(&self, id: &str) {
+        self.forget_unless(|saved| saved != id);
     }
 
     async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
@@ -173,6 +242,12 @@ impl Vm for FakeVm {
         Ok(())
     }
 
+    async fn go_on(&self) -> Result<(), HypervisorError> {
+        self.0.guest.stopped.store(false, Ordering::Relaxed);
+        self.0.guest.signal_all(SIGCONT);
+        Ok(())
+    }
+
     async fn wait(&self) -> VmExit {
         let _ = self.0.ended.subscribe().wait_for(|e| *e).await;
         VmExit { reason: "it was ended".into() }
@@ -194,6 +269,8 @@ pub(crate) struct Guest {
     directory: PathBuf,
     boot_id: String,
     mischief: Arc<Mischief>,
+    /// Its processes stand still.
+    stopped: AtomicBool,
     pub configured: Mutex<Option<v1::ConfigureSandboxRequest>>,
     pub containers: Mutex<HashMap<String, v1::CreateContainerRequest>>,
     pub host_path_requests: Mutex<Vec<v1::HostPathRequest>>,
@@ -211,9 +288,9 @@ struct Process {
 }
 
 impl Guest {
-    fn kill_all(&self) {
+    fn signal_all(&self, signal: u32) {
         for process in self.processes.lock().values() {
-            process.signal(9);
+            process.signal(signal);
         }
     }
 

@@ -21,6 +21,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod hibernate;
 mod host_paths;
 mod host_usage;
 mod images;

@@ -23,13 +23,16 @@ use crate::{cni::PodNetwork, files::FileSetSource, host_paths::HostPath};
 /// Largest record that is read back.
 const MAX_RECORD_BYTES: u64 = 8 << 20;
 
-/// Life of a sandbox: `Starting` → `Ready` → `NotReady` → `Stopped`; each may be skipped, none is gone back to.
+/// Life of a sandbox: `Starting` → `Ready` → `NotReady` → `Stopped`; each may be skipped, none is gone back to. A `Ready`
+/// one may be `Hibernated`, and become `Ready` again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub(crate) enum SandboxState {
     /// Being made; found at start of hyperd, it is rolled back.
     Starting,
     Ready,
+    /// Its VM is on the disk, with its memory. `vm` is what it was, and no process.
+    Hibernated,
     /// The VM died or its agent stopped answering; network and VM may still be there.
     NotReady {
         reason: String,

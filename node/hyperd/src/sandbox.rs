@@ -1,7 +1,7 @@
 //! Pod sandboxes: each is a VM.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{Nic, Vm};
 use k8s_cri::v1 as cri;
 use parking_lot::{Mutex, RwLock};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent::{Agent, CALL_TIMEOUT, Greeting},
@@ -50,6 +50,10 @@ pub(crate) struct Live {
     pub agent: Agent,
     /// Ends all that follows the VM.
     pub cancel: CancellationToken,
+    /// It does not run just now, and cannot answer.
+    pub stopped: AtomicBool,
+    /// Who brings containers' output into their logs.
+    pub pumps: TaskTracker,
     /// Serialises attaching and detaching.
     pub disks: tokio::sync::Mutex<()>,
     /// File sets in the guest, with what stops following each.
@@ -68,6 +72,8 @@ impl Live {
             vm,
             agent,
             cancel: CancellationToken::new(),
+            stopped: AtomicBool::new(false),
+            pumps: TaskTracker::new(),
             disks: tokio::sync::Mutex::default(),
             followed: Mutex::default(),
             modules: tokio::sync::OnceCell::new(),
@@ -126,6 +132,15 @@ impl Sandbox {
         saved.map_err(std::io::Error::other).flatten().map_err(Error::file("saving the record of sandbox", &self.id))
     }
 
+    /// Changes the record here and not on the disk.
+    pub(crate) fn set_record(&self, change: impl FnOnce(&mut SandboxRecord)) {
+        change(&mut self.record.lock());
+    }
+
+    pub(crate) fn is_hibernated(&self) -> bool {
+        self.record.lock().state == SandboxState::Hibernated
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.record.lock().state == SandboxState::Ready
     }
@@ -133,11 +148,12 @@ impl Sandbox {
     /// The running VM.
     ///
     /// # Errors
-    /// `FailedPrecondition` when there is none, or hyperd is still finding it again.
+    /// `FailedPrecondition` when there is none, it is stopped, or hyperd is still finding it again.
     pub(crate) fn live(&self) -> Result<Arc<Live>> {
         self.live.read().clone().ok_or_else(|| {
             let why = match &self.record.lock().state {
-                SandboxState::Ready => "is being connected to again".to_owned(),
+                SandboxState::Ready => "is being hibernated or connected to again: try again soon".to_owned(),
+                SandboxState::Hibernated => "is hibernated: resume it first".to_owned(),
                 SandboxState::Starting => "is starting".to_owned(),
                 SandboxState::NotReady { reason } | SandboxState::Stopped { reason } => format!("has ended: {reason}"),
             };
@@ -156,7 +172,7 @@ impl Sandbox {
     pub(crate) fn status(&self) -> cri::PodSandboxStatus {
         let record = self.record();
         let ips: Vec<String> = match (&record.network, &record.state) {
-            (Some(network), SandboxState::Ready | SandboxState::NotReady { .. }) => {
+            (Some(network), SandboxState::Ready | SandboxState::Hibernated | SandboxState::NotReady { .. }) => {
                 network.addresses.iter().map(|a| a.ip.to_string()).collect()
             }
             _ => Vec::new(),
@@ -373,6 +389,7 @@ impl Runtime {
             (Some(ready), Some(tap)) if !self.cni.took(tap).await => {
                 tracing::warn!(sandbox = %sandbox.id, "the network's plugin left the VM's tap alone, and made another");
                 ready.vm.kill().await?;
+                self.cni.remove_tap(&sandbox.id).await;
                 None
             }
             (ready, _) => ready,
@@ -515,6 +532,7 @@ impl Runtime {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.config.hypervisor.forget(&sandbox.id).await;
         for container in self.containers_of(&sandbox.id) {
             ended_with_vm(self, sandbox, &container, "the pod was stopped").await;
         }

@@ -1,7 +1,10 @@
 //! What follows running VMs and containers: their ends, their output, their agents' silence; and finding them again
 //! after a restart of hyperd.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use hypernetes_guest_protocol::v1;
@@ -15,6 +18,7 @@ use crate::{
     container::{Container, ended_with_vm},
     error::{Error, Result},
     exec::ProcessHandle,
+    hibernate::{SINCE_RECONFIGURED, set_clock},
     logs::LogWriter,
     output::Output,
     records::{ContainerState, Exit, SandboxState},
@@ -42,7 +46,7 @@ impl Runtime {
             let reason = tokio::select! {
                 () = live.cancel.cancelled() => return,
                 exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
-                reason = runtime.silence(&sandbox, &live.agent) => {
+                reason = runtime.silence(&sandbox, &live) => {
                     runtime.not_ready(&sandbox, &reason).await;
                     // The VM itself runs on, and is ended by StopPodSandbox.
                     tokio::select! {
@@ -56,13 +60,14 @@ impl Runtime {
     }
 
     /// Returns, with the reason, when the agent has stopped answering.
-    async fn silence(&self, sandbox: &Sandbox, agent: &Agent) -> String {
+    async fn silence(&self, sandbox: &Sandbox, live: &Live) -> String {
         let mut failures = 0;
         loop {
             tokio::time::sleep(self.config.health_interval).await;
-            match agent.hello(self.config.health_timeout).await {
+            match live.agent.hello(self.config.health_timeout).await {
                 Ok(greeting) if greeting.boot_id == sandbox.record().boot_id => failures = 0,
                 Ok(_) => return "the guest was started anew by itself".into(),
+                Err(_) if live.stopped.load(Ordering::Relaxed) => failures = 0,
                 Err(error) => {
                     failures += 1;
                     tracing::debug!(sandbox = %sandbox.id, %error, failures, "the agent does not answer");
@@ -112,7 +117,7 @@ impl Runtime {
         tokio::spawn(async move {
             let cancel = live.cancel.clone();
             let work = async {
-                let output = tokio::spawn(runtime.clone().pump(live.clone(), container.clone()));
+                let output = live.pumps.spawn(runtime.clone().pump(live.clone(), container.clone()));
                 let exit = runtime.wait_for_end(&live, &container).await;
                 let abort = output.abort_handle();
                 if tokio::time::timeout(DRAIN_TIMEOUT, output).await.is_err() {
@@ -155,7 +160,10 @@ impl Runtime {
 
     /// Brings the container's output into its log and to those who are attached, until it ends.
     async fn pump(self: Arc<Self>, live: Arc<Live>, container: Arc<Container>) {
-        let Some(log) = self.open_log(&container).await else { return };
+        let log = tokio::select! {
+            () = live.cancel.cancelled() => return,
+            log = self.open_log(&container) => log,
+        };
         loop {
             match self.pump_once(&live, &container, &log).await {
                 Ok(()) => return,
@@ -169,7 +177,7 @@ impl Runtime {
     }
 
     /// A container without a log path has its output read and forgotten.
-    async fn open_log(&self, container: &Arc<Container>) -> Option<Arc<Mutex<LogWriter>>> {
+    async fn open_log(&self, container: &Arc<Container>) -> Arc<Mutex<LogWriter>> {
         let path = container.record().log_path.unwrap_or_else(|| "/dev/null".into());
         let position = self.records.log_position(&container.id);
         let max_bytes = if path == std::path::Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
@@ -178,7 +186,7 @@ impl Runtime {
                 Ok(writer) => {
                     let log = Arc::new(Mutex::new(writer));
                     *container.log.lock() = Some(log.clone());
-                    return Some(log);
+                    return log;
                 }
                 // Meanwhile the container is blocked by its pipe: nothing is lost.
                 Err(error) => {
@@ -191,11 +199,19 @@ impl Runtime {
 
     async fn pump_once(&self, live: &Live, container: &Arc<Container>, log: &Arc<Mutex<LogWriter>>) -> Result<()> {
         let from = log.lock().rewind();
-        let mut output = Output::open(&live.agent, &container.id, "", from).await?;
+        let mut output = tokio::select! {
+            () = live.cancel.cancelled() => return Ok(()),
+            output = Output::open(&live.agent, &container.id, "", from) => output?,
+        };
         // With a terminal there is one stream.
         let mut open = [true, !container.record().config.tty];
         while open.contains(&true) {
-            let Some(chunk) = output.next().await? else {
+            // Here and not while something is written: what is, is written whole.
+            let next = tokio::select! {
+                () = live.cancel.cancelled() => return Ok(()),
+                next = output.next() => next?,
+            };
+            let Some(chunk) = next else {
                 return Err(AgentError::Nonsense("the output ended without saying so".into()).into());
             };
             let (stream, eof) = (chunk.stream, chunk.eof);
@@ -287,8 +303,9 @@ impl Runtime {
             }
         }
         // What was being made when hyperd was killed, and what waited in the pool.
-        let known = self.sandboxes().iter().filter_map(|s| s.record().vm.map(|vm| vm.spec.id)).collect();
-        self.config.hypervisor.sweep(&known).await;
+        let (hibernated, others): (Vec<_>, Vec<_>) = self.sandboxes().into_iter().partition(|s| s.is_hibernated());
+        let ids = |of: Vec<Arc<Sandbox>>| of.iter().filter_map(|s| s.record().vm.map(|vm| vm.spec.id)).collect();
+        self.config.hypervisor.sweep(&ids(others), &ids(hibernated)).await;
         join_all(self.sandboxes().into_iter().map(|s| self.adopt(s))).await;
         let connected = self.sandboxes().iter().filter(|s| s.record().network_added).map(|s| s.id.clone()).collect();
         let collect = self.cni.collect_garbage(&connected);
@@ -302,7 +319,7 @@ impl Runtime {
         let record = sandbox.record();
         match record.state {
             SandboxState::Starting => return self.roll_back(&sandbox).await,
-            SandboxState::Stopped { .. } => return,
+            SandboxState::Stopped { .. } | SandboxState::Hibernated => return,
             SandboxState::Ready | SandboxState::NotReady { .. } => {}
         }
         let adopted = match record.vm {
@@ -329,10 +346,17 @@ impl Runtime {
         }
     }
 
-    async fn reconnect(self: Arc<Self>, sandbox: Arc<Sandbox>, vm: Arc<dyn Vm>) {
+    /// Follows a VM that was there before this hyperd, or was resumed.
+    pub(crate) async fn reconnect(self: &Arc<Self>, sandbox: Arc<Sandbox>, vm: Arc<dyn Vm>) {
         let agent = Agent::new(vm.agent_socket());
         let live = Live::new(vm.clone(), agent.clone());
         let operation = sandbox.operation.lock().await;
+        // An earlier hyperd may have stopped it. The record says that the VM is the pod: what was saved of it is not any more.
+        if let Err(error) = vm.go_on().await {
+            drop(operation);
+            return self.vm_ended(&sandbox, &live, &error.to_string()).await;
+        }
+        self.config.hypervisor.forget(&sandbox.id).await;
         let greeted = tokio::select! {
             exit = vm.wait() => {
                 let reason = format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason));
@@ -346,6 +370,11 @@ impl Runtime {
             Ok(greeting) if greeting.boot_id == boot_id => {}
             Ok(_) => return self.not_ready(&sandbox, "the guest was started anew by itself").await,
             Err(error) => return self.not_ready(&sandbox, &error.to_string()).await,
+        }
+        if sandbox.record().protocol_version >= SINCE_RECONFIGURED
+            && let Err(error) = set_clock(&agent).await
+        {
+            tracing::warn!(sandbox = %sandbox.id, %error, "the clock of a VM was not set");
         }
         sandbox.set_live(Some(live.clone()));
         drop(operation);

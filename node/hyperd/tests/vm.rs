@@ -15,7 +15,9 @@ use std::{
 
 use common::busybox_layout;
 use hypernetes_hyperd::{AllowedHostPath, EPHEMERAL_STORAGE_ANNOTATION, HyperdConfig, TENANT_ANNOTATION};
-use hypernetes_hyperd_api::{ImportImageRequest, InfoRequest, hyperd_client::HyperdClient};
+use hypernetes_hyperd_api::{
+    HibernateSandboxRequest, ImportImageRequest, InfoRequest, ResumeSandboxRequest, hyperd_client::HyperdClient,
+};
 use hypernetes_hypervisor::{
     Accelerator,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
@@ -669,4 +671,47 @@ async fn host_paths_are_live_both_ways_where_they_are_allowed() {
     assert_eq!(std::fs::read_to_string(shared.join("work/log")).unwrap(), expected);
     node.remove(&sandbox).await;
     node.hyperd.take().unwrap().shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hibernated_pod_goes_on_after_a_restart() {
+    let mut node = node().await;
+    let sandbox = node.run_sandbox("acme").await;
+    let script = "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/i; sleep 0.1; done";
+    let container = node.start(&sandbox, "count", script, vec![]).await;
+    // The numbers in the log: all, each once.
+    let counted = |node: &Node| {
+        let lines = node.log("count.log");
+        lines.iter().zip(1..).for_each(|(line, n)| assert_eq!(*line, format!("stdout F {n}")));
+        lines.len()
+    };
+    within(Duration::from_secs(30), "output", async || (counted(&node) > 3).then_some(())).await;
+    let pid = node.machine(&sandbox).await.pid;
+
+    let began = Instant::now();
+    let request = HibernateSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    HyperdClient::new(node.channel().await).hibernate_sandbox(request).await.unwrap();
+    eprintln!("HibernateSandbox took {:?}", began.elapsed());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    let before = counted(&node);
+    node.hyperd.take().unwrap().shutdown_background();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.run().await;
+    assert_eq!(counted(&node), before);
+
+    let began = Instant::now();
+    let request = ResumeSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    HyperdClient::new(node.channel().await).resume_sandbox(request).await.unwrap();
+    eprintln!("ResumeSandbox took {:?}", began.elapsed());
+    assert_ne!(node.machine(&sandbox).await.pid, pid);
+    within(Duration::from_secs(30), "more output", async || (counted(&node) > before + 3).then_some(())).await;
+    // Its disks, its memory and its clock are as they should be.
+    let (code, output) = node.exec(&container, "cat /etc/passwd > /dev/null && cat /tmp/i && busybox date +%s").await;
+    assert_eq!(code, 0, "{output}");
+    let mut lines = output.lines();
+    assert!(lines.next().unwrap().parse::<usize>().unwrap() > before);
+    let guest: u64 = lines.next().unwrap().parse().unwrap();
+    let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(guest.abs_diff(host) <= 2, "{guest}, {host}");
+    node.remove(&sandbox).await;
 }

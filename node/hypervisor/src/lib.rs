@@ -94,6 +94,14 @@ pub enum HypervisorError {
     NoFreeSlot { id: String },
     #[error("detaching a disk of the VM {id}: {reason}")]
     DetachDisk { id: String, reason: String },
+    #[error("hibernating the VM {id}: {reason}")]
+    Hibernate { id: String, reason: String },
+    #[error("hibernating the VM {id}: the disk has no room for its memory, {} MiB", .bytes >> 20)]
+    NoSpace { id: String, bytes: u64 },
+    #[error("resuming the VM {id}: {reason}")]
+    Resume { id: String, reason: String },
+    #[error("this hypervisor cannot {0}")]
+    Unsupported(&'static str),
     /// Nothing can start on this host before the operator does what the message says.
     #[error("{0}")]
     Host(String),
@@ -116,9 +124,28 @@ pub trait Hypervisor: Send + Sync + 'static {
         false
     }
 
-    /// Ends every VM whose id is not among these, and removes what it left: an earlier process made it and had no time to
-    /// say so. To be called before any is made.
-    async fn sweep(&self, _keep: &HashSet<String>) {}
+    /// Ends every VM whose id is not among the first, and removes what it left: an earlier process made it and had no time to
+    /// say so. Removes what was saved of VMs that are not among the second. To be called before any is made.
+    async fn sweep(&self, _keep: &HashSet<String>, _hibernated: &HashSet<String>) {}
+
+    /// Stops a VM and saves all that it is, its memory included, on this host's disk. It stays there, stopped, so that the
+    /// caller can put down that it is saved. Then it is ended by [`Vm::kill`]; or it goes on ([`Vm::go_on`]) and what was saved
+    /// is of no use any more.
+    ///
+    /// # Errors
+    /// After any the VM may be stopped, and nothing is saved. `NoSpace`: the disk is full.
+    async fn hibernate(&self, _vm: &VmRecord) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported("hibernate VMs"))
+    }
+
+    /// Makes a VM again as it was saved, with the disks and on the tap that the record names. It stays stopped until
+    /// [`Vm::go_on`]; until then it can be ended, and resumed again.
+    async fn resume(&self, _record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
+        Err(HypervisorError::Unsupported("resume VMs"))
+    }
+
+    /// Removes what was saved of a VM. That there is nothing is fine.
+    async fn forget(&self, _id: &str) {}
 
     /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
     fn describe(&self) -> HypervisorInfo;
@@ -167,6 +194,11 @@ pub trait Vm: Send + Sync {
 
     /// Lets the VM's processors wait behind everything else on the host, or no longer.
     fn set_background(&self, _background: bool) {}
+
+    /// Lets a VM run that is stopped. One that runs is left alone.
+    async fn go_on(&self) -> Result<(), HypervisorError> {
+        Ok(())
+    }
 
     /// Returns when the VMM process has ended.
     async fn wait(&self) -> VmExit;

@@ -214,6 +214,7 @@ impl Cni {
         }
         let netns = self.netns_dir.join(sandbox_id);
         netns::remove(&netns).await.map_err(CniError::file("removing the network namespace", &netns))?;
+        self.remove_tap(sandbox_id).await;
         // Last: until here it can be done again.
         self.attachments
             .remove(sandbox_id)

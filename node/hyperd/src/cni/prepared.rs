@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hypernetes_hypervisor::qemu::{create_tap, remove_tap};
 use serde_json::json;
 
 use super::{Cni, CniError, join, netns, pod::TAP};
@@ -34,27 +35,45 @@ impl Cni {
         Ok(list.map(|list| if list.has_capability(TAP) { Style::Tap } else { Style::Joined }))
     }
 
-    /// Makes the place for a tap; a VM that opens it makes the tap.
+    /// Makes a tap. It stays when its VM ends: a VM that is hibernated comes back to it.
     pub(crate) async fn prepare(&self, sandbox_id: &str, style: Style) -> Result<PreparedTap, CniError> {
         let (netns, name) = match style {
             Style::Joined => (self.netns_dir.join(sandbox_id), join::TAP.to_owned()),
-            Style::Tap => {
-                let name = format!("vm{sandbox_id}").chars().take(NAME_LENGTH).collect();
-                (self.netns_dir.join(NURSERY), name)
-            }
+            Style::Tap => (self.netns_dir.join(NURSERY), nursed(sandbox_id)),
         };
         if style == Style::Joined || !netns::exists(&netns) {
             netns::make(&netns).await.map_err(CniError::file("making the network namespace", &netns))?;
         }
+        let tap = name.clone();
+        let made = netns::inside(&netns, move || create_tap(&tap)).await;
+        made.map_err(CniError::file("making a tap in", &netns))?;
         Ok(PreparedTap { style, name, netns })
     }
 
-    /// Undoes [`Self::prepare`] for a sandbox that was not connected. A tap goes with its VM.
+    /// Removes the tap of a VM that has ended, if no plugin took it. Those in a pod's own namespace go with that; what is
+    /// forgotten goes with the next start, when the nursery is made anew.
+    pub(crate) async fn remove_tap(&self, sandbox_id: &str) {
+        let nursery = self.netns_dir.join(NURSERY);
+        if !netns::exists(&nursery) {
+            return;
+        }
+        let name = nursed(sandbox_id);
+        let removed = move || match nix::net::if_::if_nametoindex(name.as_str()) {
+            Ok(_) => remove_tap(&name),
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = netns::inside(&nursery, removed).await {
+            tracing::warn!(sandbox = sandbox_id, %error, "a tap was left behind");
+        }
+    }
+
+    /// Undoes [`Self::prepare`] for a sandbox that was not connected, and whose VM has ended.
     pub(crate) async fn give_up(&self, sandbox_id: &str) {
         let path = self.netns_dir.join(sandbox_id);
         if let Err(error) = netns::remove(&path).await {
             tracing::warn!(path = %path.display(), %error, "a network namespace was left behind");
         }
+        self.remove_tap(sandbox_id).await;
     }
 
     /// Whether the pod's network goes through the tap: a plugin may not know that it is given one, and make its own.
@@ -63,6 +82,11 @@ impl Cni {
         let left = netns::inside(&tap.netns, move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok()));
         tap.style == Style::Joined || !left.await.unwrap_or(true)
     }
+}
+
+/// Name of a sandbox's tap in the nursery.
+fn nursed(sandbox_id: &str) -> String {
+    format!("vm{sandbox_id}").chars().take(NAME_LENGTH).collect()
 }
 
 impl PreparedTap {

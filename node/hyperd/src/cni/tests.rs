@@ -5,6 +5,7 @@ mod guest;
 
 use std::{future::Future, path::PathBuf};
 
+use hypernetes_hypervisor::{Nic, qemu::open_tap};
 use nix::{
     mount::MsFlags,
     sched::{CloneFlags, unshare},
@@ -117,6 +118,27 @@ async fn a_plugin_for_vms_hands_over_its_tap() {
     setup.cni.del("s1").await.unwrap();
     setup.cni.del("s1").await.unwrap();
     assert_eq!(setup.calls(), ["ours DEL"]);
+}
+
+#[test]
+fn a_prepared_tap_outlives_its_vm_and_goes_with_the_pod() {
+    on_a_host(async || {
+        let setup = Setup::new(None);
+        for style in [Style::Joined, Style::Tap] {
+            let tap = setup.cni.prepare("s1", style).await.unwrap();
+            let nic = Nic { tap: tap.name.clone(), netns: Some(tap.netns.clone()), mac: String::new() };
+            // As often as a VM comes back to it.
+            for _ in 0..2 {
+                drop(open_tap(&nic).await.unwrap());
+                let there = |name: String| move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok());
+                assert!(netns::inside(&tap.netns, there(tap.name.clone())).await.unwrap());
+            }
+            assert_eq!(setup.cni.took(&tap).await, style == Style::Joined);
+            setup.cni.give_up("s1").await;
+            let there = netns::inside(&tap.netns, move || Ok(nix::net::if_::if_nametoindex(tap.name.as_str()).is_ok()));
+            assert!(!there.await.unwrap_or(false));
+        }
+    });
 }
 
 #[test]

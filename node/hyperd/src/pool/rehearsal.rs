@@ -13,13 +13,12 @@ use crate::{
     agent::{Agent, CALL_TIMEOUT, Greeting},
     error::Result,
     exec::ProcessHandle,
+    hibernate::SINCE_RECONFIGURED,
     process,
 };
 
 /// Of the interface, until the pod's is known. Locally administered.
 pub(super) const MAC: &str = "52:54:00:00:00:01";
-/// The first version of the contract in which a sandbox's network can be configured again.
-const SINCE_RECONFIGURED: u32 = 3;
 const CONTAINER: &str = "rehearsal";
 const FILES: &str = "rehearsal";
 const SIGKILL: u32 = 9;

@@ -4,15 +4,16 @@ use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
-    DialChunk, ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, ListTemplatesRequest,
-    ListTemplatesResponse, ListVmsRequest, ListVmsResponse, Pull, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
+    DialChunk, HibernateSandboxRequest, HibernateSandboxResponse, ImportImageProgress, ImportImageRequest, InfoRequest,
+    InfoResponse, ListTemplatesRequest, ListTemplatesResponse, ListVmsRequest, ListVmsResponse, Pull,
+    ResumeSandboxRequest, ResumeSandboxResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Service;
+use super::{Service, detached};
 use crate::{dial::Connection, error::Error, records::SandboxState, sandbox::Sandbox};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -92,11 +93,29 @@ impl Hyperd for Service {
         Ok(Response::new(answers.boxed()))
     }
 
+    async fn hibernate_sandbox(
+        &self,
+        request: Request<HibernateSandboxRequest>,
+    ) -> Result<Response<HibernateSandboxResponse>, Status> {
+        let (runtime, id) = (self.0.clone(), request.into_inner().pod_sandbox_id);
+        detached(async move { runtime.hibernate_sandbox(&id).await }).await?;
+        Ok(Response::new(HibernateSandboxResponse {}))
+    }
+
+    async fn resume_sandbox(
+        &self,
+        request: Request<ResumeSandboxRequest>,
+    ) -> Result<Response<ResumeSandboxResponse>, Status> {
+        let (runtime, id) = (self.0.clone(), request.into_inner().pod_sandbox_id);
+        detached(async move { runtime.resume_sandbox(&id).await }).await?;
+        Ok(Response::new(ResumeSandboxResponse {}))
+    }
+
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let info = self.0.config.hypervisor.describe();
         let machines = self.0.sandboxes().into_iter().filter_map(|sandbox| {
             let record = sandbox.record();
-            let vm = record.vm?;
+            let vm = record.vm.filter(|_| record.state != SandboxState::Hibernated)?;
             Some(VirtualMachine {
                 sandbox_id: record.id,
                 pid: vm.pid,
@@ -149,7 +168,11 @@ fn vm(sandbox: &Sandbox) -> Option<Vm> {
     });
     let ips = ips.filter(|ip| !ip.is_empty()).collect();
     let record = sandbox.record();
-    let machine = record.vm?;
+    let mut machine = record.vm?;
+    if record.state == SandboxState::Hibernated {
+        // The process that it was.
+        machine.pid = 0;
+    }
     let metadata = record.config.metadata.unwrap_or_default();
     let nic = machine.spec.nic.unwrap_or_else(|| hypernetes_hypervisor::Nic {
         tap: String::new(),
@@ -164,6 +187,7 @@ fn vm(sandbox: &Sandbox) -> Option<Vm> {
         state: match record.state {
             SandboxState::Starting => "starting",
             SandboxState::Ready => "ready",
+            SandboxState::Hibernated => "hibernated",
             SandboxState::NotReady { .. } | SandboxState::Stopped { .. } => "not-ready",
         }
         .into(),

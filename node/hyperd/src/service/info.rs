@@ -23,6 +23,10 @@ pub(super) fn of_sandbox(sandbox: &Sandbox) -> HashMap<String, String> {
         SandboxState::NotReady { reason } | SandboxState::Stopped { reason } => {
             info.insert("reason".into(), reason);
         }
+        SandboxState::Hibernated => {
+            info.remove("vm_pid");
+            info.insert("reason".into(), "it is hibernated".into());
+        }
         SandboxState::Starting | SandboxState::Ready => {}
     }
     info

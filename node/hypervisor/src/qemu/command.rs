@@ -55,12 +55,14 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
     // What works on this machine type and why: with acpi there are 24 virtio slots and SMP; without a real-time clock a boot
     // waits two seconds for it. The serial port is the console.
     let machine = "microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on";
+    // Wherever it comes from, it has the same name: by that QEMU finds it when it restores a machine.
+    add(&["-M", &format!("{machine},memory-backend=memory"), "-object"]);
+    let size = spec.memory_mib;
     match origin.shares_memory() {
-        None => add(&["-M", machine]),
+        None => add(&[&format!("memory-backend-ram,id=memory,size={size}M")]),
         Some(share) => {
-            add(&["-M", &format!("{machine},memory-backend=memory"), "-object"]);
             let share = if share { "on" } else { "off" };
-            let (size, path) = (spec.memory_mib, format!("/proc/self/fd/{MEMORY_FD}"));
+            let path = format!("/proc/self/fd/{MEMORY_FD}");
             add(&[&format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}")]);
         }
     }

@@ -27,7 +27,8 @@ const UIDS: u32 = 0x0fff_ffff;
 const MAX_WORDS: usize = 2048;
 const KVM: &str = "/dev/kvm";
 
-fn uid_of(id: &str) -> u32 {
+/// The user that the VM of that id runs as.
+pub fn uid_of(id: &str) -> u32 {
     let digest = Sha256::digest(id.as_bytes());
     FIRST_UID + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % UIDS
 }

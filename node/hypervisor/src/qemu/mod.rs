@@ -12,9 +12,11 @@ mod migrate;
 mod pieces;
 mod probe;
 mod qmp;
+mod snapshot;
 mod sweep;
 mod tap;
 mod template;
+mod temporary;
 mod tsc;
 mod vm;
 
@@ -29,7 +31,7 @@ use std::{
 use async_trait::async_trait;
 
 pub use self::{
-    tap::{create as create_tap, open as open_tap},
+    tap::{create as create_tap, open as open_tap, remove as remove_tap},
     template::TemplateLimits,
 };
 use crate::{
@@ -72,6 +74,7 @@ struct Shared {
     version: String,
     boot: boot::BootFiles,
     machines: PathBuf,
+    snapshots: PathBuf,
     tsc_khz: u64,
     jail: Option<PathBuf>,
     /// With the control groups, if VMs are locked in and this process may make any.
@@ -97,6 +100,13 @@ impl Qemu {
         for directory in [&config.directory, &machines] {
             let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o711));
         }
+        let snapshots = config.directory.join("snapshots");
+        let mut builder = fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&snapshots)
+            .map_err(|e| host("making the directory of snapshots", e))?;
         let boot = boot::prepare(&config.directory.join("boot"), &config.guest).await?;
         if let Some(jail) = config.jail.as_ref().filter(|jail| !jail.is_file()) {
             let what = "the VMMs' jailer is missing; make build makes it";
@@ -107,6 +117,7 @@ impl Qemu {
             version,
             boot,
             machines,
+            snapshots,
             tsc_khz: tsc::measure_khz(),
             remains: Remains { cgroups: config.jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
             jail: config.jail,
@@ -114,7 +125,7 @@ impl Qemu {
             reason: String::new(),
             templates: template::Templates::new(config.templates),
         };
-        sweep::sweep(&shared, |id| id.starts_with(template::ID_PREFIX)).await;
+        sweep::sweep(&shared, |id| id.starts_with(temporary::ID_PREFIX)).await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
@@ -146,9 +157,29 @@ impl Hypervisor for Qemu {
         template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
     }
 
-    async fn sweep(&self, keep: &HashSet<String>) {
+    async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
         // Templates that are being made are this process's own.
-        sweep::sweep(&self.shared, |id| !id.starts_with(template::ID_PREFIX) && !keep.contains(id)).await;
+        sweep::sweep(&self.shared, |id| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id)).await;
+        snapshot::sweep(&self.shared, |id| hibernated.contains(id));
+    }
+
+    async fn hibernate(&self, vm: &VmRecord) -> Result<(), HypervisorError> {
+        snapshot::save(&self.shared, vm).await
+    }
+
+    async fn resume(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
+        let snapshot = snapshot::open(&self.shared, &record.spec.id)?;
+        let origin = vm::Origin::Saved(&snapshot);
+        let vm = vm::QemuVm::create_with(&self.shared, record.spec, self.shared.accelerator, origin).await?;
+        if let Err(error) = vm.refill(record.disks).await {
+            let _ = vm.kill().await;
+            return Err(error);
+        }
+        Ok(Box::new(vm))
+    }
+
+    async fn forget(&self, id: &str) {
+        snapshot::remove(&self.shared, id);
     }
 
     fn describe(&self) -> HypervisorInfo {

@@ -24,6 +24,21 @@ pub fn create(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes a tap of the network namespace of the calling thread. That there is none is fine.
+///
+/// # Errors
+/// When a VM has it open.
+pub fn remove(name: &str) -> io::Result<()> {
+    // One that was not there goes again when it is closed, too.
+    let tap = open_named(name)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open; the argument is a number.
+    unsafe {
+        set_persistent(tap.as_raw_fd(), 0)?;
+    }
+    Ok(())
+}
+
 /// The tap, open: QEMU needs no access to the namespace that it is in.
 pub async fn open(nic: &Nic) -> io::Result<OwnedFd> {
     let nic = nic.clone();

@@ -22,6 +22,7 @@ use super::{
     memory,
     migrate::{self, MigrateError},
     qmp::{Qmp, QmpError},
+    snapshot::Snapshot,
     tap,
     template::{self, Key, Template},
 };
@@ -49,24 +50,29 @@ pub enum Origin<'a> {
     Copy(&'a Template),
     /// The same without a network, to see whether it works.
     Trial(&'a Template),
+    /// It waits for another VM to be brought into it, into memory that is kept; its network leads nowhere.
+    Receiver(&'a OwnedFd),
+    /// It goes on where it was saved, once it is told to.
+    Saved(&'a Snapshot),
 }
 
 impl Origin<'_> {
     fn memory(&self) -> Option<&OwnedFd> {
         match self {
             Self::Cold => None,
-            Self::Original(memory) => Some(memory),
+            Self::Original(memory) | Self::Receiver(memory) => Some(memory),
+            Self::Saved(snapshot) => Some(&snapshot.memory),
             Self::Copy(template) | Self::Trial(template) => Some(&template.memory),
         }
     }
 
     /// Whether what the guest writes reaches the memory that it is given; none when it is given none.
     pub fn shares_memory(&self) -> Option<bool> {
-        self.memory().map(|_| !self.is_restored())
+        self.memory().map(|_| matches!(self, Self::Original(_) | Self::Receiver(_)))
     }
 
     pub fn is_restored(&self) -> bool {
-        matches!(self, Self::Copy(_) | Self::Trial(_))
+        !matches!(self, Self::Cold | Self::Original(_))
     }
 }
 
@@ -145,18 +151,23 @@ impl QemuVm {
                 return Err(start(error));
             }
         };
-        if let Origin::Copy(template) | Origin::Trial(template) = &origin
-            && let Err(error) = vm.restore(template).await
-        {
+        let restored = match &origin {
+            Origin::Copy(template) | Origin::Trial(template) => vm.restore(&template.state, true).await,
+            Origin::Saved(snapshot) => vm.restore(&snapshot.state, false).await,
+            Origin::Cold | Origin::Original(_) | Origin::Receiver(_) => Ok(()),
+        };
+        if let Err(error) = restored {
             let _ = vm.kill().await;
-            return Err(start(format!("restoring the template: {error}")));
+            return Err(start(format!("restoring its state: {error}")));
         }
         Ok(vm)
     }
 
-    async fn restore(&self, template: &Template) -> Result<(), MigrateError> {
+    async fn restore(&self, state: &OwnedFd, run: bool) -> Result<(), MigrateError> {
         let _turn = self.monitor.lock().await;
-        migrate::restore(&mut self.qmp().await?, memory::reader(&template.state)?).await
+        let mut qmp = self.qmp().await?;
+        migrate::restore(&mut qmp, memory::reader(state)?).await?;
+        if run { migrate::go_on(&mut qmp).await } else { Ok(()) }
     }
 
     /// Stops the VM and writes what is not in its memory to a file.
@@ -188,8 +199,8 @@ impl QemuVm {
         }
         if let Some(nic) = &spec.nic {
             let tap = match origin {
-                Origin::Cold | Origin::Copy(_) => tap::open(nic).await,
-                Origin::Original(_) | Origin::Trial(_) => tap::idle().await,
+                Origin::Cold | Origin::Copy(_) | Origin::Saved(_) => tap::open(nic).await,
+                Origin::Original(_) | Origin::Trial(_) | Origin::Receiver(_) => tap::idle().await,
             };
             descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
         }
@@ -270,7 +281,34 @@ impl QemuVm {
         self.remains.remove(&self.directory);
     }
 
-    async fn qmp(&self) -> Result<Qmp, QmpError> {
+    /// Gives a VM that was restored the disks that it had.
+    pub async fn refill(&self, disks: Vec<Option<DiskSource>>) -> Result<(), HypervisorError> {
+        let _turn = self.monitor.lock().await;
+        for (slot, source) in (0..self.spec.disk_slots).zip(disks) {
+            if let Some(source) = source {
+                self.fill(slot, source).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts something into a slot that is empty. For whoever has the monitor.
+    async fn fill(&self, slot: u32, source: DiskSource) -> Result<(), HypervisorError> {
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) % 10_000_000;
+        let attach = async {
+            fs::write(generation_file(&self.directory, slot), generation.to_string())?;
+            let mut qmp = self.qmp().await?;
+            disks::attach(&mut qmp, slot, generation, &source).await
+        };
+        let failed = |e: QmpError| HypervisorError::AttachDisk { id: self.spec.id.clone(), reason: e.to_string() };
+        attach.await.map_err(failed)?;
+        if let Some(held) = self.disks.lock().get_mut(slot as usize) {
+            *held = Some(source);
+        }
+        Ok(())
+    }
+
+    pub async fn qmp(&self) -> Result<Qmp, QmpError> {
         Qmp::connect(&command::monitor_socket(&self.directory)).await
     }
 
@@ -323,16 +361,7 @@ impl Vm for QemuVm {
             range.into_iter().find(|slot| disks.get(*slot as usize).is_some_and(Option::is_none))
         };
         let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed) % 10_000_000;
-        let attach = async {
-            fs::write(generation_file(&self.directory, slot), generation.to_string())?;
-            let mut qmp = self.qmp().await?;
-            disks::attach(&mut qmp, slot, generation, &source).await
-        };
-        attach.await.map_err(|e| HypervisorError::AttachDisk { id: id.clone(), reason: e.to_string() })?;
-        if let Some(held) = self.disks.lock().get_mut(slot as usize) {
-            *held = Some(source);
-        }
+        self.fill(slot, source).await?;
         Ok(DiskSlot(slot))
     }
 
@@ -354,6 +383,12 @@ impl Vm for QemuVm {
             *held = None;
         }
         Ok(())
+    }
+
+    async fn go_on(&self) -> Result<(), HypervisorError> {
+        let _turn = self.monitor.lock().await;
+        let go_on = async { migrate::go_on(&mut self.qmp().await?).await };
+        go_on.await.map_err(|e| HypervisorError::Resume { id: self.spec.id.clone(), reason: e.to_string() })
     }
 
     async fn wait(&self) -> VmExit {

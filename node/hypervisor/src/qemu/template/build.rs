@@ -1,15 +1,8 @@
 //! Making a template: a VM boots in memory that is kept, is stopped when its agent waits, and is tried.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use super::{ID_PREFIX, Key, Template};
+use super::{Key, Template};
 use crate::{
     HypervisorError, Vm,
     qemu::{
@@ -17,7 +10,8 @@ use crate::{
         greet::{GreetError, greet},
         memory,
         migrate::MigrateError,
-        vm::{Origin, QemuVm},
+        temporary::Temporary,
+        vm::Origin,
     },
 };
 
@@ -43,7 +37,7 @@ pub enum BuildError {
 pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildError> {
     let guest_memory = memory::create("hypernetes-template-memory", u64::from(key.memory_mib) << 20)?;
     let state = memory::create("hypernetes-template-state", 0)?;
-    let original = Temporary::start(shared, key, Origin::Original(&guest_memory)).await?;
+    let original = Temporary::start(shared, key.spec(Temporary::id()), Origin::Original(&guest_memory)).await?;
     original.0.set_background(true);
     greet(original.0.agent_socket(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
     tokio::time::sleep(SETTLE).await;
@@ -55,25 +49,8 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
     let template =
         Arc::new(Template { key: key.clone(), memory: guest_memory, state, bytes, copies: Default::default() });
     // A template that does not work would take every pod after this one with it.
-    let copy = Temporary::start(shared, key, Origin::Trial(&template)).await?;
+    let copy = Temporary::start(shared, key.spec(Temporary::id()), Origin::Trial(&template)).await?;
     greet(copy.0.agent_socket(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;
     copy.0.kill().await?;
     Ok(template)
-}
-
-/// A VM that ends with the attempt: nobody adopts it.
-struct Temporary(QemuVm);
-
-impl Temporary {
-    async fn start(shared: &Shared, key: &Key, origin: Origin<'_>) -> Result<Self, HypervisorError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let id = format!("{ID_PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        QemuVm::create_with(shared, key.spec(id), shared.accelerator, origin).await.map(Self)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
 }

@@ -23,8 +23,6 @@ use parking_lot::Mutex;
 use super::Shared;
 use crate::{Nic, TemplateInfo, VmSpec};
 
-/// What the ids of VMs begin with that are to become templates, or were copied to try one.
-pub const ID_PREFIX: &str = "template-";
 /// How long after a failure no other attempt is made.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
 
