@@ -10,8 +10,15 @@ use std::{
 use hypernetes_guest_protocol::{VERSIONS, session, v1, v1::agent_client::AgentClient};
 use tonic::{Code, Status, transport::Channel};
 
-/// Largest message that is accepted from a guest. Output chunks are at most 64 KiB.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
+/// message of many empty parts takes a hundred times as much memory when it is decoded.
+const MAX_ANSWER_BYTES: usize = 128 << 10;
+/// Largest message to a guest.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// What a guest may send ahead on one stream, and on all. The streams of clients that do not read (`kubectl exec` into a
+/// stopped pager) must not take the room of the others' answers.
+const STREAM_WINDOW: u32 = 128 << 10;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest file content in one message to the guest.
 const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Time limit of calls that should take no time in the guest.
@@ -82,8 +89,8 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(socket: &Path) -> Self {
         let client = AgentClient::new(connect(socket))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_REQUEST_BYTES);
         Self { client, socket: socket.to_owned() }
     }
 
@@ -175,6 +182,8 @@ fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         // The stream does not end when the guest gives a conversation up: only silence tells.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)

@@ -61,6 +61,8 @@ impl Node {
             let config = QemuConfig {
                 directory: root.join("vmm"),
                 guest,
+                // The jailer is another package's program; with it the whole system's tests run.
+                jail: None,
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
             };

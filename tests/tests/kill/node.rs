@@ -53,7 +53,7 @@ impl Node {
             fs::create_dir_all(node.path(name)).unwrap();
         }
         let network = serde_json::json!({"cniVersion": "1.0.0", "name": "kill", "plugins": [{
-            "type": "ptp",
+            "type": "bridge", "bridge": "cni0", "isGateway": true,
             "ipam": {"type": "host-local", "dataDir": node.path("ipam"), "subnet": "10.87.0.0/24",
                 "routes": [{"dst": "0.0.0.0/0"}]},
         }]});
