@@ -59,7 +59,8 @@ impl Hyperd {
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
         let templates = TemplateLimits::default();
-        let qemu = Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
+        let qemu =
+            Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let images = ImageStore::open(root.join("images"), Limits::default())?;

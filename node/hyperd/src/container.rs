@@ -307,12 +307,7 @@ impl Runtime {
     }
 
     /// Undoes an unfinished container.
-    pub(crate) async fn undo_container(
-        &self,
-        sandbox: &Arc<Sandbox>,
-        live: &Arc<Live>,
-        container: &Arc<Container>,
-    ) {
+    pub(crate) async fn undo_container(&self, sandbox: &Arc<Sandbox>, live: &Arc<Live>, container: &Arc<Container>) {
         if !live.cancel.is_cancelled()
             && let Err(error) = self.release(sandbox, live, container).await
         {

@@ -71,10 +71,11 @@ async fn live(
     config: cri::PodSandboxConfig,
     progress: &Mutex<Progress>,
     sent: &tokio::sync::watch::Sender<Option<Step>>,
+    last: Step,
 ) -> Result<(), Status> {
     let mut client = node.client().await?;
     let begun = progress.lock().acknowledged;
-    for step in STEPS.into_iter().filter(|step| Some(*step) > begun) {
+    for step in STEPS.into_iter().filter(|step| Some(*step) > begun && *step <= last) {
         let Progress { sandbox, container, .. } = progress.lock().clone();
         progress.lock().sent = Some(step);
         sent.send_replace(Some(step));
@@ -223,11 +224,8 @@ async fn carry_on(node: &Node, sandbox: &str, container: Option<&cri::Container>
         .await;
     }
     let config = node.container_config("replacement");
-    let request = cri::CreateContainerRequest {
-        pod_sandbox_id: sandbox.to_owned(),
-        config: Some(config),
-        sandbox_config: None,
-    };
+    let request =
+        cri::CreateContainerRequest { pod_sandbox_id: sandbox.to_owned(), config: Some(config), sandbox_config: None };
     let container_id = within("the pod to be connected to", async || {
         match node.client().await.unwrap().create_container(request.clone()).await {
             Ok(answer) => Some(answer.into_inner().container_id),
@@ -282,7 +280,7 @@ async fn cut(
     };
     tokio::select! {
         () = killed => {}
-        outcome = live(node, config, &progress, &sender) => outcome.unwrap(),
+        outcome = live(node, config, &progress, &sender, Step::Idle) => outcome.unwrap(),
     }
     node.kill();
     seen.extend(remains::machines(node));
@@ -299,7 +297,7 @@ async fn test() {
     for _ in 0..2 {
         let config = node.sandbox_config();
         let progress = Mutex::new(Progress::default());
-        live(&node, config, &progress, &tokio::sync::watch::Sender::new(None)).await.unwrap();
+        live(&node, config, &progress, &tokio::sync::watch::Sender::new(None), Step::Idle).await.unwrap();
         took = progress.into_inner().took;
     }
     eprintln!("hyperd starts within {starting:?}; the steps take {took:?}");
@@ -336,12 +334,110 @@ async fn test() {
     assert_eq!(remains::leftovers(&node), Vec::<String>::new());
 }
 
-#[test]
-fn at_every_step_of_a_pods_life() {
+/// A test on a thread of its own, whose network and mounts become the node's.
+fn on_a_thread<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+#[test]
+fn at_every_step_of_a_pods_life() {
+    on_a_thread(test);
+}
+
+/// A pod with a running container.
+async fn running(node: &mut Node) -> Progress {
+    let config = node.sandbox_config();
+    let progress = Mutex::new(Progress::default());
+    live(node, config, &progress, &tokio::sync::watch::Sender::new(None), Step::Exec).await.unwrap();
+    progress.into_inner()
+}
+
+async fn is_reported_as_ended(node: &Node, sandbox: &str, why: &str) {
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+    within("the sandbox to be not ready", async || {
+        let answer = node.client().await.unwrap().pod_sandbox_status(request.clone()).await.unwrap().into_inner();
+        let ended = answer.status.unwrap().state() == cri::PodSandboxState::SandboxNotready;
+        assert!(!ended || answer.info["reason"].contains(why), "{:?}", answer.info);
+        ended.then_some(())
+    })
+    .await;
+}
+
+fn signal(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+}
+
+#[test]
+fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
+    use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
+    on_a_thread(async || {
+        let mut node = Node::new();
+        node.start().await;
+        node.import_image();
+        let vm_of = |node: &Node, sandbox: &str| remains::vms(node).into_iter().find(|vm| vm.id == sandbox).unwrap();
+
+        let pod = running(&mut node).await;
+        signal(vm_of(&node, &pod.sandbox).pid, SIGKILL);
+        let died = Instant::now();
+        is_reported_as_ended(&node, &pod.sandbox, "VM ended").await;
+        within("the container to have ended", async || {
+            (node.containers().await[0].state() == cri::ContainerState::ContainerExited).then_some(())
+        })
+        .await;
+        assert!(died.elapsed() < Duration::from_secs(5), "noticed after {:?}", died.elapsed());
+        // Its directory and its groups have gone with it, before anybody has asked.
+        assert!(!remains::machines(&node).contains(&pod.sandbox));
+        assert_eq!(remains::groups(&pod.sandbox), Vec::<std::path::PathBuf>::new());
+        remove_all(&node).await;
+
+        let pod = running(&mut node).await;
+        signal(vm_of(&node, &pod.sandbox).pid, SIGSTOP);
+        let hung = Instant::now();
+        is_reported_as_ended(&node, &pod.sandbox, "does not answer").await;
+        eprintln!("a VM that hangs is noticed after {:?}", hung.elapsed());
+        assert!(hung.elapsed() < Duration::from_secs(35), "noticed after {:?}", hung.elapsed());
+        remove_all(&node).await;
+        assert!(!remains::vms(&node).iter().any(|vm| vm.id == pod.sandbox));
+
+        // A VM that hangs while there is no hyperd keeps its successor from nothing.
+        let pod = running(&mut node).await;
+        node.kill();
+        signal(vm_of(&node, &pod.sandbox).pid, SIGSTOP);
+        let started = node.start().await;
+        assert!(started < Duration::from_secs(20), "hyperd started within {started:?}");
+        is_reported_as_ended(&node, &pod.sandbox, "does not answer").await;
+        remove_all(&node).await;
+
+        let pod = running(&mut node).await;
+        node.kill();
+        for vm in remains::vms(&node) {
+            signal(vm.pid, SIGKILL);
+        }
+        within("the VMs to be gone", async || remains::vms(&node).is_empty().then_some(())).await;
+        // Mounts are gone, and the VM's pid is another process's.
+        nix::mount::umount2(&node.path("root/netns").join(&pod.sandbox), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = other.id();
+        let machine = node.path("root/vmm/machines").join(&pod.sandbox);
+        std::fs::write(machine.join("pid"), format!("{pid} 1\n")).unwrap();
+        let path = node.path("root/sandboxes").join(format!("{}.json", pod.sandbox));
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["vm"]["pid"] = pid.into();
+        record["vm"]["start_time_ticks"] = 1.into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        node.start().await;
+        is_reported_as_ended(&node, &pod.sandbox, "while hyperd did not run").await;
+        assert!(!machine.exists());
+        remove_all(&node).await;
+        assert!(other.try_wait().unwrap().is_none(), "a process that is none of hyperd's was ended");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        node.stop();
+        assert_eq!(remains::strays(&node, &BTreeSet::new(), &BTreeSet::from([pod.sandbox])), Vec::<String>::new());
+    });
 }

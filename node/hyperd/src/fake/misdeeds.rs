@@ -7,7 +7,7 @@ use tonic::{Response, Status};
 use super::{Answer, Answers};
 
 /// Empty parts of a message: two bytes each on their way, hundreds in memory.
-pub(crate) const MANY: usize = 400_000;
+pub(crate) const MANY: usize = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misdeed {

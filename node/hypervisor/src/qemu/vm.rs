@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::DirBuilderExt,
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -364,8 +361,8 @@ impl Vm for QemuVm {
         let held: Vec<bool> = self.disks.lock().iter().map(Option::is_some).collect();
         let settle = async { disks::settle(&mut self.qmp().await?, &held).await };
         let settled: Result<Vec<u32>, QmpError> = settle.await;
-        let emptied = settled
-            .map_err(|e| HypervisorError::DetachDisk { id: self.spec.id.clone(), reason: e.to_string() })?;
+        let emptied =
+            settled.map_err(|e| HypervisorError::DetachDisk { id: self.spec.id.clone(), reason: e.to_string() })?;
         let mut disks = self.disks.lock();
         for slot in emptied {
             if let Some(held) = disks.get_mut(slot as usize) {
