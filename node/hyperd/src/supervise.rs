@@ -358,9 +358,8 @@ impl Runtime {
                     tracing::warn!(container = %container.id, %error, "files are not followed any more");
                 }
             }
-            match record.state {
-                ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),
-                _ => {}
+            if matches!(record.state, ContainerState::Running { .. }) {
+                self.monitor(&sandbox, &live, &container);
             }
         }
     }

@@ -398,7 +398,7 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         let pod = running(&mut node).await;
         signal(vm_of(&node, &pod.sandbox).pid, SIGSTOP);
         let hung = Instant::now();
-        is_reported_as_ended(&node, &pod.sandbox, "does not answer").await;
+        is_reported_as_ended(&node, &pod.sandbox, "not answer").await;
         eprintln!("a VM that hangs is noticed after {:?}", hung.elapsed());
         assert!(hung.elapsed() < Duration::from_secs(35), "noticed after {:?}", hung.elapsed());
         remove_all(&node).await;
@@ -410,7 +410,7 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         signal(vm_of(&node, &pod.sandbox).pid, SIGSTOP);
         let started = node.start().await;
         assert!(started < Duration::from_secs(20), "hyperd started within {started:?}");
-        is_reported_as_ended(&node, &pod.sandbox, "does not answer").await;
+        is_reported_as_ended(&node, &pod.sandbox, "not answer").await;
         remove_all(&node).await;
 
         let pod = running(&mut node).await;

@@ -65,8 +65,8 @@ impl Attachments {
     /// Removes what was being written when hyperd was killed. For a start, when nothing is.
     pub(crate) fn remove_unfinished(&self) -> io::Result<()> {
         let names = super::netns::names(&self.0)?;
-        let unfinished = names.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == UNFINISHED));
-        unfinished.map(|name| remove(&self.0.join(name))).collect()
+        let mut unfinished = names.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == UNFINISHED));
+        unfinished.try_for_each(|name| remove(&self.0.join(name)))
     }
 }
 
