@@ -170,9 +170,11 @@ async fn apply_network(handle: &Handle, request: &v1::ConfigureSandboxRequest) -
             .destination_prefix(destination, prefix)
             .map_err(|_| NetworkError::Address(route.destination.clone()))?
             .output_interface(index);
-        if let Some(gateway) = gateway {
-            builder = builder.gateway(gateway).map_err(|_| NetworkError::Address(route.gateway.clone()))?;
-        }
+        builder = match gateway {
+            Some(gateway) => builder.gateway(gateway).map_err(|_| NetworkError::Address(route.gateway.clone()))?,
+            // Else the kernel finds no gateway behind it.
+            None => builder.scope(rtnetlink::packet_route::route::RouteScope::Link),
+        };
         present(handle.route().add(builder.build()).execute().await)?;
     }
     Ok(())

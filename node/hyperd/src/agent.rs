@@ -11,23 +11,26 @@ use std::{
     time::Duration,
 };
 
-use hypernetes_guest_protocol::{VERSIONS, session, v1, v1::agent_client::AgentClient};
+use hypernetes_guest_protocol::{MAX_HOST_PATH_DATA, VERSIONS, session, v1, v1::agent_client::AgentClient};
 use tonic::{Code, Status, transport::Channel};
 
-use crate::host_paths::MAX_HOST_PATHS;
-
-/// Largest message that is accepted from a guest. Output chunks are at most 64 KiB.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
+/// message of many empty parts takes a hundred times as much memory when it is decoded.
+const MAX_ANSWER_BYTES: usize = 128 << 10;
+/// The same of what the guest writes to paths of the host.
+pub(crate) const MAX_HOST_PATH_BYTES: usize = MAX_HOST_PATH_DATA + (16 << 10);
+/// Largest message to a guest.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// What a guest may send ahead on one stream, and on all. The streams of clients that do not read (`kubectl exec` into a
+/// stopped pager) must not take the room of the others' answers.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest file content in one message to the guest.
 const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Time limit of calls that should take no time in the guest.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// What a guest may send ahead of being read, in one call and in all of them. Host paths that hang, which are bounded in
-/// number, must leave room for the other calls.
-const CALL_WINDOW_BYTES: u32 = 512 << 10;
-const WINDOW_BYTES: u32 = (MAX_HOST_PATHS as u32 + 2) * CALL_WINDOW_BYTES;
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +97,8 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(socket: &Path) -> Self {
         let client = AgentClient::new(connect(socket))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_REQUEST_BYTES);
         Self { client, socket: socket.to_owned(), version: Arc::default() }
     }
 
@@ -193,8 +196,8 @@ fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
-        .initial_stream_window_size(CALL_WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         // The stream does not end when the guest gives a conversation up: only silence tells.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)

@@ -70,6 +70,11 @@ impl Container {
         matches!(self.record.lock().state, ContainerState::Running { .. })
     }
 
+    /// Whether it is there for clients.
+    pub(crate) fn is_made(&self) -> bool {
+        self.record.lock().state != ContainerState::Creating
+    }
+
     /// Changes the record and makes the change durable.
     pub(crate) async fn update(&self, records: &Records, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
         let _saving = self.saving.lock().await;
@@ -112,7 +117,7 @@ impl Container {
         match &self.record.lock().state {
             ContainerState::Running { started_at } => *started_at,
             ContainerState::Exited(exit) => exit.started_at,
-            ContainerState::Created | ContainerState::Starting => 0,
+            ContainerState::Creating | ContainerState::Created | ContainerState::Starting => 0,
         }
     }
 
@@ -153,7 +158,7 @@ impl Container {
                 status.reason = exit.reason;
                 status.message = exit.message;
             }
-            ContainerState::Created | ContainerState::Starting => {}
+            ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {}
         }
         status
     }
@@ -177,7 +182,9 @@ impl Container {
 
 fn state(state: &ContainerState) -> cri::ContainerState {
     match state {
-        ContainerState::Created | ContainerState::Starting => cri::ContainerState::ContainerCreated,
+        ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {
+            cri::ContainerState::ContainerCreated
+        }
         ContainerState::Running { .. } => cri::ContainerState::ContainerRunning,
         ContainerState::Exited(_) => cri::ContainerState::ContainerExited,
     }
@@ -185,6 +192,10 @@ fn state(state: &ContainerState) -> cri::ContainerState {
 
 /// Puts down that a container ended because its VM did.
 pub(crate) async fn ended_with_vm(runtime: &Runtime, sandbox: &Sandbox, container: &Container, why: &str) {
+    if !container.is_made() {
+        // Whoever makes it undoes it; the record of one that nobody makes any more goes with its sandbox's.
+        return;
+    }
     let exit = Exit {
         started_at: container.started_at(),
         finished_at: now_nanos(),
@@ -268,7 +279,7 @@ impl Runtime {
             image_name: image.tags.first().cloned().unwrap_or(reference),
             stop_signal: image.config.stop_signal.clone(),
             created_at: now_nanos(),
-            state: ContainerState::Created,
+            state: ContainerState::Creating,
             disks: Default::default(),
             file_sets: Vec::new(),
             host_paths: Vec::new(),
@@ -296,14 +307,24 @@ impl Runtime {
             }
             Err(error) => {
                 tracing::warn!(container = %container.id, %error, "container could not be made");
-                self.release_container(&sandbox, &container).await;
-                if let Err(error) = self.records.remove_container(&container.id) {
-                    tracing::error!(container = %container.id, %error, "removing the record failed");
-                }
-                self.forget_container(&container.id);
+                self.undo_container(&sandbox, &live, &container).await;
                 Err(error)
             }
         }
+    }
+
+    /// Undoes an unfinished container.
+    pub(crate) async fn undo_container(&self, sandbox: &Arc<Sandbox>, live: &Arc<Live>, container: &Arc<Container>) {
+        if !live.cancel.is_cancelled()
+            && let Err(error) = self.release(sandbox, live, container).await
+        {
+            // The VM's end frees the rest.
+            tracing::warn!(container = %container.id, %error, "a container was not released completely");
+        }
+        if let Err(error) = self.records.remove_container(&container.id) {
+            tracing::error!(container = %container.id, %error, "removing the record failed");
+        }
+        self.forget_container(&container.id);
     }
 
     pub(crate) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
@@ -364,8 +385,10 @@ impl Runtime {
             other => other?,
         };
         let _operation = container.operation.lock().await;
-        if !container.is_running() {
-            return Ok(());
+        match container.record().state {
+            // Only an earlier hyperd knew how far it came; the agent is being asked.
+            ContainerState::Starting | ContainerState::Running { .. } => {}
+            _ => return Ok(()),
         }
         let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
         let process = ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() };
@@ -391,8 +414,8 @@ impl Runtime {
         self.stop_container(&container.id, Duration::ZERO).await?;
         let _operation = container.operation.lock().await;
         let sandbox = self.sandbox(&container.sandbox_id)?;
-        if sandbox.is_hibernated() {
-            // What it has in the VM could not be given back.
+        if sandbox.is_ready() || sandbox.is_hibernated() {
+            // While its VM sleeps or is being connected to, nothing could be given back there.
             sandbox.live()?;
         }
         self.release_container(&sandbox, &container).await;

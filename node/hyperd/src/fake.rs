@@ -1,6 +1,8 @@
 //! The unit tests' double of a VM: a process-less machine whose agent is a gRPC server in this process that runs the
 //! containers' commands as plain processes of the host. It outlives the hyperd under test, and can play a hostile guest.
 
+pub(crate) mod misdeeds;
+
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -148,6 +150,10 @@ impl Machine {
         self.record.lock().clone()
     }
 
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
     pub(crate) fn spec(&self) -> VmSpec {
         self.record.lock().spec.clone()
     }
@@ -275,6 +281,8 @@ pub(crate) struct Guest {
     pub containers: Mutex<HashMap<String, v1::CreateContainerRequest>>,
     pub host_path_requests: Mutex<Vec<v1::HostPathRequest>>,
     pub host_path_replies: Mutex<Vec<v1::HostPathReply>>,
+    /// What this one guest does wrong.
+    pub misdeed: Mutex<Option<misdeeds::Misdeed>>,
     processes: Mutex<HashMap<(String, String), Arc<Process>>>,
     pids: AtomicU32,
 }
@@ -426,6 +434,9 @@ impl Agent for GuestService {
 
     async fn read_file(&self, request: Request<v1::ReadFileRequest>) -> Answer<v1::ReadFileResponse> {
         let request = request.into_inner();
+        if self.0.misdeed.lock().is_some() {
+            return misdeeds::too_much();
+        }
         let containers = self.0.containers.lock();
         let mount = containers[&request.container_id].mounts.iter().find(|m| m.destination == request.path);
         let Some(v1::Mount { source: Some(v1::mount::Source::FileSet(set)), sub_path, .. }) = mount else {
@@ -471,6 +482,10 @@ impl Agent for GuestService {
     async fn wait_process(&self, request: Request<v1::WaitProcessRequest>) -> Answer<v1::WaitProcessResponse> {
         let request = request.into_inner();
         let process = self.0.process(&request.container_id, &request.exec_id)?;
+        let misdeed = *self.0.misdeed.lock();
+        if let Some(misdeed) = misdeed {
+            return misdeed.end().await;
+        }
         let exit = process.exit.subscribe().wait_for(Option::is_some).await.unwrap().unwrap();
         Ok(Response::new(exit))
     }
@@ -495,6 +510,9 @@ impl Agent for GuestService {
         let mut messages = request.into_inner();
         let first = messages.message().await?.unwrap();
         let process = self.0.process(&first.container_id, &first.exec_id)?;
+        if let Some(misdeed) = *self.0.misdeed.lock() {
+            return misdeed.output(first.stdout_offset);
+        }
         let (to_client, answers) = mpsc::channel(4);
         let lying = self.0.mischief.lying_output.load(Ordering::Relaxed);
         for (stream, from) in [(0usize, first.stdout_offset), (1, first.stderr_offset)] {
@@ -591,7 +609,11 @@ impl Agent for GuestService {
         };
         let interface = v1::InterfaceStats { name: "eth0\x1b[2J".into(), rx_bytes: value, ..Default::default() };
         let interfaces = vec![interface; if absurd { 1000 } else { 1 }];
-        let containers = self.0.containers.lock().keys().map(stats).collect();
+        let mut containers: Vec<_> = self.0.containers.lock().keys().map(stats).collect();
+        if self.0.misdeed.lock().is_some() {
+            // As many as fit into a message that is small as long as nobody decodes it.
+            containers.resize_with(misdeeds::MANY, Default::default);
+        }
         Ok(Response::new(v1::StatsResponse {
             containers,
             memory_total_bytes: value,

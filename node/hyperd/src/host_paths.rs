@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::{
-    agent::{Agent, AgentError, CALL_TIMEOUT},
+    agent::{Agent, AgentError, CALL_TIMEOUT, MAX_HOST_PATH_BYTES},
     error::{Error, Result},
     sandbox::Live,
 };
@@ -208,8 +208,11 @@ impl Server {
         // There is room for it, and the receiver is here.
         let _ = answers.try_send(first);
         let outgoing = ReceiverStream::new(outgoing);
-        let requests =
-            agent.call("ServeHostPath", CALL_TIMEOUT, |mut c| async move { c.serve_host_path(outgoing).await }).await?;
+        let requests = agent
+            .call("ServeHostPath", CALL_TIMEOUT, |c| async move {
+                c.max_decoding_message_size(MAX_HOST_PATH_BYTES).serve_host_path(outgoing).await
+            })
+            .await?;
         Ok(Conversation { answers, requests })
     }
 

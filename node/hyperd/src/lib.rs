@@ -107,7 +107,8 @@ pub struct HyperdConfig {
     pub boot_timeout: Duration,
     /// Between two questions whether a VM's agent still answers.
     pub health_interval: Duration,
-    /// How long it may take to answer. After three silences in a row the sandbox is not ready any more.
+    /// How long it may take to answer. It is asked again at once then; after three silences in a row the sandbox is not ready
+    /// any more.
     pub health_timeout: Duration,
     /// Placeholder disks of each VM: one for each image and each volume of the pod.
     pub disk_slots: u32,
@@ -140,7 +141,7 @@ impl HyperdConfig {
             modules_dir: None,
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
-            health_timeout: Duration::from_secs(20),
+            health_timeout: Duration::from_secs(5),
             disk_slots: 16,
             base_memory_mib: 96,
             default_memory_mib: 256,

@@ -25,6 +25,8 @@ pub(crate) struct Chunk {
 /// The output of one process from some offsets on.
 pub(crate) struct Output {
     chunks: Streaming<v1::OutputChunk>,
+    /// Where each stream goes on, or later: a guest may lose output, and never takes any back.
+    expected: [u64; 2],
     acknowledgements: mpsc::Sender<v1::ReadOutputRequest>,
 }
 
@@ -49,7 +51,7 @@ impl Output {
         let chunks = agent
             .call("ReadOutput", CALL_TIMEOUT, |mut c| async move { c.read_output(ReceiverStream::new(requests)).await })
             .await?;
-        Ok(Self { chunks, acknowledgements })
+        Ok(Self { chunks, expected: [stdout_offset, stderr_offset], acknowledgements })
     }
 
     /// The next piece; none when the agent ends the stream.
@@ -61,9 +63,17 @@ impl Output {
             1 => Stream::Stderr,
             other => return Err(AgentError::Nonsense(format!("output of a stream {other}"))),
         };
-        if data.len() > MAX_CHUNK || offset.checked_add(data.len() as u64).is_none() {
-            return Err(AgentError::Nonsense("an output chunk that is too large".into()));
+        let expected = &mut self.expected[stream as usize];
+        let end = offset.checked_add(data.len() as u64).filter(|_| data.len() <= MAX_CHUNK);
+        let Some(end) = end else { return Err(AgentError::Nonsense("an output chunk that is too large".into())) };
+        // Either could be repeated without end.
+        if offset < *expected {
+            return Err(AgentError::Nonsense("output that was there before".into()));
         }
+        if data.is_empty() && !eof {
+            return Err(AgentError::Nonsense("output that says nothing".into()));
+        }
+        *expected = end;
         Ok(Some(Chunk { stream, offset, data, eof }))
     }
 

@@ -18,7 +18,7 @@ use crate::{
     files::{FileSetSource, SINGLE, put_and_follow},
     host_paths::HostPathReadOnly,
     mounts::{self, Policy, Source},
-    records::{ProcessUser, TerminationLog},
+    records::{ContainerState, ProcessUser, TerminationLog},
     resources,
     runtime::Runtime,
     sandbox::{ETC_SET, Live, Sandbox, check_namespaces},
@@ -177,13 +177,17 @@ impl Runtime {
             .agent
             .call("CreateContainer", CALL_TIMEOUT, |mut c| async move { c.create_container(request).await })
             .await?;
-        if sandbox.requires(3, "").is_ok() {
+        let user = sandbox.requires(3, "").is_ok().then(|| {
             let mut groups = created.groups;
             groups.truncate(MAX_GROUPS);
-            let user = ProcessUser { uid: created.uid, gid: created.gid, groups };
-            container.update(&self.records, |r| r.user = Some(user)).await?;
-        }
-        Ok(())
+            ProcessUser { uid: created.uid, gid: created.gid, groups }
+        });
+        container
+            .update(&self.records, |r| {
+                r.user = user;
+                r.state = ContainerState::Created;
+            })
+            .await
     }
 
     /// An image by reference or id.

@@ -22,6 +22,8 @@ use crate::{cni::PodNetwork, files::FileSetSource, host_paths::HostPath};
 
 /// Largest record that is read back.
 const MAX_RECORD_BYTES: u64 = 8 << 20;
+/// Extension of a file that is being written.
+pub(crate) const UNFINISHED: &str = "new";
 
 /// Life of a sandbox: `Starting` → `Ready` → `NotReady` → `Stopped`; each may be skipped, none is gone back to. A `Ready`
 /// one may be `Hibernated`, and become `Ready` again.
@@ -65,10 +67,12 @@ pub(crate) struct SandboxRecord {
     pub kernel_release: String,
 }
 
-/// Life of a container: `Created` → `Starting` → `Running` → `Exited`; a start that fails goes to `Exited`.
+/// Life of a container: `Creating` → `Created` → `Starting` → `Running` → `Exited`; a start that fails goes to `Exited`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub(crate) enum ContainerState {
+    /// Being made, and shown to nobody; found at the start of hyperd, it is undone.
+    Creating,
     Created,
     /// The agent has been, or is about to be, told.
     Starting,
@@ -203,7 +207,7 @@ fn save<T: Serialize>(directory: &Path, id: &str, record: &T) -> io::Result<()> 
 
 /// Replaces a file: a reader sees the old or the new content, also after this process was killed.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(UNFINISHED);
     let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     fs::rename(&temporary, path)
@@ -222,8 +226,14 @@ fn load_all<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
     let mut records = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.extension().is_none_or(|e| e != "json") {
-            continue;
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("json") => {}
+            // Killed before it was in its place; the old one holds, or there never was one.
+            Some(UNFINISHED) => {
+                remove(&path)?;
+                continue;
+            }
+            _ => continue,
         }
         let mut bytes = Vec::new();
         fs::File::open(&path)?.take(MAX_RECORD_BYTES).read_to_end(&mut bytes)?;
@@ -267,12 +277,14 @@ mod tests {
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(dir.path().join("sandboxes/abc.json")).unwrap());
         assert_eq!(mode & 0o777, 0o600);
         fs::write(dir.path().join("sandboxes/broken.json"), "{").unwrap();
+        fs::write(dir.path().join("sandboxes/abc.new"), "{").unwrap();
         let (sandboxes, containers) = Records::open(dir.path()).unwrap().load().unwrap();
         assert_eq!(sandboxes.len(), 1);
         assert!(containers.is_empty());
         assert_eq!(sandboxes[0].config.hostname, "h");
         assert_eq!(sandboxes[0].state, SandboxState::NotReady { reason: "r".into() });
         assert!(dir.path().join("sandboxes/broken.unreadable").exists());
+        assert!(!dir.path().join("sandboxes/abc.new").exists());
         records.remove_sandbox("abc").unwrap();
         records.remove_sandbox("abc").unwrap();
         assert!(records.load().unwrap().0.is_empty());

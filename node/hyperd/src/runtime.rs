@@ -80,6 +80,11 @@ impl Runtime {
         containers
     }
 
+    /// What clients see of a sandbox's containers.
+    pub(crate) fn statuses_of(&self, sandbox_id: &str) -> Vec<cri::ContainerStatus> {
+        self.containers_of(sandbox_id).iter().filter(|c| c.is_made()).map(|c| c.status()).collect()
+    }
+
     /// Adds a sandbox, unless there is one of the same pod and attempt.
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<()> {
         let mut sandboxes = self.sandboxes.write();
@@ -118,7 +123,7 @@ impl Runtime {
             container_event_type: kind as i32,
             created_at: now_nanos(),
             pod_sandbox_status: Some(sandbox.status()),
-            containers_statuses: self.containers_of(&sandbox.id).iter().map(|c| c.status()).collect(),
+            containers_statuses: self.statuses_of(&sandbox.id),
         });
     }
 }

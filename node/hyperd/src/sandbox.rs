@@ -619,12 +619,7 @@ fn configure_request(config: &cri::PodSandboxConfig, network: Option<&PodNetwork
         gateway: gateway.map(|g| g.to_string()).unwrap_or_default(),
         interface: INTERFACE.into(),
     };
-    for wanted in &network.routes {
-        // CNI: a route without a gateway goes to that of the address of its family.
-        let v4 = !wanted.destination.contains(':');
-        let default = network.addresses.iter().find(|a| a.ip.is_ipv4() == v4).and_then(|a| a.gateway);
-        request.routes.push(route(&wanted.destination, wanted.gateway.or(default)));
-    }
+    request.routes.extend(network.routes.iter().map(|wanted| route(&wanted.destination, wanted.gateway)));
     request
 }
 

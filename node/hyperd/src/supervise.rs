@@ -26,10 +26,10 @@ use crate::{
     sandbox::{Live, Sandbox},
 };
 
-/// Silence in a row after which a sandbox is not ready any more.
+/// Silences in a row after which a sandbox is not ready any more.
 const HEALTH_FAILURES: u32 = 3;
-/// How long a VM found again may take to answer.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a VM found again may take to answer. The host may be busy with all its VMs just then.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long output may still come after a container's end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leftovers of networks may put off that hyperd serves.
@@ -63,7 +63,9 @@ impl Runtime {
     async fn silence(&self, sandbox: &Sandbox, live: &Live) -> String {
         let mut failures = 0;
         loop {
-            tokio::time::sleep(self.config.health_interval).await;
+            // Guests that answer are left in peace; one that does not is asked again at once.
+            let pause = if failures == 0 { self.config.health_interval } else { RETRY };
+            tokio::time::sleep(pause).await;
             match live.agent.hello(self.config.health_timeout).await {
                 Ok(greeting) if greeting.boot_id == sandbox.record().boot_id => failures = 0,
                 Ok(_) => return "the guest was started anew by itself".into(),
@@ -376,6 +378,7 @@ impl Runtime {
         {
             tracing::warn!(sandbox = %sandbox.id, %error, "the clock of a VM was not set");
         }
+        self.settle(&sandbox, &live).await;
         sandbox.set_live(Some(live.clone()));
         drop(operation);
         tracing::info!(sandbox = %sandbox.id, "took over a running VM");
@@ -394,18 +397,35 @@ impl Runtime {
                 let allowed = self.policy(&sandbox.record().config).permits(&host_path);
                 live.serve_host_path_again(&host_path, allowed).await;
             }
-            match record.state {
-                ContainerState::Running { .. } => self.monitor(&sandbox, &live, &container),
-                // hyperd died in the middle of the start: the agent knows whether it happened.
+            if matches!(record.state, ContainerState::Running { .. }) {
+                self.monitor(&sandbox, &live, &container);
+            }
+        }
+    }
+
+    /// Undoes what the earlier hyperd was doing to the VM when it was killed.
+    async fn settle(&self, sandbox: &Arc<Sandbox>, live: &Arc<Live>) {
+        let settled = async {
+            live.vm.settle_disks().await?;
+            sandbox.update(&self.records, |r| r.vm = Some(live.vm.record())).await
+        };
+        if let Err(error) = settled.await {
+            tracing::warn!(sandbox = %sandbox.id, %error, "what is in the VM's disk slots is not known");
+        }
+        for container in self.containers_of(&sandbox.id) {
+            match container.record().state {
+                ContainerState::Creating => {
+                    tracing::info!(sandbox = %sandbox.id, container = %container.id, "undoing an unfinished container");
+                    self.undo_container(sandbox, live, &container).await;
+                }
+                // Whether the start happened is found out by waiting for the container's end.
                 ContainerState::Starting => {
-                    let started_at = now_nanos();
-                    let running = ContainerState::Running { started_at };
+                    let running = ContainerState::Running { started_at: now_nanos() };
                     if let Err(error) = container.update(&self.records, |r| r.state = running).await {
                         tracing::error!(container = %container.id, %error, "the state of a container was not saved");
                     }
-                    self.monitor(&sandbox, &live, &container);
                 }
-                ContainerState::Created | ContainerState::Exited(_) => {}
+                ContainerState::Created | ContainerState::Running { .. } | ContainerState::Exited(_) => {}
             }
         }
     }

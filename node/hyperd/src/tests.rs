@@ -1,5 +1,7 @@
 //! hyperd as its clients see it, over a fake VM.
 
+mod hostile;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -25,6 +27,8 @@ use crate::{
 };
 
 const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
+
+const LOG_MAX_BYTES: u64 = 4 << 20;
 
 /// A hyperd in a runtime of its own, so that it can be killed.
 struct Node {
@@ -54,6 +58,7 @@ impl Node {
         config.boot_timeout = Duration::from_secs(3);
         config.health_interval = Duration::from_millis(300);
         config.health_timeout = Duration::from_secs(1);
+        config.log_max_bytes = LOG_MAX_BYTES;
         std::fs::create_dir_all(self.path("pods").join(POD_UID)).unwrap();
         std::fs::create_dir_all(self.path("volumes")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -103,12 +103,15 @@ pub(crate) async fn format_if_blank(volume: &Path, state: &Path) -> Result<()> {
         File::create(&marker).and_then(|f| f.sync_all()).map_err(Error::file("writing", &marker))?;
         File::open(state).and_then(|f| f.sync_all()).map_err(Error::file("writing", state))?;
     }
+    // Locked as long as this process or the one that it starts has it open: if this one is killed, that one runs on.
+    let locked = File::open(&marker).map_err(Error::file("opening", &marker))?;
+    locked.try_lock().map_err(|e| refuse(format!("a file system is being made on it already ({e}): try again")))?;
     tracing::info!(volume = %volume.display(), "making a file system on a blank volume");
     let run = tokio::process::Command::new("mkfs.ext4")
         .args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "--"])
         .arg(volume)
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin")
-        .stdin(std::process::Stdio::null())
+        .stdin(locked)
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(FORMAT_TIMEOUT, run)
@@ -152,6 +155,17 @@ mod tests {
         assert_eq!(&bytes[1080..1082], &[0x53, 0xef]);
         format_if_blank(&volume, &state).await.unwrap();
         assert!(fs::read(&volume).unwrap() == bytes);
+        // An earlier process was killed while mkfs ran, which runs on.
+        let metadata = fs::metadata(&volume).unwrap();
+        let key = format!("{}:{}:{}", volume.display(), metadata.dev(), metadata.ino());
+        let marker = File::create(state.join(hex::encode(Sha256::digest(key)))).unwrap();
+        marker.lock().unwrap();
+        let error = format_if_blank(&volume, &state).await.unwrap_err().to_string();
+        assert!(error.contains("try again"), "{error}");
+        assert!(fs::read(&volume).unwrap() == bytes);
+        drop(marker);
+        format_if_blank(&volume, &state).await.unwrap();
+        assert!(fs::read(&volume).unwrap() != bytes, "an interrupted format is done again");
         let foreign = dir.path().join("x.raw");
         fs::write(&foreign, "not a file system").unwrap();
         format_if_blank(&foreign, &state).await.unwrap();

@@ -67,6 +67,7 @@ impl Node {
                 directory: root.join("vmm"),
                 jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 guest,
+                // The jailer is another package's program; with it the whole system's tests run.
                 accelerator: Some(Accelerator::Tcg),
                 templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
             };

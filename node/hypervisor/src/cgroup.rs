@@ -107,6 +107,17 @@ impl Cgroups {
         }
     }
 
+    /// Names of the groups that there are.
+    pub fn ids(&self) -> Vec<String> {
+        let roots = match self {
+            Self::V2(root) => vec![root],
+            Self::V1(controllers) => controllers.iter().map(|(_, root)| root).collect(),
+        };
+        let entries = roots.into_iter().filter_map(|root| fs::read_dir(root.join(PARENT)).ok()).flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// Removes a VM's group, whose processes have ended. That there is none is fine.
     pub fn remove(&self, id: &str) {
         let roots: Vec<&PathBuf> = match self {

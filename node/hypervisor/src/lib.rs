@@ -192,6 +192,12 @@ pub trait Vm: Send + Sync {
     /// Frees a slot; the guest must have unmounted it.
     async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError>;
 
+    /// Makes the slots what [`Vm::record`] says of them, or the record what they are: an earlier process may have been killed
+    /// while it changed them. To be called before any is changed.
+    async fn settle_disks(&self) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
     /// Lets the VM's processors wait behind everything else on the host, or no longer.
     fn set_background(&self, _background: bool) {}
 

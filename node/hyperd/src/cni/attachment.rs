@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{config::ConfigList, pod::Pod};
-use crate::records::{remove, write_atomically};
+use crate::records::{UNFINISHED, remove, write_atomically};
 
 const MAX_BYTES: u64 = 8 << 20;
 
@@ -60,6 +60,13 @@ impl Attachments {
     pub(crate) fn list(&self) -> io::Result<Vec<String>> {
         super::netns::names(&self.0)
             .map(|names| names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect())
+    }
+
+    /// Removes what was being written when hyperd was killed. For a start, when nothing is.
+    pub(crate) fn remove_unfinished(&self) -> io::Result<()> {
+        let names = super::netns::names(&self.0)?;
+        let mut unfinished = names.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == UNFINISHED));
+        unfinished.try_for_each(|name| remove(&self.0.join(name)))
     }
 }
 

@@ -224,6 +224,9 @@ impl Cni {
     /// Removes what is left of all sandboxes but these, and has the plugins remove what they know of others. For a start,
     /// when no sandbox is being made: what is in the way of it is logged.
     pub(crate) async fn collect_garbage(&self, valid: &BTreeSet<String>) {
+        if let Err(error) = self.attachments.remove_unfinished() {
+            tracing::warn!(%error, "an unfinished record of an attachment was left behind");
+        }
         let known = self.attachments.list().unwrap_or_default();
         for sandbox_id in known.iter().filter(|id| !valid.contains(*id)) {
             match self.del(sandbox_id).await {
@@ -394,13 +397,22 @@ fn handed_over(result: AddResult) -> Result<PodNetwork, String> {
     if interface.mac.is_empty() {
         return Err(format!("it does not say the hardware address of {}", interface.name));
     }
+    let addresses = result.addresses_of(0);
+    let mut routes = result.routes;
+    for route in &mut routes {
+        // A route without a gateway goes to that of the address of its family. Routes that were read in the pod's namespace
+        // say themselves where they go: without a gateway they lead to the link.
+        let v4 = !route.destination.contains(':');
+        let default = addresses.iter().find(|a| a.ip.is_ipv4() == v4).and_then(|a| a.gateway);
+        route.gateway = route.gateway.or(default);
+    }
     Ok(PodNetwork {
         tap: interface.name.clone(),
         mac: interface.mac.clone(),
         mtu: interface.mtu,
         netns: (!interface.sandbox.is_empty()).then(|| interface.sandbox.clone().into()),
-        addresses: result.addresses_of(0),
-        routes: result.routes,
+        addresses,
+        routes,
         dns: result.dns,
     })
 }

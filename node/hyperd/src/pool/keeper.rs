@@ -96,7 +96,7 @@ impl Runtime {
         self.end_all(waiting).await;
         // And the one that was being made.
         let known = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
-        self.config.hypervisor.sweep(&known).await;
+        self.config.hypervisor.sweep(&known, &known).await;
     }
 
     async fn end_all(&self, surplus: Vec<Ready>) {

@@ -55,6 +55,7 @@ impl Service {
             .0
             .containers()
             .iter()
+            .filter(|c| c.is_made())
             .map(|c| c.summary())
             .filter(|c| id_matches(&c.id, &filter.id) && id_matches(&c.pod_sandbox_id, &filter.pod_sandbox_id))
             .filter(|c| filter.state.is_none_or(|wanted| wanted.state == c.state))
@@ -72,7 +73,8 @@ impl Service {
         let filter = filter.unwrap_or_default();
         let mut containers = self.0.containers();
         containers.retain(|c| {
-            id_matches(&c.id, &filter.id)
+            c.is_made()
+                && id_matches(&c.id, &filter.id)
                 && id_matches(&c.sandbox_id, &filter.pod_sandbox_id)
                 && has_labels(&c.record().config.labels, &filter.label_selector)
         });

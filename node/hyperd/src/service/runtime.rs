@@ -109,7 +109,7 @@ impl RuntimeService for Service {
     ) -> Answer<cri::PodSandboxStatusResponse> {
         let request = request.into_inner();
         let sandbox = self.0.sandbox(&request.pod_sandbox_id)?;
-        let containers = self.0.containers_of(&sandbox.id);
+        let containers_statuses = self.0.statuses_of(&sandbox.id);
         let mut info = HashMap::new();
         if request.verbose {
             info = info::of_sandbox(&sandbox);
@@ -119,7 +119,7 @@ impl RuntimeService for Service {
         Ok(Response::new(cri::PodSandboxStatusResponse {
             status: Some(sandbox.status()),
             info,
-            containers_statuses: containers.iter().map(|c| c.status()).collect(),
+            containers_statuses,
             timestamp: crate::runtime::now_nanos(),
         }))
     }

@@ -17,6 +17,9 @@ use crate::DiskSource;
 /// needs no word to the guest.
 pub const DISK_BYTES: u64 = 64 << 30;
 
+/// The driver of what is in an empty slot: in the names that QEMU gives to what is upon it.
+const EMPTY: &str = "null-co";
+
 /// Slots from here on can be written to: a virtio disk is read-only for its life or not at all.
 pub fn first_writable(slots: u32) -> u32 {
     slots - slots / 3
@@ -116,6 +119,46 @@ fn fd_path(set: usize) -> String {
 pub async fn detach(qmp: &mut Qmp, slot: u32, generation: u64, read_only: bool) -> Result<(), QmpError> {
     point(qmp, slot, &empty_node(slot), read_only).await?;
     release(qmp, slot, generation).await
+}
+
+/// Empties the slots that hold something though they should not (`held` says for each), or that a detaching was begun
+/// of. Gives all that are empty.
+pub async fn settle(qmp: &mut Qmp, held: &[bool]) -> Result<Vec<u32>, QmpError> {
+    let nodes = Node::all(&qmp.execute("query-named-block-nodes", json!({"flat": true})).await?);
+    let slots = u32::try_from(held.len()).unwrap_or(0);
+    let mut empty = Vec::new();
+    for (slot, held) in (0..slots).zip(held) {
+        let points_at_file = nodes.iter().any(|node| node.name == slot_node(slot) && !node.file.contains(EMPTY));
+        if *held && points_at_file {
+            continue;
+        }
+        let prefix = file_node(slot, 0);
+        let prefix = prefix.trim_end_matches('0');
+        let generations: Vec<u64> =
+            nodes.iter().filter_map(|node| node.name.strip_prefix(prefix)?.parse().ok()).collect();
+        if points_at_file {
+            point(qmp, slot, &empty_node(slot), slot < first_writable(slots)).await?;
+        }
+        for generation in generations {
+            release(qmp, slot, generation).await?;
+        }
+        empty.push(slot);
+    }
+    Ok(empty)
+}
+
+/// One of QEMU's block nodes.
+struct Node {
+    name: String,
+    file: String,
+}
+
+impl Node {
+    fn all(answer: &serde_json::Value) -> Vec<Self> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let nodes = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+        nodes.iter().map(|node| Self { name: text(&node["node-name"]), file: text(&node["file"]) }).collect()
+    }
 }
 
 async fn point(qmp: &mut Qmp, slot: u32, node: &str, read_only: bool) -> Result<(), QmpError> {

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read, Seek},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::Stdio,
@@ -24,7 +25,7 @@ use crate::{
 const FIRST_UID: u32 = 0x6000_0000;
 const UIDS: u32 = 0x0fff_ffff;
 /// Of the VMM's last words.
-const MAX_WORDS: usize = 2048;
+const MAX_WORDS: u64 = 2048;
 const KVM: &str = "/dev/kvm";
 
 /// The user that the VM of that id runs as.
@@ -35,8 +36,15 @@ pub fn uid_of(id: &str) -> u32 {
 
 /// What QEMU said before it ended.
 pub fn last_words(directory: &Path) -> String {
-    let text = fs::read_to_string(directory.join("log")).unwrap_or_default();
-    text.trim().chars().take(MAX_WORDS).collect()
+    let read = || {
+        let mut log = fs::File::open(directory.join("log"))?;
+        let length = log.metadata()?.len();
+        log.seek(io::SeekFrom::Start(length.saturating_sub(MAX_WORDS)))?;
+        let mut words = Vec::new();
+        log.take(MAX_WORDS).read_to_end(&mut words).map(|_| words)
+    };
+    let words: io::Result<Vec<u8>> = read();
+    String::from_utf8_lossy(&words.unwrap_or_default()).trim().to_owned()
 }
 
 /// What one QEMU process is started with, beside its command line.

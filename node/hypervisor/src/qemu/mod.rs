@@ -216,10 +216,20 @@ impl Remains {
     }
 }
 
+/// What a group's name begins with that only tries whether there can be any; the pid of who tries it follows.
+const PROBE: &str = "probe-";
+
 /// The control groups, if this process may make any: in a container it often may not.
 fn usable_cgroups() -> Option<Cgroups> {
     let cgroups = Cgroups::find()?;
-    let id = format!("probe-{}", std::process::id());
+    for id in cgroups.ids() {
+        // Of a process that was killed while it looked.
+        let pid = id.strip_prefix(PROBE).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            cgroups.remove(&id);
+        }
+    }
+    let id = format!("{PROBE}{}", std::process::id());
     match cgroups.make(&id, Limits { memory_bytes: 1 << 30, cpus: 1 }) {
         Ok(_) => {
             cgroups.remove(&id);

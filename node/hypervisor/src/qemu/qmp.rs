@@ -41,7 +41,9 @@ impl Qmp {
     pub async fn connect(path: &Path) -> Result<Self, QmpError> {
         let (reader, writer) = UnixStream::connect(path).await?.into_split();
         let mut qmp = Self { reader: BufReader::new(reader), writer };
-        let greeting = qmp.message().await?;
+        // A VMM that has been stopped greets nobody.
+        let greeting = tokio::time::timeout(TIMEOUT, qmp.message()).await;
+        let greeting = greeting.map_err(|_| QmpError::Timeout { command: "the greeting".into() })??;
         if greeting.get("QMP").is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not QEMU").into());
         }

@@ -25,7 +25,8 @@ async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         if !unwanted(&id) {
             continue;
         }
-        if let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id)) {
+        // One whose pid was not put down in time may be two still: the jailer, and what it has cloned.
+        while let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id)) {
             tracing::info!(vm = id, pid = process.pid, "ending a VM that an earlier process left");
             let _ = process.signal(Signal::KILL);
             process.ended().await;

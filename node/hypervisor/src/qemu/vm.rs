@@ -391,10 +391,26 @@ impl Vm for QemuVm {
         go_on.await.map_err(|e| HypervisorError::Resume { id: self.spec.id.clone(), reason: e.to_string() })
     }
 
+    async fn settle_disks(&self) -> Result<(), HypervisorError> {
+        let _turn = self.monitor.lock().await;
+        let held: Vec<bool> = self.disks.lock().iter().map(Option::is_some).collect();
+        let settle = async { disks::settle(&mut self.qmp().await?, &held).await };
+        let settled: Result<Vec<u32>, QmpError> = settle.await;
+        let emptied =
+            settled.map_err(|e| HypervisorError::DetachDisk { id: self.spec.id.clone(), reason: e.to_string() })?;
+        let mut disks = self.disks.lock();
+        for slot in emptied {
+            if let Some(held) = disks.get_mut(slot as usize) {
+                *held = None;
+            }
+        }
+        Ok(())
+    }
+
     async fn wait(&self) -> VmExit {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;
-        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let log = launch::last_words(&self.directory);
         let last = log.trim().lines().last().unwrap_or("the VM has ended").chars().take(512).collect();
         VmExit { reason: last }
     }

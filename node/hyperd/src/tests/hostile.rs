@@ -1,0 +1,116 @@
+//! A guest whose agent does what it can against hyperd, beside one that behaves.
+
+use super::*;
+use crate::fake::misdeeds::{self, Misdeed};
+
+/// How long each misdeed lasts.
+const TIME: Duration = Duration::from_millis(600);
+/// More than what is under way in a few connections, and far less than what a flood brings within [`TIME`].
+const MEMORY: u64 = 256 << 20;
+/// Of one record, its config included.
+const RECORD: u64 = 64 << 10;
+
+/// Resident memory of this process in bytes; the hostile agents are in it, too.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+fn largest_file(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).max().unwrap_or(0)
+}
+
+/// A sandbox, with its machine.
+async fn another_sandbox(node: &Node, attempt: u32) -> (String, Arc<Machine>) {
+    let mut config = node.sandbox_config();
+    config.metadata.as_mut().unwrap().attempt = attempt;
+    let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+    let id = node.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let machine = node.hypervisor.machines().into_iter().find(|machine| machine.spec().id == id).unwrap();
+    (id, machine)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn misdeeds_are_bounded_and_harm_no_other_pod() {
+    let node = Node::start().await;
+    let (good, _) = another_sandbox(&node, 0).await;
+    let neighbour = node.create_and_start(&good, shell("good", "while :; do echo tick; sleep 0.05; done")).await;
+    let answers = async || {
+        let cmd = ["/bin/echo", "here"].map(str::to_owned).to_vec();
+        let request = cri::ExecSyncRequest { container_id: neighbour.clone(), cmd, timeout: 10 };
+        let answer = node.runtime().await.exec_sync(request).await.unwrap().into_inner();
+        assert_eq!(answer.stdout, b"here\n");
+    };
+    answers().await;
+    let before = resident();
+    let termination = node.path("pods").join(POD_UID).join("containers/bad/1");
+    std::fs::create_dir_all(termination.parent().unwrap()).unwrap();
+    for (misdeed, attempt) in misdeeds::ALL.into_iter().zip(1..) {
+        std::fs::write(&termination, "").unwrap();
+        let (bad, machine) = another_sandbox(&node, attempt).await;
+        *machine.guest.misdeed.lock() = Some(misdeed);
+        let name = format!("bad{attempt}");
+        let config = cri::ContainerConfig {
+            mounts: vec![mount(&termination, "/dev/termination-log")],
+            ..shell(&name, "sleep 1000")
+        };
+        let container = node.create_and_start(&bad, config).await;
+        let seen = node.log("good/0.log").len();
+        // An exec has the same said to it.
+        let mut client = node.runtime().await;
+        let cmd = vec!["true".to_owned()];
+        let request = cri::ExecSyncRequest { container_id: container.clone(), cmd, timeout: 1 };
+        let execs = tokio::spawn(async move { client.exec_sync(request).await });
+        let stats = cri::PodSandboxStatsRequest { pod_sandbox_id: bad.clone() };
+        let stats = node.runtime().await.pod_sandbox_stats(stats).await;
+        assert!(stats.is_err(), "{misdeed:?}: a message that is too large was taken");
+        tokio::time::sleep(TIME).await;
+        answers().await;
+        wait_until("the neighbour's log to go on", || node.log("good/0.log").len() > seen).await;
+
+        let log = largest_file(&node.path("logs").join(&name));
+        assert!(log <= LOG_MAX_BYTES, "{misdeed:?}: a log of {log} bytes");
+        if matches!(misdeed, Misdeed::Flood | Misdeed::Endless | Misdeed::Jumps) {
+            assert!(log > 0, "{misdeed:?}: nothing was logged");
+        }
+        let record = largest_file(&node.path("root/containers")).max(largest_file(&node.path("root/sandboxes")));
+        assert!(record <= RECORD, "{misdeed:?}: a record of {record} bytes");
+        let grown = resident().saturating_sub(before);
+        assert!(grown < MEMORY, "{misdeed:?}: hyperd has grown by {} MiB", grown >> 20);
+        if let Err(status) = execs.await.unwrap() {
+            let message = status.message();
+            assert!(message.len() < 1024 && !message.contains(char::is_control), "{misdeed:?}: {message:?}");
+        }
+        if misdeed == Misdeed::Again {
+            let status = node.wait_exited(&container).await;
+            assert!(status.finished_at >= status.started_at && status.reason == "OOMKilled", "{status:?}");
+            let saved = std::fs::metadata(&termination).unwrap().len();
+            assert!(saved <= 4096, "a termination message of {saved} bytes");
+        }
+        // The pod is ended however its guest behaves, and the neighbour never noticed.
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: bad };
+        node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+        assert!(!machine.is_running());
+        answers().await;
+    }
+    assert_eq!(node.container(&neighbour).await.state, cri::ContainerState::ContainerRunning as i32);
+    assert_eq!(node.sandbox(&good).await.0.state, cri::PodSandboxState::SandboxReady as i32);
+}
+
+/// Clients that do not read what they asked for take nothing from the others of their pod.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_nobody_reads_is_in_nobodys_way() {
+    let node = Node::start().await;
+    let (sandbox, machine) = another_sandbox(&node, 0).await;
+    let container = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
+    let agent = crate::agent::Agent::new(&machine.socket());
+    let mut unread = Vec::new();
+    *machine.guest.misdeed.lock() = Some(Misdeed::Flood);
+    for _ in 0..20 {
+        unread.push(crate::output::Output::open(&agent, &container, "", (0, 0)).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    agent.hello(Duration::from_secs(5)).await.unwrap();
+}
