@@ -1150,7 +1150,7 @@ async fn a_hibernated_pod_goes_on_where_it_was() {
     node.hibernate(&sandbox).await.unwrap();
     let machine = node.machine();
     assert!(!machine.is_running());
-    assert_eq!(node.hypervisor.saved(), [sandbox.clone()]);
+    assert_eq!(node.hypervisor.saved(), std::slice::from_ref(&sandbox));
 
     // CRI's view, also of the next hyperd.
     let before = counted(&node, "one/0.log");
@@ -1249,7 +1249,7 @@ async fn what_a_killed_hyperd_had_saved_is_the_pod_or_nothing() {
     std::fs::write(&path, hibernated.to_string()).unwrap();
     node.run().await;
     assert!(!node.machine().is_running());
-    assert_eq!(node.hypervisor.saved(), [sandbox.clone()]);
+    assert_eq!(node.hypervisor.saved(), std::slice::from_ref(&sandbox));
     node.resume(&sandbox).await.unwrap();
     let before = counted(&node, "one/0.log");
     wait_until("output", || counted(&node, "one/0.log") > before + 5).await;

@@ -715,4 +715,5 @@ async fn a_hibernated_pod_goes_on_after_a_restart() {
     let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!(guest.abs_diff(host) <= 2, "{guest}, {host}");
     node.remove(&sandbox).await;
+    node.hyperd.take().unwrap().shutdown_background();
 }

@@ -28,12 +28,12 @@ use nix::{
 };
 
 use super::{
-    Shared, command,
+    Shared, command, disks,
     launch::{last_words, uid_of},
     memory, migrate,
     qmp::Qmp,
     temporary::Temporary,
-    vm::Origin,
+    vm::{Origin, generation_file},
 };
 use crate::{HypervisorError, VmRecord};
 
@@ -87,6 +87,7 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     let transfer = async {
         let mut from = Qmp::connect(&command::monitor_socket(&vm.directory)).await?;
         let mut to = receiver.0.qmp().await?;
+        empty_slots(&mut from, vm).await?;
         migrate::transfer(&mut from, &mut to, migrate::patience(vm.spec.memory_mib)).await?;
         migrate::save(&mut to, state.try_clone()?).await
     };
@@ -104,6 +105,23 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     let mut file = create("state").map_err(file_error)?;
     let mut state = File::from(memory::reader(&state).map_err(file_error)?);
     io::copy(&mut state, &mut file).map_err(file_error)?;
+    Ok(())
+}
+
+/// Stops a VM and takes its images out: QEMU does not migrate with disks that are put together from pieces. [`crate::Vm::go_on`]
+/// puts them back; it knows by the missing file.
+async fn empty_slots(qmp: &mut Qmp, vm: &VmRecord) -> Result<(), migrate::MigrateError> {
+    qmp.execute("stop", serde_json::json!({})).await?;
+    for (slot, source) in (0u32..).zip(&vm.disks) {
+        let file = generation_file(&vm.directory, slot);
+        if source.as_ref().is_some_and(|source| source.read_only)
+            && let Ok(generation) = fs::read_to_string(&file)
+        {
+            let generation = generation.trim().parse().map_err(io::Error::other)?;
+            fs::remove_file(&file)?;
+            disks::detach(qmp, slot, generation, true).await?;
+        }
+    }
     Ok(())
 }
 

@@ -93,7 +93,7 @@ pub struct QemuVm {
 }
 
 /// The slot's use is in the names of its nodes, so it has to be found again after a restart.
-fn generation_file(directory: &Path, slot: u32) -> PathBuf {
+pub fn generation_file(directory: &Path, slot: u32) -> PathBuf {
     directory.join(format!("slot{slot}"))
 }
 
@@ -387,6 +387,14 @@ impl Vm for QemuVm {
 
     async fn go_on(&self) -> Result<(), HypervisorError> {
         let _turn = self.monitor.lock().await;
+        let disks = self.disks.lock().clone();
+        let gone = |slot: &u32| !generation_file(&self.directory, *slot).exists();
+        for (slot, source) in (0..self.spec.disk_slots).zip(disks).filter(|(slot, _)| gone(slot)) {
+            // It was taken out while the VM was stopped (see `snapshot`).
+            if let Some(source) = source {
+                self.fill(slot, source).await?;
+            }
+        }
         let go_on = async { migrate::go_on(&mut self.qmp().await?).await };
         go_on.await.map_err(|e| HypervisorError::Resume { id: self.spec.id.clone(), reason: e.to_string() })
     }
