@@ -107,7 +107,8 @@ impl Hyperd {
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
         config.volume_dirs = self.volumes;
-        config.modules_dir = Some(self.guest.join("modules"));
+        // A kernel with everything built in has none.
+        config.modules_dir = Some(self.guest.join("modules")).filter(|directory| directory.is_dir());
         if let Some(directory) = self.cni_config_dir {
             config.cni_config_dir = directory;
         }

@@ -17,6 +17,7 @@ mod reviews;
 mod selectors;
 mod serve;
 mod table;
+mod unread;
 mod watch;
 mod write;
 

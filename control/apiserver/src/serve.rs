@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::authn;
+use crate::{authn, unread::ReadToEnd};
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ pub async fn serve(
             let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
             let user = stream.get_ref().1.peer_certificates().and_then(|chain| authn::certificate_user(chain.first()?));
             let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let mut request = request.map(Body::new);
+                let mut request = request.map(|body| Body::new(ReadToEnd::new(body)));
                 if let Some(user) = &user {
                     request.extensions_mut().insert(user.clone());
                 }

@@ -355,8 +355,9 @@ impl Runtime {
         let operation = sandbox.operation.lock().await;
         // An earlier hyperd may have stopped it. The record says that the VM is the pod: what was saved of it is not any more.
         if let Err(error) = vm.go_on().await {
-            drop(operation);
-            return self.vm_ended(&sandbox, &live, &error.to_string()).await;
+            // It may be hung, or this host very busy: it is not ended for that.
+            let reason = format!("the pod's VM does not answer any more: {error}");
+            return self.not_ready(&sandbox, &reason).await;
         }
         self.config.hypervisor.forget(&sandbox.id).await;
         let greeted = tokio::select! {

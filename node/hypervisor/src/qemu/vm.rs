@@ -239,6 +239,8 @@ impl QemuVm {
         let process = Process::recall(&record.directory.join("pid")).filter(|process| {
             process.pid == record.pid && process::started(record.pid) == Some(record.start_time_ticks)
         });
+        // It is a child of this process's if a driver before this one made it here.
+        let process = process.map(|process| if shared.jail.is_some() { process.reaped_here() } else { process });
         let Some(process) = process else {
             shared.remains.remove(&record.directory);
             return Err(gone());
