@@ -52,7 +52,9 @@ state = "$work/containerd-state"
 [grpc]
   address = "$work/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/demo/web:1"
+  sandbox_image = "docker.io/demo/pause:1"
+  # Where this one may not lower the score, no container would start.
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "$work/net.d"
@@ -65,7 +67,11 @@ for socket in "$work/hyperd/hyperd.sock" "$work/containerd.sock"; do
 done
 target/release/hypernetes image import --root "$work/hyperd" .tools/demo-web.tar --name demo/web:1 >/dev/null
 for _ in $(seq 50); do ctr --address "$work/containerd.sock" version >/dev/null 2>&1 && break; sleep 0.2; done
-skopeo --insecure-policy copy -q "oci-archive:.tools/demo-web.tar" "docker-archive:$work/web.tar:docker.io/demo/web:1" 2>/dev/null ||
-    skopeo --insecure-policy copy -q "docker-archive:.tools/demo-web.tar" "docker-archive:$work/web.tar:docker.io/demo/web:1"
-ctr --address "$work/containerd.sock" --namespace k8s.io images import "$work/web.tar" >/dev/null
+# containerd's sandbox is a container that waits; ours is the VM.
+skopeo --insecure-policy copy -q oci-archive:.tools/demo-web.tar "oci:$work/layout:web"
+umoci config --image "$work/layout:web" --tag pause --config.cmd sleep --config.cmd 100000
+for name in web pause; do
+    skopeo --insecure-policy copy -q "oci:$work/layout:$name" "docker-archive:$work/$name.tar:docker.io/demo/$name:1"
+    ctr --address "$work/containerd.sock" --namespace k8s.io images import "$work/$name.tar" >/dev/null
+done
 target/release/bench-cri --socket "$work/hyperd/hyperd.sock" --peer "$work/containerd.sock" --image docker.io/demo/web:1 "$@"

@@ -40,3 +40,8 @@ if [ "$networks_left" != 0 ] || [ "$vms_left" != 0 ]; then
     echo "down left $networks_left network namespaces and $vms_left VMs" >&2
     exit 1
 fi
+if grep -q " $root/" /proc/self/mountinfo; then
+    echo "down left mounts:" >&2
+    grep " $root/" /proc/self/mountinfo >&2
+    exit 1
+fi

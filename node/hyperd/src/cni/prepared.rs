@@ -76,6 +76,14 @@ impl Cni {
         self.remove_tap(sandbox_id).await;
     }
 
+    /// Removes what VMs waited in, when none does any more.
+    pub(crate) async fn close_nursery(&self) {
+        let path = self.netns_dir.join(NURSERY);
+        if let Err(error) = netns::remove(&path).await {
+            tracing::warn!(path = %path.display(), %error, "a network namespace was left behind");
+        }
+    }
+
     /// Whether the pod's network goes through the tap: a plugin may not know that it is given one, and make its own.
     pub(crate) async fn took(&self, tap: &PreparedTap) -> bool {
         let name = tap.name.clone();

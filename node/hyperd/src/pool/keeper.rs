@@ -97,6 +97,7 @@ impl Runtime {
         // And the one that was being made.
         let known = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
         self.config.hypervisor.sweep(&known, &known).await;
+        self.cni.close_nursery().await;
     }
 
     async fn end_all(&self, surplus: Vec<Ready>) {
