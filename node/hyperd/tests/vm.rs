@@ -134,7 +134,7 @@ impl Node {
 
     async fn exec(&self, container_id: &str, script: &str) -> (i32, String) {
         let cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        let request = cri::ExecSyncRequest { container_id: container_id.into(), cmd, timeout: 30 };
+        let request = cri::ExecSyncRequest { container_id: container_id.into(), cmd, timeout: 120 };
         let answer = self.runtime().await.exec_sync(request).await.unwrap().into_inner();
         (answer.exit_code, String::from_utf8(answer.stdout).unwrap())
     }
