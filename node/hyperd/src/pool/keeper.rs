@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Kind, Pool, Ready, rehearsal};
+use super::{Kind, Pool, PoolLimits, Ready, Waiting, rehearsal};
 use crate::{
     agent::Agent,
     error::Result,
@@ -30,13 +30,20 @@ enum Step {
     Nothing,
 }
 
+impl Waiting {
+    /// How many there should be.
+    fn target(&mut self, now: Instant, limits: &PoolLimits) -> usize {
+        self.demand.target(now, limits.idle).min(limits.count_of_a_kind)
+    }
+}
+
 impl Pool {
     fn next_step(&self) -> Step {
         let now = Instant::now();
         let mut state = self.state.lock();
         let mut surplus = Vec::new();
         for waiting in state.values_mut() {
-            let target = waiting.demand.target(now, self.limits.idle).min(self.limits.count_of_a_kind);
+            let target = waiting.target(now, &self.limits);
             surplus.extend(waiting.ready.drain(..waiting.ready.len().saturating_sub(target)));
             waiting.put_off_until = waiting.put_off_until.filter(|until| *until > now);
         }
@@ -48,8 +55,8 @@ impl Pool {
             return Step::Nothing;
         }
         let missing = state.iter_mut().filter(|(_, waiting)| waiting.put_off_until.is_none()).map(|(kind, waiting)| {
-            let target = waiting.demand.target(now, self.limits.idle).min(self.limits.count_of_a_kind);
-            (target.saturating_sub(waiting.ready.len()), kind, &waiting.image)
+            let missing = waiting.target(now, &self.limits).saturating_sub(waiting.ready.len());
+            (missing, kind, &waiting.image)
         });
         match missing.filter(|(missing, ..)| *missing > 0).max_by_key(|(missing, ..)| *missing) {
             Some((_, kind, image)) => Step::Make(kind.clone(), image.clone()),

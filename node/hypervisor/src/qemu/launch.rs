@@ -62,10 +62,9 @@ impl Launch<'_> {
         let directory = self.directory;
         let text = |error: io::Error| error.to_string();
         let log = fs::File::create(directory.join("log")).map_err(text)?;
-        let is_root = nix::unistd::geteuid().is_root();
         let jail = match &shared.jail {
-            Some(program) if is_root => Some((program, self.jail(shared, limits).map_err(text)?)),
-            _ => None,
+            Some(program) => Some((program, self.jail(shared, limits).map_err(text)?)),
+            None => None,
         };
         let mut command = tokio::process::Command::new(jail.as_ref().map_or(&shared.program, |(program, _)| program));
         if let Some((_, jail)) = &jail {
@@ -77,7 +76,7 @@ impl Launch<'_> {
         let mappings = self.descriptors.into_iter();
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         CommandFdExt::fd_mappings(command.as_std_mut(), mappings).map_err(|e| e.to_string())?;
-        if jail.is_none() && is_root {
+        if jail.is_none() && nix::unistd::geteuid().is_root() {
             let uid = uid_of(self.id);
             command.uid(uid).gid(gid_of(self.accelerator, uid));
         }

@@ -112,6 +112,8 @@ impl Qemu {
             let what = "the VMMs' jailer is missing; make build makes it";
             return Err(HypervisorError::Host(format!("{}: {what}", jail.display())));
         }
+        // Only root can lock anybody in.
+        let jail = config.jail.filter(|_| nix::unistd::geteuid().is_root());
         let mut shared = Shared {
             program,
             version,
@@ -119,8 +121,8 @@ impl Qemu {
             machines,
             snapshots,
             tsc_khz: tsc::measure_khz(),
-            remains: Remains { cgroups: config.jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
-            jail: config.jail,
+            remains: Remains { cgroups: jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
+            jail,
             accelerator: Accelerator::Tcg,
             reason: String::new(),
             templates: template::Templates::new(config.templates),
