@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use futures::{SinkExt, StreamExt};
+use hypernetes_hyperd_api::channel::{CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V5};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
@@ -18,13 +19,6 @@ use tokio_tungstenite::{
 
 use crate::terminal;
 
-const PROTOCOL: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 /// Ctrl-P, Ctrl-Q: leaves the container running.
 const DETACH: [u8; 2] = [0x10, 0x11];
 
@@ -44,7 +38,7 @@ impl Stream {
     pub async fn open(url: &str) -> Result<Self> {
         let url = url.strip_prefix("http").map_or_else(|| url.to_owned(), |rest| format!("ws{rest}"));
         let mut request = url.into_client_request().context("hyperd's address of the stream")?;
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(PROTOCOL));
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(V5));
         let (socket, _) = connect_async(request).await.context("connecting to hyperd's streams")?;
         Ok(Self(socket))
     }

@@ -14,6 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::ready, stream::SplitSink};
+use hypernetes_hyperd_api::channel::{CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V4, V5};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -27,14 +28,6 @@ use crate::{
     runtime::Runtime,
 };
 
-const V4: &str = "v4.channel.k8s.io";
-const V5: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 /// Largest piece of standard input in one call to the guest.
 const STDIN_PIECE: usize = 64 << 10;
 
