@@ -17,8 +17,8 @@ use std::{
 
 use hypernetes_hyperd::HyperdConfig;
 use hypernetes_hypervisor::{
-    Accelerator,
-    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
+    Accelerator, GuestFiles,
+    qemu::{Qemu, QemuConfig, TemplateLimits},
 };
 use hypernetes_image::{ImageStore, Limits};
 use nix::{

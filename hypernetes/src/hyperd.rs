@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use hypernetes_hyperd::HyperdConfig;
 use hypernetes_hypervisor::{
-    Hypervisor,
-    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
+    GuestFiles, Hypervisor,
+    qemu::{Qemu, QemuConfig, TemplateLimits},
 };
 use hypernetes_image::{ImageStore, Options};
 

@@ -19,8 +19,8 @@ use hypernetes_hyperd_api::{
     HibernateSandboxRequest, ImportImageRequest, InfoRequest, ResumeSandboxRequest, hyperd_client::HyperdClient,
 };
 use hypernetes_hypervisor::{
-    Accelerator,
-    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
+    Accelerator, GuestFiles,
+    qemu::{Qemu, QemuConfig, TemplateLimits},
 };
 use hypernetes_image::{ImageStore, Limits};
 use k8s_cri::v1::{self as cri, runtime_service_client::RuntimeServiceClient};

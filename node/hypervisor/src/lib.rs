@@ -3,10 +3,16 @@
 //! A driver owns the VMM process and the devices; it knows nothing of pods, and of what the guest's agent says only the
 //! greeting.
 
+mod boot;
 mod cgroup;
+mod greet;
 pub mod jail;
+mod launch;
 pub mod process;
 pub mod qemu;
+mod remains;
+mod sweep;
+pub mod tap;
 
 use std::{
     collections::HashSet,
@@ -15,6 +21,8 @@ use std::{
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+pub use self::boot::GuestFiles;
 
 /// How the CPU of a VM is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

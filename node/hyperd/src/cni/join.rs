@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use hypernetes_hypervisor::qemu::create_tap;
+use hypernetes_hypervisor::tap;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
@@ -115,7 +115,7 @@ async fn redirect(netlink: &Handle, namespace: &Path, interface: u32, mtu: u32) 
     let made = netns::inside(namespace, || {
         // A VM that waited for the pod has it already.
         if nix::net::if_::if_nametoindex(TAP).is_err() {
-            create_tap(TAP)?;
+            tap::create(TAP)?;
         }
         // What the namespace itself would say on it is for nobody.
         match std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1") {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hypernetes_hypervisor::qemu::{create_tap, remove_tap};
+use hypernetes_hypervisor::tap;
 use serde_json::json;
 
 use super::{Cni, CniError, join, netns, pod::TAP};
@@ -45,7 +45,7 @@ impl Cni {
             netns::make(&netns).await.map_err(CniError::file("making the network namespace", &netns))?;
         }
         let tap = name.clone();
-        let made = netns::inside(&netns, move || create_tap(&tap)).await;
+        let made = netns::inside(&netns, move || tap::create(&tap)).await;
         made.map_err(CniError::file("making a tap in", &netns))?;
         Ok(PreparedTap { style, name, netns })
     }
@@ -59,7 +59,7 @@ impl Cni {
         }
         let name = nursed(sandbox_id);
         let removed = move || match nix::net::if_::if_nametoindex(name.as_str()) {
-            Ok(_) => remove_tap(&name),
+            Ok(_) => tap::remove(&name),
             Err(_) => Ok(()),
         };
         if let Err(error) = netns::inside(&nursery, removed).await {

@@ -5,7 +5,7 @@ mod guest;
 
 use std::{future::Future, path::PathBuf};
 
-use hypernetes_hypervisor::{Nic, qemu::open_tap};
+use hypernetes_hypervisor::{Nic, tap};
 use nix::{
     mount::MsFlags,
     sched::{CloneFlags, unshare},
@@ -129,7 +129,7 @@ fn a_prepared_tap_outlives_its_vm_and_goes_with_the_pod() {
             let nic = Nic { tap: tap.name.clone(), netns: Some(tap.netns.clone()), mac: String::new() };
             // As often as a VM comes back to it.
             for _ in 0..2 {
-                drop(open_tap(&nic).await.unwrap());
+                drop(tap::open(&nic).await.unwrap());
                 let there = |name: String| move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok());
                 assert!(netns::inside(&tap.netns, there(tap.name.clone())).await.unwrap());
             }

@@ -14,7 +14,7 @@ use nix::{
     unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setuid},
 };
 
-use super::{Jail, SYSTEM};
+use super::{BOUNDED, Bind, Jail, SYSTEM};
 
 /// Descriptors: disks, sockets, events.
 const MAX_FILES: u64 = 1024;
@@ -34,6 +34,9 @@ fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> JailError
 pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
     build_root(jail).map_err(failed("making its root"))?;
     limit().map_err(failed("limiting what it may take"))?;
+    if let Some(fd) = jail.view.output {
+        output(fd).map_err(failed("its standard output"))?;
+    }
     setgroups(&[]).map_err(failed("leaving groups"))?;
     setgid(Gid::from_raw(jail.gid)).map_err(failed("changing the group"))?;
     // With it go all capabilities.
@@ -48,8 +51,7 @@ pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
 fn build_root(jail: &Jail) -> io::Result<()> {
     let root = jail.root.as_path();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    let bounded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("root"), root, Some("tmpfs"), bounded, Some("size=64k,mode=0755"))?;
+    mount(Some("root"), root, Some("tmpfs"), BOUNDED, Some("size=64k,mode=0755"))?;
     for path in SYSTEM {
         let (path, target) = (Path::new(path), root.join(path.trim_start_matches('/')));
         match fs::symlink_metadata(path) {
@@ -62,22 +64,46 @@ fn build_root(jail: &Jail) -> io::Result<()> {
         }
     }
     fs::create_dir(root.join("proc"))?;
-    mount(Some("proc"), &root.join("proc"), Some("proc"), bounded, None::<&str>)?;
-    for device in &jail.devices {
-        let target = root.join(device.strip_prefix("/").map_err(io::Error::other)?);
+    mount(Some("proc"), &root.join("proc"), Some("proc"), BOUNDED, None::<&str>)?;
+    let inside = |path: &Path| path.strip_prefix("/").map(|path| root.join(path)).map_err(io::Error::other);
+    for device in &jail.view.devices {
+        let target = inside(device)?;
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::File::create(&target)?;
         bind(device, &target, MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
     }
-    mount(None::<&str>, root, None::<&str>, bounded | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?;
+    for Bind { source, target, writable } in &jail.view.binds {
+        let target = inside(target)?;
+        if source.is_dir() {
+            fs::create_dir(&target)?;
+        } else {
+            fs::File::create(&target)?;
+        }
+        if *writable {
+            mount(Some(source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            mount(None::<&str>, &target, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | BOUNDED, None::<&str>)?;
+        } else {
+            // It may be the VMM's program.
+            bind(source, &target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+        }
+    }
+    for place in &jail.view.places {
+        fs::File::create(inside(place)?)?;
+    }
+    mount(None::<&str>, root, None::<&str>, BOUNDED | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?;
     chdir(root)?;
     pivot_root(".", ".")?;
     // The old root lies over the new one now.
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     Ok(())
+}
+
+fn output(fd: i32) -> io::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{fd}"))?;
+    Ok(nix::unistd::dup2_stdout(file)?)
 }
 
 fn bind(source: &Path, target: &Path, flags: MsFlags) -> io::Result<()> {

@@ -12,24 +12,23 @@
 
 mod clone;
 mod inside;
+mod mounts;
 mod program;
 
-use std::{
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use nix::{
-    mount::{MntFlags, umount2},
-    sched::{CloneFlags, setns, unshare},
-};
+use nix::mount::MsFlags;
 
-pub use self::program::main;
+pub use self::{
+    mounts::{empty_root, empty_view, lend, take},
+    program::main,
+};
 
 /// What VMMs are started with, read-only: programs, libraries, firmware.
 const SYSTEM: [&str; 4] = ["/usr", "/lib", "/lib64", "/bin"];
+
+/// How everything is mounted that is no device.
+const BOUNDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// How one VMM is locked in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +41,30 @@ pub struct Jail {
     pub join: Vec<PathBuf>,
     /// A control group of version 2.
     pub group: Option<PathBuf>,
-    /// Device files that it may open by name, while it starts and later.
+    pub view: View,
+}
+
+/// What a VMM sees of the host, beside what it is handed open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Device files that it may open by name.
     pub devices: Vec<PathBuf>,
+    pub binds: Vec<Bind>,
+    /// Empty files in its root, absolute, upon which something can be mounted later ([`lend`]).
+    pub places: Vec<PathBuf>,
+    /// The network namespace that it is in; none: an empty one of its own.
+    pub netns: Option<PathBuf>,
+    /// The descriptor that becomes its standard output; none: it has the jailer's.
+    pub output: Option<i32>,
+}
+
+/// A file or directory of the host in the VMM's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    pub source: PathBuf,
+    /// Absolute.
+    pub target: PathBuf,
+    pub writable: bool,
 }
 
 impl Jail {
@@ -56,36 +77,16 @@ impl Jail {
         add("--gid", self.gid.to_string().into());
         self.join.iter().for_each(|file| add("--join", file.clone().into()));
         self.group.iter().for_each(|group| add("--group", group.clone().into()));
-        self.devices.iter().for_each(|device| add("--device", device.clone().into()));
+        let view = &self.view;
+        view.devices.iter().for_each(|device| add("--device", device.clone().into()));
+        view.places.iter().for_each(|place| add("--place", place.clone().into()));
+        view.netns.iter().for_each(|netns| add("--netns", netns.clone().into()));
+        view.output.iter().for_each(|fd| add("--output", fd.to_string().into()));
+        for Bind { source, target, writable } in &view.binds {
+            add(if *writable { "--bind-writable" } else { "--bind" }, source.clone().into());
+            add("--at", target.clone().into());
+        }
         line.push("--".into());
         line
     }
-}
-
-/// Takes from a running VMM what it was started with. What it has mapped and open, it keeps.
-///
-/// # Errors
-/// When it has ended, or its root is not what it was made.
-pub async fn empty_root(pid: i32) -> io::Result<()> {
-    let (send, receive) = tokio::sync::oneshot::channel();
-    // A thread that has changed its mount namespace is of no other use.
-    std::thread::Builder::new().name("empty-root".into()).spawn(move || {
-        let _ = send.send(empty_root_here(pid));
-    })?;
-    receive.await.map_err(io::Error::other)?
-}
-
-fn empty_root_here(pid: i32) -> io::Result<()> {
-    let namespace = OwnedFd::from(File::open(format!("/proc/{pid}/ns/mnt"))?);
-    // Root and working directory are the process's, until a thread has its own.
-    unshare(CloneFlags::CLONE_FS)?;
-    setns(namespace, CloneFlags::CLONE_NEWNS)?;
-    for path in SYSTEM.iter().copied().chain(["/proc"]) {
-        match umount2(Path::new(path), MntFlags::MNT_DETACH) {
-            // A link to one of the others.
-            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -8,15 +8,17 @@ use std::{
     process::ExitCode,
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sched::{CloneFlags, setns},
+};
 
-use super::{Jail, clone, inside};
+use super::{Bind, Jail, View, clone, inside};
 
-const NAMESPACES: libc::c_int =
-    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// `hypernetes-vmm --root DIR --uid N --gid N [--join FILE]… [--group DIR] [--device FILE]… -- PROGRAM [ARGUMENT]…`: says
-/// the VMM's pid and ends. For hyperd, not for people.
+/// `hypernetes-vmm --root DIR --uid N --gid N [OPTION VALUE]… -- PROGRAM [ARGUMENT]…`: says the VMM's pid and ends. For
+/// hyperd, not for people. The options are the fields of [`Jail`] and [`View`].
 pub fn main() -> ExitCode {
     match start(std::env::args_os().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +37,12 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
     }
     let open = |path| File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
     let group = jail.group.as_ref().map(open).transpose()?;
-    match clone::into_namespaces(NAMESPACES, group.as_ref())? {
+    let mut namespaces = NAMESPACES;
+    match &jail.view.netns {
+        Some(path) => setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?,
+        None => namespaces |= libc::CLONE_NEWNET,
+    }
+    match clone::into_namespaces(namespaces, group.as_ref())? {
         0 => {
             let Err(error) = inside::enter(&jail, &line);
             eprintln!("locking the VMM in: {error}");
@@ -48,7 +55,7 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
 fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<OsString>)> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
     let mut jail =
-        Jail { root: Default::default(), uid: 0, gid: 0, join: Vec::new(), group: None, devices: Vec::new() };
+        Jail { root: Default::default(), uid: 0, gid: 0, join: Vec::new(), group: None, view: View::default() };
     while let Some(word) = words.next() {
         if word == "--" {
             // Never as root, whatever was forgotten.
@@ -65,7 +72,15 @@ fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<Os
             Some("--gid") => jail.gid = number()?,
             Some("--join") => jail.join.push(value.into()),
             Some("--group") => jail.group = Some(value.into()),
-            Some("--device") => jail.devices.push(value.into()),
+            Some("--device") => jail.view.devices.push(value.into()),
+            Some("--place") => jail.view.places.push(value.into()),
+            Some("--netns") => jail.view.netns = Some(value.into()),
+            Some("--output") => jail.view.output = Some(number()?.cast_signed()),
+            Some(word @ ("--bind" | "--bind-writable")) => {
+                let at = words.next().filter(|word| word == "--at").and_then(|_| words.next());
+                let target = at.ok_or_else(|| wrong("--at is missing behind a bind"))?.into();
+                jail.view.binds.push(Bind { source: value.into(), target, writable: word == "--bind-writable" });
+            }
             _ => return Err(wrong("an unknown option")),
         }
     }
@@ -84,14 +99,30 @@ mod tests {
             gid: 8,
             join: vec!["/cg/memory/x/tasks".into(), "/cg/cpu/x/tasks".into()],
             group: Some("/cg/x".into()),
-            devices: vec!["/dev/kvm".into()],
+            view: View {
+                devices: vec!["/dev/kvm".into()],
+                binds: vec![
+                    Bind { source: "/opt/vmm".into(), target: "/vmm".into(), writable: false },
+                    Bind { source: "/x/run".into(), target: "/run".into(), writable: true },
+                ],
+                places: vec!["/disk0".into(), "/disk1".into()],
+                netns: Some("/run/netns/x".into()),
+                output: Some(3),
+            },
         };
         let mut line = jail.arguments();
         line.extend(["/usr/bin/vmm".into(), "--uid".into()]);
         let (heard, rest) = parse(&mut line.into_iter()).unwrap();
         assert_eq!(heard, jail);
         assert_eq!(rest, ["/usr/bin/vmm", "--uid"]);
-        for wrong in ["--uid 0 --gid 1 --root / -- x", "--uid 1 --gid 1 -- x", "--uid", "--uid 1", "--what 1 -- x"] {
+        for wrong in [
+            "--uid 0 --gid 1 --root / -- x",
+            "--uid 1 --gid 1 -- x",
+            "--uid",
+            "--uid 1",
+            "--what 1 -- x",
+            "--bind /a /b -- x",
+        ] {
             assert!(parse(&mut wrong.split(' ').map(OsString::from)).is_err(), "{wrong}");
         }
     }

@@ -45,6 +45,12 @@ pub fn name(id: &str) -> String {
     format!("{id},process=hypernetes-vm")
 }
 
+/// Whether that is the command line of the VM's process, its words ended by NULs.
+pub fn is_named(line: &[u8], id: &str) -> bool {
+    let words = format!("\0-name\0{}\0", name(id));
+    line.windows(words.len()).any(|part| part == words.as_bytes())
+}
+
 /// The line is the same for a VM, the one it is copied from and the copy, but for the memory and what is in it: QEMU restores a
 /// machine into one with the same devices in the same order.
 pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origin: &Origin<'_>) -> Vec<OsString> {

@@ -1,20 +1,13 @@
 //! QEMU's microvm machine: on KVM where it works, on QEMU's own translator everywhere.
 
-mod boot;
 mod command;
 mod disks;
-mod greet;
-mod initrd;
-mod kernel;
-mod launch;
 mod memory;
 mod migrate;
 mod pieces;
 mod probe;
 mod qmp;
 mod snapshot;
-mod sweep;
-mod tap;
 mod template;
 mod temporary;
 mod tsc;
@@ -24,31 +17,19 @@ use std::{
     collections::HashSet,
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
 use async_trait::async_trait;
 
-pub use self::{
-    tap::{create as create_tap, open as open_tap, remove as remove_tap},
-    template::TemplateLimits,
-};
+pub use self::template::TemplateLimits;
 use crate::{
-    Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec,
-    cgroup::{Cgroups, Limits},
+    Accelerator, GuestFiles, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec,
+    boot::{self, BootFiles},
+    remains::{self, Remains},
+    sweep,
 };
-
-/// What goes into a VM.
-#[derive(Debug, Clone)]
-pub struct GuestFiles {
-    /// The kernel as Debian packages it (bzImage), or an ELF `vmlinux` with a PVH entry.
-    pub vmlinuz: PathBuf,
-    /// Directory of its modules; searched by file name. Need not exist for a kernel that has everything built in.
-    pub modules: PathBuf,
-    /// The static agent.
-    pub hyperstart: PathBuf,
-}
 
 /// How VMs are made.
 #[derive(Debug, Clone)]
@@ -72,7 +53,7 @@ pub struct Qemu {
 struct Shared {
     program: PathBuf,
     version: String,
-    boot: boot::BootFiles,
+    boot: BootFiles,
     machines: PathBuf,
     snapshots: PathBuf,
     tsc_khz: u64,
@@ -121,13 +102,14 @@ impl Qemu {
             machines,
             snapshots,
             tsc_khz: tsc::measure_khz(),
-            remains: Remains { cgroups: jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
+            remains: Remains { cgroups: jail.is_some().then(remains::usable_cgroups).flatten().map(Arc::new) },
             jail,
             accelerator: Accelerator::Tcg,
             reason: String::new(),
             templates: template::Templates::new(config.templates),
         };
-        sweep::sweep(&shared, |id| id.starts_with(temporary::ID_PREFIX)).await;
+        sweep::sweep(&shared.machines, &shared.remains, command::is_named, |id| id.starts_with(temporary::ID_PREFIX))
+            .await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
@@ -161,7 +143,8 @@ impl Hypervisor for Qemu {
 
     async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
         // Templates that are being made are this process's own.
-        sweep::sweep(&self.shared, |id| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id)).await;
+        let unwanted = |id: &str| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id);
+        sweep::sweep(&self.shared.machines, &self.shared.remains, command::is_named, unwanted).await;
         snapshot::sweep(&self.shared, |id| hibernated.contains(id));
     }
 
@@ -195,51 +178,5 @@ impl Hypervisor for Qemu {
 
     fn templates(&self) -> Vec<TemplateInfo> {
         self.shared.templates.list()
-    }
-}
-
-/// What a VM leaves on the host: its control group, if VMs have any, and its directory.
-#[derive(Clone)]
-struct Remains {
-    cgroups: Option<Arc<Cgroups>>,
-}
-
-impl Remains {
-    /// Removes it all, of a VM that has ended. That it is gone is fine.
-    fn remove(&self, directory: &Path) {
-        if let (Some(cgroups), Some(id)) = (&self.cgroups, directory.file_name().and_then(|id| id.to_str())) {
-            cgroups.remove(id);
-        }
-        if let Err(error) = fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %directory.display(), %error, "a VM's directory was left behind");
-        }
-    }
-}
-
-/// What a group's name begins with that only tries whether there can be any; the pid of who tries it follows.
-const PROBE: &str = "probe-";
-
-/// The control groups, if this process may make any: in a container it often may not.
-fn usable_cgroups() -> Option<Cgroups> {
-    let cgroups = Cgroups::find()?;
-    for id in cgroups.ids() {
-        // Of a process that was killed while it looked.
-        let pid = id.strip_prefix(PROBE).and_then(|pid| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            cgroups.remove(&id);
-        }
-    }
-    let id = format!("{PROBE}{}", std::process::id());
-    match cgroups.make(&id, Limits { memory_bytes: 1 << 30, cpus: 1 }) {
-        Ok(_) => {
-            cgroups.remove(&id);
-            Some(cgroups)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "VMs have no control groups: nothing limits what their VMMs take of this host");
-            None
-        }
     }
 }

@@ -28,14 +28,15 @@ use nix::{
 };
 
 use super::{
-    Shared, command, disks,
-    launch::{last_words, uid_of},
-    memory, migrate,
+    Shared, command, disks, memory, migrate,
     qmp::Qmp,
     temporary::Temporary,
     vm::{Origin, generation_file},
 };
-use crate::{HypervisorError, VmRecord};
+use crate::{
+    HypervisorError, VmRecord,
+    launch::{last_words, uid_of},
+};
 
 /// Of the memory, when it is looked for what is empty.
 const PIECE: usize = 64 << 10;

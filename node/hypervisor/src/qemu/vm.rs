@@ -17,20 +17,20 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::{
-    Remains, Shared, command, disks,
-    launch::{self, Launch},
-    memory,
+    Shared, command, disks, memory,
     migrate::{self, MigrateError},
     qmp::{Qmp, QmpError},
     snapshot::Snapshot,
-    tap,
     template::{self, Key, Template},
 };
 use crate::{
     Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
     cgroup::Limits,
-    jail,
+    jail::{self, View},
+    launch::{self, Launch},
     process::{self, Process},
+    remains::Remains,
+    tap,
 };
 
 /// From the start of QEMU until its monitor answers.
@@ -204,9 +204,23 @@ impl QemuVm {
             };
             descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
         }
-        let launch = Launch { directory, id: &spec.id, accelerator, descriptors };
+        let (gid, devices) = match accelerator {
+            Accelerator::Kvm => (launch::kvm_gid(&spec.id), vec![PathBuf::from(launch::KVM)]),
+            // Everything that it uses, it is handed open.
+            Accelerator::Tcg => (launch::uid_of(&spec.id), Vec::new()),
+        };
+        let launch = Launch {
+            directory,
+            id: &spec.id,
+            program: &shared.program,
+            jail: shared.jail.as_deref(),
+            cgroups: shared.remains.cgroups.as_deref(),
+            gid,
+            view: View { devices, ..View::default() },
+            descriptors,
+        };
         let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
-        let process = launch.start(shared, command::arguments(shared, spec, accelerator, origin), limits).await?;
+        let process = launch.start(command::arguments(shared, spec, accelerator, origin), limits).await?;
         // The socket is there already; its greeting says that QEMU has made the machine.
         let monitor = command::monitor_socket(directory);
         tokio::select! {

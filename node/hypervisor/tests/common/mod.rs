@@ -11,8 +11,8 @@ use hypernetes_guest_protocol::{
     v1::{self, agent_client::AgentClient},
 };
 use hypernetes_hypervisor::{
-    Accelerator, DiskSource, Hypervisor, Vm, VmSpec,
-    qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
+    Accelerator, DiskSource, GuestFiles, Hypervisor, Vm, VmSpec,
+    qemu::{Qemu, QemuConfig, TemplateLimits},
 };
 use tonic::transport::{Channel, Endpoint};
 

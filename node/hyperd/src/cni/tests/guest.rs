@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hypernetes_hypervisor::{Nic, qemu::open_tap};
+use hypernetes_hypervisor::{Nic, tap};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{super::netns, PodNetwork, tool};
@@ -29,9 +29,9 @@ impl Guest {
     pub async fn boot(namespace: PathBuf, network: &PodNetwork) -> Self {
         netns::make(&namespace).await.unwrap();
         let nic = Nic { tap: network.tap.clone(), netns: network.netns.clone(), mac: network.mac.clone() };
-        let outside = open_tap(&nic).await.unwrap();
+        let outside = tap::open(&nic).await.unwrap();
         let card = Nic { tap: "eth0".into(), netns: Some(namespace.clone()), mac: String::new() };
-        let inside = open_tap(&card).await.unwrap();
+        let inside = tap::open(&card).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || shuttle(&outside.into(), &inside.into(), &stopped));

@@ -5,14 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use super::{Key, Template};
 use crate::{
     HypervisorError, Vm,
-    qemu::{
-        Shared,
-        greet::{GreetError, greet},
-        memory,
-        migrate::MigrateError,
-        temporary::Temporary,
-        vm::Origin,
-    },
+    greet::{GreetError, greet},
+    qemu::{Shared, memory, migrate::MigrateError, temporary::Temporary, vm::Origin},
 };
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);

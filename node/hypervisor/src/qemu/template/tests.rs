@@ -6,8 +6,8 @@ use std::{
 
 use super::*;
 use crate::{
-    Accelerator, Hypervisor, Vm,
-    qemu::{GuestFiles, Qemu, QemuConfig, memory},
+    Accelerator, GuestFiles, Hypervisor, Vm,
+    qemu::{Qemu, QemuConfig, memory},
 };
 
 fn limits(count: usize, bytes: u64) -> TemplateLimits {

@@ -1,11 +1,11 @@
-//! Starting a QEMU process, locked in where this process may do that.
+//! Starting a VMM, locked in where this process may do that.
 
 use std::{
     ffi::OsString,
     fs,
     io::{self, Read, Seek},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
 };
 
@@ -13,11 +13,9 @@ use command_fds::{CommandFdExt, FdMapping};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::Shared;
 use crate::{
-    Accelerator,
-    cgroup::{Group, Limits},
-    jail::Jail,
+    cgroup::{Cgroups, Group, Limits},
+    jail::{Jail, View},
     process::Process,
 };
 
@@ -26,7 +24,7 @@ const FIRST_UID: u32 = 0x6000_0000;
 const UIDS: u32 = 0x0fff_ffff;
 /// Of the VMM's last words.
 const MAX_WORDS: u64 = 2048;
-const KVM: &str = "/dev/kvm";
+pub const KVM: &str = "/dev/kvm";
 
 /// The user that the VM of that id runs as.
 pub fn uid_of(id: &str) -> u32 {
@@ -34,7 +32,7 @@ pub fn uid_of(id: &str) -> u32 {
     FIRST_UID + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % UIDS
 }
 
-/// What QEMU said before it ended.
+/// What the VMM said before it ended.
 pub fn last_words(directory: &Path) -> String {
     let read = || {
         let mut log = fs::File::open(directory.join("log"))?;
@@ -47,28 +45,36 @@ pub fn last_words(directory: &Path) -> String {
     String::from_utf8_lossy(&words.unwrap_or_default()).trim().to_owned()
 }
 
-/// What one QEMU process is started with, beside its command line.
+/// What one VMM is started with, beside its command line.
 pub struct Launch<'a> {
     /// The VM's; its log and its pid are put there.
     pub directory: &'a Path,
     pub id: &'a str,
-    pub accelerator: Accelerator,
-    /// Descriptors, with the numbers that QEMU knows them by.
+    /// As the VMM sees it; whoever is not locked in sees all of the host.
+    pub program: &'a Path,
+    /// `hypernetes-vmm`; none: the VMM is not locked in.
+    pub jail: Option<&'a Path>,
+    pub cgroups: Option<&'a Cgroups>,
+    /// The group that it runs as; its user is its own.
+    pub gid: u32,
+    /// What it sees, locked in.
+    pub view: View,
+    /// Descriptors, with the numbers that the VMM knows them by.
     pub descriptors: Vec<(OwnedFd, i32)>,
 }
 
 impl Launch<'_> {
-    pub async fn start(self, shared: &Shared, line: Vec<OsString>, limits: Limits) -> Result<Process, String> {
+    pub async fn start(self, line: Vec<OsString>, limits: Limits) -> Result<Process, String> {
         let directory = self.directory;
         let text = |error: io::Error| error.to_string();
         let log = fs::File::create(directory.join("log")).map_err(text)?;
-        let jail = match &shared.jail {
-            Some(program) => Some((program, self.jail(shared, limits).map_err(text)?)),
+        let jail = match self.jail {
+            Some(program) => Some((program, self.locked_in(limits).map_err(text)?)),
             None => None,
         };
-        let mut command = tokio::process::Command::new(jail.as_ref().map_or(&shared.program, |(program, _)| program));
+        let mut command = tokio::process::Command::new(jail.as_ref().map_or(self.program, |(program, _)| program));
         if let Some((_, jail)) = &jail {
-            command.args(jail.arguments()).arg(&shared.program);
+            command.args(jail.arguments()).arg(self.program);
         }
         command.args(line).current_dir("/").env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Signals to this process's group are not for its VMs.
@@ -78,19 +84,19 @@ impl Launch<'_> {
         CommandFdExt::fd_mappings(command.as_std_mut(), mappings).map_err(|e| e.to_string())?;
         if jail.is_none() && nix::unistd::geteuid().is_root() {
             let uid = uid_of(self.id);
-            command.uid(uid).gid(gid_of(self.accelerator, uid));
+            command.uid(uid).gid(self.gid);
         }
-        let program = if jail.is_some() { "the VMM's jailer" } else { "QEMU" };
+        let program = if jail.is_some() { "the VMM's jailer" } else { "the VMM" };
         let mut child = command.spawn().map_err(|e| format!("running {program}: {e}"))?;
         // The descriptors of the child that are open here as well.
         drop(command);
         let record = directory.join("pid");
         if jail.is_none() {
-            let pid = child.id().ok_or("QEMU ended at once")?;
+            let pid = child.id().ok_or("the VMM ended at once")?;
             let process = Process::remember(pid, record);
             // Reaped when it ends, whoever else waits for it.
             tokio::spawn(async move { child.wait().await });
-            return process.map_err(|e| format!("QEMU ended at once ({e}): {}", last_words(directory)));
+            return process.map_err(|e| format!("the VMM ended at once ({e}): {}", last_words(directory)));
         }
         let mut pid = String::new();
         if let Some(mut stdout) = child.stdout.take() {
@@ -110,36 +116,23 @@ impl Launch<'_> {
         let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", last_words(directory)))?;
         // The jailer has made it this process's child.
         let process = Process::remember(pid, record).map(Process::reaped_here);
-        process.map_err(|e| format!("QEMU ended at once ({e}): {}", last_words(directory)))
+        process.map_err(|e| format!("the VMM ended at once ({e}): {}", last_words(directory)))
     }
 
-    fn jail(&self, shared: &Shared, limits: Limits) -> io::Result<Jail> {
+    fn locked_in(&self, limits: Limits) -> io::Result<Jail> {
         let root = self.directory.join("root");
         fs::create_dir(&root)?;
-        let group = match &shared.remains.cgroups {
+        let group = match self.cgroups {
             Some(cgroups) => cgroups.make(self.id, limits)?,
             None => Group { join: Vec::new(), directory: None },
         };
-        let uid = uid_of(self.id);
-        Ok(Jail {
-            root,
-            uid,
-            gid: gid_of(self.accelerator, uid),
-            join: group.join,
-            group: group.directory,
-            devices: match self.accelerator {
-                Accelerator::Kvm => vec![PathBuf::from(KVM)],
-                Accelerator::Tcg => Vec::new(),
-            },
-        })
+        let view = self.view.clone();
+        Ok(Jail { root, uid: uid_of(self.id), gid: self.gid, join: group.join, group: group.directory, view })
     }
 }
 
-/// `/dev/kvm` is for a group; everything else the VM is handed open.
-fn gid_of(accelerator: Accelerator, uid: u32) -> u32 {
-    match accelerator {
-        // Never root's: whoever may use it is in a group of its own, or it is for everybody.
-        Accelerator::Kvm => fs::metadata(KVM).map(|kvm| kvm.gid()).ok().filter(|gid| *gid != 0).unwrap_or(uid),
-        Accelerator::Tcg => uid,
-    }
+/// The group of the VMM of that id where it uses `/dev/kvm`, which is for a group.
+pub fn kvm_gid(id: &str) -> u32 {
+    // Never root's: whoever may use it is in a group of its own, or it is for everybody.
+    fs::metadata(KVM).map(|kvm| kvm.gid()).ok().filter(|gid| *gid != 0).unwrap_or_else(|| uid_of(id))
 }

@@ -7,18 +7,20 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{Shared, command};
-use crate::process::Process;
+use crate::{process::Process, remains::Remains};
+
+/// Whether a command line, its words ended by NULs, is that of the VM with the id.
+pub type IsNamed = fn(&[u8], &str) -> bool;
 
 /// Ends those VMs in the directory whose ids the caller does not want, and removes what they left.
-pub async fn sweep(shared: &Shared, unwanted: impl Fn(&str) -> bool) {
-    for directory in end(&shared.machines, unwanted).await {
-        shared.remains.remove(&directory);
+pub async fn sweep(machines: &Path, remains: &Remains, is_named: IsNamed, unwanted: impl Fn(&str) -> bool) {
+    for directory in end(machines, is_named, unwanted).await {
+        remains.remove(&directory);
     }
 }
 
 /// Ends them. Gives their directories.
-async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+async fn end(machines: &Path, is_named: IsNamed, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut ended = Vec::new();
     for entry in fs::read_dir(machines).into_iter().flatten().flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
@@ -26,7 +28,7 @@ async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
             continue;
         }
         // One whose pid was not put down in time may be two still: the jailer, and what it has cloned.
-        while let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id)) {
+        while let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id, is_named)) {
             tracing::info!(vm = id, pid = process.pid, "ending a VM that an earlier process left");
             let _ = process.signal(Signal::KILL);
             process.ended().await;
@@ -37,12 +39,8 @@ async fn end(machines: &Path, unwanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 /// A VMM whose pid was not put down in time: by the name that its command line gives it.
-fn find(id: &str) -> Option<Process> {
-    let name = format!("\0-name\0{}\0", command::name(id));
-    let named = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.windows(name.len()).any(|part| part == name.as_bytes())
-    };
+fn find(id: &str, is_named: IsNamed) -> Option<Process> {
+    let named = |pid: &i32| is_named(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), id);
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(named)?;
     Process::hold(pid)
@@ -54,6 +52,10 @@ mod tests {
 
     use super::*;
 
+    fn is_named(line: &[u8], id: &str) -> bool {
+        line.windows(id.len() + 2).any(|word| word == format!("\0{id}\0").as_bytes())
+    }
+
     #[tokio::test]
     async fn what_a_killed_process_was_making_is_ended() {
         let directory = tempfile::tempdir().unwrap();
@@ -62,7 +64,7 @@ mod tests {
             fs::create_dir(&path).unwrap();
             // The shell goes on: its command line is what the VMM's would be.
             let mut command = std::process::Command::new("sh");
-            command.args(["-c", "sleep 600; :", "-name", &command::name(name), "-M"]).process_group(0);
+            command.args(["-c", "sleep 600; :", name, "-M"]).process_group(0);
             let child = command.spawn().unwrap();
             if remembered {
                 Process::remember(child.id(), path.join("pid")).unwrap();
@@ -72,7 +74,7 @@ mod tests {
         let (half_made, mut one) = machine("template-7-0", true);
         let (_, mut two) = machine("0123abcd", true);
         let (unremembered, mut three) = machine("template-7-1", false);
-        let mut ended = end(directory.path(), |id| id.starts_with("template-")).await;
+        let mut ended = end(directory.path(), is_named, |id| id.starts_with("template-")).await;
         ended.sort();
         assert_eq!(ended, [half_made, unremembered]);
         assert!(!one.wait().unwrap().success() && !three.wait().unwrap().success());

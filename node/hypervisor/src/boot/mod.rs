@@ -1,4 +1,7 @@
-//! Boot files made from the guest's parts, once for each content of these.
+//! Boot files made from the guest's parts, once for each content of these: the same for every VMM.
+
+mod initrd;
+mod kernel;
 
 use std::{
     fs,
@@ -9,8 +12,18 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{GuestFiles, initrd, kernel};
 use crate::HypervisorError;
+
+/// What goes into a VM.
+#[derive(Debug, Clone)]
+pub struct GuestFiles {
+    /// The kernel as Debian packages it (bzImage), or an ELF `vmlinux` with a PVH entry.
+    pub vmlinuz: PathBuf,
+    /// Directory of its modules; searched by file name. Need not exist for a kernel that has everything built in.
+    pub modules: PathBuf,
+    /// The static agent.
+    pub hyperstart: PathBuf,
+}
 
 #[derive(Debug, Clone)]
 pub struct BootFiles {
