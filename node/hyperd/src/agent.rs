@@ -3,7 +3,6 @@
 
 use std::{
     future::Future,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use hypernetes_guest_protocol::{MAX_HOST_PATH_DATA, VERSIONS, session, v1, v1::agent_client::AgentClient};
+use hypernetes_guest_protocol::{MAX_HOST_PATH_DATA, VERSIONS, v1, v1::agent_client::AgentClient};
+use hypernetes_hypervisor::AgentAddress;
 use tonic::{Code, Status, transport::Channel};
 
 /// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
@@ -89,17 +89,17 @@ pub(crate) struct Greeting {
 #[derive(Clone)]
 pub(crate) struct Agent {
     client: AgentClient<Channel>,
-    socket: PathBuf,
+    address: AgentAddress,
     /// Version of the contract that the last greeting agreed on; 0 before.
     version: Arc<AtomicU32>,
 }
 
 impl Agent {
-    pub(crate) fn new(socket: &Path) -> Self {
-        let client = AgentClient::new(connect(socket))
+    pub(crate) fn new(address: AgentAddress) -> Self {
+        let client = AgentClient::new(connect(address.clone()))
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_REQUEST_BYTES);
-        Self { client, socket: socket.to_owned(), version: Arc::default() }
+        Self { client, address, version: Arc::default() }
     }
 
     /// Whether the agent, having been greeted, knows what came with a version of the contract.
@@ -153,7 +153,7 @@ impl Agent {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             match self.hello(left).await {
                 Err(error) if error.is_connection() && tokio::time::Instant::now() < deadline => {
-                    tracing::debug!(socket = %self.socket.display(), %error, "agent not there yet");
+                    tracing::debug!(address = %self.address, %error, "agent not there yet");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(AgentError::Timeout { call, .. }) => {
@@ -192,8 +192,7 @@ fn put_files_requests(set: &str, files: Vec<v1::File>) -> Vec<v1::PutFilesReques
 }
 
 /// A channel that connects when it is first used, and again after its connection broke.
-fn connect(socket: &Path) -> Channel {
-    let socket = socket.to_owned();
+fn connect(address: AgentAddress) -> Channel {
     // The authority only fills the HTTP/2 header; the connector ignores it.
     let endpoint = tonic::transport::Endpoint::from_static("http://agent")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -203,12 +202,8 @@ fn connect(socket: &Path) -> Channel {
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move {
-            let mut stream = tokio::net::UnixStream::connect(socket).await?;
-            session::open(&mut stream).await?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-        }
+        let address = address.clone();
+        async move { address.connect().await.map(hyper_util::rt::TokioIo::new) }
     }))
 }
 

@@ -21,7 +21,8 @@ use hypernetes_guest_protocol::{
     v1::agent_server::{Agent, AgentServer},
 };
 use hypernetes_hypervisor::{
-    Accelerator, DiskSlot, DiskSource, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmExit, VmRecord, VmSpec,
+    Accelerator, AgentAddress, DiskSlot, DiskSource, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmExit, VmRecord,
+    VmSpec,
 };
 use hypernetes_image::{Credentials, Digest, Image, ImageConfig, ImageError, Progress};
 use parking_lot::Mutex;
@@ -231,8 +232,8 @@ impl Vm for FakeVm {
         self.0.record.lock().clone()
     }
 
-    fn agent_socket(&self) -> &Path {
-        &self.0.socket
+    fn agent(&self) -> AgentAddress {
+        AgentAddress::Unix(self.0.socket.clone())
     }
 
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {

@@ -437,7 +437,7 @@ impl Runtime {
         let mut spec = kind.spec(sandbox.id.clone());
         spec.nic = network.map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
         let vm: Arc<dyn Vm> = self.config.hypervisor.create(spec).await?.into();
-        let agent = Agent::new(vm.agent_socket());
+        let agent = Agent::new(vm.agent());
         let live = Live::new(vm.clone(), agent.clone());
         sandbox.set_live(Some(live.clone()));
         sandbox.update(&self.records, |r| r.vm = Some(vm.record())).await?;

@@ -350,7 +350,7 @@ impl Runtime {
 
     /// Follows a VM that was there before this hyperd, or was resumed.
     pub(crate) async fn reconnect(self: &Arc<Self>, sandbox: Arc<Sandbox>, vm: Arc<dyn Vm>) {
-        let agent = Agent::new(vm.agent_socket());
+        let agent = Agent::new(vm.agent());
         let live = Live::new(vm.clone(), agent.clone());
         let operation = sandbox.operation.lock().await;
         // An earlier hyperd may have stopped it. The record says that the VM is the pod: what was saved of it is not any more.

@@ -1,11 +1,13 @@
 //! Whether the agent of a VM is there, and may be copied.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use hypernetes_guest_protocol::{
-    VERSIONS, session,
+    VERSIONS,
     v1::{HelloRequest, agent_client::AgentClient},
 };
+
+use crate::AgentAddress;
 
 /// First version of the contract in which an agent decides nothing of its identity before it is given entropy.
 const SINCE_SILENT: u32 = 2;
@@ -25,15 +27,10 @@ pub enum GreetError {
 }
 
 /// Waits for the agent's greeting.
-pub async fn greet(socket: &Path, patience: Duration) -> Result<(), GreetError> {
-    let socket = socket.to_owned();
+pub async fn greet(agent: AgentAddress, patience: Duration) -> Result<(), GreetError> {
     let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move {
-            let mut stream = tokio::net::UnixStream::connect(socket).await?;
-            session::open(&mut stream).await?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-        }
+        let agent = agent.clone();
+        async move { agent.connect().await.map(hyper_util::rt::TokioIo::new) }
     });
     let hello = async {
         let channel = tonic::transport::Endpoint::from_static("http://agent").connect_with_connector(connector).await?;

@@ -3,6 +3,7 @@
 //! A driver owns the VMM process and the devices; it knows nothing of pods, and of what the guest's agent says only the
 //! greeting.
 
+mod agent;
 mod boot;
 mod cgroup;
 mod greet;
@@ -14,15 +15,12 @@ mod remains;
 mod sweep;
 pub mod tap;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use self::boot::GuestFiles;
+pub use self::{agent::AgentAddress, boot::GuestFiles};
 
 /// How the CPU of a VM is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -191,8 +189,7 @@ pub struct HypervisorInfo {
 pub trait Vm: Send + Sync {
     fn record(&self) -> VmRecord;
 
-    /// Unix socket of the guest's agent. One connection at a time; a new one may follow a broken one.
-    fn agent_socket(&self) -> &Path;
+    fn agent(&self) -> AgentAddress;
 
     /// Puts a file or device into a free slot.
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError>;

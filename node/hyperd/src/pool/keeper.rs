@@ -161,7 +161,7 @@ impl Runtime {
         }
         let vm: Arc<dyn hypernetes_hypervisor::Vm> = self.config.hypervisor.create(spec).await?.into();
         vm.set_background(true);
-        let agent = Agent::new(vm.agent_socket());
+        let agent = Agent::new(vm.agent());
         let prepared = async {
             let greeting = agent.hello_within(GREETING).await?;
             rehearsal::run(&*vm, &agent, &greeting, tap.is_some(), image).await?;

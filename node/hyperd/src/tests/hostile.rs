@@ -105,7 +105,7 @@ async fn output_that_nobody_reads_is_in_nobodys_way() {
     let node = Node::start().await;
     let (sandbox, machine) = another_sandbox(&node, 0).await;
     let container = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
-    let agent = crate::agent::Agent::new(&machine.socket());
+    let agent = crate::agent::Agent::new(hypernetes_hypervisor::AgentAddress::Unix(machine.socket()));
     let mut unread = Vec::new();
     *machine.guest.misdeed.lock() = Some(Misdeed::Flood);
     for _ in 0..20 {

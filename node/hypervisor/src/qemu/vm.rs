@@ -24,7 +24,7 @@ use super::{
     template::{self, Key, Template},
 };
 use crate::{
-    Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
+    Accelerator, AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
     cgroup::Limits,
     jail::{self, View},
     launch::{self, Launch},
@@ -79,7 +79,6 @@ impl Origin<'_> {
 pub struct QemuVm {
     spec: VmSpec,
     directory: PathBuf,
-    agent: PathBuf,
     process: Arc<Process>,
     remains: Remains,
     start_time_ticks: u64,
@@ -275,7 +274,6 @@ impl QemuVm {
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
-            agent: command::agent_socket(&directory),
             disks: Mutex::new(vec![None; spec.disk_slots as usize]),
             remains: shared.remains.clone(),
             spec,
@@ -359,8 +357,8 @@ impl Vm for QemuVm {
         }
     }
 
-    fn agent_socket(&self) -> &Path {
-        &self.agent
+    fn agent(&self) -> AgentAddress {
+        AgentAddress::Unix(command::agent_socket(&self.directory))
     }
 
     fn set_background(&self, background: bool) {

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hypernetes_guest_protocol::{
-    session,
-    v1::{self, agent_client::AgentClient},
-};
+use hypernetes_guest_protocol::v1::{self, agent_client::AgentClient};
 use hypernetes_hypervisor::{
     Accelerator, DiskSource, GuestFiles, Hypervisor, Vm, VmSpec,
     qemu::{Qemu, QemuConfig, TemplateLimits},
@@ -62,14 +59,10 @@ impl Drop for Running {
 }
 
 pub async fn connect(vm: &dyn Vm) -> AgentClient<Channel> {
-    let path = vm.agent_socket().to_owned();
+    let address = vm.agent();
     let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move {
-            let mut stream = tokio::net::UnixStream::connect(path).await?;
-            session::open(&mut stream).await?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-        }
+        let address = address.clone();
+        async move { address.connect().await.map(hyper_util::rt::TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://agent");
     let connecting = endpoint.connect_with_connector(connector);

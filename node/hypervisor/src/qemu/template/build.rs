@@ -33,7 +33,7 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
     let state = memory::create("hypernetes-template-state", 0)?;
     let original = Temporary::start(shared, key.spec(Temporary::id()), Origin::Original(&guest_memory)).await?;
     original.0.set_background(true);
-    greet(original.0.agent_socket(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
+    greet(original.0.agent(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
     tokio::time::sleep(SETTLE).await;
     original.0.save(state.try_clone()?).await?;
     original.0.kill().await?;
@@ -44,7 +44,7 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
         Arc::new(Template { key: key.clone(), memory: guest_memory, state, bytes, copies: Default::default() });
     // A template that does not work would take every pod after this one with it.
     let copy = Temporary::start(shared, key.spec(Temporary::id()), Origin::Trial(&template)).await?;
-    greet(copy.0.agent_socket(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;
+    greet(copy.0.agent(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;
     copy.0.kill().await?;
     Ok(template)
 }
