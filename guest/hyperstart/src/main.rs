@@ -4,6 +4,7 @@
 
 mod aside;
 mod container;
+mod conversation;
 mod dial;
 mod files;
 mod hostfs;
@@ -23,6 +24,7 @@ mod state;
 mod stats;
 mod userns;
 mod users;
+mod vsock;
 mod zygote;
 
 use std::process::ExitCode;
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
             init::power_off();
         }
     };
-    let error = runtime.block_on(port::serve(zygote));
+    let error = runtime.block_on(conversation::serve(zygote));
     eprintln!("hyperstart: {error}");
     init::power_off();
 }

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use hypernetes_guest_protocol::v1;
@@ -29,16 +30,43 @@ fn at(what: &str, path: &Path, error: impl Into<io::Error>) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
-/// The device of a placeholder disk, by the serial number that the host gave it.
+/// How long a disk that the host has just filled may take to have a size.
+const SIZE_PATIENCE: Duration = Duration::from_secs(2);
+const SIZE_POLL: Duration = Duration::from_millis(1);
+
+/// The device of a placeholder disk, by the serial number that the host gave it. A VMM that gives none has the disks in the
+/// order of the slots.
 pub fn device(slot: u32) -> io::Result<PathBuf> {
-    let wanted = format!("slot{slot}");
-    for block in fs::read_dir("/sys/block")? {
-        let block = block?;
-        if fs::read_to_string(block.path().join("serial")).is_ok_and(|serial| serial.trim() == wanted) {
-            return Ok(PathBuf::from("/dev").join(block.file_name()));
+    let names: Vec<String> =
+        fs::read_dir("/sys/block")?.flatten().filter_map(|block| block.file_name().into_string().ok()).collect();
+    let serial = |name: &String| fs::read_to_string(format!("/sys/block/{name}/serial")).unwrap_or_default();
+    let disks = names.into_iter().map(|name| (serial(&name).trim().to_owned(), name)).collect::<Vec<_>>();
+    let name = find(slot, &disks);
+    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))?;
+    Ok(Path::new("/dev").join(name))
+}
+
+/// Among serial numbers and names.
+fn find(slot: u32, disks: &[(String, String)]) -> Option<&str> {
+    let numbered = disks.iter().any(|(serial, _)| serial.starts_with("slot"));
+    let wanted =
+        if numbered { format!("slot{slot}") } else { format!("vd{}", char::from_digit(slot.checked_add(10)?, 36)?) };
+    let is_wanted = |(serial, name): &&(String, String)| *(if numbered { serial } else { name }) == wanted;
+    disks.iter().find(is_wanted).map(|(_, name)| name.as_str())
+}
+
+/// Waits until the guest's kernel has been told that a disk has been filled: one that has no size holds nothing.
+fn wait_for_size(device: &Path) -> io::Result<()> {
+    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let size = Path::new("/sys/block").join(name).join("size");
+    let began = Instant::now();
+    while fs::read_to_string(&size)?.trim() == "0" {
+        if began.elapsed() > SIZE_PATIENCE {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{} is empty", device.display())));
         }
+        std::thread::sleep(SIZE_POLL);
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no disk slot {slot}")))
+    Ok(())
 }
 
 /// `MAJOR:MINOR` of a placeholder disk.
@@ -51,6 +79,7 @@ pub fn device_number(slot: u32) -> io::Result<String> {
 /// The device of a slot whose content the host has just changed: nothing of the old one is kept.
 pub fn fresh_device(slot: u32) -> io::Result<PathBuf> {
     let path = device(slot)?;
+    wait_for_size(&path)?;
     let file = fs::File::open(&path)?;
     #[allow(unsafe_code)]
     // SAFETY: the descriptor is open; the call has no argument.
@@ -310,4 +339,25 @@ fn scratch(name: &str, wanted: &v1::Mount) -> io::Result<PathBuf> {
         propagate(&path, MsFlags::MS_SHARED)?;
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_found_by_serial_number_or_order() {
+        let disks = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(serial, name)| ((*serial).to_owned(), (*name).to_owned())).collect()
+        };
+        let numbered = disks(&[("slot1", "vda"), ("slot10", "vdb"), ("slot0", "vdc"), ("", "loop0")]);
+        assert_eq!(find(0, &numbered), Some("vdc"));
+        assert_eq!(find(1, &numbered), Some("vda"));
+        assert_eq!(find(2, &numbered), None);
+        let in_order = disks(&[("254261", "vdb"), ("", "loop0"), ("254261", "vda")]);
+        assert_eq!(find(0, &in_order), Some("vda"));
+        assert_eq!(find(1, &in_order), Some("vdb"));
+        assert_eq!(find(2, &in_order), None);
+        assert_eq!(find(u32::MAX, &in_order), None);
+    }
 }

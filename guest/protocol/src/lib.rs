@@ -22,3 +22,6 @@ pub const MAX_HOST_PATH_DATA: usize = 512 << 10;
 
 /// Name of the virtio serial port that the contract is spoken on.
 pub const PORT_NAME: &str = "hypernetes.agent";
+
+/// The port of the guest's vsock that it is spoken on where there is no serial one.
+pub const VSOCK_PORT: u32 = 26734;
