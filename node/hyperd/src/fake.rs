@@ -220,6 +220,7 @@ impl Hypervisor for FakeHypervisor {
             accelerator: Accelerator::Tcg,
             accelerator_reason: "a test".into(),
             kernel: "/none".into(),
+            disk_slots: 20,
         }
     }
 }

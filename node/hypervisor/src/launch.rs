@@ -131,8 +131,8 @@ impl Launch<'_> {
     }
 }
 
-/// The group of the VMM of that id where it uses `/dev/kvm`, which is for a group.
-pub fn kvm_gid(id: &str) -> u32 {
+/// The group of the VMM of that id where it uses a device by name, which is for a group.
+pub fn gid_for(device: &Path, id: &str) -> u32 {
     // Never root's: whoever may use it is in a group of its own, or it is for everybody.
-    fs::metadata(KVM).map(|kvm| kvm.gid()).ok().filter(|gid| *gid != 0).unwrap_or_else(|| uid_of(id))
+    fs::metadata(device).map(|kvm| kvm.gid()).ok().filter(|gid| *gid != 0).unwrap_or_else(|| uid_of(id))
 }

@@ -6,12 +6,17 @@
 mod agent;
 mod boot;
 mod cgroup;
+
+pub mod firecracker;
 mod greet;
 pub mod jail;
 mod launch;
+mod pieces;
 pub mod process;
 pub mod qemu;
 mod remains;
+mod slots;
+mod space;
 mod sweep;
 pub mod tap;
 
@@ -182,6 +187,8 @@ pub struct HypervisorInfo {
     pub accelerator: Accelerator,
     pub accelerator_reason: String,
     pub kernel: PathBuf,
+    /// Most placeholder disks that one of its VMs can have.
+    pub disk_slots: u32,
 }
 
 /// One running VM. Dropping it leaves the VM alone.

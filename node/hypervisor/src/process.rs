@@ -57,6 +57,11 @@ impl Process {
         (start_time(pid)? == start).then(|| Self { pid, handle, record: record.to_owned(), reap: false })
     }
 
+    /// By which the process is never mistaken for another.
+    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.handle.get_ref().try_clone()
+    }
+
     /// Returns when the process has ended.
     pub async fn ended(&self) {
         // A pidfd becomes readable when its process ends, and stays so.

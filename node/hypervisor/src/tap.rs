@@ -12,6 +12,7 @@ use crate::Nic;
 
 nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_int_bad!(set_persistent, libc::TUNSETPERSIST);
+nix::ioctl_write_int_bad!(set_owner, libc::TUNSETOWNER);
 
 /// Makes a tap, as VMs open it, in the network namespace of the calling thread. It stays when nobody has it open.
 pub fn create(name: &str) -> io::Result<()> {
@@ -39,23 +40,42 @@ pub fn remove(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The tap, open: QEMU needs no access to the namespace that it is in.
+/// The tap, open: the VMM needs no access to the namespace that it is in.
 pub async fn open(nic: &Nic) -> io::Result<OwnedFd> {
     let nic = nic.clone();
-    let (send, receive) = tokio::sync::oneshot::channel();
-    // A thread of its own: it stays in that namespace until it ends, and nothing else may run there.
-    std::thread::Builder::new().name("open-tap".into()).spawn(move || {
-        let _ = send.send(open_here(&nic));
-    })?;
-    receive.await.map_err(io::Error::other)?
+    apart(move || open_here(&nic)).await
+}
+
+/// Lets a user open the tap by its name, and nobody else who is not the host's root.
+pub async fn lend(nic: &Nic, uid: u32) -> io::Result<()> {
+    let nic = nic.clone();
+    let lend = move || {
+        let tap = open_here(&nic)?;
+        let uid = i32::try_from(uid).map_err(io::Error::other)?;
+        #[allow(unsafe_code)]
+        // SAFETY: the descriptor is open; the argument is a number.
+        unsafe {
+            set_owner(tap.as_raw_fd(), uid)?;
+        }
+        Ok(())
+    };
+    apart(lend).await
 }
 
 /// A tap that leads nowhere, in a network namespace that is gone when it is closed.
 pub async fn idle() -> io::Result<OwnedFd> {
+    apart(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+        open_named("idle")
+    })
+    .await
+}
+
+/// On a thread of its own: one that has changed its network namespace stays in that until it ends.
+async fn apart<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let (send, receive) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("open-tap".into()).spawn(move || {
-        let made = nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-        let _ = send.send(made.and_then(|()| open_named("idle")));
+    std::thread::Builder::new().name("tap".into()).spawn(move || {
+        let _ = send.send(act());
     })?;
     receive.await.map_err(io::Error::other)?
 }

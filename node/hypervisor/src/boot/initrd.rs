@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a VM needs of its kernel. Names that the kernel has built in are not found, and need not be.
-const MODULES: [&str; 8] =
-    ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "virtio_rng", "fuse"];
+/// What a VM needs of its kernel, beside what its VMM has it need. Names that the kernel has built in are not found, and need
+/// not be.
+const MODULES: [&str; 6] = ["virtio_blk", "virtio_net", "erofs", "overlay", "virtio_rng", "fuse"];
 
 /// A cpio archive in the format that the kernel unpacks (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`).
 #[derive(Default)]
@@ -43,9 +43,11 @@ impl Archive {
     }
 }
 
+/// `channel` is the module of the device that the agent is reached by.
+///
 /// # Errors
 /// When the agent or a module cannot be read.
-pub fn build(hyperstart: &Path, modules: &Path) -> io::Result<Vec<u8>> {
+pub fn build(hyperstart: &Path, modules: &Path, channel: &str) -> io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys", "run", "modules"] {
         archive.entry(directory, 0o040_755, (0, 0), &[]);
@@ -55,7 +57,7 @@ pub fn build(hyperstart: &Path, modules: &Path) -> io::Result<Vec<u8>> {
     archive.entry("init", 0o100_755, (0, 0), &fs::read(hyperstart)?);
     let files = find_modules(modules)?;
     let mut order = Vec::new();
-    for name in MODULES {
+    for name in ["virtio_mmio", channel].into_iter().chain(MODULES) {
         add_module(name, &files, &mut order, &mut HashSet::new())?;
     }
     for name in &order {
@@ -136,7 +138,7 @@ mod tests {
         module("unused", "");
         let agent = directory.path().join("agent");
         fs::write(&agent, "#!").unwrap();
-        let archive = String::from_utf8_lossy(&build(&agent, directory.path()).unwrap()).into_owned();
+        let archive = String::from_utf8_lossy(&build(&agent, directory.path(), "virtio_console").unwrap()).into_owned();
         assert!(archive.contains("virtio.ko\nvirtio_ring.ko\nvirtio_blk.ko\n"), "{archive}");
         assert!(!archive.contains("unused"));
         assert!(archive.len().is_multiple_of(4));

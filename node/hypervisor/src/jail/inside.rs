@@ -37,7 +37,8 @@ pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
     if let Some(fd) = jail.view.output {
         output(fd).map_err(failed("its standard output"))?;
     }
-    setgroups(&[]).map_err(failed("leaving groups"))?;
+    let groups: Vec<Gid> = jail.view.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(failed("leaving groups"))?;
     setgid(Gid::from_raw(jail.gid)).map_err(failed("changing the group"))?;
     // With it go all capabilities.
     setuid(Uid::from_raw(jail.uid)).map_err(failed("changing the user"))?;

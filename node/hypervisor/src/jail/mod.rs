@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use nix::mount::MsFlags;
 
 pub use self::{
-    mounts::{empty_root, empty_view, lend, take},
+    mounts::{empty_root, lend, strip_root, take},
     program::main,
 };
 
@@ -50,6 +50,8 @@ pub struct View {
     /// Device files that it may open by name.
     pub devices: Vec<PathBuf>,
     pub binds: Vec<Bind>,
+    /// Groups that it is in beside its own.
+    pub groups: Vec<u32>,
     /// Empty files in its root, absolute, upon which something can be mounted later ([`lend`]).
     pub places: Vec<PathBuf>,
     /// The network namespace that it is in; none: an empty one of its own.
@@ -79,6 +81,7 @@ impl Jail {
         self.group.iter().for_each(|group| add("--group", group.clone().into()));
         let view = &self.view;
         view.devices.iter().for_each(|device| add("--device", device.clone().into()));
+        view.groups.iter().for_each(|group| add("--supplementary", group.to_string().into()));
         view.places.iter().for_each(|place| add("--place", place.clone().into()));
         view.netns.iter().for_each(|netns| add("--netns", netns.clone().into()));
         view.output.iter().for_each(|fd| add("--output", fd.to_string().into()));

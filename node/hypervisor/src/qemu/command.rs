@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path};
 
 use super::{Shared, disks, vm::Origin};
-use crate::{Accelerator, HypervisorError, VmSpec};
+use crate::{Accelerator, HypervisorError, VmSpec, boot, slots};
 
 /// Descriptors that QEMU is started with: it may open next to nothing by name.
 pub const TAP_FD: i32 = 3;
@@ -84,17 +84,9 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
     } else {
         add(&["-kernel", &format!("/proc/self/fd/{KERNEL_FD}"), "-initrd", &format!("/proc/self/fd/{INITRD_FD}")]);
     }
-    // The time stamp counter's frequency is told: calibrating it under emulation fails at random (see `tsc`). Entropy comes
-    // from the host before anything of the pod runs; cryptomgr's self-tests cost a fifth of a boot. Starting a process waits
-    // for RCU: expedited, it waits for microseconds instead of ticks.
+    // The time stamp counter's frequency is told: calibrating it under emulation fails at random (see `tsc`).
     let clock = format!("tsc=reliable tsc_early_khz={}", shared.tsc_khz);
-    let append = [
-        "-append",
-        &format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests \
-             systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all rcupdate.rcu_expedited=1 {clock}"
-        ),
-    ];
+    let append = ["-append", &format!("{} reboot=t {clock}", boot::ARGUMENTS)];
     if !origin.is_restored() {
         add(&append);
     }
@@ -110,9 +102,9 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
         add(&[&format!("virtio-net-device,netdev=net,mac={}", nic.mac)]);
     }
     for slot in 0..spec.disk_slots {
-        let read_only = if slot < disks::first_writable(spec.disk_slots) { "on" } else { "off" };
+        let read_only = if slot < slots::first_writable(spec.disk_slots) { "on" } else { "off" };
         let (empty, node) = (disks::empty_node(slot), disks::slot_node(slot));
-        add(&["-blockdev", &format!("driver=null-co,node-name={empty},size={},read-zeroes=on", disks::DISK_BYTES)]);
+        add(&["-blockdev", &format!("driver=null-co,node-name={empty},size={},read-zeroes=on", slots::DISK_BYTES)]);
         add(&["-blockdev", &format!("driver=raw,node-name={node},file={empty},read-only={read_only}")]);
         add(&["-device", &format!("virtio-blk-device,drive={node},serial=slot{slot}")]);
     }

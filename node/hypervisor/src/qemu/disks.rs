@@ -7,23 +7,15 @@ use std::{fs::OpenOptions, os::fd::OwnedFd};
 
 use serde_json::{Value, json};
 
-use super::{
+use super::qmp::{Qmp, QmpError};
+use crate::{
+    DiskSource,
     pieces::{self, Pieces},
-    qmp::{Qmp, QmpError},
+    slots::{self, DISK_BYTES, first_writable},
 };
-use crate::DiskSource;
-
-/// Length of an empty slot and of every image (see `hypernetes_image::DISK_BYTES`): a disk whose length does not change
-/// needs no word to the guest.
-pub const DISK_BYTES: u64 = 64 << 30;
 
 /// The driver of what is in an empty slot: in the names that QEMU gives to what is upon it.
 const EMPTY: &str = "null-co";
-
-/// Slots from here on can be written to: a virtio disk is read-only for its life or not at all.
-pub fn first_writable(slots: u32) -> u32 {
-    slots - slots / 3
-}
 
 /// Node names say slot and use: a slot that is used again has another file node, while the old one may still close.
 fn file_node(slot: u32, generation: u64) -> String {
@@ -42,7 +34,7 @@ pub fn slot_node(slot: u32) -> String {
 /// Points a slot at a file.
 pub async fn attach(qmp: &mut Qmp, slot: u32, generation: u64, source: &DiskSource) -> Result<(), QmpError> {
     let node = file_node(slot, generation);
-    let added = if pieces::is_descriptor(&source.path, source.read_only) {
+    let added = if slots::is_in_pieces(source) {
         add_pieces(qmp, slot, generation, source, &node).await.map(|()| DISK_BYTES)
     } else {
         add_file(qmp, slot, generation, source, &node).await

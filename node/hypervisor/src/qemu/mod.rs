@@ -4,7 +4,6 @@ mod command;
 mod disks;
 mod memory;
 mod migrate;
-mod pieces;
 mod probe;
 mod qmp;
 mod snapshot;
@@ -88,7 +87,7 @@ impl Qemu {
             .mode(0o700)
             .create(&snapshots)
             .map_err(|e| host("making the directory of snapshots", e))?;
-        let boot = boot::prepare(&config.directory.join("boot"), &config.guest).await?;
+        let boot = boot::prepare(&config.directory.join("boot"), &config.guest, "virtio_console").await?;
         if let Some(jail) = config.jail.as_ref().filter(|jail| !jail.is_file()) {
             let what = "the VMMs' jailer is missing; make build makes it";
             return Err(HypervisorError::Host(format!("{}: {what}", jail.display())));
@@ -173,6 +172,7 @@ impl Hypervisor for Qemu {
             accelerator: self.shared.accelerator,
             accelerator_reason: self.shared.reason.clone(),
             kernel: self.shared.boot.kernel.clone(),
+            disk_slots: vm::MAX_DISKS,
         }
     }
 

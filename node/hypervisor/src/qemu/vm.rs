@@ -30,13 +30,15 @@ use crate::{
     launch::{self, Launch},
     process::{self, Process},
     remains::Remains,
-    tap,
+    slots, tap,
 };
 
 /// From the start of QEMU until its monitor answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// What QEMU itself may take: its heap, translated code, and what is under way to and from disks.
 const VMM_BYTES: u64 = 256 << 20;
+/// The machine has 24 virtio devices.
+pub const MAX_DISKS: u32 = 20;
 /// Largest console text in messages.
 const CONSOLE_BYTES: usize = 2048;
 
@@ -132,7 +134,7 @@ impl QemuVm {
         let id = spec.id.clone();
         let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > 20 {
+        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > MAX_DISKS {
             return Err(start("its id, processors, memory or disks are not what a VM can have".into()));
         }
         let directory = shared.machines.join(&id);
@@ -204,7 +206,7 @@ impl QemuVm {
             descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
         }
         let (gid, devices) = match accelerator {
-            Accelerator::Kvm => (launch::kvm_gid(&spec.id), vec![PathBuf::from(launch::KVM)]),
+            Accelerator::Kvm => (launch::gid_for(Path::new(launch::KVM), &spec.id), vec![PathBuf::from(launch::KVM)]),
             // Everything that it uses, it is handed open.
             Accelerator::Tcg => (launch::uid_of(&spec.id), Vec::new()),
         };
@@ -237,7 +239,7 @@ impl QemuVm {
             }
         }
         if shared.jail.is_some() {
-            let emptied = jail::empty_root(process.pid).await;
+            let emptied = jail::empty_root(&process).await;
             if let Err(error) = emptied {
                 process.kill().await;
                 return Err(format!("emptying the VMM's root: {error}"));
@@ -368,15 +370,10 @@ impl Vm for QemuVm {
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
-        let first_writable = disks::first_writable(self.spec.disk_slots);
-        let range = if source.read_only { 0..first_writable } else { first_writable..self.spec.disk_slots };
-        let slot = {
-            let disks = self.disks.lock();
-            range.into_iter().find(|slot| disks.get(*slot as usize).is_some_and(Option::is_none))
-        };
+        let slot = slots::free(&self.disks.lock(), source.read_only);
         let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
-        self.fill(slot, source).await?;
-        Ok(DiskSlot(slot))
+        self.fill(slot.0, source).await?;
+        Ok(slot)
     }
 
     async fn detach_disk(&self, slot: DiskSlot) -> Result<(), HypervisorError> {
@@ -387,7 +384,7 @@ impl Vm for QemuVm {
         let detach = async {
             let generation = fs::read_to_string(generation_file(&self.directory, slot.0))?;
             let generation = generation.trim().parse().map_err(io::Error::other)?;
-            let read_only = slot.0 < disks::first_writable(self.spec.disk_slots);
+            let read_only = slot.0 < slots::first_writable(self.spec.disk_slots);
             debug_assert_eq!(read_only, source.read_only);
             disks::detach(&mut self.qmp().await?, slot.0, generation, read_only).await
         };

@@ -17,7 +17,7 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-fn guest_files() -> GuestFiles {
+pub fn guest_files() -> GuestFiles {
     let guest = std::env::var_os("HYPERNETES_GUEST").map_or_else(|| checkout().join(".tools/guest"), PathBuf::from);
     let hyperstart = std::env::var_os("HYPERNETES_HYPERSTART");
     let files = GuestFiles {

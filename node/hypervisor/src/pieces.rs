@@ -1,5 +1,5 @@
-//! A disk in pieces: a VMDK descriptor, as the image store writes it for images that share layers. QEMU can open no file
-//! itself, so every piece is opened here, and a copy of the descriptor names them as QEMU knows them.
+//! A disk in pieces: a VMDK descriptor, as the image store writes it for images that share layers. A VMM can open no file of
+//! the host, so every piece is opened here.
 
 use std::{
     fmt::Write as _,
@@ -10,26 +10,22 @@ use std::{
 
 /// Largest descriptor; 256 layers are a tenth of it.
 const MAX_BYTES: u64 = 256 << 10;
-/// With the descriptor itself.
+/// Most files of a disk, with the descriptor itself.
 pub const MAX_FILES: usize = 512;
 
-/// What QEMU is handed for one disk.
+/// One disk's.
 pub struct Pieces {
     pub files: Vec<File>,
-    lines: Vec<Line>,
+    /// In their order on the disk.
+    pub extents: Vec<Extent>,
 }
 
-struct Line {
-    sectors: u64,
+pub struct Extent {
+    pub sectors: u64,
     /// Index in `files`.
-    file: usize,
+    pub file: usize,
     /// First sector in the file.
-    offset: u64,
-}
-
-/// Only the image store gives a disk such a name, and only for reading.
-pub fn is_descriptor(path: &Path, read_only: bool) -> bool {
-    read_only && path.extension().is_some_and(|extension| extension == "vmdk")
+    pub offset: u64,
 }
 
 impl Pieces {
@@ -37,7 +33,7 @@ impl Pieces {
         let mut text = String::new();
         File::open(path)?.take(MAX_BYTES).read_to_string(&mut text)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let (mut names, mut files, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut files, mut extents) = (Vec::new(), Vec::new(), Vec::new());
         for line in text.lines().filter(|line| line.starts_with("RW ")) {
             let (sectors, name, offset) = extent(line).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{}: {line:?} is no piece", path.display()))
@@ -52,20 +48,20 @@ impl Pieces {
                     files.len() - 1
                 }
             };
-            lines.push(Line { sectors, file, offset });
+            extents.push(Extent { sectors, file, offset });
         }
-        if lines.is_empty() || files.len() >= MAX_FILES {
+        if extents.is_empty() || files.len() >= MAX_FILES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: no disk in pieces", path.display())));
         }
-        Ok(Self { files, lines })
+        Ok(Self { files, extents })
     }
 
-    /// The descriptor with other names for the files, as an open file of its own.
+    /// The descriptor with the names that QEMU knows the files by, as an open file of its own.
     pub fn descriptor(&self, name: impl Fn(usize) -> String) -> io::Result<File> {
         let mut text = String::from(
             "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n",
         );
-        for Line { sectors, file, offset } in &self.lines {
+        for Extent { sectors, file, offset } in &self.extents {
             let _ = writeln!(text, "RW {sectors} FLAT \"{}\" {offset}", name(*file));
         }
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
@@ -108,6 +104,5 @@ mod tests {
             std::fs::write(&path, wrong).unwrap();
             assert!(Pieces::open(&path).is_err(), "{wrong}");
         }
-        assert!(is_descriptor(&path, true) && !is_descriptor(&path, false));
     }
 }
