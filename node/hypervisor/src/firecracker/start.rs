@@ -110,7 +110,7 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
         descriptors: vec![(console, CONSOLE_FD)],
     };
     let socket = format!("{RUN}/{API}");
-    let line = ["--api-sock", &socket, "--id", &spec.id, "--level", "Warning"].map(Into::into).to_vec();
+    let line = ["--api-sock", &socket, "--id", &spec.id, "--level", "Error"].map(Into::into).to_vec();
     let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
     let process = launch.start(line, limits).await?;
     let make = async {
