@@ -4,13 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use hypernetes_hyperd::HyperdConfig;
-use hypernetes_hypervisor::{
-    GuestFiles, Hypervisor,
-    qemu::{Qemu, QemuConfig, TemplateLimits},
-};
+use hypernetes_hypervisor::GuestFiles;
 use hypernetes_image::{ImageStore, Options};
 
-use crate::notify;
+use crate::{notify, vmm::Vmm};
 
 /// Run the CRI runtime: each pod sandbox is a virtual machine
 ///
@@ -24,6 +21,9 @@ pub struct Hyperd {
     /// The guest's kernel: a directory with `vmlinuz` and `modules/` (see scripts/guest-kernel.sh).
     #[arg(long, value_name = "DIR", default_value = ".tools/guest", env = "HYPERNETES_GUEST")]
     guest: PathBuf,
+    /// What runs the VMs.
+    #[arg(long, value_enum, default_value_t, value_name = "VMM", env = "HYPERNETES_VMM")]
+    vmm: Vmm,
     /// The guest's agent [default: `hyperstart` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_HYPERSTART")]
     hyperstart: Option<PathBuf>,
@@ -85,16 +85,14 @@ impl Hyperd {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("hyperstart"),
         };
-        let jail = Some(match self.vmm_jailer {
+        let jail = match self.vmm_jailer {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("hypernetes-vmm"),
-        });
+        };
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
-        let templates = TemplateLimits::default();
-        let qemu =
-            Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
-        let info = qemu.describe();
+        let hypervisor = self.vmm.driver(&root, guest, jail).await?;
+        let info = hypervisor.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let options = Options {
             hosts: Some(self.images.registry_hosts.unwrap_or_else(|| root.join("certs.d"))),
@@ -103,7 +101,7 @@ impl Hyperd {
             ..Options::default()
         };
         let images = ImageStore::open_with(root.join("images"), options)?;
-        let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
+        let mut config = HyperdConfig::new(&root, hypervisor, Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
         config.volume_dirs = self.volumes;

@@ -15,6 +15,7 @@ mod server;
 mod supervise;
 mod tenant;
 mod up;
+mod vmm;
 
 use std::{io::IsTerminal, path::PathBuf};
 

@@ -16,6 +16,7 @@ use crate::{
     notify::{Listener, Message},
     pki::Authority,
     supervise::{self, Role, Supervisor},
+    vmm::Vmm,
 };
 
 /// Start everything on this machine: server, hyperd and node, with embedded engines
@@ -33,6 +34,9 @@ pub struct Up {
     /// The guest's kernel: a directory with `vmlinuz` and `modules/` (see scripts/guest-kernel.sh).
     #[arg(long, value_name = "DIR", default_value = ".tools/guest", env = "HYPERNETES_GUEST")]
     guest: PathBuf,
+    /// What runs the pods' VMs.
+    #[arg(long, value_enum, default_value_t, value_name = "VMM", env = "HYPERNETES_VMM")]
+    vmm: Vmm,
     /// Return when everything is ready; go on in the background.
     #[arg(long)]
     detach: bool,
@@ -41,9 +45,10 @@ pub struct Up {
 /// How long `--detach` waits for everything: the first start builds the VM's files and probes the accelerator.
 const DETACH_PATIENCE: Duration = Duration::from_secs(240);
 
+const QEMU: &str = "qemu-system-x86_64";
 /// Programs that are called, and Debian's packages that have them.
 const PROGRAMS: [(&str, &str); 5] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
+    (QEMU, "qemu-system-x86"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("mkfs.ext4", "e2fsprogs"),
@@ -89,7 +94,8 @@ impl Up {
         let found = |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
         let sbin = |program: &str| ["/usr/sbin", "/sbin"].iter().any(|d| Path::new(d).join(program).is_file());
         for (program, package) in PROGRAMS {
-            if !found(program) && !sbin(program) {
+            let needed = self.vmm == Vmm::Qemu || program != QEMU;
+            if needed && !found(program) && !sbin(program) {
                 problems.push(format!("the program {program} is missing: apt-get install {package}"));
             }
         }
@@ -191,6 +197,8 @@ impl Up {
                     hyperd.clone().into(),
                     argument("--guest"),
                     self.guest.canonicalize()?.into(),
+                    argument("--vmm"),
+                    argument(self.vmm.name()),
                     argument("--pods-dir"),
                     node.join("pods").into(),
                     argument("--volumes"),

@@ -75,6 +75,8 @@ pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
 pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
 /// On a sandbox, with the value `none`: it is connected to no network.
 pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
+/// More than the images and volumes of most pods; each costs the guest's kernel a device.
+const MAX_DISK_SLOTS: u32 = 16;
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.
@@ -127,6 +129,7 @@ pub struct HyperdConfig {
 impl HyperdConfig {
     /// The usual places below `root`; those of the kubelet and of the volumes are the caller's to say.
     pub fn new(root: &Path, hypervisor: Arc<dyn Hypervisor>, images: Arc<dyn Images>) -> Self {
+        let disk_slots = hypervisor.describe().disk_slots.min(MAX_DISK_SLOTS);
         Self {
             root: root.into(),
             socket: root.join("hyperd.sock"),
@@ -142,7 +145,7 @@ impl HyperdConfig {
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(5),
-            disk_slots: 16,
+            disk_slots,
             base_memory_mib: 96,
             default_memory_mib: 256,
             pool: PoolLimits::default(),

@@ -32,6 +32,7 @@ impl Hypervisor for NoVmm {
             accelerator: Accelerator::Tcg,
             accelerator_reason: "a test".into(),
             kernel: "/none".into(),
+            disk_slots: 20,
         }
     }
 }

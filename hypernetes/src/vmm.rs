@@ -1,0 +1,100 @@
+//! Which VMM runs the pods' VMs.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Result, bail};
+use hypernetes_hypervisor::{
+    GuestFiles, Hypervisor,
+    firecracker::{Firecracker, FirecrackerConfig},
+    process::Process,
+    qemu::{Qemu, QemuConfig, TemplateLimits},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Vmm {
+    /// On KVM, and on its own translator where there is none that works.
+    #[default]
+    Qemu,
+    /// On KVM only.
+    Firecracker,
+}
+
+impl Vmm {
+    /// As the option has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Firecracker => "firecracker",
+        }
+    }
+
+    /// What its VMs have on this host, below hyperd's directory.
+    fn directory(self, root: &Path) -> PathBuf {
+        root.join(match self {
+            Self::Qemu => "vmm",
+            Self::Firecracker => "firecracker",
+        })
+    }
+
+    /// # Errors
+    /// When the other one's VMs are here: a driver takes over its own only.
+    pub async fn driver(self, root: &Path, guest: GuestFiles, jail: PathBuf) -> Result<Arc<dyn Hypervisor>> {
+        let other = match self {
+            Self::Qemu => Self::Firecracker,
+            Self::Firecracker => Self::Qemu,
+        };
+        if has_vms(&other.directory(root)) {
+            let (directory, other) = (other.directory(root), other.name());
+            bail!(
+                "pods are running or hibernated on VMs of {other} ({}): remove them, or go on with --vmm {other}",
+                directory.display()
+            );
+        }
+        let directory = self.directory(root);
+        Ok(match self {
+            Self::Qemu => {
+                let templates = TemplateLimits::default();
+                Arc::new(
+                    Qemu::new(QemuConfig { directory, guest, jail: Some(jail), accelerator: None, templates }).await?,
+                )
+            }
+            Self::Firecracker => Arc::new(Firecracker::new(FirecrackerConfig::new(directory, guest, jail)).await?),
+        })
+    }
+}
+
+/// Whether there are any that run or that are saved.
+fn has_vms(directory: &Path) -> bool {
+    let entries = |name: &str| std::fs::read_dir(directory.join(name)).into_iter().flatten().flatten();
+    entries("machines").any(|machine| Process::recall(&machine.path().join("pid")).is_some())
+        || entries("snapshots").next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn vms_of_the_other_vmm_are_not_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Vmm::Firecracker.directory(root.path());
+        assert!(!has_vms(&directory));
+        let machine = directory.join("machines/one");
+        std::fs::create_dir_all(&machine).unwrap();
+        assert!(!has_vms(&directory), "one that has ended is none");
+        Process::remember(std::process::id(), machine.join("pid")).unwrap();
+        assert!(has_vms(&directory));
+        let guest = GuestFiles { vmlinuz: "/none".into(), modules: "/none".into(), hyperstart: "/none".into() };
+        let refused = Vmm::Qemu.driver(root.path(), guest.clone(), "/none".into()).await.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("--vmm firecracker"), "{refused}");
+        std::fs::remove_dir_all(&machine).unwrap();
+        std::fs::create_dir_all(directory.join("snapshots/two")).unwrap();
+        assert!(has_vms(&directory));
+        // Its own are no hindrance.
+        let missing = Vmm::Firecracker.driver(root.path(), guest, "/none".into()).await.map(drop).unwrap_err();
+        assert!(!missing.to_string().contains("go on with"), "{missing}");
+    }
+}
