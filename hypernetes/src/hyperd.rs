@@ -30,6 +30,9 @@ pub struct Hyperd {
     /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
     vmm_jailer: Option<PathBuf>,
+    /// What emulated VMs are forked with [default: `libhypernetes_fork_preload.so` beside this program].
+    #[arg(long, env = "HYPERNETES_FORK_LIBRARY", value_name = "FILE")]
+    fork_library: Option<PathBuf>,
     /// The kubelet's directory of pods: mounts of tenants' pods may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
@@ -89,9 +92,13 @@ impl Hyperd {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("hypernetes-vmm"),
         };
+        let fork = match self.fork_library {
+            Some(path) => path,
+            None => std::env::current_exe()?.with_file_name("libhypernetes_fork_preload.so"),
+        };
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
-        let hypervisor = self.vmm.driver(&root, guest, jail).await?;
+        let hypervisor = self.vmm.driver(&root, guest, jail, fork).await?;
         let info = hypervisor.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let options = Options {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use hypernetes_hypervisor::{
     GuestFiles, Hypervisor,
     firecracker::{Firecracker, FirecrackerConfig},
@@ -39,9 +39,17 @@ impl Vmm {
         })
     }
 
+    /// `jail` and `fork` are what locks VMMs in, and the library that QEMU forks VMs by.
+    ///
     /// # Errors
     /// When the other one's VMs are here: a driver takes over its own only.
-    pub async fn driver(self, root: &Path, guest: GuestFiles, jail: PathBuf) -> Result<Arc<dyn Hypervisor>> {
+    pub async fn driver(
+        self,
+        root: &Path,
+        guest: GuestFiles,
+        jail: PathBuf,
+        fork: PathBuf,
+    ) -> Result<Arc<dyn Hypervisor>> {
         let other = match self {
             Self::Qemu => Self::Firecracker,
             Self::Firecracker => Self::Qemu,
@@ -56,10 +64,11 @@ impl Vmm {
         let directory = self.directory(root);
         Ok(match self {
             Self::Qemu => {
-                let templates = TemplateLimits::default();
-                Arc::new(
-                    Qemu::new(QemuConfig { directory, guest, jail: Some(jail), accelerator: None, templates }).await?,
-                )
+                std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+                let rehearsal = Some(hypernetes_hyperd::rehearsal::of_templates(&directory)?);
+                let (jail, fork, templates) = (Some(jail), Some(fork), TemplateLimits::default());
+                let config = QemuConfig { directory, guest, jail, fork, accelerator: None, templates, rehearsal };
+                Arc::new(Qemu::new(config).await?)
             }
             Self::Firecracker => Arc::new(Firecracker::new(FirecrackerConfig::new(directory, guest, jail)).await?),
         })
@@ -88,13 +97,15 @@ mod tests {
         Process::remember(std::process::id(), machine.join("pid")).unwrap();
         assert!(has_vms(&directory));
         let guest = GuestFiles { vmlinuz: "/none".into(), modules: "/none".into(), hyperstart: "/none".into() };
-        let refused = Vmm::Qemu.driver(root.path(), guest.clone(), "/none".into()).await.map(drop).unwrap_err();
+        let refused =
+            Vmm::Qemu.driver(root.path(), guest.clone(), "/none".into(), "/none".into()).await.map(drop).unwrap_err();
         assert!(refused.to_string().contains("--vmm firecracker"), "{refused}");
         std::fs::remove_dir_all(&machine).unwrap();
         std::fs::create_dir_all(directory.join("snapshots/two")).unwrap();
         assert!(has_vms(&directory));
         // Its own are no hindrance.
-        let missing = Vmm::Firecracker.driver(root.path(), guest, "/none".into()).await.map(drop).unwrap_err();
+        let missing =
+            Vmm::Firecracker.driver(root.path(), guest, "/none".into(), "/none".into()).await.map(drop).unwrap_err();
         assert!(!missing.to_string().contains("go on with"), "{missing}");
     }
 }

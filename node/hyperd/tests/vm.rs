@@ -63,9 +63,12 @@ impl Node {
         let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
         let shared = self.path("shared");
         runtime.spawn(async move {
+            std::fs::create_dir_all(&root).unwrap();
             let config = QemuConfig {
                 directory: root.join("vmm"),
                 jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
+                fork: Some(place("HYPERNETES_FORK_LIBRARY", "target/release/libhypernetes_fork_preload.so")),
+                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&root).unwrap()),
                 guest,
                 // The jailer is another package's program; with it the whole system's tests run.
                 accelerator: Some(Accelerator::Tcg),

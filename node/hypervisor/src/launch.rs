@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    cgroup::{Cgroups, Group, Limits},
+    cgroup::Limits,
     jail::{Jail, View},
     process::Process,
+    remains::Remains,
 };
 
 /// First of the users that VMs run as: one for each VM, far from users that people have.
@@ -54,13 +55,15 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// `hypernetes-vmm`; none: the VMM is not locked in.
     pub jail: Option<&'a Path>,
-    pub cgroups: Option<&'a Cgroups>,
+    pub remains: &'a Remains,
     /// The group that it runs as; its user is its own.
     pub gid: u32,
     /// What it sees, locked in.
     pub view: View,
     /// Descriptors, with the numbers that the VMM knows them by.
     pub descriptors: Vec<(OwnedFd, i32)>,
+    /// VMs are forked from it: by this library.
+    pub original: Option<&'a Path>,
 }
 
 impl Launch<'_> {
@@ -122,12 +125,16 @@ impl Launch<'_> {
     fn locked_in(&self, limits: Limits) -> io::Result<Jail> {
         let root = self.directory.join("root");
         fs::create_dir(&root)?;
-        let group = match self.cgroups {
-            Some(cgroups) => cgroups.make(self.id, limits)?,
-            None => Group { join: Vec::new(), directory: None },
-        };
-        let view = self.view.clone();
-        Ok(Jail { root, uid: uid_of(self.id), gid: self.gid, join: group.join, group: group.directory, view })
+        let group = self.remains.group(self.id, limits)?;
+        Ok(Jail {
+            root,
+            uid: uid_of(self.id),
+            gid: self.gid,
+            join: group.join,
+            group: group.directory,
+            view: self.view.clone(),
+            original: self.original.map(Path::to_owned),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use crate::cgroup::{Cgroups, Limits};
+use crate::cgroup::{Cgroups, Group, Limits};
 
 /// What a VM leaves on the host: its control group, if VMs have any, and its directory.
 #[derive(Clone)]
@@ -11,6 +11,14 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// Makes a VM's control group, where VMs have any.
+    pub fn group(&self, id: &str, limits: Limits) -> std::io::Result<Group> {
+        match &self.cgroups {
+            Some(cgroups) => cgroups.make(id, limits),
+            None => Ok(Group { join: Vec::new(), directory: None }),
+        }
+    }
+
     /// Removes it all, of a VM that has ended. That it is gone is fine.
     pub fn remove(&self, directory: &Path) {
         if let (Some(cgroups), Some(id)) = (&self.cgroups, directory.file_name().and_then(|id| id.to_str())) {

@@ -12,6 +12,7 @@
 
 mod archive;
 mod assemble;
+mod blank;
 mod config;
 mod digest;
 mod durable;
@@ -32,6 +33,7 @@ mod tree;
 
 use std::path::PathBuf;
 
+pub use blank::blank;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;

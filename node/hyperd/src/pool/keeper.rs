@@ -8,10 +8,11 @@ use std::{
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Kind, Pool, PoolLimits, Ready, Waiting, rehearsal};
+use super::{Kind, Pool, PoolLimits, Ready, Waiting};
 use crate::{
     agent::Agent,
     error::Result,
+    rehearsal,
     runtime::{Runtime, new_id},
 };
 
@@ -164,7 +165,9 @@ impl Runtime {
         let agent = Agent::new(vm.agent());
         let prepared = async {
             let greeting = agent.hello_within(GREETING).await?;
-            rehearsal::run(&*vm, &agent, &greeting, tap.is_some(), image).await?;
+            let entropy = rand::random::<[u8; 32]>().to_vec();
+            let image = image.filter(|_| !self.config.hypervisor.copies_are_rehearsed());
+            rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), image).await?;
             Ok(greeting)
         };
         match prepared.await {

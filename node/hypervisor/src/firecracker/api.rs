@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn answers_are_told_apart() {
         answered("HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n").await.unwrap();
-        let refused = "HTTP/1.1 400 \r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n\
+        let refused = "HTTP/1.1 400 \r\nContent-Type: application/json\r\nContent-Length: 36\r\n\r\n\
                        {\"fault_message\":\"No. \\u001b[2J No\"}";
         let error = answered(refused).await.unwrap_err();
         assert_eq!(error.to_string(), "PATCH /vm: No.  [2J No");

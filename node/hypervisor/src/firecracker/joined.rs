@@ -45,10 +45,11 @@ impl Joined {
             return Ok(disk);
         }
         self.collect();
+        let pieces = Pieces::open(descriptor)?;
         let _ = fs::remove_dir_all(&entry);
         fs::DirBuilder::new().mode(0o700).create(&entry)?;
         let making = entry.join("new");
-        let made = join(&Pieces::open(descriptor)?, &making)
+        let made = join(&pieces, &making)
             .and_then(|()| symlink(descriptor, entry.join("of")))
             .and_then(|()| fs::rename(&making, &disk));
         if let Err(error) = made {

@@ -104,10 +104,11 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
         id: &spec.id,
         program: Path::new(PROGRAM),
         jail: Some(&shared.jail),
-        cgroups: shared.remains.cgroups.as_deref(),
+        remains: &shared.remains,
         gid: launch::gid_for(&shared.kvm, &spec.id),
         view,
         descriptors: vec![(console, CONSOLE_FD)],
+        original: None,
     };
     let socket = format!("{RUN}/{API}");
     let line = ["--api-sock", &socket, "--id", &spec.id, "--level", "Error"].map(Into::into).to_vec();

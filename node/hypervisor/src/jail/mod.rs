@@ -42,6 +42,10 @@ pub struct Jail {
     /// A control group of version 2.
     pub group: Option<PathBuf>,
     pub view: View,
+    /// It is an original that VMs are forked from ([`hypernetes_fork`]), by this library. It remains root, with what locking
+    /// its copies in takes, and in the processes' namespace of its parent: copies must outlive it. No guest's program runs in
+    /// it that is not part of this system.
+    pub original: Option<PathBuf>,
 }
 
 /// What a VMM sees of the host, beside what it is handed open.
@@ -69,6 +73,9 @@ pub struct Bind {
     pub writable: bool,
 }
 
+/// Number of the descriptor that an original is asked for copies by.
+pub const FORK_SERVER_FD: i32 = 9;
+
 impl Jail {
     /// What the program is told, in front of the VMM's own command line.
     pub fn arguments(&self) -> Vec<std::ffi::OsString> {
@@ -89,6 +96,7 @@ impl Jail {
             add(if *writable { "--bind-writable" } else { "--bind" }, source.clone().into());
             add("--at", target.clone().into());
         }
+        self.original.iter().for_each(|library| add("--original", library.clone().into()));
         line.push("--".into());
         line
     }

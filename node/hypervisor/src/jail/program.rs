@@ -38,6 +38,9 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
     let open = |path| File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
     let group = jail.group.as_ref().map(open).transpose()?;
     let mut namespaces = NAMESPACES;
+    if jail.original.is_some() {
+        namespaces &= !libc::CLONE_NEWPID;
+    }
     match &jail.view.netns {
         Some(path) => setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?,
         None => namespaces |= libc::CLONE_NEWNET,
@@ -54,8 +57,8 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
 
 fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<OsString>)> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
-    let mut jail =
-        Jail { root: Default::default(), uid: 0, gid: 0, join: Vec::new(), group: None, view: View::default() };
+    let (join, view) = (Vec::new(), View::default());
+    let mut jail = Jail { root: Default::default(), uid: 0, gid: 0, join, group: None, view, original: None };
     while let Some(word) = words.next() {
         if word == "--" {
             // Never as root, whatever was forgotten.
@@ -82,6 +85,7 @@ fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<Os
                 let target = at.ok_or_else(|| wrong("--at is missing behind a bind"))?.into();
                 jail.view.binds.push(Bind { source: value.into(), target, writable: word == "--bind-writable" });
             }
+            Some("--original") => jail.original = Some(value.into()),
             _ => return Err(wrong("an unknown option")),
         }
     }
@@ -111,6 +115,7 @@ mod tests {
                 netns: Some("/run/netns/x".into()),
                 output: Some(3),
             },
+            original: Some("/lib.so".into()),
         };
         let mut line = jail.arguments();
         line.extend(["/usr/bin/vmm".into(), "--uid".into()]);

@@ -30,11 +30,27 @@ pub fn guest_files() -> GuestFiles {
     files
 }
 
+/// One whose templates are forked.
 pub async fn qemu(directory: &Path) -> Qemu {
+    let library = std::env::var_os("HYPERNETES_FORK_LIBRARY");
+    let library =
+        library.map_or_else(|| checkout().join("target/release/libhypernetes_fork_preload.so"), PathBuf::from);
+    assert!(library.exists(), "run scripts/build.sh first");
+    qemu_with(directory, Some(library)).await
+}
+
+/// One whose templates are files, as with KVM.
+pub async fn qemu_that_restores(directory: &Path) -> Qemu {
+    qemu_with(directory, None).await
+}
+
+async fn qemu_with(directory: &Path, fork: Option<PathBuf>) -> Qemu {
     let config = QemuConfig {
         directory: directory.to_owned(),
         guest: guest_files(),
         jail: Some(env!("CARGO_BIN_EXE_hypernetes-vmm").into()),
+        fork,
+        rehearsal: None,
         accelerator: Some(Accelerator::Tcg),
         templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
     };

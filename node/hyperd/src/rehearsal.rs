@@ -1,12 +1,20 @@
 //! What a VM goes through before its pod is known: a container's whole life, of nothing.
 //!
 //! A copied VM has all of its template's memory but none of its speed: each page is mapped when it is first touched, and
-//! where the processor is emulated all code is translated anew. What was rehearsed is there when the pod comes.
+//! where the processor is emulated all code is translated anew. What was rehearsed is there when the pod comes. Where VMs are
+//! forked, the template rehearses, for all of them; elsewhere each does that waits in the pool.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
 
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{DiskSource, Vm};
+use hypernetes_image::ImageError;
 use k8s_cri::v1 as cri;
 
 use crate::{
@@ -18,7 +26,7 @@ use crate::{
 };
 
 /// Of the interface, until the pod's is known. Locally administered.
-pub(super) const MAC: &str = "52:54:00:00:00:01";
+pub(crate) const MAC: &str = "52:54:00:00:00:01";
 const CONTAINER: &str = "rehearsal";
 const FILES: &str = "rehearsal";
 const SIGKILL: u32 = 9;
@@ -56,14 +64,47 @@ fn program(code: &[u8]) -> Vec<u8> {
     elf
 }
 
-/// Gives the VM an identity of its own, and rehearses.
+/// What templates do before VMs are forked from them.
+struct OfTemplates {
+    /// With nothing in it: a template has seen nobody's image.
+    image: PathBuf,
+}
+
+/// What templates that VMs are forked from are to rehearse. Keeps an image in that directory.
+///
+/// # Errors
+/// When that cannot be written.
+pub fn of_templates(
+    directory: &Path,
+) -> std::result::Result<Arc<dyn hypernetes_hypervisor::qemu::Rehearsal>, ImageError> {
+    let image = directory.join("rehearsal.erofs");
+    hypernetes_image::blank(&image)?;
+    Ok(Arc::new(OfTemplates { image }))
+}
+
+#[async_trait]
+impl hypernetes_hypervisor::qemu::Rehearsal for OfTemplates {
+    async fn rehearse(&self, vm: &dyn Vm) -> std::result::Result<(), String> {
+        let rehearse = async {
+            let agent = Agent::new(vm.agent());
+            let greeting = agent.hello_within(PATIENCE).await?;
+            let has_interface = vm.record().spec.nic.is_some();
+            // Without entropy nothing of a VM's identity is decided.
+            run(vm, &agent, &greeting, Vec::new(), has_interface, Some(self.image.clone())).await
+        };
+        rehearse.await.map_err(|error| error.to_string())
+    }
+}
+
+/// Configures the VM, with entropy of its own if it is to have an identity, and rehearses.
 ///
 /// # Errors
 /// When the VM is not fit to wait for a pod.
-pub(super) async fn run(
+pub(crate) async fn run(
     vm: &dyn Vm,
     agent: &Agent,
     greeting: &Greeting,
+    entropy: Vec<u8>,
     has_interface: bool,
     image: Option<PathBuf>,
 ) -> Result<()> {
@@ -71,7 +112,7 @@ pub(super) async fn run(
     let mut request = v1::ConfigureSandboxRequest {
         hostname: "localhost".into(),
         unix_time_nanos: crate::runtime::now_nanos().unsigned_abs(),
-        entropy: rand::random::<[u8; 32]>().to_vec(),
+        entropy,
         ..Default::default()
     };
     if has_interface && greeting.version >= SINCE_RECONFIGURED {
