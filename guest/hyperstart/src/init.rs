@@ -94,7 +94,11 @@ fn load_modules() -> Result<(), InitError> {
 /// Ends the VM.
 pub fn power_off() -> ! {
     nix::unistd::sync();
-    let _ = reboot(RebootMode::RB_POWER_OFF);
+    // A machine that cannot be switched off, which is told so by what it is to be reset by, would halt for ever.
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if !line.split_whitespace().any(|word| word == "reboot=k") {
+        let _ = reboot(RebootMode::RB_POWER_OFF);
+    }
     let _ = reboot(RebootMode::RB_AUTOBOOT);
     // Neither: the kernel panics when PID 1 ends, and its command line says to reboot then, which ends the VMM.
     std::process::exit(1)
