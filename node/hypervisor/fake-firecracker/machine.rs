@@ -24,6 +24,7 @@ pub struct Machine {
     config: Option<MachineConfig>,
     boot: Option<BootSource>,
     drives: BTreeMap<String, (Drive, File)>,
+    network: Option<NetworkInterface>,
     vsock: Option<(Vsock, std::os::unix::net::UnixListener)>,
 }
 
@@ -67,6 +68,21 @@ struct DriveUpdate {
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NetworkInterface {
+    iface_id: String,
+    host_dev_name: String,
+    guest_mac: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkOverride {
+    iface_id: String,
+    host_dev_name: String,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Vsock {
     guest_cid: u32,
     uds_path: String,
@@ -98,7 +114,7 @@ struct LoadSnapshot {
     snapshot_path: String,
     mem_backend: MemoryBackend,
     resume_vm: bool,
-    network_overrides: Vec<serde_json::Value>,
+    network_overrides: Vec<NetworkOverride>,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +128,7 @@ struct MemoryBackend {
 struct Saved {
     config: MachineConfig,
     drives: Vec<Drive>,
+    network: Option<NetworkInterface>,
     vsock: Option<Vsock>,
 }
 
@@ -172,6 +189,17 @@ impl Machine {
                 }
                 let file = open(&drive)?;
                 self.drives.insert(drive.drive_id.clone(), (drive, file));
+            }
+            ["network-interfaces", id] => {
+                let interface: NetworkInterface = parse(body)?;
+                early(&self.state)?;
+                check_id(id, &interface.iface_id)?;
+                let bytes: Vec<&str> = interface.guest_mac.split(':').collect();
+                if bytes.len() != 6 || bytes.iter().any(|byte| u8::from_str_radix(byte, 16).is_err()) {
+                    return Err("Invalid MAC address".into());
+                }
+                has_interface(&interface.host_dev_name)?;
+                self.network = Some(interface);
             }
             ["vsock"] => {
                 let vsock: Vsock = parse(body)?;
@@ -262,12 +290,13 @@ impl Machine {
         let memory = File::create(request.mem_file_path).map_err(failed)?;
         memory.set_len(config.mem_size_mib << 20).map_err(failed)?;
         let drives = self.drives.values().map(|(drive, _)| drive.clone()).collect();
-        let saved = Saved { config, drives, vsock: self.vsock.as_ref().map(|(vsock, _)| vsock.clone()) };
+        let network = self.network.clone();
+        let saved = Saved { config, drives, network, vsock: self.vsock.as_ref().map(|(vsock, _)| vsock.clone()) };
         fs::write(request.snapshot_path, serde_json::to_vec(&saved).unwrap()).map_err(failed)
     }
 
     fn load(&mut self, request: &LoadSnapshot) -> Result<(), String> {
-        assert!(request.mem_backend.backend_type == "File" && request.network_overrides.is_empty());
+        assert_eq!(request.mem_backend.backend_type, "File");
         let failed = |e: std::io::Error| format!("Load snapshot error: {e}");
         let saved: Saved = parse(&fs::read(&request.snapshot_path).map_err(failed)?)?;
         let memory = File::open(&request.mem_backend.backend_path).map_err(failed)?;
@@ -278,12 +307,24 @@ impl Machine {
             let file = open(&drive)?;
             self.drives.insert(drive.drive_id.clone(), (drive, file));
         }
+        self.network = saved.network;
+        for change in &request.network_overrides {
+            let network = self.network.as_mut().filter(|network| network.iface_id == change.iface_id);
+            network.ok_or("Unknown Network Device")?.host_dev_name.clone_from(&change.host_dev_name);
+        }
+        self.network.iter().try_for_each(|network| has_interface(&network.host_dev_name))?;
         self.config = Some(saved.config);
         saved.vsock.map_or(Ok(()), |vsock| self.listen(vsock))?;
         self.run();
         self.state = if request.resume_vm { State::Running } else { State::Paused };
         Ok(())
     }
+}
+
+/// In the network namespace that it is in; the real one would open it.
+fn has_interface(name: &str) -> Result<(), String> {
+    let found = nix::net::if_::if_nametoindex(name);
+    found.map(drop).map_err(|e| format!("Open tap device failed: {e} {name}"))
 }
 
 fn check_id(in_path: &str, in_body: &str) -> Result<(), String> {

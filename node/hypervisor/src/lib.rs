@@ -19,13 +19,15 @@ mod slots;
 mod space;
 mod sweep;
 pub mod tap;
+mod template;
+mod temporary;
 
 use std::{collections::HashSet, path::PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use self::{agent::AgentAddress, boot::GuestFiles};
+pub use self::{agent::AgentAddress, boot::GuestFiles, template::TemplateLimits};
 
 /// How the CPU of a VM is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

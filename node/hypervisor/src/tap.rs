@@ -95,6 +95,28 @@ pub async fn idle() -> io::Result<OwnedFd> {
     .await
 }
 
+/// A network namespace in which there is a tap, which leads nowhere; both are gone when this is dropped and no VMM has the tap.
+pub struct Nowhere(OwnedFd);
+
+impl Nowhere {
+    const TAP: &str = "idle";
+
+    pub async fn new() -> io::Result<Self> {
+        let make = || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+            create(Self::TAP)?;
+            Ok(File::open("/proc/thread-self/ns/net")?.into())
+        };
+        apart(make).await.map(Self)
+    }
+
+    /// The tap for a VM whose interface has this address.
+    pub fn nic(&self, mac: &str) -> Nic {
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd());
+        Nic { tap: Self::TAP.into(), netns: Some(namespace.into()), mac: mac.into() }
+    }
+}
+
 /// On a thread of its own: one that has changed its network namespace stays in that until it ends.
 async fn apart<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let (send, receive) = tokio::sync::oneshot::channel();

@@ -13,8 +13,9 @@ use std::{
 use common::{connect, image, qemu, spec};
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{
-    DiskSlot, DiskSource, Hypervisor, HypervisorError, Nic, Vm, VmRecord, VmSpec,
+    DiskSlot, DiskSource, Hypervisor, HypervisorError, Nic, TemplateLimits, Vm, VmRecord, VmSpec,
     firecracker::{Firecracker, FirecrackerConfig},
+    tap::Nowhere,
 };
 
 fn config(directory: &Path) -> FirecrackerConfig {
@@ -23,6 +24,7 @@ fn config(directory: &Path) -> FirecrackerConfig {
         // A device that everybody may open.
         kvm: "/dev/zero".into(),
         patience: Duration::from_secs(1),
+        templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
         ..FirecrackerConfig::new(
             directory.to_owned(),
             common::guest_files(),
@@ -178,6 +180,8 @@ async fn contract(directory: &Path, restart: impl AsyncFn() -> Box<dyn Hyperviso
     hypervisor.forget("one").await;
     assert!(matches!(hypervisor.resume(record.clone()).await.map(drop), Err(HypervisorError::Resume { .. })));
 
+    templates(&*hypervisor, directory, &image).await;
+
     // Its end: seen by whoever waits, and any number of times.
     let watcher = hypervisor.adopt(vm.record()).await.unwrap();
     let watched = tokio::spawn(async move { watcher.wait().await });
@@ -189,12 +193,51 @@ async fn contract(directory: &Path, restart: impl AsyncFn() -> Box<dyn Hyperviso
     assert!(matches!(hypervisor.adopt(vm.record()).await.map(drop), Err(HypervisorError::Gone { .. })));
     let attached = vm.attach_disk(source(&second, false)).await;
     assert!(matches!(attached, Err(HypervisorError::AttachDisk { .. } | HypervisorError::NoFreeSlot { .. })));
+    // With them go the templates.
+    drop(hypervisor);
     for place in ["machines", "snapshots"] {
         assert_eq!(left(&directory.join(place)), Vec::<PathBuf>::new(), "{place}");
     }
     for file in [&volume, &second] {
         assert_eq!(std::fs::metadata(file).unwrap().uid(), 0, "a volume is nobody's when no VM has it");
     }
+}
+
+/// VMs of one owner are copies of one that booted; those of others are not, and everything else is as with any VM.
+async fn templates(hypervisor: &dyn Hypervisor, directory: &Path, image: &Path) {
+    let owned = |id: &str, tenant: &str| VmSpec { tenant: tenant.into(), ..spec(id) };
+    let networks = [Nowhere::new().await.unwrap(), Nowhere::new().await.unwrap()];
+    let connected = |id: &str, n: usize| {
+        let nic = networks[n].nic(&format!("52:54:00:00:00:0{n}"));
+        VmSpec { nic: Some(nic), ..owned(id, "a") }
+    };
+    let first = hypervisor.create(connected("first", 0)).await.unwrap();
+    let _first_guard = guard(&*first);
+    let began = Instant::now();
+    while !hypervisor.would_copy(&connected("any", 1)) {
+        assert!(began.elapsed() < Duration::from_secs(90), "there is no template");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for other in [owned("any", "a"), VmSpec { tenant: "b".into(), ..connected("any", 1) }, owned("any", "")] {
+        assert!(!hypervisor.would_copy(&other), "{other:?}");
+    }
+    let copy = hypervisor.create(connected("copy", 1)).await.unwrap();
+    let _copy_guard = guard(&*copy);
+    let [made] = &hypervisor.templates()[..] else { panic!("{:?}", hypervisor.templates()) };
+    assert_eq!((made.tenant.as_str(), made.copies, made.has_nic), ("a", 1, true));
+    greet(&*copy).await;
+    let slot = copy.attach_disk(DiskSource { path: image.to_owned(), read_only: true }).await.unwrap();
+    assert!(holds(&copy.record(), image));
+    copy.detach_disk(slot).await.unwrap();
+    // Copies do not depend on it, nor on one another.
+    first.kill().await.unwrap();
+    greet(&*copy).await;
+    copy.kill().await.unwrap();
+    let ours = directory.join("machines/one");
+    let others = left(&directory.join("machines")).into_iter().filter(|path| *path != ours);
+    // A template may be a VM that stands still.
+    let others: Vec<_> = others.filter(|path| !path.to_string_lossy().contains("/template-")).collect();
+    assert!(others.is_empty(), "{others:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

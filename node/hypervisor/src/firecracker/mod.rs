@@ -8,6 +8,7 @@ mod joined;
 mod requests;
 mod snapshot;
 mod start;
+mod template;
 mod vm;
 
 use std::{collections::HashSet, fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration};
@@ -15,11 +16,12 @@ use std::{collections::HashSet, fs, os::unix::fs::DirBuilderExt, path::PathBuf, 
 use async_trait::async_trait;
 
 use crate::{
-    Accelerator, GuestFiles, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmRecord, VmSpec,
+    Accelerator, GuestFiles, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, TemplateLimits, Vm, VmRecord,
+    VmSpec,
     boot::{self, BootFiles},
     launch,
     remains::{self, Remains},
-    sweep,
+    sweep, temporary,
 };
 
 /// How VMs are made.
@@ -34,6 +36,7 @@ pub struct FirecrackerConfig {
     pub program: Option<PathBuf>,
     /// `/dev/kvm`, unless a test has something else in its place.
     pub kvm: PathBuf,
+    pub templates: TemplateLimits,
     /// For any answer of Firecracker's that takes no time on a machine that works at all.
     pub patience: Duration,
 }
@@ -41,7 +44,8 @@ pub struct FirecrackerConfig {
 impl FirecrackerConfig {
     pub fn new(directory: PathBuf, guest: GuestFiles, jail: PathBuf) -> Self {
         let patience = Duration::from_secs(20);
-        Self { directory, guest, jail, program: None, kvm: launch::KVM.into(), patience }
+        let (kvm, templates) = (launch::KVM.into(), TemplateLimits::default());
+        Self { directory, guest, jail, program: None, kvm, templates, patience }
     }
 }
 
@@ -61,6 +65,9 @@ struct Shared {
     machines: PathBuf,
     snapshots: PathBuf,
     joined: Arc<joined::Joined>,
+    /// Where templates are.
+    originals: PathBuf,
+    templates: Arc<template::Templates>,
     remains: Remains,
 }
 
@@ -97,12 +104,17 @@ impl Firecracker {
             jail: config.jail.clone(),
             machines: directory("machines")?,
             snapshots: directory("snapshots")?,
+            originals: directory("templates")?,
+            templates: Arc::new(template::Templates::new(config.templates)),
             joined: Arc::new(joined.map_err(|e| host("the directory of joined images", e))?),
             boot: boot::prepare(&config.directory.join("boot"), &config.guest, "vmw_vsock_virtio_transport").await?,
             remains: Remains { cgroups: remains::usable_cgroups().map(Arc::new) },
             program,
         };
         shared.joined.collect();
+        let unfinished = |id: &str| id.starts_with(temporary::ID_PREFIX);
+        sweep::sweep(&shared.machines, &shared.remains, start::is_named, unfinished).await;
+        template::clear(&shared.originals);
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -110,15 +122,21 @@ impl Firecracker {
 #[async_trait]
 impl Hypervisor for Firecracker {
     async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>, HypervisorError> {
-        Ok(Box::new(vm::FirecrackerVm::boot(&self.shared, spec).await?))
+        Ok(Box::new(vm::FirecrackerVm::create(&self.shared, spec).await?))
     }
 
     async fn adopt(&self, record: VmRecord) -> Result<Box<dyn Vm>, HypervisorError> {
         Ok(Box::new(vm::FirecrackerVm::adopt(&self.shared, record)?))
     }
 
+    fn would_copy(&self, spec: &VmSpec) -> bool {
+        template::key(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
+    }
+
     async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
-        sweep::sweep(&self.shared.machines, &self.shared.remains, start::is_named, |id| !keep.contains(id)).await;
+        // Templates that are being made are this process's own.
+        let unwanted = |id: &str| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id);
+        sweep::sweep(&self.shared.machines, &self.shared.remains, start::is_named, unwanted).await;
         snapshot::sweep(&self.shared, |id| hibernated.contains(id));
     }
 
@@ -133,6 +151,10 @@ impl Hypervisor for Firecracker {
 
     async fn forget(&self, id: &str) {
         snapshot::remove(&self.shared, id);
+    }
+
+    fn templates(&self) -> Vec<TemplateInfo> {
+        self.shared.templates.list()
     }
 
     fn describe(&self) -> HypervisorInfo {

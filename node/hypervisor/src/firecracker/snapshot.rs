@@ -7,7 +7,7 @@ use std::{
         fd::OwnedFd,
         unix::fs::{DirBuilderExt, OpenOptionsExt, fchown},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::errno::Errno;
@@ -29,25 +29,25 @@ fn directory(shared: &Shared, id: &str) -> PathBuf {
 /// # Errors
 /// `NoSpace` when the disk has no room for all of its memory. Nothing is left then of what was written.
 pub async fn save(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
-    let saved = write(shared, vm).await;
+    remove(shared, &vm.spec.id);
+    let saved = write(shared, vm, &directory(shared, &vm.spec.id)).await;
     if saved.is_err() {
         remove(shared, &vm.spec.id);
     }
     saved
 }
 
-async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
+/// Stops a VM and writes it to files in a directory, which is made. They are the VM's user's.
+pub async fn write(shared: &Shared, vm: &VmRecord, directory: &Path) -> Result<(), HypervisorError> {
     let id = &vm.spec.id;
     let failed = |reason: String| HypervisorError::Hibernate { id: id.clone(), reason };
     let length = u64::from(vm.spec.memory_mib) << 20;
     let file_error = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => HypervisorError::NoSpace { id: id.clone(), bytes: length },
-        _ => failed(format!("writing it to {}: {error}", shared.snapshots.display())),
+        _ => failed(format!("writing it to {}: {error}", directory.display())),
     };
     let process = recall(vm).ok_or_else(|| HypervisorError::Gone { id: id.clone() })?;
-    remove(shared, id);
-    let directory = directory(shared, id);
-    fs::DirBuilder::new().mode(0o700).create(&directory).map_err(file_error)?;
+    fs::DirBuilder::new().mode(0o700).create(directory).map_err(file_error)?;
     let create = |name: &str| -> io::Result<File> {
         let path = directory.join(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
@@ -84,17 +84,17 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     released.map_err(io::Error::other).flatten().map_err(file_error)
 }
 
-/// The files of a VM, with the places where Firecracker expects them.
+/// The files of a VM that is saved, with the places where Firecracker expects them.
 pub fn open(shared: &Shared, id: &str) -> Result<Vec<(OwnedFd, PathBuf)>, HypervisorError> {
     let directory = directory(shared, id);
-    let open = |(name, place): (&str, &str)| {
-        let path = directory.join(name);
-        let file = File::open(&path).map_err(|error| HypervisorError::Resume {
-            id: id.to_owned(),
-            reason: format!("{}: {error}", path.display()),
-        })?;
-        Ok((OwnedFd::from(file), PathBuf::from(place)))
-    };
+    open_in(&directory).map_err(|error| HypervisorError::Resume {
+        id: id.to_owned(),
+        reason: format!("{}: {error}", directory.display()),
+    })
+}
+
+pub fn open_in(directory: &Path) -> io::Result<Vec<(OwnedFd, PathBuf)>> {
+    let open = |(name, place): (&str, &str)| Ok((File::open(directory.join(name))?.into(), PathBuf::from(place)));
     [("memory", MEMORY), ("state", STATE)].into_iter().map(open).collect()
 }
 

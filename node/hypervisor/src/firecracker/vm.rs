@@ -18,6 +18,7 @@ use super::{
     disks::{self, DiskError},
     requests::VmState,
     start::{self, Origin},
+    template::{self, Files},
 };
 use crate::{
     AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec, launch,
@@ -46,9 +47,54 @@ pub struct FirecrackerVm {
 }
 
 impl FirecrackerVm {
+    /// A copy of a template where there is one, else one that boots.
+    pub async fn create(shared: &Arc<Shared>, spec: VmSpec) -> Result<Self, HypervisorError> {
+        let Some(key) = template::key(shared, &spec) else { return Self::boot(shared, spec).await };
+        let template = shared.templates.find(&key);
+        if let Some(template) = &template {
+            match Self::copy(shared, spec.clone(), &template.form).await {
+                Ok(vm) => {
+                    template.was_copied();
+                    return Ok(vm);
+                }
+                Err(error) => {
+                    tracing::warn!(vm = spec.id, %error, "a VM could not be copied from its template, and boots instead");
+                }
+            }
+        }
+        let vm = Self::boot(shared, spec).await?;
+        if let Some(template) = &template {
+            // What kept the copy from starting was nothing that it has in common with a VM that boots.
+            shared.templates.remove(template);
+        }
+        template::want(shared, key);
+        Ok(vm)
+    }
+
     pub async fn boot(shared: &Arc<Shared>, spec: VmSpec) -> Result<Self, HypervisorError> {
         let disks = vec![None; spec.disk_slots as usize];
-        Self::create(shared, spec, disks, Origin::Kernel).await
+        Self::make(shared, spec, disks, Origin::Kernel).await
+    }
+
+    /// One that runs from where a template stopped.
+    pub async fn copy(shared: &Arc<Shared>, spec: VmSpec, template: &Files) -> Result<Self, HypervisorError> {
+        let disks = vec![None; spec.disk_slots as usize];
+        let files =
+            template.open().map_err(|e| HypervisorError::Start { id: spec.id.clone(), reason: e.to_string() })?;
+        let vm = Self::make(shared, spec, disks, Origin::Saved(files)).await?;
+        if let Err(error) = vm.go_on().await {
+            let _ = vm.kill().await;
+            return Err(error);
+        }
+        Ok(vm)
+    }
+
+    /// Ends the VM without waiting for it, and removes its files.
+    pub fn abandon(&self) {
+        if !*self.ended.borrow() {
+            let _ = self.process.signal(Signal::KILL);
+        }
+        self.shared.remains.remove(&self.directory);
     }
 
     /// Makes one that is on the disk, with what was in its slots.
@@ -65,10 +111,10 @@ impl FirecrackerVm {
                 files.push((opened, disks::place(slot)));
             }
         }
-        Self::create(shared, record.spec, record.disks, Origin::Saved(files)).await
+        Self::make(shared, record.spec, record.disks, Origin::Saved(files)).await
     }
 
-    async fn create(
+    async fn make(
         shared: &Arc<Shared>,
         spec: VmSpec,
         disks: Vec<Option<DiskSource>>,

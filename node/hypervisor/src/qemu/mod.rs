@@ -80,7 +80,7 @@ struct Shared {
     rehearsal: Option<Arc<dyn Rehearsal>>,
     accelerator: Accelerator,
     reason: String,
-    templates: template::Templates,
+    templates: Arc<template::Templates>,
 }
 
 impl Shared {
@@ -137,10 +137,12 @@ impl Qemu {
             jail,
             accelerator: Accelerator::Tcg,
             reason: String::new(),
-            templates: template::Templates::new(config.templates),
+            templates: Arc::new(template::Templates::new(config.templates)),
         };
-        sweep::sweep(&shared.machines, &shared.remains, command::is_named, |id| id.starts_with(temporary::ID_PREFIX))
-            .await;
+        sweep::sweep(&shared.machines, &shared.remains, command::is_named, |id| {
+            id.starts_with(crate::temporary::ID_PREFIX)
+        })
+        .await;
         (shared.accelerator, shared.reason) = match config.accelerator {
             Some(accelerator) => (accelerator, "chosen by the configuration".into()),
             None => probe::choose(&shared, &config.directory.join("accelerator.json")).await?,
@@ -169,7 +171,7 @@ impl Hypervisor for Qemu {
     }
 
     fn would_copy(&self, spec: &VmSpec) -> bool {
-        template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
+        template::key(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
     }
 
     fn copies_are_rehearsed(&self) -> bool {
@@ -178,7 +180,7 @@ impl Hypervisor for Qemu {
 
     async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
         // Templates that are being made are this process's own.
-        let unwanted = |id: &str| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id);
+        let unwanted = |id: &str| !id.starts_with(crate::temporary::ID_PREFIX) && !keep.contains(id);
         sweep::sweep(&self.shared.machines, &self.shared.remains, command::is_named, unwanted).await;
         snapshot::sweep(&self.shared, |id| hibernated.contains(id));
     }

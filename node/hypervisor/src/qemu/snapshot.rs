@@ -31,7 +31,7 @@ use super::{
 use crate::{
     HypervisorError, VmRecord,
     launch::{last_words, uid_of},
-    space,
+    space, temporary,
 };
 
 /// A complete one, open.
@@ -72,7 +72,7 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     let memory = create("memory").map_err(file_error)?;
     space::reserve(&memory, length).map_err(file_error)?;
 
-    let receiver_id = Temporary::id();
+    let receiver_id = temporary::id();
     own(&memory, &receiver_id).map_err(file_error)?;
     let memory = OwnedFd::from(memory);
     let spec = crate::VmSpec { id: receiver_id, ..vm.spec.clone() };

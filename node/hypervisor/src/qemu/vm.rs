@@ -22,7 +22,7 @@ use super::{
     original::{Copy, Original},
     qmp::{Qmp, QmpError},
     snapshot::Snapshot,
-    template::{self, Form, Key, Template},
+    template::{self, Form, Template},
 };
 use crate::{
     Accelerator, AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
@@ -133,14 +133,14 @@ pub fn generation_file(directory: &Path, slot: u32) -> PathBuf {
 impl QemuVm {
     /// A copy of a template where there is one, else one that boots.
     pub async fn create(shared: &Arc<Shared>, spec: VmSpec) -> Result<Self, HypervisorError> {
-        let Some(key) = Key::new(shared, &spec) else {
+        let Some(key) = template::key(shared, &spec) else {
             return Self::create_with(shared, spec, shared.accelerator, Origin::Cold).await;
         };
         let template = shared.templates.find(&key);
         if let Some(template) = &template {
             match Self::create_with(shared, spec.clone(), shared.accelerator, Origin::Copy(template)).await {
                 Ok(vm) => {
-                    template.copies.fetch_add(1, Ordering::Relaxed);
+                    template.was_copied();
                     return Ok(vm);
                 }
                 Err(error) => {

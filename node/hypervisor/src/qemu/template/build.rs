@@ -13,6 +13,7 @@ use crate::{
         temporary::Temporary,
         vm::Origin,
     },
+    temporary,
 };
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
@@ -41,9 +42,9 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
         Some(library) => stand(shared, key, library).await?,
         None => save(shared, key).await?,
     };
-    let template = Arc::new(Template { key: key.clone(), form, bytes, copies: Default::default() });
+    let template = Template::new(key.clone(), form, bytes);
     // A template that does not work would take every pod after this one with it.
-    let copy = Temporary::start(shared, key.spec(Temporary::id()), Origin::Trial(&template)).await?;
+    let copy = Temporary::start(shared, key.spec(temporary::id()), Origin::Trial(&template)).await?;
     greet(copy.0.agent(), TRIAL_PATIENCE).await.map_err(BuildError::Trial)?;
     copy.0.kill().await?;
     Ok(template)
@@ -51,9 +52,9 @@ pub async fn build(shared: &Shared, key: &Key) -> Result<Arc<Template>, BuildErr
 
 /// A VM becomes two files.
 async fn save(shared: &Shared, key: &Key) -> Result<(Form, u64), BuildError> {
-    let guest_memory = memory::create("hypernetes-template-memory", u64::from(key.memory_mib) << 20)?;
+    let guest_memory = memory::create("hypernetes-template-memory", u64::from(key.memory_mib()) << 20)?;
     let state = memory::create("hypernetes-template-state", 0)?;
-    let original = Temporary::start(shared, key.spec(Temporary::id()), Origin::Original(&guest_memory)).await?;
+    let original = Temporary::start(shared, key.spec(temporary::id()), Origin::Original(&guest_memory)).await?;
     original.0.set_background(true);
     greet(original.0.agent(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;
     tokio::time::sleep(SETTLE).await;
@@ -69,7 +70,7 @@ async fn save(shared: &Shared, key: &Key) -> Result<(Form, u64), BuildError> {
 async fn stand(shared: &Shared, key: &Key, library: &Path) -> Result<(Form, u64), BuildError> {
     let (requests, theirs) = Requests::new()?;
     let origin = Origin::Forkable(library, &theirs);
-    let original = Temporary::start(shared, key.spec(Temporary::id()), origin).await?;
+    let original = Temporary::start(shared, key.spec(temporary::id()), origin).await?;
     drop(theirs);
     original.0.set_background(true);
     greet(original.0.agent(), BOOT_PATIENCE).await.map_err(BuildError::Boot)?;

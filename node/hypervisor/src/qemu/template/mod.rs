@@ -1,103 +1,17 @@
-//! Templates: booted, idle VMs that a pod's VM is a copy of, instead of booting.
-//!
-//! A template is made behind the first VM of its kind, which boots, and serves the ones after it. It is two sealed files in
-//! memory, or where VMs are emulated a VMM that stands still and is forked; it lives as long as this driver, and its copies
-//! do not depend on it.
+//! What a template is made of with QEMU (see [`crate::template`]).
 
 mod build;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
-
-use parking_lot::Mutex;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use super::{Shared, original::Original};
-use crate::{Nic, TemplateInfo, VmSpec};
+pub use crate::template::{Key, TemplateLimits};
+use crate::{VmSpec, template};
 
-/// How long after a failure no other attempt is made.
-const RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// What templates may take.
-#[derive(Debug, Clone)]
-pub struct TemplateLimits {
-    /// Most templates that are kept; 0: none are made.
-    pub count: usize,
-    /// Most memory that they take together.
-    pub bytes: u64,
-    /// How long after the start of a VM its template is begun, so that the VM's own start is not slower for it.
-    pub delay: Duration,
-}
-
-impl Default for TemplateLimits {
-    fn default() -> Self {
-        // With as much memory as a VM takes that does nothing, each; all together no more than a part of the host's.
-        Self { count: 32, bytes: host_memory() / 8, delay: Duration::from_secs(3) }
-    }
-}
-
-/// Bytes; 0 when the host does not say.
-fn host_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
-}
-
-/// Everything that a VM and the template that it is copied from have to have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    tenant: String,
-    cpus: u32,
-    memory_mib: u32,
-    disk_slots: u32,
-    has_nic: bool,
-    /// QEMU, the accelerator, and what boots.
-    machine: String,
-    /// QEMU's file: an upgrade while this process runs makes others of it.
-    program: (u64, u64, i64),
-}
-
-impl Key {
-    /// None when VMs like this are not copied.
-    pub fn new(shared: &Shared, spec: &VmSpec) -> Option<Self> {
-        if spec.tenant.is_empty() || shared.templates.limits.count == 0 {
-            return None;
-        }
-        let program = fs::metadata(&shared.program).ok()?;
-        Some(Self {
-            tenant: spec.tenant.clone(),
-            cpus: spec.cpus,
-            memory_mib: spec.memory_mib,
-            disk_slots: spec.disk_slots,
-            has_nic: spec.nic.is_some(),
-            machine: format!("{} {:?} {} {}", shared.version, shared.accelerator, shared.boot.key, shared.tsc_khz),
-            program: (program.dev(), program.ino(), program.mtime()),
-        })
-    }
-
-    /// What a VM of this kind is made with that has no network.
-    fn spec(&self, id: String) -> VmSpec {
-        // The agent of a copy changes the address to the copy's own.
-        let nic = Nic { tap: String::new(), netns: None, mac: "52:54:00:00:00:01".into() };
-        VmSpec {
-            id,
-            tenant: self.tenant.clone(),
-            cpus: self.cpus,
-            memory_mib: self.memory_mib,
-            nic: self.has_nic.then_some(nic),
-            disk_slots: self.disk_slots,
-        }
-    }
-}
+pub type Template = template::Template<Form>;
+pub type Templates = template::Templates<Form>;
 
 /// What copies are made of.
 pub enum Form {
@@ -107,130 +21,14 @@ pub enum Form {
     Standing(Arc<Original>),
 }
 
-pub struct Template {
-    key: Key,
-    pub form: Form,
-    bytes: u64,
-    /// VMs that were made of it.
-    pub copies: AtomicU64,
-}
-
-/// The templates of a driver.
-pub struct Templates {
-    limits: TemplateLimits,
-    state: Mutex<State>,
-    /// One is made at a time: each takes a processor for a second.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The one used last is the last.
-    ready: Vec<Arc<Template>>,
-    wanted: HashSet<Key>,
-    failed: HashMap<Key, Instant>,
-}
-
-impl Templates {
-    pub fn new(limits: TemplateLimits) -> Self {
-        Self { limits, state: Mutex::default(), turn: tokio::sync::Mutex::default() }
-    }
-
-    pub fn find(&self, key: &Key) -> Option<Arc<Template>> {
-        let ready = &mut self.state.lock().ready;
-        let at = ready.iter().position(|template| template.key == *key)?;
-        let template = ready.remove(at);
-        ready.push(template.clone());
-        Some(template)
-    }
-
-    /// The one used last is the first.
-    pub fn list(&self) -> Vec<TemplateInfo> {
-        let info = |template: &Arc<Template>| TemplateInfo {
-            tenant: template.key.tenant.clone(),
-            cpus: template.key.cpus,
-            memory_mib: template.key.memory_mib,
-            disk_slots: template.key.disk_slots,
-            has_nic: template.key.has_nic,
-            bytes: template.bytes,
-            copies: template.copies.load(Ordering::Relaxed),
-        };
-        self.state.lock().ready.iter().rev().map(info).collect()
-    }
-
-    /// Forgets a template that does not work. Another one may be made.
-    pub fn remove(&self, template: &Arc<Template>) {
-        self.state.lock().ready.retain(|other| !Arc::ptr_eq(other, template));
-    }
-
-    /// Whether the caller shall make one: nobody else does, and it did not fail just now.
-    fn claim(&self, key: &Key) -> bool {
-        let mut state = self.state.lock();
-        state.failed.retain(|_, when| when.elapsed() < RETRY_AFTER);
-        let there = state.ready.iter().any(|template| template.key == *key) || state.failed.contains_key(key);
-        !there && state.wanted.insert(key.clone())
-    }
-
-    fn fail(&self, key: &Key) {
-        self.state.lock().failed.insert(key.clone(), Instant::now());
-    }
-
-    /// Keeps a template, and lets those go that were not used for longest when there are too many.
-    fn insert(&self, template: Arc<Template>) {
-        let ready = &mut self.state.lock().ready;
-        // Of an earlier QEMU of the same name there will be no copies any more.
-        ready.retain(|other| other.key.program == template.key.program && other.key != template.key);
-        ready.push(template);
-        while ready.len() > self.limits.count || ready.iter().map(|t| t.bytes).sum::<u64>() > self.limits.bytes {
-            let oldest = ready.remove(0);
-            tracing::debug!(key = ?oldest.key, "a template makes room for others");
-        }
-    }
-}
-
-/// Gives the claim back, however the attempt ends.
-struct Claim<'a> {
-    templates: &'a Templates,
-    key: &'a Key,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.templates.state.lock().wanted.remove(self.key);
-    }
+/// None when VMs like this are not copied.
+pub fn key(shared: &Shared, spec: &VmSpec) -> Option<Key> {
+    let machine = format!("{} {:?} {} {}", shared.version, shared.accelerator, shared.boot.key, shared.tsc_khz);
+    Key::new(shared.templates.limits(), &shared.program, machine, spec)
 }
 
 /// Has a template made in the background, unless one is there or under way.
 pub fn want(shared: &Arc<Shared>, key: Key) {
-    if !shared.templates.claim(&key) {
-        return;
-    }
-    let shared = shared.clone();
-    tokio::spawn(async move {
-        let templates = &shared.templates;
-        let _claim = Claim { templates, key: &key };
-        tokio::time::sleep(templates.limits.delay).await;
-        let _turn = templates.turn.lock().await;
-        let began = Instant::now();
-        match build::build(&shared, &key).await {
-            // Kept, it would be made anew for each VM: it would be the first to go.
-            Ok(template) if template.bytes > templates.limits.bytes => {
-                tracing::warn!(
-                    tenant = key.tenant,
-                    bytes = template.bytes,
-                    "a template is larger than all may be: VMs boot"
-                );
-                templates.fail(&key);
-            }
-            Ok(template) => {
-                let (elapsed_ms, bytes) = (began.elapsed().as_millis(), template.bytes);
-                tracing::info!(tenant = key.tenant, elapsed_ms, bytes, "VMs are copied from a template from now on");
-                templates.insert(template);
-            }
-            Err(error) => {
-                tracing::warn!(tenant = key.tenant, %error, "a template could not be made: VMs boot");
-                templates.fail(&key);
-            }
-        }
-    });
+    let build_of = shared.clone();
+    template::want(&shared.templates, key, |key| async move { build::build(&build_of, &key).await });
 }
