@@ -22,6 +22,7 @@
 #![allow(unsafe_code)]
 
 mod become_copy;
+mod clone;
 mod descriptors;
 mod request;
 mod server;

@@ -68,7 +68,7 @@ impl Node {
                 directory: root.join("vmm"),
                 jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 fork: Some(place("HYPERNETES_FORK_LIBRARY", "target/release/libhypernetes_fork_preload.so")),
-                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&root).unwrap()),
+                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&guest.hyperstart, &root).unwrap()),
                 guest,
                 // The jailer is another package's program; with it the whole system's tests run.
                 accelerator: Some(Accelerator::Tcg),
