@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use hypernetes_hyperd::HyperdConfig;
+use hypernetes_hyperd::{HyperdConfig, PoolLimits};
 use hypernetes_hypervisor::GuestFiles;
 use hypernetes_image::{ImageStore, Options};
 
@@ -30,6 +30,9 @@ pub struct Hyperd {
     /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
     vmm_jailer: Option<PathBuf>,
+    /// Most VMs that wait, started, for the next pods; 0: none do.
+    #[arg(long, value_name = "COUNT", default_value_t = PoolLimits::default().count)]
+    pool: usize,
     /// What emulated VMs are forked with [default: `libhypernetes_fork_preload.so` beside this program].
     #[arg(long, env = "HYPERNETES_FORK_LIBRARY", value_name = "FILE")]
     fork_library: Option<PathBuf>,
@@ -111,6 +114,7 @@ impl Hyperd {
         let mut config = HyperdConfig::new(&root, hypervisor, Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
+        config.pool.count = self.pool;
         config.volume_dirs = self.volumes;
         // A kernel with everything built in has none.
         config.modules_dir = Some(self.guest.join("modules")).filter(|directory| directory.is_dir());

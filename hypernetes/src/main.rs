@@ -44,7 +44,7 @@ struct Cli {
 enum Command {
     Up(up::Up),
     Down(down::Down),
-    Hyperd(hyperd::Hyperd),
+    Hyperd(Box<hyperd::Hyperd>),
     Image(image::Image),
     Login(login::Login),
     Node(node::Node),

@@ -65,7 +65,7 @@ impl Vmm {
         Ok(match self {
             Self::Qemu => {
                 std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-                let rehearsal = Some(hypernetes_hyperd::rehearsal::of_templates(&directory)?);
+                let rehearsal = Some(hypernetes_hyperd::rehearsal::of_templates(&guest.hyperstart, &directory)?);
                 let (jail, fork, templates) = (Some(jail), Some(fork), TemplateLimits::default());
                 let config = QemuConfig { directory, guest, jail, fork, accelerator: None, templates, rehearsal };
                 Arc::new(Qemu::new(config).await?)

@@ -1,12 +1,16 @@
 //! What a copy does before its threads go on.
 
-use std::{convert::Infallible, ffi::c_int, ptr};
+use std::{
+    convert::Infallible,
+    ffi::{c_int, c_void},
+    ptr,
+};
 
 use super::{
     descriptors::{Descriptors, move_to},
     request::{Place, Request},
     system::{self, Decimal, Errno, Result, syscall},
-    threads::Parked,
+    threads::{self, Parked},
 };
 
 /// Of the first thread, which is this one: what a process is called.
@@ -31,7 +35,11 @@ pub unsafe fn become_copy(
     parked: Parked,
 ) -> ! {
     // SAFETY: the caller's promise.
-    let Err((name, error)) = unsafe { attempt(request, received, own, descriptors, parked) };
+    let Err(failed) = unsafe { attempt(request, received, own, descriptors, parked) };
+    give_up(failed)
+}
+
+fn give_up((name, error): Step) -> ! {
     for text in [b"the copy failed at ", name.as_bytes(), b": error "] {
         let _ = system::write(libc::STDERR_FILENO, text);
     }
@@ -66,14 +74,30 @@ unsafe fn attempt(
     let brought = |number| own.contains(&number) || places.contains(&Place::Number(number));
     step("its own descriptors", descriptors.renew(brought))?;
     step("its namespaces", leave_namespaces())?;
-    step("its user", become_user(request.uid, request.gid))?;
-    step("its filter", filter(request.filter))?;
     // SAFETY: a name that ends with a zero.
     let _ = unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_NAME, NAME.as_ptr()) };
-    // SAFETY: the caller's promise.
-    step("its threads", unsafe { parked.resume_here() })?;
+    // Threads can be given ids by the privileged only; user and filter are each thread's own.
+    // SAFETY: the caller's promise; the request is on the stack of this thread, which never returns.
+    step("its threads", unsafe { parked.make_here(lock_in_thread, ptr::from_ref(request).cast()) })?;
+    lock_in(request)?;
+    threads::let_go_on();
     // The first thread of a process must not end before it.
     system::pause()
+}
+
+/// Takes from the calling thread what an original may do.
+fn lock_in(request: &Request<'_>) -> std::result::Result<(), Step> {
+    step("its user", become_user(request.uid, request.gid))?;
+    step("its filter", filter(request.filter))
+}
+
+/// # Safety
+/// To be given a request.
+unsafe extern "C" fn lock_in_thread(request: *const c_void) {
+    // SAFETY: the caller's promise.
+    if let Err(failed) = lock_in(unsafe { &*request.cast::<Request<'_>>() }) {
+        give_up(failed);
+    }
 }
 
 /// The process's namespace is its own since it was made. The root is empty in the original already.
@@ -95,7 +119,7 @@ fn become_user(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Threads that are made later have it, too.
+/// Threads that this one makes later have it, too.
 fn filter(program: &[u8]) -> Result<()> {
     if program.is_empty() {
         return Ok(());

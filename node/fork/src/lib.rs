@@ -10,7 +10,7 @@
 //!
 //! A VMM that emulates a processor has translated most of what its guest will run once it is booted. A copy of its *memory*
 //! (a snapshot) starts without all that; a copy of the *process* has it, and shares it, page by page, until one of them writes
-//! (docs/decisions/0021). The process is stock QEMU: this code is loaded in front of its libraries.
+//! (docs/decisions/0022). The process is stock QEMU: this code is loaded in front of its libraries.
 //!
 //! What is asked of the process: nothing that the kernel keeps for it may matter beyond what is made anew here. That is the
 //! case of a QEMU that is stopped (QMP `stop`): threads that wait, in futexes and polls; event counters, made anew; connections,
@@ -22,6 +22,7 @@
 #![allow(unsafe_code)]
 
 mod become_copy;
+mod clone;
 mod descriptors;
 mod request;
 mod server;

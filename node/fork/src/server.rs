@@ -7,32 +7,12 @@ use std::{
 
 use super::{
     become_copy::become_copy,
+    clone::fork,
     descriptors::Descriptors,
     request::{MAX_BYTES, MAX_DESCRIPTORS, Place, Request},
     system::{self, Errno, Result, syscall},
     threads::{self, Parked},
 };
-
-/// `struct clone_args`, clone(2).
-#[repr(C, align(8))]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-/// Linux 5.7 and later.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const PR_GET_TID_ADDRESS: usize = 40;
 
 #[derive(Debug)]
 pub enum ServeError {
@@ -155,21 +135,4 @@ fn receive(socket: c_int, buffer: &mut [u8], descriptors: &mut [c_int; MAX_DESCR
         }
         Ok((length, count.min(MAX_DESCRIPTORS)))
     }
-}
-
-/// Forks the calling thread into a new namespace of processes; the copy is a child of this process's parent, as any VMM. Gives 0
-/// in the copy, its pid here.
-fn fork(group: Option<c_int>) -> Result<i32> {
-    let mut id_address = 0u64;
-    // SAFETY: the kernel writes one word.
-    unsafe { syscall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut id_address) }?;
-    let flags = libc::CLONE_NEWPID | libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-    let mut arguments =
-        CloneArguments { flags: u64::from(flags.cast_unsigned()), child_tid: id_address, ..Default::default() };
-    if let Some(group) = group {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = u64::from(group.cast_unsigned());
-    }
-    // SAFETY: without CLONE_VM and with no stack given it is a fork: both go on here, each with its own memory.
-    unsafe { syscall!(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) }.map(|pid| pid as i32)
 }

@@ -12,7 +12,10 @@ use std::{
     sync::atomic::{AtomicI32, AtomicU32, Ordering},
 };
 
-use super::system::{self, Errno, Result, syscall};
+use super::{
+    clone::{CloneArguments, PR_GET_TID_ADDRESS},
+    system::{self, Errno, Result, syscall},
+};
 
 /// QEMU has a handful, and one more for each request to a disk that is under way.
 const MAX_THREADS: usize = 64;
@@ -22,11 +25,9 @@ const SIGNAL: c_int = libc::SIGFPE;
 const LOOKS: u32 = 200;
 const LOOK_NANOS: i64 = 10_000_000;
 /// Of a new thread, until it has the old one's.
-const STACK_BYTES: usize = 4096;
+const STACK_BYTES: usize = 8192;
 /// Length of the C library's list of robust mutexes' head: what set_robust_list(2) wants to hear.
 const ROBUST_HEAD_BYTES: usize = 24;
-/// proc(5), `prctl`: where the kernel clears a thread's id when it ends; the C library keeps the id there.
-const PR_GET_TID_ADDRESS: usize = 40;
 
 /// One parked thread.
 #[repr(C)]
@@ -50,6 +51,7 @@ struct State {
     thread_pointer: usize,
     id_address: usize,
     robust_list: usize,
+    first: Option<(First, *const c_void)>,
 }
 
 // SAFETY: a slot's state is written by the thread that it is of, before `parked` says so, and read after; its stack is used by
@@ -61,7 +63,13 @@ impl Slot {
         id: AtomicI32::new(0),
         called: AtomicU32::new(0),
         parked: AtomicU32::new(0),
-        state: UnsafeCell::new(State { stack_pointer: 0, thread_pointer: 0, id_address: 0, robust_list: 0 }),
+        state: UnsafeCell::new(State {
+            stack_pointer: 0,
+            thread_pointer: 0,
+            id_address: 0,
+            robust_list: 0,
+            first: None,
+        }),
         stack: UnsafeCell::new([0; STACK_BYTES / 16]),
     };
 }
@@ -69,6 +77,9 @@ impl Slot {
 static SLOTS: [Slot; MAX_THREADS] = [const { Slot::FREE }; MAX_THREADS];
 /// The one that threads park in now; one that is over lets them go on.
 static GENERATION: AtomicU32 = AtomicU32::new(1);
+/// In a copy: [`OPEN`] when its threads may go on.
+static GATE: AtomicU32 = AtomicU32::new(0);
+const OPEN: u32 = 1;
 /// Changes with each thread that parks.
 static ARRIVALS: AtomicU32 = AtomicU32::new(0);
 
@@ -110,7 +121,7 @@ fn park(slot: &Slot) {
         let _ = syscall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut id_address);
         let _ = syscall!(libc::SYS_get_robust_list, 0, &raw mut robust_list, &raw mut length);
         let state = slot.state.get();
-        *state = State { stack_pointer: 0, thread_pointer, id_address, robust_list };
+        *state = State { stack_pointer: 0, thread_pointer, id_address, robust_list, first: None };
         // SAFETY: what waits returns in this thread when the generation is over, or never, and the new thread instead.
         save_and_wait(&raw mut (*state).stack_pointer, wait, ptr::from_ref(slot).cast());
     }
@@ -235,27 +246,42 @@ impl Parked {
         Ok(())
     }
 
-    /// In a copy: makes a thread for each that is parked in the original.
+    /// In a copy: makes a thread for each that is parked in the original. Each calls the function first, and waits until
+    /// [`let_go_on`].
     ///
     /// # Safety
-    /// To be called once, in a process that has the memory of the one whose threads are parked, and no thread but this.
-    pub unsafe fn resume_here(self) -> Result<()> {
-        let result = SLOTS[..self.count]
-            .iter()
-            .filter(|slot| slot.id.load(Ordering::Acquire) != 0)
-            // SAFETY: the caller's promise.
-            .try_for_each(|slot| unsafe { spawn(slot) }.map(drop));
+    /// To be called once, in a process that has the memory of the one whose threads are parked, and no thread but this. The
+    /// argument has to live as long as the process.
+    pub unsafe fn make_here(self, first: First, argument: *const c_void) -> Result<()> {
+        let result =
+            SLOTS[..self.count].iter().filter(|slot| slot.id.load(Ordering::Acquire) != 0).try_for_each(|slot| {
+                // SAFETY: the thread that the state is of is not in this process; the caller's promise.
+                unsafe {
+                    (*slot.state.get()).first = Some((first, argument));
+                    make(slot)
+                }
+            });
         // The generation is over for who has been left behind; here nobody waits for it.
         std::mem::forget(self);
         result
     }
 }
 
-/// Makes a thread that goes on where the slot's was parked. By clone(2): a filter cannot look into what clone3(2) is given.
+/// What a new thread does before it is the old one.
+pub type First = unsafe extern "C" fn(*const c_void);
+
+/// Has the new threads go on.
+pub fn let_go_on() {
+    GATE.store(OPEN, Ordering::Release);
+    wake_all(&GATE);
+}
+
+/// Makes a thread that is to go on where the slot's was parked. It has that one's id, by which the C library knows who holds a
+/// lock.
 ///
 /// # Safety
-/// As [`Parked::resume_here`].
-unsafe fn spawn(slot: &Slot) -> Result<i32> {
+/// As [`Parked::make_here`].
+unsafe fn make(slot: &Slot) -> Result<()> {
     const FLAGS: c_int = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -263,14 +289,24 @@ unsafe fn spawn(slot: &Slot) -> Result<i32> {
         | libc::CLONE_THREAD
         | libc::CLONE_SYSVSEM
         | libc::CLONE_SETTLS
-        | libc::CLONE_CHILD_SETTID
         | libc::CLONE_CHILD_CLEARTID;
+    let id = slot.id.load(Ordering::Acquire);
+    // SAFETY: the slot's state was complete when its thread was parked.
+    let state = unsafe { *slot.state.get() };
+    let arguments = CloneArguments {
+        flags: u64::from(FLAGS.cast_unsigned()),
+        child_tid: state.id_address as u64,
+        stack: slot.stack.get() as u64,
+        stack_size: STACK_BYTES as u64,
+        tls: state.thread_pointer as u64,
+        set_tid: &raw const id as u64,
+        set_tid_size: 1,
+        ..Default::default()
+    };
     let result: isize;
-    // SAFETY: the slot's state was complete when its thread was parked. The new thread begins on a stack that nobody else
-    // has, with a copy of these registers, calls a function that never returns, and touches nothing of this frame.
+    // SAFETY: the new thread begins on a stack that nobody else has, with a copy of these registers, calls a function that never
+    // returns, and touches nothing of this frame.
     unsafe {
-        let state = *slot.state.get();
-        let top = slot.stack.get().add(1) as usize;
         std::arch::asm!(
             "syscall",
             "test rax, rax",
@@ -280,26 +316,29 @@ unsafe fn spawn(slot: &Slot) -> Result<i32> {
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone as isize => result,
-            in("rdi") FLAGS as usize,
-            in("rsi") top,
-            in("rdx") 0usize,
-            in("r10") state.id_address,
-            in("r8") state.thread_pointer,
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") &raw const arguments,
+            in("rsi") size_of::<CloneArguments>(),
             in("r12") slot.state.get(),
             in("r13") begin as extern "C" fn(*const State) -> !,
             lateout("rcx") _,
             lateout("r11") _,
         );
     }
-    if result < 0 { Err(Errno(-(result as i32))) } else { Ok(result as i32) }
+    if result < 0 { Err(Errno(-(result as i32))) } else { Ok(()) }
 }
 
 extern "C" fn begin(state: *const State) -> ! {
     // SAFETY: it is a slot's, which nobody changes any more; its thread was parked and is not in this process.
     unsafe {
         let state = *state;
+        if let Some((first, argument)) = state.first {
+            first(argument);
+        }
         let _ = syscall!(libc::SYS_set_robust_list, state.robust_list, ROBUST_HEAD_BYTES);
+        while GATE.load(Ordering::Acquire) != OPEN {
+            sleep_while(&GATE, OPEN - 1, None);
+        }
         go_on(state.stack_pointer)
     }
 }

@@ -37,14 +37,16 @@ fn the_program() {
     hypernetes_fork::serve(server.parse().unwrap()).unwrap();
     let counts: Arc<[AtomicU64; WORKERS]> = Arc::default();
     let pair = Arc::new((Mutex::new(0u64), Condvar::new()));
+    let strict = Arc::new(Strict::default());
     for worker in 0..WORKERS {
-        let (counts, pair) = (counts.clone(), pair.clone());
+        let (counts, pair, strict) = (counts.clone(), pair.clone(), strict.clone());
         thread::spawn(move || {
             loop {
                 match worker {
                     // Runs all the time.
                     0 => thread::yield_now(),
-                    1 => thread::sleep(Duration::from_millis(1)),
+                    // Is most of the time in a lock that knows who holds it.
+                    1 => strict.hold(),
                     // Is woken by the next, and allocates.
                     2 => {
                         let mut turns = pair.0.lock().unwrap();
@@ -80,6 +82,44 @@ fn the_program() {
         let answer: Vec<u8> =
             numbers.chain(counts.iter().map(|c| c.load(Ordering::Relaxed))).flat_map(u64::to_le_bytes).collect();
         let _ = stream.write_all(&answer);
+    }
+}
+
+/// A lock of the C library that can be left by the thread that took it only, by its id.
+struct Strict(std::cell::UnsafeCell<libc::pthread_mutex_t>);
+
+#[allow(unsafe_code)]
+// SAFETY: it is made for several threads.
+unsafe impl Sync for Strict {}
+#[allow(unsafe_code)]
+// SAFETY: it is not moved while it is held.
+unsafe impl Send for Strict {}
+
+#[allow(unsafe_code)]
+impl Default for Strict {
+    fn default() -> Self {
+        // SAFETY: attributes are initialized before they are used; a mutex of this kind has no address of its own in it.
+        unsafe {
+            let mut attributes = std::mem::zeroed();
+            libc::pthread_mutexattr_init(&raw mut attributes);
+            libc::pthread_mutexattr_settype(&raw mut attributes, libc::PTHREAD_MUTEX_ERRORCHECK);
+            let mut mutex = std::mem::zeroed();
+            libc::pthread_mutex_init(&raw mut mutex, &raw const attributes);
+            Self(mutex.into())
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+impl Strict {
+    fn hold(&self) {
+        // SAFETY: it was initialized.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(self.0.get()) }, 0);
+        thread::sleep(Duration::from_millis(1));
+        // SAFETY: as above.
+        if unsafe { libc::pthread_mutex_unlock(self.0.get()) } != 0 {
+            std::process::abort();
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use hypernetes_image::ImageError;
 use k8s_cri::v1 as cri;
 
 use crate::{
-    agent::{Agent, CALL_TIMEOUT, Greeting},
+    agent::{Agent, AgentError, CALL_TIMEOUT, Greeting},
     error::Result,
     exec::ProcessHandle,
     hibernate::SINCE_RECONFIGURED,
@@ -29,15 +29,31 @@ use crate::{
 pub(crate) const MAC: &str = "52:54:00:00:00:01";
 const CONTAINER: &str = "rehearsal";
 const FILES: &str = "rehearsal";
+/// In the image of templates, without the leading `/`.
+const PROGRAM: &str = "bin/rehearse";
+const PASSWD: &[u8] = b"root:x:0:0::/:\n";
+/// Of what the program said, for messages.
+const MAX_SAID: usize = 256;
 const SIGKILL: u32 = 9;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// x86-64: `exit(0)`, and `pause()` for ever.
+/// x86-64: `exit(0)`, `pause()` for ever, and a write to each page of [`SWEPT_BYTES`] before `exit(0)`.
 const EXIT: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 const PAUSE: [u8; 9] = [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+const SWEEP: [u8; 33] = [
+    0xbf, 0x00, 0x10, 0x40, 0x00, // mov edi, 0x401000
+    0xb9, 0xff, 0x1f, 0x00, 0x00, // mov ecx, 8191
+    0xc6, 0x07, 0x01, // mov byte [rdi], 1
+    0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, // add rdi, 4096
+    0xff, 0xc9, // dec ecx
+    0x75, 0xf2, // jnz to the write
+    0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,
+];
+const SWEPT_BYTES: u64 = 8192 * 4096;
 
-/// The smallest program that a kernel runs: an ELF header, one segment, the code (System V ABI, "ELF").
-fn program(code: &[u8]) -> Vec<u8> {
+/// The smallest program that a kernel runs: an ELF header, one segment, the code (System V ABI, "ELF"). With so many bytes of
+/// memory more, which can be written to.
+fn program(code: &[u8], more: u64) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let length = HEADERS + code.len() as u64;
@@ -54,43 +70,91 @@ fn program(code: &[u8]) -> Vec<u8> {
     for number in [64u16, 56, 1, 0, 0, 0] {
         elf.extend(number.to_le_bytes());
     }
-    let (load, read_and_execute): (u32, u32) = (1, 5);
+    let (load, read_and_execute, and_write): (u32, u32, u32) = (1, 5, 2);
     elf.extend(load.to_le_bytes());
-    elf.extend(read_and_execute.to_le_bytes());
-    for number in [0, BASE, BASE, length, length, 0x1000] {
+    elf.extend((read_and_execute | if more > 0 { and_write } else { 0 }).to_le_bytes());
+    for number in [0, BASE, BASE, length, length + more, 0x1000] {
         elf.extend(number.to_le_bytes());
     }
     elf.extend(code);
     elf
 }
 
-/// What templates do before VMs are forked from them.
+/// What a rehearsal runs.
+pub(crate) struct Play {
+    /// The root file system of the container.
+    pub image: PathBuf,
+    /// Its first process, which stays, and another, which ends.
+    first: Vec<String>,
+    exec: Vec<String>,
+    /// At `/.rehearsal` in it.
+    programs: Vec<v1::File>,
+}
+
+impl Play {
+    /// With anybody's image, whose programs nobody knows: with such as do nothing.
+    pub(crate) fn nothing(image: PathBuf) -> Self {
+        Self::of_code(image, &EXIT, 0)
+    }
+
+    /// Writes to memory that was free: where programs were before, whose translations are of no use. What is written over here
+    /// each copy would have to find out, and forget, for itself.
+    fn sweep(image: PathBuf) -> Self {
+        Self::of_code(image, &SWEEP, SWEPT_BYTES)
+    }
+
+    fn of_code(image: PathBuf, exec: &[u8], more: u64) -> Self {
+        let file = |path: &str, code: &[u8], more| v1::File {
+            path: path.into(),
+            mode: 0o755,
+            data: program(code, more),
+            ..Default::default()
+        };
+        Self {
+            image,
+            first: vec!["/.rehearsal/pause".into()],
+            exec: vec!["/.rehearsal/exec".into()],
+            programs: vec![file("exec", exec, more), file("pause", &PAUSE, 0)],
+        }
+    }
+}
+
+/// What templates do before VMs are forked from them: the agent plays the program.
 struct OfTemplates {
-    /// With nothing in it: a template has seen nobody's image.
     image: PathBuf,
 }
 
-/// What templates that VMs are forked from are to rehearse. Keeps an image in that directory.
+/// What templates that VMs are forked from are to rehearse. Keeps an image with the agent `hyperstart` in that directory: a
+/// template has seen nobody's.
 ///
 /// # Errors
-/// When that cannot be written.
+/// When the one cannot be read or the other not be written.
 pub fn of_templates(
+    hyperstart: &Path,
     directory: &Path,
 ) -> std::result::Result<Arc<dyn hypernetes_hypervisor::qemu::Rehearsal>, ImageError> {
     let image = directory.join("rehearsal.erofs");
-    hypernetes_image::blank(&image)?;
+    let program = std::fs::read(hyperstart).map_err(|source| ImageError::Store { path: hyperstart.into(), source })?;
+    hypernetes_image::small(&[(PROGRAM, &program), ("etc/passwd", PASSWD), ("etc/group", b"root:x:0:\n")], &image)?;
     Ok(Arc::new(OfTemplates { image }))
 }
 
 #[async_trait]
 impl hypernetes_hypervisor::qemu::Rehearsal for OfTemplates {
     async fn rehearse(&self, vm: &dyn Vm) -> std::result::Result<(), String> {
+        let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let play = Play {
+            image: self.image.clone(),
+            first: command(&["/bin/rehearse", "rehearse", "wait"]),
+            exec: command(&["/bin/rehearse", "rehearse"]),
+            programs: vec![v1::File { path: "nothing".into(), mode: 0o644, ..Default::default() }],
+        };
         let rehearse = async {
             let agent = Agent::new(vm.agent());
             let greeting = agent.hello_within(PATIENCE).await?;
             let has_interface = vm.record().spec.nic.is_some();
             // Without entropy nothing of a VM's identity is decided.
-            run(vm, &agent, &greeting, Vec::new(), has_interface, Some(self.image.clone())).await
+            run(vm, &agent, &greeting, Vec::new(), has_interface, [play, Play::sweep(self.image.clone())]).await
         };
         rehearse.await.map_err(|error| error.to_string())
     }
@@ -106,7 +170,7 @@ pub(crate) async fn run(
     greeting: &Greeting,
     entropy: Vec<u8>,
     has_interface: bool,
-    image: Option<PathBuf>,
+    plays: impl IntoIterator<Item = Play>,
 ) -> Result<()> {
     // Before all else: what the kernel decides while it rehearses is this VM's alone, too.
     let mut request = v1::ConfigureSandboxRequest {
@@ -130,23 +194,18 @@ pub(crate) async fn run(
         });
     }
     agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
-    let Some(image) = image.filter(|image| image.exists()) else { return Ok(()) };
-    let file = |path: &str, code: &[u8]| v1::File {
-        path: path.into(),
-        mode: 0o755,
-        data: program(code),
-        ..Default::default()
-    };
-    agent.put_files(FILES, vec![file("exit", &EXIT), file("pause", &PAUSE)]).await?;
-    let slot = vm.attach_disk(DiskSource { path: image, read_only: true }).await?;
-    container(agent, slot.0).await?;
-    vm.detach_disk(slot).await?;
-    agent.put_files(FILES, Vec::new()).await?;
+    for play in plays.into_iter().filter(|play| play.image.exists()) {
+        agent.put_files(FILES, play.programs.clone()).await?;
+        let slot = vm.attach_disk(DiskSource { path: play.image.clone(), read_only: true }).await?;
+        container(agent, slot.0, play).await?;
+        vm.detach_disk(slot).await?;
+        agent.put_files(FILES, Vec::new()).await?;
+    }
     Ok(())
 }
 
-async fn container(agent: &Agent, slot: u32) -> Result<()> {
-    let config = cri::ContainerConfig { command: vec!["/.rehearsal/pause".into()], ..Default::default() };
+async fn container(agent: &Agent, slot: u32, play: Play) -> Result<()> {
+    let config = cri::ContainerConfig { command: play.first, ..Default::default() };
     let process = process::container(&config, &Default::default(), "localhost")?;
     let request = v1::CreateContainerRequest {
         container_id: CONTAINER.into(),
@@ -169,14 +228,23 @@ async fn container(agent: &Agent, slot: u32) -> Result<()> {
     };
     let first = start("", None);
     agent.call("StartProcess", CALL_TIMEOUT, |mut c| async move { c.start_process(first).await }).await?;
-    let exec = start("exec", Some(process::exec(&process, vec!["/.rehearsal/exit".into()], false, false)?));
+    let exec = start("exec", Some(process::exec(&process, play.exec, false, false)?));
     agent.call("StartProcess", CALL_TIMEOUT, |mut c| async move { c.start_process(exec).await }).await?;
     let handle =
         |exec_id: &str| ProcessHandle { agent: agent.clone(), container_id: CONTAINER.into(), exec_id: exec_id.into() };
     let follow = async {
         let mut following = handle("exec").follow(false).await?;
-        while following.next().await?.is_some() {}
-        following.exit_code().await?;
+        let mut said = Vec::new();
+        while let Some(chunk) = following.next().await? {
+            said.extend(chunk.data.into_iter().take(MAX_SAID));
+        }
+        match following.exit_code().await? {
+            0 => {}
+            code => {
+                let said = crate::agent::clean(&String::from_utf8_lossy(&said));
+                return Err(AgentError::Nonsense(format!("what was rehearsed ended with {code}: {said}")));
+            }
+        }
         handle("").signal(SIGKILL, true).await?;
         handle("").wait().await
     };
@@ -197,14 +265,15 @@ mod tests {
     #[test]
     fn the_programs_run() {
         let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, code: &[u8]| {
+        let write = |name: &str, code: &[u8], more: u64| {
             let path = directory.path().join(name);
-            fs::write(&path, program(code)).unwrap();
+            fs::write(&path, program(code, more)).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             path
         };
-        assert!(Command::new(write("exit", &EXIT)).status().unwrap().success());
-        let mut pausing = Command::new(write("pause", &PAUSE)).spawn().unwrap();
+        assert!(Command::new(write("exit", &EXIT, 0)).status().unwrap().success());
+        assert!(Command::new(write("sweep", &SWEEP, SWEPT_BYTES)).status().unwrap().success());
+        let mut pausing = Command::new(write("pause", &PAUSE, 0)).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(50));
         assert!(pausing.try_wait().unwrap().is_none());
         pausing.kill().unwrap();

@@ -68,7 +68,7 @@ impl Node {
                 directory: root.join("vmm"),
                 jail: Some(place("HYPERNETES_VMM_JAILER", "target/release/hypernetes-vmm")),
                 fork: Some(place("HYPERNETES_FORK_LIBRARY", "target/release/libhypernetes_fork_preload.so")),
-                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&root).unwrap()),
+                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&guest.hyperstart, &root).unwrap()),
                 guest,
                 // The jailer is another package's program; with it the whole system's tests run.
                 accelerator: Some(Accelerator::Tcg),
@@ -191,8 +191,9 @@ impl Node {
         let started = Instant::now();
         let sandbox = self.run_sandbox(tenant).await;
         let elapsed = started.elapsed();
+        // QEMU says how it was started: to be restored, or, if it was forked, as another, whose id is a template's.
         let line = std::fs::read(format!("/proc/{}/cmdline", self.machine(&sandbox).await.pid)).unwrap();
-        let copied = line.split(|b| *b == 0).any(|word| word == b"-incoming");
+        let copied = line.split(|b| *b == 0).any(|word| word == b"-incoming" || word.starts_with(b"template-"));
         eprintln!("RunPodSandbox took {elapsed:?} {}", if copied { "with a copy" } else { "with a boot" });
         (sandbox, copied)
     }

@@ -12,7 +12,6 @@
 
 mod archive;
 mod assemble;
-mod blank;
 mod config;
 mod digest;
 mod durable;
@@ -27,19 +26,20 @@ mod policy;
 mod pull;
 mod reference;
 mod registry;
+mod small;
 mod store;
 mod tarball;
 mod tree;
 
 use std::path::PathBuf;
 
-pub use blank::blank;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use pull::PullStatus;
 pub use reference::{InvalidReference, Reference};
 pub use registry::{Credentials, Retries};
+pub use small::small;
 pub use store::{Collected, ImageStore, Options};
 
 /// One image in the store.

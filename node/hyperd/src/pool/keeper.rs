@@ -12,7 +12,7 @@ use super::{Kind, Pool, PoolLimits, Ready, Waiting};
 use crate::{
     agent::Agent,
     error::Result,
-    rehearsal,
+    rehearsal::{self, Play},
     runtime::{Runtime, new_id},
 };
 
@@ -166,8 +166,8 @@ impl Runtime {
         let prepared = async {
             let greeting = agent.hello_within(GREETING).await?;
             let entropy = rand::random::<[u8; 32]>().to_vec();
-            let image = image.filter(|_| !self.config.hypervisor.copies_are_rehearsed());
-            rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), image).await?;
+            let play = image.filter(|_| !self.config.hypervisor.copies_are_rehearsed()).map(Play::nothing);
+            rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), play).await?;
             Ok(greeting)
         };
         match prepared.await {

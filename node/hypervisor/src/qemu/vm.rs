@@ -340,12 +340,20 @@ impl QemuVm {
         })
     }
 
-    /// Ends the VM without waiting for it, and removes its files.
+    /// Ends the VM without waiting for it; its files are removed behind it.
     pub fn abandon(&self) {
         if !*self.ended.borrow() {
             let _ = self.process.signal(Signal::KILL);
         }
-        self.remains.remove(&self.directory);
+        let (mut ended, remains, directory) = (self.ended.clone(), self.remains.clone(), self.directory.clone());
+        match tokio::runtime::Handle::try_current() {
+            // A control group cannot be removed before its processes have ended.
+            Ok(runtime) => drop(runtime.spawn(async move {
+                let _ = ended.wait_for(|ended| *ended).await;
+                remains.remove(&directory);
+            })),
+            Err(_) => remains.remove(&directory),
+        }
     }
 
     /// Gives a VM that was restored the disks that it had.
