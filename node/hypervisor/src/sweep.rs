@@ -27,11 +27,22 @@ async fn end(machines: &Path, is_named: IsNamed, unwanted: impl Fn(&str) -> bool
         if !unwanted(&id) {
             continue;
         }
-        // One whose pid was not put down in time may be two still: the jailer, and what it has cloned.
-        while let Some(process) = Process::recall(&entry.path().join("pid")).or_else(|| find(&id, is_named)) {
+        let end = async |process: Process| {
             tracing::info!(vm = id, pid = process.pid, "ending a VM that an earlier process left");
             let _ = process.signal(Signal::KILL);
             process.ended().await;
+        };
+        let record = entry.path().join("pid");
+        if record.exists() {
+            // By that only: VMs that were forked from it are called as it is.
+            if let Some(process) = Process::recall(&record) {
+                end(process).await;
+            }
+        } else {
+            // It may be two still: the jailer, and what it has cloned.
+            while let Some(process) = find(&id, is_named) {
+                end(process).await;
+            }
         }
         ended.push(entry.path());
     }
@@ -59,21 +70,22 @@ mod tests {
     #[tokio::test]
     async fn what_a_killed_process_was_making_is_ended() {
         let directory = tempfile::tempdir().unwrap();
-        let machine = |name: &str, remembered: bool| {
+        let machine = |name: &str, called: &str, remembered: bool| {
             let path = directory.path().join(name);
             fs::create_dir(&path).unwrap();
             // The shell goes on: its command line is what the VMM's would be.
             let mut command = std::process::Command::new("sh");
-            command.args(["-c", "sleep 600; :", name, "-M"]).process_group(0);
+            command.args(["-c", "sleep 600; :", called, "-M"]).process_group(0);
             let child = command.spawn().unwrap();
             if remembered {
                 Process::remember(child.id(), path.join("pid")).unwrap();
             }
             (path, child)
         };
-        let (half_made, mut one) = machine("template-7-0", true);
-        let (_, mut two) = machine("0123abcd", true);
-        let (unremembered, mut three) = machine("template-7-1", false);
+        let (half_made, mut one) = machine("template-7-0", "template-7-0", true);
+        // It was forked from that one.
+        let (_, mut two) = machine("0123abcd", "template-7-0", true);
+        let (unremembered, mut three) = machine("template-7-1", "template-7-1", false);
         let mut ended = end(directory.path(), is_named, |id| id.starts_with("template-")).await;
         ended.sort();
         assert_eq!(ended, [half_made, unremembered]);
