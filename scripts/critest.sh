@@ -35,7 +35,7 @@ stop() {
     done
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
     wait 2>/dev/null
-    rm -rf "$root/hn"
+    umount -l "$root"/hn/netns/* 2>/dev/null; rm -rf "$root/hn" "$root/tmp"
 }
 trap stop EXIT
 
@@ -199,9 +199,9 @@ if [ ! -e "$images/complete" ]; then
     make_images >"$root/images.log" 2>&1 &
     wait $! || { tail -20 "$root/images.log" >&2; exit 1; }
 fi
-rm -rf "$root/hn"
+rm -rf "$root/hn" "$root/tmp"; mkdir "$root/tmp"; export TMPDIR=$root/tmp
 network
-SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
+SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --allow-host-path "$root/tmp" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
 pids+=($!)
 hyperd=$!
 until [ -S "$root/hn/hyperd.sock" ]; do
