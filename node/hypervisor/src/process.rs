@@ -6,9 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::poll::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
+/// For the end of a process that has been killed, where everything else has to wait.
+const END_PATIENCE_MILLIS: u16 = 2000;
 /// nice(1)'s: whoever else waits for a processor goes first.
 const LOWEST_PRIORITY: i32 = 19;
 
@@ -94,6 +97,14 @@ impl Process {
     pub async fn kill(&self) {
         let _ = self.signal(Signal::KILL);
         self.ended().await;
+    }
+
+    /// SIGKILL, and its end, for destructors: blocks for the milliseconds that the kernel takes.
+    pub fn kill_now(&self) {
+        let _ = self.signal(Signal::KILL);
+        let mut end = [PollFd::new(self.handle.get_ref().as_fd(), PollFlags::POLLIN)];
+        // One that the kernel cannot end is not waited for.
+        let _ = poll(&mut end, END_PATIENCE_MILLIS);
     }
 
     /// SIGTERM, and SIGKILL when that has not helped within `patience`.

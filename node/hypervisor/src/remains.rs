@@ -1,6 +1,6 @@
 //! What VMs leave on the host, whatever VMM they ran in.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
 use crate::cgroup::{Cgroups, Group, Limits};
 
@@ -24,8 +24,13 @@ impl Remains {
         if let (Some(cgroups), Some(id)) = (&self.cgroups, directory.file_name().and_then(|id| id.to_str())) {
             cgroups.remove(id);
         }
-        if let Err(error) = fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
+        let mut removed = fs::remove_dir_all(directory);
+        // Whoever saw the process end removes its record at the same time; what is missing then is not the directory.
+        while matches!(&removed, Err(error) if error.kind() == ErrorKind::NotFound) && directory.exists() {
+            removed = fs::remove_dir_all(directory);
+        }
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
         {
             tracing::warn!(directory = %directory.display(), %error, "a VM's directory was left behind");
         }

@@ -89,10 +89,10 @@ impl FirecrackerVm {
         Ok(vm)
     }
 
-    /// Ends the VM without waiting for it, and removes its files.
+    /// Ends the VM, for destructors, and removes its files.
     pub fn abandon(&self) {
         if !*self.ended.borrow() {
-            let _ = self.process.signal(Signal::KILL);
+            self.process.kill_now();
         }
         self.shared.remains.remove(&self.directory);
     }

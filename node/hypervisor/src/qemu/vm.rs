@@ -343,7 +343,7 @@ impl QemuVm {
     /// Ends the VM without waiting for it; its files are removed behind it.
     pub fn abandon(&self) {
         if !*self.ended.borrow() {
-            let _ = self.process.signal(Signal::KILL);
+            self.process.kill_now();
         }
         let (mut ended, remains, directory) = (self.ended.clone(), self.remains.clone(), self.directory.clone());
         match tokio::runtime::Handle::try_current() {
