@@ -274,7 +274,11 @@ async fn a_firecracker_that_misbehaves_is_ended() {
         let named = |line: Vec<u8>| line.split(|b| *b == 0).any(|word| word == id.as_bytes());
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let left: Vec<_> = processes
-            .filter(|process| std::fs::read(process.path().join("cmdline")).is_ok_and(named))
+            .filter(|process| {
+                let ours = format!("PPid:\t{}\n", std::process::id());
+                std::fs::read_to_string(process.path().join("status")).is_ok_and(|status| status.contains(&ours))
+                    && std::fs::read(process.path().join("cmdline")).is_ok_and(named)
+            })
             .map(|process| process.path())
             .collect();
         assert!(left.is_empty(), "{id}: {left:?}");
