@@ -59,22 +59,24 @@ struct State {
 unsafe impl Sync for Slot {}
 
 impl Slot {
-    const FREE: Self = Self {
-        id: AtomicI32::new(0),
-        called: AtomicU32::new(0),
-        parked: AtomicU32::new(0),
-        state: UnsafeCell::new(State {
-            stack_pointer: 0,
-            thread_pointer: 0,
-            id_address: 0,
-            robust_list: 0,
-            first: None,
-        }),
-        stack: UnsafeCell::new([0; STACK_BYTES / 16]),
-    };
+    const fn free() -> Self {
+        Self {
+            id: AtomicI32::new(0),
+            called: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
+            state: UnsafeCell::new(State {
+                stack_pointer: 0,
+                thread_pointer: 0,
+                id_address: 0,
+                robust_list: 0,
+                first: None,
+            }),
+            stack: UnsafeCell::new([0; STACK_BYTES / 16]),
+        }
+    }
 }
 
-static SLOTS: [Slot; MAX_THREADS] = [const { Slot::FREE }; MAX_THREADS];
+static SLOTS: [Slot; MAX_THREADS] = [const { Slot::free() }; MAX_THREADS];
 /// The one that threads park in now; one that is over lets them go on.
 static GENERATION: AtomicU32 = AtomicU32::new(1);
 /// In a copy: [`OPEN`] when its threads may go on.

@@ -59,7 +59,7 @@ fn the_program() {
                     _ => {
                         *pair.0.lock().unwrap() += 1;
                         pair.1.notify_one();
-                        let limit = nix::poll::PollTimeout::try_from(1u8).unwrap();
+                        let limit = nix::poll::PollTimeout::from(1u8);
                         let _ = nix::poll::poll(&mut [], limit);
                     }
                 }

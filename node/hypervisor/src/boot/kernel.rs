@@ -1,6 +1,10 @@
 //! The kernel as QEMU can enter it directly: the ELF file inside a bzImage (Linux `Documentation/arch/x86/boot.rst`).
 
-use std::io::{self, Read, Write};
+use std::{
+    fs,
+    io::{self, Read, Seek, Write},
+    path::Path,
+};
 
 const SETUP_SECTORS: usize = 0x1f1;
 const HEADER_MAGIC: usize = 0x202;
@@ -13,14 +17,22 @@ const MAX_BYTES: usize = 512 << 20;
 const LZ4_LEGACY: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 const LZ4_BLOCK: usize = 8 << 20;
 
+/// Writes the kernel in a file, as Debian packages it or as it was linked, to another, as VMMs boot it.
+pub fn place(image: &Path, to: &Path) -> io::Result<()> {
+    let mut magic = [0; ELF.len()];
+    let mut file = fs::File::open(image)?;
+    if file.read(&mut magic)? == ELF.len() && magic == *ELF {
+        file.rewind()?;
+        return io::copy(&mut file, &mut fs::File::create(to)?).map(drop);
+    }
+    fs::write(to, extract(&fs::read(image)?)?)
+}
+
 /// The uncompressed kernel.
 ///
 /// # Errors
 /// When the file is no kernel, or is compressed in a way that is not known here.
-pub fn extract(image: &[u8]) -> io::Result<Vec<u8>> {
-    if image.starts_with(ELF) {
-        return Ok(image.to_vec());
-    }
+fn extract(image: &[u8]) -> io::Result<Vec<u8>> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let number = |offset: usize| {
         let bytes = image.get(offset..offset + 4).and_then(|b| b.try_into().ok());
@@ -103,7 +115,19 @@ mod tests {
         image[HEADER_MAGIC..HEADER_MAGIC + 4].copy_from_slice(b"HdrS");
         image[PAYLOAD_OFFSET..PAYLOAD_OFFSET + 8].fill(0xff);
         assert!(extract(&image).is_err());
-        assert_eq!(extract(b"\x7fELF rest").unwrap(), b"\x7fELF rest");
+    }
+
+    #[test]
+    fn a_linked_kernel_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("vmlinux"), directory.path().join("placed"));
+        for (content, fine) in [(&b"\x7fELF rest"[..], true), (b"\x7fEL", false), (b"", false)] {
+            fs::write(&from, content).unwrap();
+            assert_eq!(place(&from, &to).is_ok(), fine);
+        }
+        fs::write(&from, b"\x7fELF rest").unwrap();
+        place(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"\x7fELF rest");
     }
 
     #[test]

@@ -60,12 +60,20 @@ pub async fn prepare(
         .map_err(|error| HypervisorError::Host(format!("preparing the guest's kernel and agent: {error}")))
 }
 
+const PIECE: usize = 64 << 10;
+
 fn make(directory: &Path, guest: &GuestFiles, channel: &str) -> io::Result<BootFiles> {
     let mut hasher = Sha256::new();
+    // Piece by piece: memory that is taken once at the start stays with this process.
+    let mut piece = vec![0; PIECE];
     for path in [&guest.vmlinuz, &guest.hyperstart] {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.read_to_end(&mut bytes)?;
-        hasher.update(&bytes);
+        let mut file = fs::File::open(path)?;
+        loop {
+            match file.read(&mut piece)? {
+                0 => break,
+                read => hasher.update(&piece[..read]),
+            }
+        }
     }
     // A kernel's modules come from its own package: the kernel stands for them.
     hasher.update(guest.modules.as_os_str().as_encoded_bytes());
@@ -81,13 +89,13 @@ fn make(directory: &Path, guest: &GuestFiles, channel: &str) -> io::Result<BootF
     fs::create_dir_all(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     // VMs run as users of their own and have to read these; nothing in them is secret.
-    let put = |path: &Path, bytes: &[u8]| -> io::Result<()> {
+    let put = |path: &Path, write: &dyn Fn(&Path) -> io::Result<()>| -> io::Result<()> {
         let temporary = path.with_extension("new");
-        fs::write(&temporary, bytes)?;
+        write(&temporary)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))?;
         fs::rename(&temporary, path)
     };
-    put(&files.kernel, &kernel::extract(&fs::read(&guest.vmlinuz)?)?)?;
-    put(&files.initrd, &initrd::build(&guest.hyperstart, &guest.modules, channel)?)?;
+    put(&files.kernel, &|path| kernel::place(&guest.vmlinuz, path))?;
+    put(&files.initrd, &|path| fs::write(path, initrd::build(&guest.hyperstart, &guest.modules, channel)?))?;
     Ok(files)
 }
