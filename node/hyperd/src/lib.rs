@@ -110,7 +110,7 @@ pub struct HyperdConfig {
     /// How long it may take to answer. It is asked again at once then; after three silences in a row the sandbox is not ready
     /// any more.
     pub health_timeout: Duration,
-    /// Placeholder disks of each VM: one for each image and each volume of the pod.
+    /// Placeholder disks of each VM: one for each different image and volume of the pod.
     pub disk_slots: u32,
     /// What a VM gets above its containers' memory limits, for its kernel and agent.
     pub base_memory_mib: u32,
@@ -142,7 +142,7 @@ impl HyperdConfig {
             boot_timeout: Duration::from_secs(120),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(5),
-            disk_slots: 16,
+            disk_slots: 22,
             base_memory_mib: 96,
             default_memory_mib: 256,
             pool: PoolLimits::default(),

@@ -9,6 +9,7 @@ mod kernel;
 mod launch;
 mod memory;
 mod migrate;
+mod overlay;
 mod pieces;
 mod probe;
 mod qmp;
@@ -48,6 +49,27 @@ pub struct GuestFiles {
     pub modules: PathBuf,
     /// The static agent.
     pub hyperstart: PathBuf,
+}
+
+impl GuestFiles {
+    /// For tests: what `make kernel` and `make build` have put into a checkout; the environment may name other places.
+    ///
+    /// # Panics
+    /// When it is not there, with what to run.
+    pub fn in_checkout(checkout: &Path) -> Self {
+        let place = |variable: &str, usual: &str| {
+            std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from)
+        };
+        let guest = place("HYPERNETES_GUEST", ".tools/guest");
+        let files = Self {
+            vmlinuz: guest.join("vmlinuz"),
+            modules: guest.join("modules"),
+            hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
+        };
+        assert!(files.vmlinuz.is_file(), "run scripts/guest-kernel.sh first");
+        assert!(files.hyperstart.is_file(), "run scripts/build.sh first");
+        files
+    }
 }
 
 /// How VMs are made.

@@ -119,7 +119,7 @@ async fn empty_slots(qmp: &mut Qmp, vm: &VmRecord) -> Result<(), migrate::Migrat
         {
             let generation = generation.trim().parse().map_err(io::Error::other)?;
             fs::remove_file(&file)?;
-            disks::detach(qmp, slot, generation, true).await?;
+            disks::detach(qmp, disks::Slot::new(vm.spec.disk_slots, slot), generation).await?;
         }
     }
     Ok(())

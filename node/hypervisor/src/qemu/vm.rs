@@ -17,7 +17,8 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::{
-    Remains, Shared, command, disks,
+    Remains, Shared, command,
+    disks::{self, Slot},
     launch::{self, Launch},
     memory,
     migrate::{self, MigrateError},
@@ -133,7 +134,7 @@ impl QemuVm {
         let id = spec.id.clone();
         let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > 20 {
+        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > disks::MAX_SLOTS {
             return Err(start("its id, processors, memory or disks are not what a VM can have".into()));
         }
         let directory = shared.machines.join(&id);
@@ -300,7 +301,7 @@ impl QemuVm {
         let attach = async {
             fs::write(generation_file(&self.directory, slot), generation.to_string())?;
             let mut qmp = self.qmp().await?;
-            disks::attach(&mut qmp, slot, generation, &source).await
+            disks::attach(&mut qmp, Slot::new(self.spec.disk_slots, slot), generation, &source).await
         };
         let failed = |e: QmpError| HypervisorError::AttachDisk { id: self.spec.id.clone(), reason: e.to_string() };
         attach.await.map_err(failed)?;
@@ -356,13 +357,16 @@ impl Vm for QemuVm {
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
-        let first_writable = disks::first_writable(self.spec.disk_slots);
-        let range = if source.read_only { 0..first_writable } else { first_writable..self.spec.disk_slots };
+        let slots = self.spec.disk_slots;
+        let first_writable = disks::first_writable(slots);
+        // What is only read goes elsewhere when the others are taken.
+        let mut usable = if source.read_only { 0..slots } else { first_writable..slots };
         let slot = {
             let disks = self.disks.lock();
-            range.into_iter().find(|slot| disks.get(*slot as usize).is_some_and(Option::is_none))
+            usable.find(|slot| disks.get(*slot as usize).is_some_and(Option::is_none))
         };
-        let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
+        let full = || HypervisorError::NoFreeSlot { id: id.clone(), slots, writable: slots - first_writable };
+        let slot = slot.ok_or_else(full)?;
         self.fill(slot, source).await?;
         Ok(DiskSlot(slot))
     }
@@ -371,13 +375,13 @@ impl Vm for QemuVm {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
         let held = self.disks.lock().get(slot.0 as usize).cloned().flatten();
-        let Some(source) = held else { return Ok(()) };
+        if held.is_none() {
+            return Ok(());
+        }
         let detach = async {
             let generation = fs::read_to_string(generation_file(&self.directory, slot.0))?;
             let generation = generation.trim().parse().map_err(io::Error::other)?;
-            let read_only = slot.0 < disks::first_writable(self.spec.disk_slots);
-            debug_assert_eq!(read_only, source.read_only);
-            disks::detach(&mut self.qmp().await?, slot.0, generation, read_only).await
+            disks::detach(&mut self.qmp().await?, Slot::new(self.spec.disk_slots, slot.0), generation).await
         };
         let detached: Result<(), QmpError> = detach.await;
         detached.map_err(|e| HypervisorError::DetachDisk { id: id.clone(), reason: e.to_string() })?;

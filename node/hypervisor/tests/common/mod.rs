@@ -20,23 +20,10 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-fn guest_files() -> GuestFiles {
-    let guest = std::env::var_os("HYPERNETES_GUEST").map_or_else(|| checkout().join(".tools/guest"), PathBuf::from);
-    let hyperstart = std::env::var_os("HYPERNETES_HYPERSTART");
-    let files = GuestFiles {
-        vmlinuz: guest.join("vmlinuz"),
-        modules: guest.join("modules"),
-        hyperstart: hyperstart.map_or_else(|| checkout().join("target/release/hyperstart"), PathBuf::from),
-    };
-    assert!(files.vmlinuz.exists(), "run scripts/guest-kernel.sh first");
-    assert!(files.hyperstart.exists(), "run scripts/build.sh first");
-    files
-}
-
 pub async fn qemu(directory: &Path) -> Qemu {
     let config = QemuConfig {
         directory: directory.to_owned(),
-        guest: guest_files(),
+        guest: GuestFiles::in_checkout(&checkout()),
         jail: Some(env!("CARGO_BIN_EXE_hypernetes-vmm").into()),
         accelerator: Some(Accelerator::Tcg),
         templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },

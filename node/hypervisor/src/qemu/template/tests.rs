@@ -1,8 +1,4 @@
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Write, path::Path};
 
 use super::*;
 use crate::{
@@ -75,14 +71,7 @@ fn one_is_made_at_a_time_and_not_again_after_a_failure() {
 
 async fn qemu(directory: &Path) -> Qemu {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned();
-    let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
-    let guest = place("HYPERNETES_GUEST", ".tools/guest");
-    let guest = GuestFiles {
-        vmlinuz: guest.join("vmlinuz"),
-        modules: guest.join("modules"),
-        hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
-    };
+    let guest = GuestFiles::in_checkout(&checkout);
     let (accelerator, templates) = (Some(Accelerator::Tcg), limits(4, 1 << 30));
     Qemu::new(QemuConfig { directory: directory.to_owned(), guest, jail: None, accelerator, templates }).await.unwrap()
 }
