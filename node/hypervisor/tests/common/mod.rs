@@ -1,6 +1,8 @@
 //! What the tests with VMs share.
 #![allow(dead_code)]
 
+pub mod capture;
+
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
