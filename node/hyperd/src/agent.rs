@@ -16,7 +16,7 @@ use tonic::{Code, Status, transport::Channel};
 
 /// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
 /// message of many empty parts takes a hundred times as much memory when it is decoded.
-const MAX_ANSWER_BYTES: usize = 128 << 10;
+pub(crate) const MAX_ANSWER_BYTES: usize = 128 << 10;
 /// The same of what the guest writes to paths of the host.
 pub(crate) const MAX_HOST_PATH_BYTES: usize = MAX_HOST_PATH_DATA + (16 << 10);
 /// Largest message to a guest.
@@ -31,7 +31,7 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const MAX_TEXT: usize = 512;
+pub(crate) const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -85,6 +85,23 @@ pub(crate) struct Greeting {
     pub boot_id: String,
 }
 
+impl Greeting {
+    pub(crate) fn checked(response: &v1::HelloResponse) -> Result<Self, AgentError> {
+        if !VERSIONS.contains(&response.version) {
+            return Err(AgentError::Nonsense(format!(
+                "it speaks version {} of the contract, this hyperd {VERSIONS:?}",
+                response.version
+            )));
+        }
+        Ok(Self {
+            version: response.version,
+            agent_version: clean(&response.agent_version),
+            kernel_release: clean(&response.kernel_release),
+            boot_id: clean(&response.boot_id),
+        })
+    }
+}
+
 /// A client of one guest's agent. Cheap to clone; reconnects by itself when the connection broke.
 #[derive(Clone)]
 pub(crate) struct Agent {
@@ -131,19 +148,9 @@ impl Agent {
     pub(crate) async fn hello(&self, limit: Duration) -> Result<Greeting, AgentError> {
         let request = v1::HelloRequest { min_version: *VERSIONS.start(), max_version: *VERSIONS.end() };
         let response = self.call("Hello", limit, |mut c| async move { c.hello(request).await }).await?;
-        if !VERSIONS.contains(&response.version) {
-            return Err(AgentError::Nonsense(format!(
-                "it speaks version {} of the contract, this hyperd {VERSIONS:?}",
-                response.version
-            )));
-        }
-        self.version.store(response.version, Ordering::Relaxed);
-        Ok(Greeting {
-            version: response.version,
-            agent_version: clean(&response.agent_version),
-            kernel_release: clean(&response.kernel_release),
-            boot_id: clean(&response.boot_id),
-        })
+        let greeting = Greeting::checked(&response)?;
+        self.version.store(greeting.version, Ordering::Relaxed);
+        Ok(greeting)
     }
 
     /// Greets a guest that may still be booting: tries until `limit` is over.

@@ -21,6 +21,8 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hibernate;
 mod host_paths;
 mod host_usage;

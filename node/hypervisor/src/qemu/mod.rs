@@ -3,6 +3,8 @@
 mod boot;
 mod command;
 mod disks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod greet;
 mod initrd;
 mod kernel;
