@@ -12,6 +12,7 @@ use std::{
 };
 
 use hypernetes_guest_protocol::{MAX_HOST_PATH_DATA, VERSIONS, session, v1, v1::agent_client::AgentClient};
+use parking_lot::Mutex;
 use tonic::{Code, Status, transport::Channel};
 
 /// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
@@ -31,6 +32,10 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a guest that may still be booting has to answer until it is called anew, at first and at last. A connection
+/// that it has lost costs so much; one that is slow must have the time.
+const FIRST_CALL: Duration = Duration::from_secs(1);
+const LAST_CALL: Duration = Duration::from_secs(16);
 pub(crate) const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +110,8 @@ impl Greeting {
 /// A client of one guest's agent. Cheap to clone; reconnects by itself when the connection broke.
 #[derive(Clone)]
 pub(crate) struct Agent {
-    client: AgentClient<Channel>,
+    /// Replaced when the connection is given up.
+    client: Arc<Mutex<AgentClient<Channel>>>,
     socket: PathBuf,
     /// Version of the contract that the last greeting agreed on; 0 before.
     version: Arc<AtomicU32>,
@@ -113,10 +119,13 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(socket: &Path) -> Self {
-        let client = AgentClient::new(connect(socket))
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
-            .max_encoding_message_size(MAX_REQUEST_BYTES);
+        let client = Arc::new(Mutex::new(client(socket)));
         Self { client, socket: socket.to_owned(), version: Arc::default() }
+    }
+
+    /// Gives the connection up, whatever was under way on it; the next call makes another.
+    fn hang_up(&self) {
+        *self.client.lock() = client(&self.socket);
     }
 
     /// Whether the agent, having been greeted, knows what came with a version of the contract.
@@ -125,7 +134,7 @@ impl Agent {
     }
 
     pub(crate) fn client(&self) -> AgentClient<Channel> {
-        self.client.clone()
+        self.client.lock().clone()
     }
 
     /// Runs one call with a time limit.
@@ -153,15 +162,21 @@ impl Agent {
         Ok(greeting)
     }
 
-    /// Greets a guest that may still be booting: tries until `limit` is over.
+    /// Greets a guest that may still be booting: tries until `limit` is over, over one connection after another.
     pub(crate) async fn hello_within(&self, limit: Duration) -> Result<Greeting, AgentError> {
         let deadline = tokio::time::Instant::now() + limit;
+        let mut patience = FIRST_CALL;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.hello(left).await {
+            match self.hello(left.min(patience)).await {
                 Err(error) if error.is_connection() && tokio::time::Instant::now() < deadline => {
                     tracing::debug!(socket = %self.socket.display(), %error, "agent not there yet");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if matches!(error, AgentError::Timeout { .. }) {
+                        self.hang_up();
+                        patience = (patience * 2).min(LAST_CALL);
+                    } else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
                 Err(AgentError::Timeout { call, .. }) => {
                     return Err(AgentError::Timeout { call, seconds: limit.as_secs() });
@@ -196,6 +211,12 @@ fn put_files_requests(set: &str, files: Vec<v1::File>) -> Vec<v1::PutFilesReques
     }
     requests.push(v1::PutFilesRequest { set: String::new(), file: None, commit: true });
     requests
+}
+
+fn client(socket: &Path) -> AgentClient<Channel> {
+    AgentClient::new(connect(socket))
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
+        .max_encoding_message_size(MAX_REQUEST_BYTES)
 }
 
 /// A channel that connects when it is first used, and again after its connection broke.
