@@ -90,6 +90,8 @@ impl Host {
                 directory: root.join("vmm"),
                 guest,
                 jail: None,
+                fork: None,
+                rehearsal: None,
                 accelerator: Some(Accelerator::Tcg),
                 templates,
             };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use hypernetes_hyperd::HyperdConfig;
+use hypernetes_hyperd::{HyperdConfig, PoolLimits};
 use hypernetes_hypervisor::{
     Hypervisor,
     qemu::{GuestFiles, Qemu, QemuConfig, TemplateLimits},
@@ -30,6 +30,12 @@ pub struct Hyperd {
     /// What locks VMMs in [default: `hypernetes-vmm` beside this program].
     #[arg(long, value_name = "FILE", env = "HYPERNETES_VMM_JAILER")]
     vmm_jailer: Option<PathBuf>,
+    /// Most VMs that wait, started, for the next pods; 0: none do.
+    #[arg(long, value_name = "COUNT", default_value_t = PoolLimits::default().count)]
+    pool: usize,
+    /// What emulated VMs are forked with [default: `libhypernetes_fork_preload.so` beside this program].
+    #[arg(long, env = "HYPERNETES_FORK_LIBRARY", value_name = "FILE")]
+    fork_library: Option<PathBuf>,
     /// The kubelet's directory of pods: mounts of tenants' pods may name host paths below it only [default: DIR/pods].
     #[arg(long, value_name = "DIR")]
     pods_dir: Option<PathBuf>,
@@ -89,11 +95,18 @@ impl Hyperd {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("hypernetes-vmm"),
         });
+        let fork = Some(match self.fork_library {
+            Some(path) => path,
+            None => std::env::current_exe()?.with_file_name("libhypernetes_fork_preload.so"),
+        });
+        let directory = root.join("vmm");
+        std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        let rehearsal = Some(hypernetes_hyperd::rehearsal::of_templates(&hyperstart, &directory)?);
         notify::status("preparing the guest's kernel, and finding out what can run it");
         let guest = GuestFiles { vmlinuz: self.guest.join("vmlinuz"), modules: self.guest.join("modules"), hyperstart };
         let templates = TemplateLimits::default();
-        let qemu =
-            Qemu::new(QemuConfig { directory: root.join("vmm"), guest, jail, accelerator: None, templates }).await?;
+        let config = QemuConfig { directory, guest, jail, fork, accelerator: None, templates, rehearsal };
+        let qemu = Qemu::new(config).await?;
         let info = qemu.describe();
         notify::status(&format!("{} on {:?} ({})", info.vmm, info.accelerator, info.accelerator_reason));
         let options = Options {
@@ -106,6 +119,7 @@ impl Hyperd {
         let mut config = HyperdConfig::new(&root, Arc::new(qemu), Arc::new(images));
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
+        config.pool.count = self.pool;
         config.volume_dirs = self.volumes;
         // A kernel with everything built in has none.
         config.modules_dir = Some(self.guest.join("modules")).filter(|directory| directory.is_dir());

@@ -15,6 +15,7 @@ mod output;
 mod port;
 mod process;
 mod reaper;
+mod rehearse;
 mod rootfs;
 mod sandbox;
 mod seccomp;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         // The kernel starts it to have a module loaded.
         Some(modules::QUIETLY) => return modules::modprobe(arguments),
         Some(userns::HOLD) => return userns::hold(),
+        // Started as a container's program, in a template.
+        Some(rehearse::REHEARSE) => return rehearse::main(arguments),
         _ => {}
     }
     std::panic::set_hook(Box::new(|panic| eprintln!("hyperstart: {panic}")));

@@ -36,6 +36,7 @@ mod pool;
 mod prepare;
 mod process;
 mod records;
+pub mod rehearsal;
 mod resources;
 mod runtime;
 mod sandbox;

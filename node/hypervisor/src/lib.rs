@@ -127,6 +127,11 @@ pub trait Hypervisor: Send + Sync + 'static {
         false
     }
 
+    /// Whether what was copied has run a container's life already, by way of its template.
+    fn copies_are_rehearsed(&self) -> bool {
+        false
+    }
+
     /// Ends every VM whose id is not among the first, and removes what it left: an earlier process made it and had no time to
     /// say so. Removes what was saved of VMs that are not among the second. To be called before any is made.
     async fn sweep(&self, _keep: &HashSet<String>, _hibernated: &HashSet<String>) {}

@@ -26,6 +26,7 @@ mod policy;
 mod pull;
 mod reference;
 mod registry;
+mod small;
 mod store;
 mod tarball;
 mod tree;
@@ -38,6 +39,7 @@ pub use error::ImageError;
 pub use pull::PullStatus;
 pub use reference::{InvalidReference, Reference};
 pub use registry::{Credentials, Retries};
+pub use small::small;
 pub use store::{Collected, ImageStore, Options};
 
 /// One image in the store.

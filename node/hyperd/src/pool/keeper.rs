@@ -8,10 +8,11 @@ use std::{
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Kind, Pool, PoolLimits, Ready, Waiting, rehearsal};
+use super::{Kind, Pool, PoolLimits, Ready, Waiting};
 use crate::{
     agent::Agent,
     error::Result,
+    rehearsal::{self, Play},
     runtime::{Runtime, new_id},
 };
 
@@ -174,7 +175,9 @@ impl Runtime {
         let agent = Agent::new(vm.agent_socket());
         let prepared = async {
             let greeting = agent.hello_within(GREETING).await?;
-            rehearsal::run(&*vm, &agent, &greeting, tap.is_some(), image).await?;
+            let entropy = rand::random::<[u8; 32]>().to_vec();
+            let play = image.filter(|_| !self.config.hypervisor.copies_are_rehearsed()).map(Play::nothing);
+            rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), play).await?;
             Ok(greeting)
         };
         match prepared.await {

@@ -5,7 +5,6 @@
 
 mod demand;
 mod keeper;
-mod rehearsal;
 
 use std::{
     collections::HashMap,

@@ -29,6 +29,11 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// What make build puts there; the environment may name another place.
+fn built(variable: &str, name: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| checkout().join("target/release").join(name), PathBuf::from)
+}
+
 pub struct Node {
     guest: GuestFiles,
     directory: tempfile::TempDir,
@@ -46,12 +51,12 @@ impl Node {
         let (root, pods, volumes) = (self.path("root"), self.path("pods"), self.path("volumes"));
         let shared = self.path("shared");
         runtime.spawn(async move {
+            std::fs::create_dir_all(&root).unwrap();
             let config = QemuConfig {
                 directory: root.join("vmm"),
-                jail: Some(
-                    std::env::var_os("HYPERNETES_VMM_JAILER")
-                        .map_or_else(|| checkout().join("target/release/hypernetes-vmm"), PathBuf::from),
-                ),
+                jail: Some(built("HYPERNETES_VMM_JAILER", "hypernetes-vmm")),
+                fork: Some(built("HYPERNETES_FORK_LIBRARY", "libhypernetes_fork_preload.so")),
+                rehearsal: Some(hypernetes_hyperd::rehearsal::of_templates(&guest.hyperstart, &root).unwrap()),
                 guest,
                 // The jailer is another package's program; with it the whole system's tests run.
                 accelerator: Some(Accelerator::Tcg),

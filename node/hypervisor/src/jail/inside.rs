@@ -3,21 +3,31 @@
 use std::{
     convert::Infallible,
     ffi::{CString, OsString},
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::symlink},
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::symlink},
+    },
     path::Path,
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::resource::{Resource, setrlimit},
     unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setuid},
 };
 
-use super::{Jail, SYSTEM};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+
+use super::{FORK_SERVER_FD, Jail, SYSTEM};
 
 /// Descriptors: disks, sockets, events.
 const MAX_FILES: u64 = 1024;
+
+/// What an original needs to lock its copies in: namespaces, users.
+const ORIGINALS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
@@ -32,17 +42,48 @@ fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> JailError
 
 /// Becomes the VMM.
 pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
+    // By a descriptor: where it lies is not in the new root.
+    let library = jail.original.as_ref().map(File::open).transpose().map_err(failed("opening the library"))?;
     build_root(jail).map_err(failed("making its root"))?;
     limit().map_err(failed("limiting what it may take"))?;
-    setgroups(&[]).map_err(failed("leaving groups"))?;
-    setgid(Gid::from_raw(jail.gid)).map_err(failed("changing the group"))?;
-    // With it go all capabilities.
-    setuid(Uid::from_raw(jail.uid)).map_err(failed("changing the user"))?;
+    let mut environment = Vec::new();
+    match &library {
+        Some(library) => {
+            setgroups(&[]).map_err(failed("leaving groups"))?;
+            keep_only(ORIGINALS).map_err(failed("giving up capabilities"))?;
+            // For the program that is executed.
+            fcntl(library, FcntlArg::F_SETFD(FdFlag::empty())).map_err(failed("keeping the library"))?;
+            environment.push(format!("LD_PRELOAD=/proc/self/fd/{}", library.as_raw_fd()));
+            environment.push(format!("{}={FORK_SERVER_FD}", hypernetes_fork::SERVER_VARIABLE));
+        }
+        None => become_user(jail)?,
+    }
     nix::sys::prctl::set_no_new_privs().map_err(failed("giving up new privileges"))?;
     let text = |word: &OsString| CString::new(word.as_bytes()).map_err(io::Error::other);
     let line: Vec<CString> = line.iter().map(text).collect::<io::Result<_>>().map_err(failed("its command line"))?;
     let program = line.first().ok_or(io::ErrorKind::InvalidInput).map_err(failed("its command line"))?;
-    execve(program, &line, &[] as &[CString]).map_err(failed("running the VMM"))
+    let environment: Vec<CString> =
+        environment.into_iter().map(CString::new).collect::<Result<_, _>>().map_err(failed("its environment"))?;
+    execve(program, &line, &environment).map_err(failed("running the VMM"))
+}
+
+fn become_user(jail: &Jail) -> Result<(), JailError> {
+    setgroups(&[]).map_err(failed("leaving groups"))?;
+    setgid(Gid::from_raw(jail.gid)).map_err(failed("changing the group"))?;
+    // With it go all capabilities.
+    setuid(Uid::from_raw(jail.uid)).map_err(failed("changing the user"))
+}
+
+/// A program that root executes has what is left in the bounding set, and no more (capabilities(7)).
+fn keep_only(kept: CapabilitySet) -> rustix::io::Result<()> {
+    for capability in CapabilitySet::all().difference(kept).iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // This kernel is older than the capability.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn build_root(jail: &Jail) -> io::Result<()> {

@@ -44,7 +44,14 @@ pub struct Jail {
     pub group: Option<PathBuf>,
     /// Device files that it may open by name, while it starts and later.
     pub devices: Vec<PathBuf>,
+    /// It is an original that VMs are forked from ([`hypernetes_fork`]), by this library. It remains root, with what locking
+    /// its copies in takes, and in the processes' namespace of its parent: copies must outlive it. No guest's program runs in
+    /// it that is not part of this system.
+    pub original: Option<PathBuf>,
 }
+
+/// Number of the descriptor that an original is asked for copies by.
+pub const FORK_SERVER_FD: i32 = 9;
 
 impl Jail {
     /// What the program is told, in front of the VMM's own command line.
@@ -57,6 +64,7 @@ impl Jail {
         self.join.iter().for_each(|file| add("--join", file.clone().into()));
         self.group.iter().for_each(|group| add("--group", group.clone().into()));
         self.devices.iter().for_each(|device| add("--device", device.clone().into()));
+        self.original.iter().for_each(|library| add("--original", library.clone().into()));
         line.push("--".into());
         line
     }

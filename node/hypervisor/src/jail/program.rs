@@ -15,8 +15,8 @@ use super::{Jail, clone, inside};
 const NAMESPACES: libc::c_int =
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// `hypernetes-vmm --root DIR --uid N --gid N [--join FILE]… [--group DIR] [--device FILE]… -- PROGRAM [ARGUMENT]…`: says
-/// the VMM's pid and ends. For hyperd, not for people.
+/// `hypernetes-vmm --root DIR --uid N --gid N [--join FILE]… [--group DIR] [--device FILE]… [--original LIBRARY] -- PROGRAM
+/// [ARGUMENT]…`: says the VMM's pid and ends. For hyperd, not for people.
 pub fn main() -> ExitCode {
     match start(std::env::args_os().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +35,8 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
     }
     let open = |path| File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
     let group = jail.group.as_ref().map(open).transpose()?;
-    match clone::into_namespaces(NAMESPACES, group.as_ref())? {
+    let namespaces = if jail.original.is_some() { NAMESPACES & !libc::CLONE_NEWPID } else { NAMESPACES };
+    match clone::into_namespaces(namespaces, group.as_ref())? {
         0 => {
             let Err(error) = inside::enter(&jail, &line);
             eprintln!("locking the VMM in: {error}");
@@ -47,8 +48,8 @@ fn start(mut words: impl Iterator<Item = OsString>) -> io::Result<()> {
 
 fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<OsString>)> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
-    let mut jail =
-        Jail { root: Default::default(), uid: 0, gid: 0, join: Vec::new(), group: None, devices: Vec::new() };
+    let (join, devices) = (Vec::new(), Vec::new());
+    let mut jail = Jail { root: Default::default(), uid: 0, gid: 0, join, group: None, devices, original: None };
     while let Some(word) = words.next() {
         if word == "--" {
             // Never as root, whatever was forgotten.
@@ -66,6 +67,7 @@ fn parse(words: &mut impl Iterator<Item = OsString>) -> io::Result<(Jail, Vec<Os
             Some("--join") => jail.join.push(value.into()),
             Some("--group") => jail.group = Some(value.into()),
             Some("--device") => jail.devices.push(value.into()),
+            Some("--original") => jail.original = Some(value.into()),
             _ => return Err(wrong("an unknown option")),
         }
     }
@@ -85,6 +87,7 @@ mod tests {
             join: vec!["/cg/memory/x/tasks".into(), "/cg/cpu/x/tasks".into()],
             group: Some("/cg/x".into()),
             devices: vec!["/dev/kvm".into()],
+            original: Some("/lib.so".into()),
         };
         let mut line = jail.arguments();
         line.extend(["/usr/bin/vmm".into(), "--uid".into()]);

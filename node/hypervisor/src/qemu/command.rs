@@ -111,6 +111,9 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
         add(&["-blockdev", &format!("driver=raw,node-name={node},file={empty},read-only={read_only}")]);
         add(&["-device", &format!("virtio-blk-device,drive={node},serial=slot{slot}")]);
     }
-    add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    if !matches!(origin, Origin::Forkable(..)) {
+        // What a copy may do is said by a filter of its own (see `filter`).
+        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    }
     line
 }

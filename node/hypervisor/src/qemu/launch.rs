@@ -14,12 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use super::Shared;
-use crate::{
-    Accelerator,
-    cgroup::{Group, Limits},
-    jail::Jail,
-    process::Process,
-};
+use crate::{Accelerator, cgroup::Limits, jail::Jail, process::Process};
 
 /// First of the users that VMs run as: one for each VM, far from users that people have.
 const FIRST_UID: u32 = 0x6000_0000;
@@ -55,6 +50,8 @@ pub struct Launch<'a> {
     pub accelerator: Accelerator,
     /// Descriptors, with the numbers that QEMU knows them by.
     pub descriptors: Vec<(OwnedFd, i32)>,
+    /// VMs are forked from it: by this library.
+    pub original: Option<&'a Path>,
 }
 
 impl Launch<'_> {
@@ -116,10 +113,7 @@ impl Launch<'_> {
     fn jail(&self, shared: &Shared, limits: Limits) -> io::Result<Jail> {
         let root = self.directory.join("root");
         fs::create_dir(&root)?;
-        let group = match &shared.remains.cgroups {
-            Some(cgroups) => cgroups.make(self.id, limits)?,
-            None => Group { join: Vec::new(), directory: None },
-        };
+        let group = shared.remains.group(self.id, limits)?;
         let uid = uid_of(self.id);
         Ok(Jail {
             root,
@@ -131,6 +125,7 @@ impl Launch<'_> {
                 Accelerator::Kvm => vec![PathBuf::from(KVM)],
                 Accelerator::Tcg => Vec::new(),
             },
+            original: self.original.map(Path::to_owned),
         })
     }
 }

@@ -5,6 +5,7 @@ mod command;
 mod disks;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod filter;
 mod greet;
 mod initrd;
 mod kernel;
@@ -12,6 +13,7 @@ mod launch;
 mod memory;
 mod migrate;
 mod overlay;
+mod original;
 mod pieces;
 mod probe;
 mod qmp;
@@ -39,7 +41,7 @@ pub use self::{
 };
 use crate::{
     Accelerator, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec,
-    cgroup::{Cgroups, Limits},
+    cgroup::{Cgroups, Group, Limits},
 };
 
 /// What goes into a VM.
@@ -75,16 +77,31 @@ impl GuestFiles {
 }
 
 /// How VMs are made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct QemuConfig {
     /// All state: prepared boot files, and a directory for each VM.
     pub directory: PathBuf,
     pub guest: GuestFiles,
     /// `hypernetes-vmm`, which locks VMMs in ([`crate::jail`]); none: they run as users of their own, and no more.
     pub jail: Option<PathBuf>,
+    /// The library that emulated VMs are forked with ([`hypernetes_fork`]), for which they have to be locked in; none: templates
+    /// are files, from which VMs are restored, as with KVM.
+    pub fork: Option<PathBuf>,
     /// Use this accelerator without probing.
     pub accelerator: Option<Accelerator>,
     pub templates: TemplateLimits,
+    /// What a template that VMs are forked from does before it is one.
+    pub rehearsal: Option<Arc<dyn Rehearsal>>,
+}
+
+/// A template that VMs are forked from has translated what it once ran, for all of them.
+#[async_trait]
+pub trait Rehearsal: Send + Sync {
+    /// Has a VM do what VMs do. It must not decide anything of the VM's identity, and be at rest afterwards.
+    ///
+    /// # Errors
+    /// In words for people; there is no template then.
+    async fn rehearse(&self, vm: &dyn Vm) -> Result<(), String>;
 }
 
 /// The driver.
@@ -103,9 +120,18 @@ struct Shared {
     jail: Option<PathBuf>,
     /// With the control groups, if VMs are locked in and this process may make any.
     remains: Remains,
+    fork: Option<PathBuf>,
+    rehearsal: Option<Arc<dyn Rehearsal>>,
     accelerator: Accelerator,
     reason: String,
     templates: template::Templates,
+}
+
+impl Shared {
+    /// The library that VMs are forked with, if they are: with KVM they cannot be, it knows the process that made a VM.
+    fn forks_with(&self) -> Option<&Path> {
+        self.fork.as_deref().filter(|_| self.accelerator == Accelerator::Tcg)
+    }
 }
 
 impl Qemu {
@@ -136,6 +162,10 @@ impl Qemu {
             let what = "the VMMs' jailer is missing; make build makes it";
             return Err(HypervisorError::Host(format!("{}: {what}", jail.display())));
         }
+        if let Some(library) = config.fork.as_ref().filter(|library| !library.is_file()) {
+            let what = "what VMs are forked with is missing; make build makes it";
+            return Err(HypervisorError::Host(format!("{}: {what}", library.display())));
+        }
         // Only root can lock anybody in.
         let jail = config.jail.filter(|_| nix::unistd::geteuid().is_root());
         let mut shared = Shared {
@@ -146,6 +176,8 @@ impl Qemu {
             snapshots,
             tsc_khz: tsc::measure_khz(),
             remains: Remains { cgroups: jail.is_some().then(usable_cgroups).flatten().map(Arc::new) },
+            fork: config.fork.filter(|_| jail.is_some()),
+            rehearsal: config.rehearsal,
             jail,
             accelerator: Accelerator::Tcg,
             reason: String::new(),
@@ -181,6 +213,10 @@ impl Hypervisor for Qemu {
 
     fn would_copy(&self, spec: &VmSpec) -> bool {
         template::Key::new(&self.shared, spec).is_some_and(|key| self.shared.templates.find(&key).is_some())
+    }
+
+    fn copies_are_rehearsed(&self) -> bool {
+        self.shared.forks_with().is_some() && self.shared.rehearsal.is_some()
     }
 
     async fn sweep(&self, keep: &HashSet<String>, hibernated: &HashSet<String>) {
@@ -229,6 +265,14 @@ struct Remains {
 }
 
 impl Remains {
+    /// Makes a VM's control group, where VMs have any.
+    fn group(&self, id: &str, limits: Limits) -> std::io::Result<Group> {
+        match &self.cgroups {
+            Some(cgroups) => cgroups.make(id, limits),
+            None => Ok(Group { join: Vec::new(), directory: None }),
+        }
+    }
+
     /// Removes it all, of a VM that has ended. That it is gone is fine.
     fn remove(&self, directory: &Path) {
         if let (Some(cgroups), Some(id)) = (&self.cgroups, directory.file_name().and_then(|id| id.to_str())) {

@@ -13,6 +13,30 @@ use crate::Nic;
 nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_int_bad!(set_persistent, libc::TUNSETPERSIST);
 
+nix::ioctl_write_ptr_bad!(set_header_length, libc::TUNSETVNETHDRSZ, libc::c_int);
+nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
+
+/// Of the header in front of each packet: virtio's, version 1.
+const HEADER_BYTES: libc::c_int = 12;
+
+/// Sets what QEMU sets when a guest's driver has begun, for a guest that has begun with another tap: Linux's driver takes
+/// checksums that are not made yet, and packets larger than the network's.
+pub fn as_guests_have_it(tap: &OwnedFd) -> io::Result<()> {
+    let large = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open; the kernel reads one number, the other argument is one.
+    unsafe {
+        set_header_length(tap.as_raw_fd(), &HEADER_BYTES)?;
+        // Not every kernel has the last.
+        if set_offload(tap.as_raw_fd(), (large | libc::TUN_F_UFO) as libc::c_int).is_err() {
+            set_offload(tap.as_raw_fd(), large as libc::c_int)?;
+        }
+    }
+    // QEMU reads until there is nothing.
+    nix::fcntl::fcntl(tap, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
 /// Makes a tap, as VMs open it, in the network namespace of the calling thread. It stays when nobody has it open.
 pub fn create(name: &str) -> io::Result<()> {
     let tap = open_named(name)?;

@@ -22,10 +22,11 @@ use super::{
     launch::{self, Launch},
     memory,
     migrate::{self, MigrateError},
+    original::{Copy, Original},
     qmp::{Qmp, QmpError},
     snapshot::Snapshot,
     tap,
-    template::{self, Key, Template},
+    template::{self, Form, Key, Template},
 };
 use crate::{
     Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
@@ -47,6 +48,8 @@ pub enum Origin<'a> {
     Cold,
     /// It boots in memory that is kept, to be copied; its network leads nowhere.
     Original(&'a OwnedFd),
+    /// It boots to be forked: by that library, and by requests that come by that descriptor; its network leads nowhere.
+    Forkable(&'a Path, &'a OwnedFd),
     /// It goes on where the template stopped, each page its own once it is written to.
     Copy(&'a Template),
     /// The same without a network, to see whether it works.
@@ -60,10 +63,24 @@ pub enum Origin<'a> {
 impl Origin<'_> {
     fn memory(&self) -> Option<&OwnedFd> {
         match self {
-            Self::Cold => None,
+            Self::Cold | Self::Forkable(..) => None,
             Self::Original(memory) | Self::Receiver(memory) => Some(memory),
             Self::Saved(snapshot) => Some(&snapshot.memory),
-            Self::Copy(template) | Self::Trial(template) => Some(&template.memory),
+            Self::Copy(template) | Self::Trial(template) => match &template.form {
+                Form::Saved { memory, .. } => Some(memory),
+                Form::Standing(_) => None,
+            },
+        }
+    }
+
+    /// The running VM that it is forked from, if it is.
+    fn original(&self) -> Option<&Arc<Original>> {
+        match self {
+            Self::Copy(template) | Self::Trial(template) => match &template.form {
+                Form::Standing(original) => Some(original),
+                Form::Saved { .. } => None,
+            },
+            _ => None,
         }
     }
 
@@ -72,8 +89,23 @@ impl Origin<'_> {
         self.memory().map(|_| matches!(self, Self::Original(_) | Self::Receiver(_)))
     }
 
+    /// Makes a VM what it was, and lets it run where it is not to wait for more.
+    async fn restore(&self, monitor: &mut Qmp) -> Result<(), MigrateError> {
+        match self {
+            Self::Cold | Self::Original(_) | Self::Forkable(..) | Self::Receiver(_) => Ok(()),
+            Self::Saved(snapshot) => migrate::restore(monitor, memory::reader(&snapshot.state)?).await,
+            Self::Copy(template) | Self::Trial(template) => {
+                if let Form::Saved { state, .. } = &template.form {
+                    migrate::restore(monitor, memory::reader(state)?).await?;
+                }
+                monitor.execute("cont", serde_json::json!({})).await?;
+                Ok(())
+            }
+        }
+    }
+
     pub fn is_restored(&self) -> bool {
-        !matches!(self, Self::Cold | Self::Original(_))
+        !matches!(self, Self::Cold | Self::Original(_) | Self::Forkable(..))
     }
 }
 
@@ -143,32 +175,29 @@ impl QemuVm {
             .create(&directory)
             .map_err(|e| start(format!("making {}: {e}", directory.display())))?;
         let started = Self::start(shared, &spec, accelerator, &origin, &directory).await;
-        let running = started
-            .and_then(|process| Self::running(shared, spec, directory.clone(), process).map_err(|e| e.to_string()));
-        let vm = match running {
-            Ok(vm) => vm,
+        let running = started.and_then(|(process, monitor)| {
+            let vm = Self::running(shared, spec, directory.clone(), process).map_err(|e| e.to_string())?;
+            Ok((vm, monitor))
+        });
+        let (vm, mut monitor) = match running {
+            Ok(running) => running,
             Err(error) => {
                 shared.remains.remove(&directory);
                 return Err(start(error));
             }
         };
-        let restored = match &origin {
-            Origin::Copy(template) | Origin::Trial(template) => vm.restore(&template.state, true).await,
-            Origin::Saved(snapshot) => vm.restore(&snapshot.state, false).await,
-            Origin::Cold | Origin::Original(_) | Origin::Receiver(_) => Ok(()),
-        };
-        if let Err(error) = restored {
+        if let Err(error) = origin.restore(&mut monitor).await {
             let _ = vm.kill().await;
             return Err(start(format!("restoring its state: {error}")));
         }
         Ok(vm)
     }
 
-    async fn restore(&self, state: &OwnedFd, run: bool) -> Result<(), MigrateError> {
+    /// Stops the VM.
+    pub async fn stop(&self) -> Result<(), MigrateError> {
         let _turn = self.monitor.lock().await;
-        let mut qmp = self.qmp().await?;
-        migrate::restore(&mut qmp, memory::reader(state)?).await?;
-        if run { migrate::go_on(&mut qmp).await } else { Ok(()) }
+        self.qmp().await?.execute("stop", serde_json::json!({})).await?;
+        Ok(())
     }
 
     /// Stops the VM and writes what is not in its memory to a file.
@@ -183,7 +212,7 @@ impl QemuVm {
         accelerator: Accelerator,
         origin: &Origin<'_>,
         directory: &Path,
-    ) -> Result<Process, String> {
+    ) -> Result<(Process, Qmp), String> {
         let text = |error: io::Error| error.to_string();
         let listen = |path: PathBuf| std::os::unix::net::UnixListener::bind(path).map(OwnedFd::from);
         let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
@@ -201,18 +230,38 @@ impl QemuVm {
         if let Some(nic) = &spec.nic {
             let tap = match origin {
                 Origin::Cold | Origin::Copy(_) | Origin::Saved(_) => tap::open(nic).await,
-                Origin::Original(_) | Origin::Trial(_) | Origin::Receiver(_) => tap::idle().await,
+                Origin::Original(_) | Origin::Forkable(..) | Origin::Trial(_) | Origin::Receiver(_) => {
+                    tap::idle().await
+                }
             };
-            descriptors.push((tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?, command::TAP_FD));
+            let tap = tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?;
+            if origin.original().is_some() {
+                tap::as_guests_have_it(&tap).map_err(|e| format!("preparing the tap {}: {e}", nic.tap))?;
+            }
+            descriptors.push((tap, command::TAP_FD));
         }
-        let launch = Launch { directory, id: &spec.id, accelerator, descriptors };
         let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
-        let process = launch.start(shared, command::arguments(shared, spec, accelerator, origin), limits).await?;
+        let process = match origin.original() {
+            Some(original) => {
+                let group = shared.remains.group(&spec.id, limits).map_err(text)?;
+                let (id, uid) = (spec.id.clone(), launch::uid_of(&spec.id));
+                original.copy(Copy { id, directory: directory.to_owned(), uid, group, descriptors }).await?
+            }
+            None => {
+                let mut library = None;
+                if let Origin::Forkable(path, requests) = origin {
+                    library = Some(*path);
+                    descriptors.push((requests.try_clone().map_err(text)?, jail::FORK_SERVER_FD));
+                }
+                let launch = Launch { directory, id: &spec.id, accelerator, descriptors, original: library };
+                launch.start(shared, command::arguments(shared, spec, accelerator, origin), limits).await?
+            }
+        };
         // The socket is there already; its greeting says that QEMU has made the machine.
         let monitor = command::monitor_socket(directory);
-        tokio::select! {
+        let monitor = tokio::select! {
             answer = Qmp::connect(&monitor) => match answer {
-                Ok(_) => {}
+                Ok(monitor) => monitor,
                 Err(error) => {
                     process.kill().await;
                     return Err(format!("QEMU's monitor: {error}: {}", launch::last_words(directory)));
@@ -223,15 +272,15 @@ impl QemuVm {
                 process.kill().await;
                 return Err(format!("QEMU's monitor did not answer: {}", launch::last_words(directory)));
             }
-        }
-        if shared.jail.is_some() {
+        };
+        if shared.jail.is_some() && origin.original().is_none() {
             let emptied = jail::empty_root(process.pid).await;
             if let Err(error) = emptied {
                 process.kill().await;
                 return Err(format!("emptying the VMM's root: {error}"));
             }
         }
-        Ok(process)
+        Ok((process, monitor))
     }
 
     /// Takes over a VM that another process has made.
@@ -276,12 +325,20 @@ impl QemuVm {
         })
     }
 
-    /// Ends the VM without waiting for it, and removes its files.
+    /// Ends the VM without waiting for it; its files are removed behind it.
     pub fn abandon(&self) {
         if !*self.ended.borrow() {
             let _ = self.process.signal(Signal::KILL);
         }
-        self.remains.remove(&self.directory);
+        let (mut ended, remains, directory) = (self.ended.clone(), self.remains.clone(), self.directory.clone());
+        match tokio::runtime::Handle::try_current() {
+            // A control group cannot be removed before its processes have ended.
+            Ok(runtime) => drop(runtime.spawn(async move {
+                let _ = ended.wait_for(|ended| *ended).await;
+                remains.remove(&directory);
+            })),
+            Err(_) => remains.remove(&directory),
+        }
     }
 
     /// Gives a VM that was restored the disks that it had.

@@ -22,11 +22,27 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
+/// One whose templates are forked.
 pub async fn qemu(directory: &Path) -> Qemu {
+    let library = std::env::var_os("HYPERNETES_FORK_LIBRARY");
+    let library =
+        library.map_or_else(|| checkout().join("target/release/libhypernetes_fork_preload.so"), PathBuf::from);
+    assert!(library.exists(), "run scripts/build.sh first");
+    qemu_with(directory, Some(library)).await
+}
+
+/// One whose templates are files, as with KVM.
+pub async fn qemu_that_restores(directory: &Path) -> Qemu {
+    qemu_with(directory, None).await
+}
+
+async fn qemu_with(directory: &Path, fork: Option<PathBuf>) -> Qemu {
     let config = QemuConfig {
         directory: directory.to_owned(),
         guest: GuestFiles::in_checkout(&checkout()),
         jail: Some(env!("CARGO_BIN_EXE_hypernetes-vmm").into()),
+        fork,
+        rehearsal: None,
         accelerator: Some(Accelerator::Tcg),
         templates: TemplateLimits { delay: Duration::ZERO, ..TemplateLimits::default() },
     };

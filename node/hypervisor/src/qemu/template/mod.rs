@@ -1,7 +1,8 @@
 //! Templates: booted, idle VMs that a pod's VM is a copy of, instead of booting.
 //!
 //! A template is made behind the first VM of its kind, which boots, and serves the ones after it. It is two sealed files in
-//! memory and lives as long as this driver; its copies do not depend on it.
+//! memory, or where VMs are emulated a VMM that stands still and is forked; it lives as long as this driver, and its copies
+//! do not depend on it.
 
 mod build;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::Shared;
+use super::{Shared, original::Original};
 use crate::{Nic, TemplateInfo, VmSpec};
 
 /// How long after a failure no other attempt is made.
@@ -98,12 +99,17 @@ impl Key {
     }
 }
 
+/// What copies are made of.
+pub enum Form {
+    /// Two sealed files: the guest's memory, and everything else of the machine.
+    Saved { memory: OwnedFd, state: OwnedFd },
+    /// A VMM that stands still.
+    Standing(Arc<Original>),
+}
+
 pub struct Template {
     key: Key,
-    /// The guest's memory; sealed.
-    pub memory: OwnedFd,
-    /// Everything else of the machine; sealed.
-    pub state: OwnedFd,
+    pub form: Form,
     bytes: u64,
     /// VMs that were made of it.
     pub copies: AtomicU64,

@@ -22,9 +22,13 @@ fn key(tenant: &str) -> Key {
     }
 }
 
-fn template(tenant: &str, bytes: u64) -> Arc<Template> {
+fn saved() -> Form {
     let file = || memory::create("test", 0).unwrap();
-    Arc::new(Template { key: key(tenant), memory: file(), state: file(), bytes, copies: Default::default() })
+    Form::Saved { memory: file(), state: file() }
+}
+
+fn template(tenant: &str, bytes: u64) -> Arc<Template> {
+    Arc::new(Template { key: key(tenant), form: saved(), bytes, copies: Default::default() })
 }
 
 #[test]
@@ -44,14 +48,7 @@ fn those_not_used_for_longest_make_room() {
     assert_eq!(templates.state.lock().ready.len(), 2);
     let mut upgraded = key("f");
     upgraded.program.1 += 1;
-    let file = || memory::create("test", 0).unwrap();
-    templates.insert(Arc::new(Template {
-        key: upgraded,
-        memory: file(),
-        state: file(),
-        bytes: 1,
-        copies: Default::default(),
-    }));
+    templates.insert(Arc::new(Template { key: upgraded, form: saved(), bytes: 1, copies: Default::default() }));
     assert_eq!(templates.state.lock().ready.len(), 1);
 }
 
@@ -73,7 +70,9 @@ async fn qemu(directory: &Path) -> Qemu {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned();
     let guest = GuestFiles::in_checkout(&checkout);
     let (accelerator, templates) = (Some(Accelerator::Tcg), limits(4, 1 << 30));
-    Qemu::new(QemuConfig { directory: directory.to_owned(), guest, jail: None, accelerator, templates }).await.unwrap()
+    let (jail, fork, rehearsal) = (None, None, None);
+    let directory = directory.to_owned();
+    Qemu::new(QemuConfig { directory, guest, jail, fork, accelerator, templates, rehearsal }).await.unwrap()
 }
 
 fn is_copy(vm: &dyn Vm) -> bool {
@@ -106,7 +105,8 @@ async fn a_vm_boots_when_its_template_does_not_work() {
     let good = templates.state.lock().ready[0].clone();
     println!("a template of {} MiB takes {} KiB", good.key.memory_mib, good.bytes >> 10);
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut File::from(memory::reader(&good.state).unwrap()), &mut bytes).unwrap();
+    let Form::Saved { memory: good_memory, state: good_state } = &good.form else { panic!("it is forked") };
+    std::io::Read::read_to_end(&mut File::from(memory::reader(good_state).unwrap()), &mut bytes).unwrap();
     println!("its state has {} KiB", bytes.len() >> 10);
     let half = bytes.len() / 2;
     let mut flipped = bytes.clone();
@@ -115,9 +115,8 @@ async fn a_vm_boots_when_its_template_does_not_work() {
         ready(&qemu, &spec("any")).await;
         let state = memory::create("damaged", 0).unwrap();
         File::from(state.try_clone().unwrap()).write_all(&damaged).unwrap();
-        let memory = good.memory.try_clone().unwrap();
-        let bad =
-            Arc::new(Template { key: good.key.clone(), memory, state, bytes: good.bytes, copies: Default::default() });
+        let form = Form::Saved { memory: good_memory.try_clone().unwrap(), state };
+        let bad = Arc::new(Template { key: good.key.clone(), form, bytes: good.bytes, copies: Default::default() });
         templates.insert(bad.clone());
         let began = Instant::now();
         let vm = qemu.create(spec(&format!("vm-{n}"))).await.unwrap();
