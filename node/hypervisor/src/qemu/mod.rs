@@ -3,17 +3,17 @@
 mod boot;
 mod command;
 mod disks;
+mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod filter;
 mod greet;
 mod initrd;
 mod kernel;
 mod launch;
 mod memory;
 mod migrate;
-mod overlay;
 mod original;
+mod overlay;
 mod pieces;
 mod probe;
 mod qmp;
