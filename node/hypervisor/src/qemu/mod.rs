@@ -24,6 +24,7 @@ mod template;
 mod temporary;
 mod tsc;
 mod vm;
+mod words;
 
 use std::{
     collections::HashSet,

@@ -29,11 +29,12 @@ use nix::{
 
 use super::{
     Shared, command, disks,
-    launch::{last_words, uid_of},
+    launch::uid_of,
     memory, migrate,
     qmp::Qmp,
     temporary::Temporary,
     vm::{Origin, generation_file},
+    words,
 };
 use crate::{HypervisorError, VmRecord};
 
@@ -93,7 +94,7 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     };
     if let Err(error) = transfer.await {
         // A machine that cannot be brought into it ends it.
-        let words = last_words(&crate::Vm::record(&receiver.0).directory);
+        let words = words::last(&crate::Vm::record(&receiver.0).directory);
         return Err(failed(format!("{error}{}{words}", if words.is_empty() { "" } else { ": " })));
     }
     crate::Vm::kill(&receiver.0).await?;

@@ -27,6 +27,7 @@ use super::{
     snapshot::Snapshot,
     tap,
     template::{self, Form, Key, Template},
+    words,
 };
 use crate::{
     Accelerator, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
@@ -264,13 +265,13 @@ impl QemuVm {
                 Ok(monitor) => monitor,
                 Err(error) => {
                     process.kill().await;
-                    return Err(format!("QEMU's monitor: {error}: {}", launch::last_words(directory)));
+                    return Err(format!("QEMU's monitor: {error}: {}", words::last(directory)));
                 }
             },
-            () = process.ended() => return Err(format!("QEMU ended: {}", launch::last_words(directory))),
+            () = process.ended() => return Err(format!("QEMU ended: {}", words::last(directory))),
             () = tokio::time::sleep(START_TIMEOUT) => {
                 process.kill().await;
-                return Err(format!("QEMU's monitor did not answer: {}", launch::last_words(directory)));
+                return Err(format!("QEMU's monitor did not answer: {}", words::last(directory)));
             }
         };
         if shared.jail.is_some() && origin.original().is_none() {
@@ -305,8 +306,12 @@ impl QemuVm {
         let process = Arc::new(process);
         let (sender, ended) = watch::channel(false);
         let watched = process.clone();
+        let log = directory.clone();
         tokio::spawn(async move {
-            watched.ended().await;
+            tokio::select! {
+                () = watched.ended() => {}
+                never = words::keep_bounded(&log) => match never {},
+            }
             let _ = sender.send(true);
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -481,7 +486,7 @@ impl Vm for QemuVm {
     async fn wait(&self) -> VmExit {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;
-        let log = launch::last_words(&self.directory);
+        let log = words::last(&self.directory);
         let last = log.trim().lines().last().unwrap_or("the VM has ended").chars().take(512).collect();
         VmExit { reason: last }
     }
