@@ -5,7 +5,7 @@
 #
 # CRITEST is the binary (`go test -c ./cmd/critest` in a checkout of kubernetes-sigs/cri-tools). All of it happens in
 # network and mount namespaces of its own: the registries that the tests name are one on loopback, with images made of
-# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci; a Debian mirror for apt-get, once.
+# busybox. Needs root, docker-registry, openssl, gcc, skopeo, umoci, containernetworking-plugins, iptables; a Debian mirror for apt-get, once.
 # HYPERNETES names another binary than target/release/hypernetes, CRITEST_ROOT another directory than /tmp/hn-critest.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -35,7 +35,7 @@ stop() {
     done
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
     wait 2>/dev/null
-    rm -rf "$root/hn"
+    umount -l "$root"/hn/netns/* 2>/dev/null; rm -rf "$root/hn" "$root/tmp"
 }
 trap stop EXIT
 
@@ -174,37 +174,18 @@ YAML
     until (: </dev/tcp/127.0.0.1/443) 2>/dev/null; do sleep 0.1; done
 }
 
-# The smallest pod network: a bridge, and a plugin that makes a tap on it.
+# A pod network of the standard plugins: a bridge, addresses from a file, host ports.
 network() {
-    ip link add hn-critest type bridge
-    ip addr add 10.88.0.1/16 dev hn-critest
-    ip link set hn-critest up
-    mkdir -p "$root"/hn/cni/{net.d,bin} "$root/leases"
-    rm -f "$root"/leases/*
-    echo '{"cniVersion":"1.0.0","name":"critest","plugins":[{"type":"critest-tap"}]}' >"$root/hn/cni/net.d/10.conflist"
-    cat >"$root/hn/cni/bin/critest-tap" <<SH
-#!/bin/bash
-set -e
-cd $root/leases
-exec 9>lock; flock 9
-lease=\$(grep -ls "^\$CNI_CONTAINERID\$" [0-9]* || true)
-if [ "\$CNI_COMMAND" = DEL ]; then
-    [ -z "\$lease" ] || { ip link del "tap\$lease" 2>/dev/null || true; rm -f "\$lease"; }
-    exit 0
-fi
-if [ -z "\$lease" ]; then
-    last=\$(cat last 2>/dev/null || echo 1)
-    lease=\$((last % 60000 + 1)); [ \$lease -lt 2 ] && lease=2
-    echo \$lease >last
-    echo "\$CNI_CONTAINERID" >\$lease
-    ip tuntap add dev tap\$lease mode tap vnet_hdr
-    ip link set tap\$lease master hn-critest up
-fi
-high=\$((lease / 256)) low=\$((lease % 256))
-printf '{"cniVersion":"1.0.0","interfaces":[{"name":"tap%s","mac":"52:54:00:00:%02x:%02x"}],' \$lease \$high \$low
-printf '"ips":[{"address":"10.88.%s.%s/16","gateway":"10.88.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]}' \$high \$low
-SH
-    chmod 755 "$root/hn/cni/bin/critest-tap"
+    mkdir -p "$root/hn/cni/net.d"
+    cat >"$root/hn/cni/net.d/10.conflist" <<JSON
+{"cniVersion": "1.0.0", "name": "critest", "plugins": [
+  {"type": "bridge", "bridge": "hn-critest", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "dataDir": "$root/leases", "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": [[{"subnet": "10.88.0.0/16"}]]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}]}
+JSON
+    rm -rf "$root/leases"
+    echo 1 >/proc/sys/net/ipv4/ip_forward
 }
 
 # ---- the run ----------------------------------------------------------------------------------------------------
@@ -218,9 +199,9 @@ if [ ! -e "$images/complete" ]; then
     make_images >"$root/images.log" 2>&1 &
     wait $! || { tail -20 "$root/images.log" >&2; exit 1; }
 fi
-rm -rf "$root/hn"
+rm -rf "$root/hn" "$root/tmp"; mkdir "$root/tmp"; export TMPDIR=$root/tmp
 network
-SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
+SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --allow-host-path "$root/tmp" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
 pids+=($!)
 hyperd=$!
 until [ -S "$root/hn/hyperd.sock" ]; do

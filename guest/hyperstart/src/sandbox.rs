@@ -209,7 +209,8 @@ async fn readdress_only_device(handle: &Handle, mac: &str) -> Result<u32, Networ
     let (Some(device), None) = (devices.next(), devices.next()) else { return Err(missing()) };
     let name = device.file_name();
     let index = index_of(|link| *link.0 == *name)?.ok_or_else(missing)?;
-    handle.link().set(LinkUnspec::new_with_index(index).address(address).build()).execute().await?;
+    // An interface that is up keeps the link-local address (RFC 4291) that it has of its old one; it comes up later.
+    handle.link().set(LinkUnspec::new_with_index(index).down().address(address).build()).execute().await?;
     Ok(index)
 }
 

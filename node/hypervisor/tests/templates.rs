@@ -282,6 +282,37 @@ async fn a_copy_has_an_address_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interface_that_gets_another_address_keeps_nothing_of_the_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let image = image(directory.path());
+    let network = Network::new(format!("hn-test-{}-again", std::process::id()));
+    let interface = |mac: &str, address: &str| v1::Interface {
+        mac: mac.into(),
+        name: "eth0".into(),
+        addresses: vec![address.into()],
+        mtu: 1400,
+    };
+    let (old, new) = ("52:54:00:aa:bb:01", "52:54:00:aa:bb:02");
+    let spec = VmSpec { nic: Some(network.nic(old)), ..owned("again", "a") };
+    let (mut vm, _) = run(&qemu, spec, vec![interface(old, "192.0.2.2/24")]).await;
+    vm.container(&image).await;
+    // fe80:: with the interface's address in it. The kernel makes it when it has noticed the carrier.
+    let of_link = |mac: &str| format!("fe80000000000000505400fffeaabb{}", &mac[15..]);
+    let wait = |mac: &str| {
+        format!("for i in $(seq 100); do grep {} /proc/net/if_inet6 && exit; sleep 0.1; done; exit 1", of_link(mac))
+    };
+    vm.shell("before", &wait(old)).await;
+    let request = v1::ConfigureSandboxRequest { interfaces: vec![interface(new, "10.9.0.2/24")], ..Default::default() };
+    vm.agent.configure_sandbox(request).await.unwrap();
+    assert_eq!(network.connect().kind(), std::io::ErrorKind::ConnectionRefused);
+    vm.shell("after", &wait(new)).await;
+    let addresses = vm.shell("addresses", "cat /proc/net/if_inet6; busybox ip -4 addr show dev eth0").await;
+    assert!(!addresses.contains(&of_link(old)) && !addresses.contains("192.0.2"), "{addresses}");
+    vm.vm.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_copies_start_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let qemu = qemu(directory.path()).await;

@@ -213,12 +213,14 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// A test that failed leaves no VM behind.
+    /// No VM is left behind: none of a test that failed, and none that waited for a pod.
     fn drop(&mut self) {
-        for entry in std::fs::read_dir(self.path("root/sandboxes")).into_iter().flatten().flatten() {
-            let record: serde_json::Value =
-                serde_json::from_slice(&std::fs::read(entry.path()).unwrap_or_default()).unwrap_or_default();
-            if let Some(pid) = record["vm"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
+        if let Some(hyperd) = self.hyperd.take() {
+            hyperd.shutdown_background();
+        }
+        for entry in std::fs::read_dir(self.path("root/vmm/machines")).into_iter().flatten().flatten() {
+            let record = std::fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
+            if let Some(pid) = record.split(' ').next().and_then(|pid| pid.parse().ok()) {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
         }

@@ -107,7 +107,9 @@ pub fn image(directory: &Path) -> PathBuf {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("apt-get install busybox-static");
-    for applet in ["sh", "cat", "echo", "sleep", "id", "head", "tail", "mount", "sync", "seq", "ps", "stty", "dd"] {
+    for applet in
+        ["sh", "cat", "echo", "sleep", "id", "head", "tail", "mount", "sync", "seq", "ps", "grep", "stty", "dd"]
+    {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/tmp:/bin/sh\n").unwrap();
