@@ -201,7 +201,7 @@ impl Node {
         let sandbox = self.run_sandbox(tenant).await;
         let elapsed = started.elapsed();
         let line = std::fs::read(format!("/proc/{}/cmdline", self.machine(&sandbox).await.pid)).unwrap();
-        let copied = line.split(|b| *b == 0).any(|word| word == b"-incoming");
+        let copied = line.split(|b| *b == 0).any(|word| word == b"-incoming" || word.starts_with(b"template-"));
         eprintln!("RunPodSandbox took {elapsed:?} {}", if copied { "with a copy" } else { "with a boot" });
         (sandbox, copied)
     }
