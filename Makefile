@@ -9,7 +9,7 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up demo down build test test-unit test-e2e lint kernel bench clean-data dependencies tools
+.PHONY: help up demo down build test test-unit test-e2e lint fuzz kernel bench clean-data dependencies tools
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ lint: ## Format, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
+
+fuzz: ## Feed the parsers with bytes from anywhere, FUZZ_SECONDS (60) each
+	@scripts/fuzz.sh
 
 clean-data: down ## Remove the data directory
 	@rm -rf "$(ROOT)" run && echo "removed $(ROOT) and run"

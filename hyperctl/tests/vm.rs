@@ -1,8 +1,8 @@
 //! hyperctl with a real hyperd, a real VM, and Debian's CNI plugins, on a host of the test's own. Needs QEMU, the guest's
 //! kernel, busybox, containernetworking-plugins and iptables.
 
-#[path = "../../node/hyperd/tests/common/mod.rs"]
-mod common;
+#[path = "../../node/hyperd/tests/common/layout.rs"]
+mod layout;
 
 use std::{
     fs::File,
@@ -41,18 +41,7 @@ fn on_a_host(test: impl FnOnce() + Send + 'static) {
 }
 
 fn guest_files() -> GuestFiles {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
-    let guest = place("HYPERNETES_GUEST", ".tools/guest");
-    let files = GuestFiles {
-        vmlinuz: guest.join("vmlinuz"),
-        modules: guest.join("modules"),
-        hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
-    };
-    assert!(files.vmlinuz.is_file(), "run scripts/guest-kernel.sh first");
-    assert!(files.hyperstart.is_file(), "run scripts/build.sh first");
-    files
+    GuestFiles::in_checkout(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
 }
 
 struct Host {
@@ -220,7 +209,7 @@ fn containers_by_hand() {
     on_a_host(|| {
         let mut host = Host::start();
         let layout = host.path("layout");
-        common::busybox_layout(&layout);
+        layout::busybox_layout(&layout, &[]);
         let archive = host.path("busybox.tar");
         let mut tar = tar::Builder::new(File::create(&archive).unwrap());
         tar.append_dir_all(".", &layout).unwrap();

@@ -11,6 +11,8 @@
 mod attributes;
 mod confine;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handles;
 mod names;
 mod path;

@@ -12,11 +12,12 @@ use std::{
 
 use hypernetes_guest_protocol::{MAX_HOST_PATH_DATA, VERSIONS, v1, v1::agent_client::AgentClient};
 use hypernetes_hypervisor::AgentAddress;
+use parking_lot::Mutex;
 use tonic::{Code, Status, transport::Channel};
 
 /// Largest message that is accepted from a guest. Output chunks, the largest by the contract, are at most 64 KiB; and a
 /// message of many empty parts takes a hundred times as much memory when it is decoded.
-const MAX_ANSWER_BYTES: usize = 128 << 10;
+pub(crate) const MAX_ANSWER_BYTES: usize = 128 << 10;
 /// The same of what the guest writes to paths of the host.
 pub(crate) const MAX_HOST_PATH_BYTES: usize = MAX_HOST_PATH_DATA + (16 << 10);
 /// Largest message to a guest.
@@ -31,7 +32,11 @@ const FILE_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pings, and for the answer to one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const MAX_TEXT: usize = 512;
+/// How long a guest that may still be booting has to answer until it is called anew, at first and at last. A connection
+/// that it has lost costs so much; one that is slow must have the time.
+const FIRST_CALL: Duration = Duration::from_secs(1);
+const LAST_CALL: Duration = Duration::from_secs(16);
+pub(crate) const MAX_TEXT: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -85,10 +90,28 @@ pub(crate) struct Greeting {
     pub boot_id: String,
 }
 
+impl Greeting {
+    pub(crate) fn checked(response: &v1::HelloResponse) -> Result<Self, AgentError> {
+        if !VERSIONS.contains(&response.version) {
+            return Err(AgentError::Nonsense(format!(
+                "it speaks version {} of the contract, this hyperd {VERSIONS:?}",
+                response.version
+            )));
+        }
+        Ok(Self {
+            version: response.version,
+            agent_version: clean(&response.agent_version),
+            kernel_release: clean(&response.kernel_release),
+            boot_id: clean(&response.boot_id),
+        })
+    }
+}
+
 /// A client of one guest's agent. Cheap to clone; reconnects by itself when the connection broke.
 #[derive(Clone)]
 pub(crate) struct Agent {
-    client: AgentClient<Channel>,
+    /// Replaced when the connection is given up.
+    client: Arc<Mutex<AgentClient<Channel>>>,
     address: AgentAddress,
     /// Version of the contract that the last greeting agreed on; 0 before.
     version: Arc<AtomicU32>,
@@ -96,10 +119,13 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(address: AgentAddress) -> Self {
-        let client = AgentClient::new(connect(address.clone()))
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
-            .max_encoding_message_size(MAX_REQUEST_BYTES);
+        let client = Arc::new(Mutex::new(client(&address)));
         Self { client, address, version: Arc::default() }
+    }
+
+    /// Gives the connection up, whatever was under way on it; the next call makes another.
+    fn hang_up(&self) {
+        *self.client.lock() = client(&self.address);
     }
 
     /// Whether the agent, having been greeted, knows what came with a version of the contract.
@@ -108,7 +134,7 @@ impl Agent {
     }
 
     pub(crate) fn client(&self) -> AgentClient<Channel> {
-        self.client.clone()
+        self.client.lock().clone()
     }
 
     /// Runs one call with a time limit.
@@ -131,30 +157,26 @@ impl Agent {
     pub(crate) async fn hello(&self, limit: Duration) -> Result<Greeting, AgentError> {
         let request = v1::HelloRequest { min_version: *VERSIONS.start(), max_version: *VERSIONS.end() };
         let response = self.call("Hello", limit, |mut c| async move { c.hello(request).await }).await?;
-        if !VERSIONS.contains(&response.version) {
-            return Err(AgentError::Nonsense(format!(
-                "it speaks version {} of the contract, this hyperd {VERSIONS:?}",
-                response.version
-            )));
-        }
-        self.version.store(response.version, Ordering::Relaxed);
-        Ok(Greeting {
-            version: response.version,
-            agent_version: clean(&response.agent_version),
-            kernel_release: clean(&response.kernel_release),
-            boot_id: clean(&response.boot_id),
-        })
+        let greeting = Greeting::checked(&response)?;
+        self.version.store(greeting.version, Ordering::Relaxed);
+        Ok(greeting)
     }
 
-    /// Greets a guest that may still be booting: tries until `limit` is over.
+    /// Greets a guest that may still be booting: tries until `limit` is over, over one connection after another.
     pub(crate) async fn hello_within(&self, limit: Duration) -> Result<Greeting, AgentError> {
         let deadline = tokio::time::Instant::now() + limit;
+        let mut patience = FIRST_CALL;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.hello(left).await {
+            match self.hello(left.min(patience)).await {
                 Err(error) if error.is_connection() && tokio::time::Instant::now() < deadline => {
                     tracing::debug!(address = %self.address, %error, "agent not there yet");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if matches!(error, AgentError::Timeout { .. }) {
+                        self.hang_up();
+                        patience = (patience * 2).min(LAST_CALL);
+                    } else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
                 Err(AgentError::Timeout { call, .. }) => {
                     return Err(AgentError::Timeout { call, seconds: limit.as_secs() });
@@ -189,6 +211,12 @@ fn put_files_requests(set: &str, files: Vec<v1::File>) -> Vec<v1::PutFilesReques
     }
     requests.push(v1::PutFilesRequest { set: String::new(), file: None, commit: true });
     requests
+}
+
+fn client(address: &AgentAddress) -> AgentClient<Channel> {
+    AgentClient::new(connect(address.clone()))
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
+        .max_encoding_message_size(MAX_REQUEST_BYTES)
 }
 
 /// A channel that connects when it is first used, and again after its connection broke.

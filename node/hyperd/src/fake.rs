@@ -240,7 +240,9 @@ impl Vm for FakeVm {
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let mut record = self.0.record.lock();
         let id = record.spec.id.clone();
-        let slot = record.disks.iter().position(Option::is_none).ok_or(HypervisorError::NoFreeSlot { id })?;
+        let slots = record.spec.disk_slots;
+        let full = HypervisorError::NoFreeSlot { id, slots, writable: slots };
+        let slot = record.disks.iter().position(Option::is_none).ok_or(full)?;
         record.disks[slot] = Some(source);
         Ok(DiskSlot(slot as u32))
     }

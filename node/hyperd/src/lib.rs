@@ -21,6 +21,8 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hibernate;
 mod host_paths;
 mod host_usage;
@@ -77,7 +79,7 @@ pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-
 /// On a sandbox, with the value `none`: it is connected to no network.
 pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// More than the images and volumes of most pods; each costs the guest's kernel a device.
-const MAX_DISK_SLOTS: u32 = 16;
+const MAX_DISK_SLOTS: u32 = 22;
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.
@@ -113,7 +115,7 @@ pub struct HyperdConfig {
     /// How long it may take to answer. It is asked again at once then; after three silences in a row the sandbox is not ready
     /// any more.
     pub health_timeout: Duration,
-    /// Placeholder disks of each VM: one for each image and each volume of the pod.
+    /// Placeholder disks of each VM: one for each different image and volume of the pod.
     pub disk_slots: u32,
     /// What a VM gets above its containers' memory limits, for its kernel and agent.
     pub base_memory_mib: u32,

@@ -22,11 +22,37 @@ pub(crate) struct Chunk {
     pub eof: bool,
 }
 
+/// Where each stream goes on, or later: a guest may lose output, and never takes any back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected(pub [u64; 2]);
+
+impl Expected {
+    pub(crate) fn check(&mut self, message: v1::OutputChunk) -> Result<Chunk, AgentError> {
+        let v1::OutputChunk { stream, offset, data, eof } = message;
+        let stream = match stream {
+            0 => Stream::Stdout,
+            1 => Stream::Stderr,
+            other => return Err(AgentError::Nonsense(format!("output of a stream {other}"))),
+        };
+        let expected = &mut self.0[stream as usize];
+        let end = offset.checked_add(data.len() as u64).filter(|_| data.len() <= MAX_CHUNK);
+        let Some(end) = end else { return Err(AgentError::Nonsense("an output chunk that is too large".into())) };
+        // Either could be repeated without end.
+        if offset < *expected {
+            return Err(AgentError::Nonsense("output that was there before".into()));
+        }
+        if data.is_empty() && !eof {
+            return Err(AgentError::Nonsense("output that says nothing".into()));
+        }
+        *expected = end;
+        Ok(Chunk { stream, offset, data, eof })
+    }
+}
+
 /// The output of one process from some offsets on.
 pub(crate) struct Output {
     chunks: Streaming<v1::OutputChunk>,
-    /// Where each stream goes on, or later: a guest may lose output, and never takes any back.
-    expected: [u64; 2],
+    expected: Expected,
     acknowledgements: mpsc::Sender<v1::ReadOutputRequest>,
 }
 
@@ -51,30 +77,13 @@ impl Output {
         let chunks = agent
             .call("ReadOutput", CALL_TIMEOUT, |mut c| async move { c.read_output(ReceiverStream::new(requests)).await })
             .await?;
-        Ok(Self { chunks, expected: [stdout_offset, stderr_offset], acknowledgements })
+        Ok(Self { chunks, expected: Expected([stdout_offset, stderr_offset]), acknowledgements })
     }
 
     /// The next piece; none when the agent ends the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, AgentError> {
         let message = self.chunks.message().await.map_err(|s| AgentError::from_status("ReadOutput", &s))?;
-        let Some(v1::OutputChunk { stream, offset, data, eof }) = message else { return Ok(None) };
-        let stream = match stream {
-            0 => Stream::Stdout,
-            1 => Stream::Stderr,
-            other => return Err(AgentError::Nonsense(format!("output of a stream {other}"))),
-        };
-        let expected = &mut self.expected[stream as usize];
-        let end = offset.checked_add(data.len() as u64).filter(|_| data.len() <= MAX_CHUNK);
-        let Some(end) = end else { return Err(AgentError::Nonsense("an output chunk that is too large".into())) };
-        // Either could be repeated without end.
-        if offset < *expected {
-            return Err(AgentError::Nonsense("output that was there before".into()));
-        }
-        if data.is_empty() && !eof {
-            return Err(AgentError::Nonsense("output that says nothing".into()));
-        }
-        *expected = end;
-        Ok(Some(Chunk { stream, offset, data, eof }))
+        message.map(|message| self.expected.check(message)).transpose()
     }
 
     /// Lets the agent forget what lies before these offsets. A dead connection shows in [`Self::next`].

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent::{Agent, CALL_TIMEOUT, Greeting},
-    cni::{INTERFACE, Pod, PodNetwork},
+    cni::{Choice, INTERFACE, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
     host_paths::Served,
@@ -324,16 +324,16 @@ impl Runtime {
         let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
         resources::fits_host(memory_mib)?;
         let _busy = self.pool.busy();
-        let network = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
+        let choice = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
             Some("none") => None,
-            _ => self.cni.style().await?,
+            _ => self.cni.choose().await?,
         };
         let kind = Kind {
             tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
             cpus,
             memory_mib,
             disk_slots: self.config.disk_slots,
-            network,
+            network: choice.as_ref().map(|choice| choice.style),
         };
         let ready = self.pool.take(&kind).await;
         let id = ready.as_ref().map_or_else(new_id, |ready| ready.id.clone());
@@ -360,7 +360,7 @@ impl Runtime {
             return Err(error);
         }
         let started = tokio::time::Instant::now();
-        match self.start_sandbox(&sandbox, &kind, ready).await {
+        match self.start_sandbox(&sandbox, &kind, choice, ready).await {
             Ok(live) => {
                 self.supervise(sandbox.clone(), live);
                 self.publish(&sandbox, None, cri::ContainerEventType::ContainerCreatedEvent);
@@ -376,14 +376,20 @@ impl Runtime {
         }
     }
 
-    async fn start_sandbox(&self, sandbox: &Arc<Sandbox>, kind: &Kind, ready: Option<Ready>) -> Result<Arc<Live>> {
+    async fn start_sandbox(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        kind: &Kind,
+        choice: Option<Choice>,
+        ready: Option<Ready>,
+    ) -> Result<Arc<Live>> {
         // From here on whoever comes after a killed hyperd undoes it.
         sandbox.update(&self.records, |_| {}).await?;
         let config = sandbox.record().config;
         let tap = ready.as_ref().and_then(|ready| ready.tap.clone());
         let network = match kind.network {
             None => None,
-            Some(_) => self.cni.add(&Pod::new(&sandbox.id, &config)?, tap.as_ref()).await?,
+            Some(_) => self.cni.add(choice, &Pod::new(&sandbox.id, &config)?, tap.as_ref()).await?,
         };
         let ready = match (ready, &tap) {
             (Some(ready), Some(tap)) if !self.cni.took(tap).await => {

@@ -60,6 +60,32 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// What is believed of a guest's answer.
+    pub(crate) fn checked(
+        answer: v1::StatsResponse,
+        known: &[String],
+        bounds: Bounds,
+        host: Option<HostUsage>,
+    ) -> Self {
+        let mut containers = answer.containers;
+        containers.retain(|stats| known.contains(&stats.container_id));
+        containers.truncate(known.len());
+        containers.iter_mut().for_each(|stats| bounds.apply(stats));
+        let mut interfaces = answer.interfaces;
+        interfaces.truncate(MAX_INTERFACES);
+        for interface in &mut interfaces {
+            interface.name = clean(&interface.name).chars().take(15).collect();
+        }
+        let memory_total_bytes = answer.memory_total_bytes.min(bounds.memory);
+        Self {
+            containers,
+            interfaces,
+            memory_total_bytes,
+            memory_available_bytes: answer.memory_available_bytes.min(memory_total_bytes),
+            host,
+        }
+    }
+
     pub(crate) fn container(&self, id: &str) -> Option<&v1::ContainerStats> {
         self.containers.iter().find(|stats| stats.container_id == id)
     }
@@ -138,32 +164,16 @@ impl Runtime {
             memory: u64::from(vm.spec.memory_mib) << 20,
             cpu_nanos: age.saturating_mul(u64::from(vm.spec.cpus)),
         };
-        let known = self.containers_of(&sandbox.id);
-        let mut containers = answer.containers;
-        containers.retain(|stats| known.iter().any(|c| c.id == stats.container_id));
-        containers.truncate(known.len());
-        containers.iter_mut().for_each(|stats| bounds.apply(stats));
-        let mut interfaces = answer.interfaces;
-        interfaces.truncate(MAX_INTERFACES);
-        for interface in &mut interfaces {
-            interface.name = clean(&interface.name).chars().take(15).collect();
-        }
-        let memory_total_bytes = answer.memory_total_bytes.min(bounds.memory);
-        Ok(Usage {
-            containers,
-            interfaces,
-            memory_total_bytes,
-            memory_available_bytes: answer.memory_available_bytes.min(memory_total_bytes),
-            host: host_usage::of(&vm),
-        })
+        let known: Vec<String> = self.containers_of(&sandbox.id).iter().map(|c| c.id.clone()).collect();
+        Ok(Usage::checked(answer, &known, bounds, host_usage::of(&vm)))
     }
 }
 
 /// Upper bounds of what one VM can have used.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
-    memory: u64,
-    cpu_nanos: u64,
+pub(crate) struct Bounds {
+    pub memory: u64,
+    pub cpu_nanos: u64,
 }
 
 impl Bounds {
@@ -175,6 +185,7 @@ impl Bounds {
             &mut stats.memory_mapped_file_bytes,
             &mut stats.memory_kernel_bytes,
             &mut stats.memory_max_usage_bytes,
+            &mut stats.memory_swap_bytes,
             &mut stats.writable_bytes_used,
             &mut stats.writable_bytes_limit,
             &mut stats.writable_inodes_used,
@@ -213,7 +224,7 @@ fn psi(pressure: Option<&v1::Pressure>) -> Option<cri::PsiStats> {
     Some(cri::PsiStats { full: pressure.full.as_ref().map(data), some: pressure.some.as_ref().map(data) })
 }
 
-fn interface_usage(interface: &v1::InterfaceStats) -> cri::NetworkInterfaceUsage {
+pub(crate) fn interface_usage(interface: &v1::InterfaceStats) -> cri::NetworkInterfaceUsage {
     cri::NetworkInterfaceUsage {
         name: interface.name.clone(),
         rx_bytes: value(interface.rx_bytes),
@@ -223,7 +234,7 @@ fn interface_usage(interface: &v1::InterfaceStats) -> cri::NetworkInterfaceUsage
     }
 }
 
-fn container_stats(container: &Container, stats: &v1::ContainerStats) -> cri::ContainerStats {
+pub(crate) fn container_stats(container: &Container, stats: &v1::ContainerStats) -> cri::ContainerStats {
     let timestamp = now_nanos();
     let record = container.record();
     let limit = record.config.linux.and_then(|l| l.resources).map_or(0, |r| r.memory_limit_in_bytes);

@@ -433,7 +433,7 @@ impl Runtime {
 }
 
 /// The end of a process as the kubelet words it. Times are the host's: the guest's clock is its own.
-fn exit(started_at: i64, response: &v1::WaitProcessResponse) -> Exit {
+pub(crate) fn exit(started_at: i64, response: &v1::WaitProcessResponse) -> Exit {
     let reason = match response.exit_code {
         _ if response.oom_killed => "OOMKilled",
         0 => "Completed",

@@ -52,7 +52,7 @@ async fn images_are_imported_and_seen_through_cri() {
     let channel = hypernetes_hyperd_api::connect(&root.join("hyperd.sock")).await.unwrap();
 
     let layout = directory.path().join("layout");
-    common::busybox_layout(&layout);
+    common::layout::busybox_layout(&layout, &[]);
     let mut hyperd = HyperdClient::new(channel.clone());
     let import = |path: String| ImportImageRequest { path, name: "test/busybox:1".into() };
     let mut steps = hyperd.import_image(import(layout.display().to_string())).await.unwrap().into_inner();

@@ -2,8 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    io::{self, Read, Seek},
+    fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
     process::Stdio,
@@ -18,32 +17,18 @@ use crate::{
     jail::{Jail, View},
     process::Process,
     remains::Remains,
+    words,
 };
 
 /// First of the users that VMs run as: one for each VM, far from users that people have.
 const FIRST_UID: u32 = 0x6000_0000;
 const UIDS: u32 = 0x0fff_ffff;
-/// Of the VMM's last words.
-const MAX_WORDS: u64 = 2048;
 pub const KVM: &str = "/dev/kvm";
 
 /// The user that the VM of that id runs as.
 pub fn uid_of(id: &str) -> u32 {
     let digest = Sha256::digest(id.as_bytes());
     FIRST_UID + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % UIDS
-}
-
-/// What the VMM said before it ended.
-pub fn last_words(directory: &Path) -> String {
-    let read = || {
-        let mut log = fs::File::open(directory.join("log"))?;
-        let length = log.metadata()?.len();
-        log.seek(io::SeekFrom::Start(length.saturating_sub(MAX_WORDS)))?;
-        let mut words = Vec::new();
-        log.take(MAX_WORDS).read_to_end(&mut words).map(|_| words)
-    };
-    let words: io::Result<Vec<u8>> = read();
-    String::from_utf8_lossy(&words.unwrap_or_default()).trim().to_owned()
 }
 
 /// What one VMM is started with, beside its command line.
@@ -70,7 +55,7 @@ impl Launch<'_> {
     pub async fn start(self, line: Vec<OsString>, limits: Limits) -> Result<Process, String> {
         let directory = self.directory;
         let text = |error: io::Error| error.to_string();
-        let log = fs::File::create(directory.join("log")).map_err(text)?;
+        let log = words::create(directory).map_err(text)?;
         let jail = match self.jail {
             Some(program) => Some((program, self.locked_in(limits).map_err(text)?)),
             None => None,
@@ -99,7 +84,7 @@ impl Launch<'_> {
             let process = Process::remember(pid, record);
             // Reaped when it ends, whoever else waits for it.
             tokio::spawn(async move { child.wait().await });
-            return process.map_err(|e| format!("the VMM ended at once ({e}): {}", last_words(directory)));
+            return process.map_err(|e| format!("the VMM ended at once ({e}): {}", words::last(directory)));
         }
         let mut pid = String::new();
         if let Some(mut stdout) = child.stdout.take() {
@@ -116,10 +101,10 @@ impl Launch<'_> {
         }
         let status = child.wait().await.map_err(text)?;
         let pid = pid.trim().parse().ok().filter(|_| status.success());
-        let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", last_words(directory)))?;
+        let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", words::last(directory)))?;
         // The jailer has made it this process's child.
         let process = Process::remember(pid, record).map(Process::reaped_here);
-        process.map_err(|e| format!("the VMM ended at once ({e}): {}", last_words(directory)))
+        process.map_err(|e| format!("the VMM ended at once ({e}): {}", words::last(directory)))
     }
 
     fn locked_in(&self, limits: Limits) -> io::Result<Jail> {

@@ -21,6 +21,7 @@ mod sweep;
 pub mod tap;
 mod template;
 mod temporary;
+mod words;
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -103,8 +104,11 @@ pub enum HypervisorError {
     Gone { id: String },
     #[error("attaching a disk to the VM {id}: {reason}")]
     AttachDisk { id: String, reason: String },
-    #[error("the VM {id} has no free disk slot")]
-    NoFreeSlot { id: String },
+    #[error(
+        "the VM {id} can have no more disks: one for each different image and volume of its containers, {slots} in all, of \
+         which {writable} can be written to; remove containers first, or use fewer"
+    )]
+    NoFreeSlot { id: String, slots: u32, writable: u32 },
     #[error("detaching a disk of the VM {id}: {reason}")]
     DetachDisk { id: String, reason: String },
     #[error("hibernating the VM {id}: {reason}")]

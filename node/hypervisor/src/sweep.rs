@@ -77,15 +77,23 @@ mod tests {
             let mut command = std::process::Command::new("sh");
             command.args(["-c", "sleep 600; :", called, "-M"]).process_group(0);
             let child = command.spawn().unwrap();
+            // Its command line is there a moment after it is.
+            let line = format!("/proc/{}/cmdline", child.id());
+            while fs::read(&line).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
             if remembered {
                 Process::remember(child.id(), path.join("pid")).unwrap();
             }
             (path, child)
         };
-        let (half_made, mut one) = machine("template-7-0", "template-7-0", true);
+        // Nobody else's processes are called so.
+        let id = std::process::id();
+        let (template, other) = (format!("template-{id}-0"), format!("template-{id}-1"));
+        let (half_made, mut one) = machine(&template, &template, true);
         // It was forked from that one.
-        let (_, mut two) = machine("0123abcd", "template-7-0", true);
-        let (unremembered, mut three) = machine("template-7-1", "template-7-1", false);
+        let (_, mut two) = machine(&format!("{id}abcd"), &template, true);
+        let (unremembered, mut three) = machine(&other, &other, false);
         let mut ended = end(directory.path(), is_named, |id| id.starts_with("template-")).await;
         ended.sort();
         assert_eq!(ended, [half_made, unremembered]);

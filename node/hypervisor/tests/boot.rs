@@ -6,7 +6,7 @@ mod common;
 
 use common::{boot, connect, image, process, qemu, spec};
 use hypernetes_guest_protocol::v1::{self, agent_client::AgentClient};
-use hypernetes_hypervisor::Hypervisor;
+use hypernetes_hypervisor::{DiskSlot, DiskSource, Hypervisor, HypervisorError, VmSpec};
 use tonic::transport::Endpoint;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn containers_run_in_a_vm() {
     let exit = vm.wait("greedy", "").await;
     assert!(exit.oom_killed && exit.signal == 9, "{exit:?}");
     vm.remove("greedy", "").await;
-    vm.vm.detach_disk(hypernetes_hypervisor::DiskSlot(root)).await.unwrap();
+    vm.vm.detach_disk(DiskSlot(root)).await.unwrap();
     vm.vm.kill().await.unwrap();
     assert!(!vm.vm.record().directory.exists());
 }
@@ -131,7 +131,7 @@ async fn a_volume_moves_from_vm_to_vm() {
         let output = vm.output("c", "").await;
         assert_eq!(output, if round == 0 { "" } else { "kept\n" });
         vm.remove("c", "").await;
-        vm.vm.detach_disk(hypernetes_hypervisor::DiskSlot(slot)).await.unwrap();
+        vm.vm.detach_disk(DiskSlot(slot)).await.unwrap();
         vm.vm.kill().await.unwrap();
     }
     let check = std::process::Command::new("fsck.ext4").args(["-fn"]).arg(&volume).output().unwrap();
@@ -167,4 +167,57 @@ async fn a_vmm_is_locked_in() {
         let group = format!("/sys/fs/cgroup/{hierarchy}hypernetes/locked-in");
         assert!(!std::path::Path::new(&group).exists(), "{group}");
     }
+}
+
+/// The last third of a VM's disks can be written to, as disks; what they hold need not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_on_any_disk_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let mut vm = boot(&qemu, VmSpec { disk_slots: 3, ..spec("overlay") }).await;
+    let image = image(directory.path());
+    let volume = directory.path().join("volume.raw");
+    std::fs::File::create(&volume).unwrap().set_len(8 << 20).unwrap();
+    let mut copies = Vec::new();
+    for n in 0..4 {
+        let copy = directory.path().join(format!("copy-{n}.erofs"));
+        assert!(
+            std::process::Command::new("cp").arg("--sparse=always").args([&image, &copy]).status().unwrap().success()
+        );
+        copies.push(copy);
+    }
+    // A volume first: the disk has had another length.
+    let first = vm.attach(&volume, false).await;
+    assert_eq!(first, 2);
+    vm.vm.detach_disk(DiskSlot(first)).await.unwrap();
+    for (n, copy) in copies.iter().take(3).enumerate() {
+        assert_eq!(vm.attach(copy, true).await, n as u32);
+    }
+    let full = vm.vm.attach_disk(DiskSource { path: copies[3].clone(), read_only: true }).await;
+    assert!(matches!(full, Err(HypervisorError::NoFreeSlot { slots: 3, writable: 1, .. })));
+
+    let request = v1::CreateContainerRequest {
+        container_id: "c".into(),
+        root: Some(v1::Disk { slot: 2, fs_type: "erofs".into(), read_only: true }),
+        process: Some(v1::Process { privileged: true, ..process(&["sleep", "1000"]) }),
+        ..Default::default()
+    };
+    vm.agent.create_container(request).await.unwrap();
+    vm.start("c", "", None).await.unwrap();
+    let script = "d=$(for b in /sys/block/*; do if [ \"$(cat $b/serial 2>/dev/null)\" = slot2 ]; then echo /dev/${b##*/}; fi; done); \
+                  busybox blockdev --getro $d; dd if=/dev/urandom of=$d bs=4096 count=64 conv=notrunc,fsync 2>&1; echo $?";
+    vm.start("c", "w", Some(v1::Process { privileged: true, ..process(&["sh", "-c", script]) })).await.unwrap();
+    let output = vm.output("c", "w").await;
+    assert!(output.starts_with("0\n") && output.contains("error") && output.ends_with("1\n"), "{output}");
+    // It is the image still, and the VM goes on.
+    assert_eq!(vm.exec("c", "r", &["cat", "/etc/passwd"]).await.0, 0);
+    vm.kill("c").await;
+    vm.remove("c", "").await;
+    for slot in 0..3 {
+        vm.vm.detach_disk(DiskSlot(slot)).await.unwrap();
+    }
+    let same = std::process::Command::new("cmp").args(["-n", "4194304"]).args([&image, &copies[2]]).status().unwrap();
+    assert!(same.success());
+    assert_eq!(vm.attach(&volume, false).await, 2);
+    vm.vm.kill().await.unwrap();
 }

@@ -5,10 +5,15 @@ mod common;
 use std::{
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use common::{Running, connect, image, qemu, spec};
+use common::{
+    Running,
+    capture::{self, Capture},
+    connect, image, qemu, spec,
+};
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{Hypervisor, Nic, Vm, VmSpec, qemu::Qemu};
 
@@ -67,6 +72,12 @@ impl Running {
         let (code, output) = self.exec("c", name, &["sh", "-c", script]).await;
         assert_eq!(code, 0, "{output}");
         output.trim().to_owned()
+    }
+
+    /// Begins what writes to the guest's settings.
+    async fn root(&mut self, name: &str, script: &str) {
+        let spec = v1::Process { privileged: true, ..common::process(&["sh", "-c", script]) };
+        self.start("c", name, Some(spec)).await.unwrap();
     }
 
     async fn container(&mut self, image: &Path) {
@@ -316,5 +327,126 @@ async fn many_copies_start_at_once() {
             assert!(is_copy(&*vm.vm));
             vm.vm.kill().await.unwrap();
         }
+    }
+}
+
+/// What one VM's kernel has shown of the secrets from which it makes numbers of TCP. Addresses and ports are the same in each.
+#[derive(Debug)]
+struct Secrets {
+    /// Of a connection from the guest: the first sequence number, without the clock that is added to it.
+    sequence: u32,
+    /// The same of the guest's answer to a connection from outside.
+    answer: u32,
+    /// A SYN cookie.
+    cookie: u32,
+    /// Local ports of connections to three ports.
+    ports: [u16; 3],
+}
+
+/// The kernel adds a clock of 64 ns to what it makes of the secret.
+fn without_clock(sequence: u32) -> u32 {
+    sequence.wrapping_sub((now().as_nanos() >> 6) as u32)
+}
+
+impl Secrets {
+    async fn of(vm: &mut Running, network: &Network, turn: usize) -> Self {
+        let netns = Path::new("/run/netns").join(&network.0);
+        let socket = |host: u8, port| std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 9, 0, host), port);
+        let capture = Arc::new(capture::inside(&netns, Capture::start));
+        let sequence = {
+            // Nobody listens; that it was tried is enough.
+            let range = "/proc/sys/net/ipv4/ip_local_port_range";
+            let script =
+                format!("echo 4000 4000 > {range}; busybox nc 10.9.0.1 5000 </dev/null; echo 32768 60999 > {range}");
+            vm.root(&format!("fixed-{turn}"), &script).await;
+            let capture = capture.clone();
+            let first = tokio::task::spawn_blocking(move || capture.syn(|s| s.from_port == 4000 && s.to_port == 5000));
+            let first = first.await.unwrap().sequence;
+            let sequence = without_clock(first);
+            vm.wait("c", &format!("fixed-{turn}")).await;
+            sequence
+        };
+        let mut ports = [0; 3];
+        for (n, port) in ports.iter_mut().enumerate() {
+            let to = 6000 + n as u16;
+            let script = format!("busybox nc 10.9.0.1 {to} </dev/null || true");
+            vm.exec("c", &format!("port-{n}-{turn}"), &["sh", "-c", &script]).await;
+            let capture = capture.clone();
+            let first = tokio::task::spawn_blocking(move || capture.syn(|s| s.to_port == to));
+            *port = first.await.unwrap().from_port;
+        }
+        let mut answers = [0; 2];
+        for (cookies, answer) in answers.iter_mut().enumerate() {
+            let to = 7000 + cookies as u16;
+            // 2: a cookie in each answer.
+            let script = format!("echo {} > /proc/sys/net/ipv4/tcp_syncookies; busybox nc -l -p {to}", cookies * 2);
+            vm.root(&format!("listen-{to}-{turn}"), &script).await;
+            let netns = netns.clone();
+            let connect = move || {
+                capture::inside(&netns, move || {
+                    let began = Instant::now();
+                    loop {
+                        match capture::connect(socket(1, 8000), socket(2, to)) {
+                            Ok(answer) => return answer,
+                            Err(error) => assert!(began.elapsed() < Duration::from_secs(20), "{error}"),
+                        }
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                })
+            };
+            let segment = tokio::task::spawn_blocking(connect).await.unwrap();
+            *answer = match cookies {
+                0 => without_clock(segment.sequence),
+                // The other side's number is in it.
+                _ => segment.sequence.wrapping_sub(segment.acknowledged),
+            };
+        }
+        Self { sequence, answer: answers[0], cookie: answers[1], ports }
+    }
+
+    /// Whether each number is of another secret; those of equal ones differ by how well the clocks agree.
+    fn differ(&self, other: &Self) -> [bool; 4] {
+        const CLOCKS: u32 = 200_000_000 >> 6;
+        let apart = |one: u32, other: u32| one.wrapping_sub(other).min(other.wrapping_sub(one)) > CLOCKS;
+        [
+            apart(self.sequence, other.sequence),
+            apart(self.answer, other.answer),
+            self.cookie != other.cookie,
+            self.ports != other.ports,
+        ]
+    }
+}
+
+/// The kernel makes up its secrets when it first needs them: a template must not have needed any.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_have_secrets_of_their_own_for_tcp() {
+    let directory = tempfile::tempdir().unwrap();
+    let qemu = qemu(directory.path()).await;
+    let image = image(directory.path());
+    const MAC: &str = "52:54:00:aa:cc:01";
+    let interface =
+        v1::Interface { mac: MAC.into(), name: "eth0".into(), addresses: vec!["10.9.0.2/24".into()], mtu: 1400 };
+    let mut seen: Vec<Secrets> = Vec::new();
+    for n in 0..3 {
+        let network = Network::new(format!("hn-tcp-{}-{n}", std::process::id()));
+        let spec = VmSpec { nic: Some(network.nic(MAC)), ..owned(&format!("tcp-{n}"), "a") };
+        let (mut vm, _) = run(&qemu, spec.clone(), vec![interface.clone()]).await;
+        assert_eq!(is_copy(&*vm.vm), n > 0);
+        if n > 0 {
+            vm.container(&image).await;
+            let secrets = Secrets::of(&mut vm, &network, 0).await;
+            println!("{secrets:?}");
+            for other in &seen {
+                assert_eq!(secrets.differ(other), [true; 4], "{secrets:?} {other:?}");
+            }
+            if n == 1 {
+                // That they are different is not chance: those of one VM are not.
+                let again = Secrets::of(&mut vm, &network, 1).await;
+                assert_eq!(secrets.differ(&again)[..2], [false; 2], "{secrets:?} {again:?}");
+            }
+            seen.push(secrets);
+        }
+        vm.vm.kill().await.unwrap();
+        template(&qemu, &spec).await;
     }
 }

@@ -126,6 +126,12 @@ mod tests {
         })
     }
 
+    #[test]
+    fn what_fuzzing_has_found() {
+        // A repository with a capital letter, which could not be read again.
+        documents(b"jJ/h");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 

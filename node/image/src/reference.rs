@@ -25,6 +25,10 @@ impl Reference {
         }
         let parsed: oci_spec::distribution::Reference =
             text.parse().map_err(|error: oci_spec::distribution::ParseError| invalid(error.to_string()))?;
+        // Of `jJ/h` the first part is no registry to the parser, and no repository to itself when it reads what it has written.
+        if !parsed.to_string().parse::<oci_spec::distribution::Reference>().is_ok_and(|again| again == parsed) {
+            return Err(invalid("invalid reference format".into()));
+        }
         match parsed.digest() {
             Some(digest) if digest.parse::<Digest>().is_err() => Err(invalid("only sha256 digests are known".into())),
             _ => Ok(Self(parsed)),

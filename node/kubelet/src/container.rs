@@ -12,7 +12,7 @@ use crate::{
     cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
-    security, volumes,
+    node, qos, security, users, volumes,
     worker::{SANDBOX, Worker, names_of},
 };
 
@@ -61,6 +61,14 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         host_path: termination.display().to_string(),
         ..Default::default()
     });
+    let mut security = security::of(place.spec, wanted, &worker.uid, &shared.config.root.join("seccomp"));
+    if security.run_as_group.is_some() && security.run_as_user.is_none() {
+        let wanted = Some(cri::ImageSpec { image: image.clone(), ..Default::default() });
+        let request = cri::ImageStatusRequest { image: wanted, verbose: false };
+        let status = shared.runtime.images.clone().image_status(request).await;
+        let status = status.map_err(|s| StartError::new("ImageInspectError", s.message()))?;
+        users::complete(&mut security, status.into_inner().image.as_ref());
+    }
     let (name, namespace) = names_of(place.pod);
     let log_directory = shared.log_directory(&worker.tenant, &namespace, &name, &worker.uid);
     std::fs::create_dir_all(log_directory.join(&wanted.name)).map_err(|e| config_error(e.to_string()))?;
@@ -95,8 +103,11 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         stdin_once: wanted.stdin_once.unwrap_or(false),
         tty: wanted.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources(wanted)),
-            security_context: Some(security::of(place.spec, wanted, &shared.config.root.join("seccomp"))),
+            resources: Some(cri::LinuxContainerResources {
+                oom_score_adj: qos::oom_score_adj(place.spec, wanted, node::memory_kib() << 10),
+                ..resources(wanted)
+            }),
+            security_context: Some(security),
         }),
         ..Default::default()
     };
@@ -220,10 +231,16 @@ fn parse(text: &str) -> Option<f64> {
     number.parse::<f64>().ok().map(|n| n * factor)
 }
 
+/// What a container asks for: a limit alone is a request, too.
+pub fn request(wanted: &ContainerSpec, name: &str) -> Option<f64> {
+    let resources = wanted.resources.as_ref()?;
+    quantity(resources.requests.as_ref(), name).or_else(|| quantity(resources.limits.as_ref(), name))
+}
+
 fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
     let resources = wanted.resources.clone().unwrap_or_default();
     let limit = |name: &str| quantity(resources.limits.as_ref(), name);
-    let request = |name: &str| quantity(resources.requests.as_ref(), name).or(limit(name));
+    let request = |name: &str| request(wanted, name);
     // As the kubelet converts: 1024 shares and a quota of 100 ms for each processor.
     let mut out = cri::LinuxContainerResources {
         cpu_shares: request("cpu").map_or(2, |cpu| (cpu * 1024.0).max(2.0) as i64),

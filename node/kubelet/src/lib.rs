@@ -18,9 +18,11 @@ mod logs;
 mod manager;
 mod node;
 mod probes;
+mod qos;
 mod security;
 mod server;
 mod status;
+mod users;
 mod volumes;
 mod worker;
 

@@ -5,6 +5,8 @@ use std::path::{Component, Path};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec, SeccompProfile};
 
+use crate::users;
+
 /// What Kubernetes hides from containers, and what it lets them only read, unless `procMount` is `Unmasked`.
 const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
@@ -22,8 +24,8 @@ const MASKED_PATHS: [&str; 12] = [
 ];
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// `seccomp`: the node's directory of seccomp profiles.
-pub fn of(spec: &PodSpec, wanted: &ContainerSpec, seccomp: &Path) -> cri::LinuxContainerSecurityContext {
+/// `seccomp`: the node's directory of seccomp profiles; `uid`: the pod's.
+pub fn of(spec: &PodSpec, wanted: &ContainerSpec, uid: &str, seccomp: &Path) -> cri::LinuxContainerSecurityContext {
     let (pod, own) =
         (spec.security_context.clone().unwrap_or_default(), wanted.security_context.clone().unwrap_or_default());
     let number = |value: Option<i64>| value.map(|value| cri::Int64Value { value });
@@ -52,6 +54,7 @@ pub fn of(spec: &PodSpec, wanted: &ContainerSpec, seccomp: &Path) -> cri::LinuxC
         }),
         namespace_options: Some(cri::NamespaceOption {
             pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
+            userns_options: users::namespace(spec, uid),
             ..Default::default()
         }),
         masked_paths: paths(&MASKED_PATHS),
@@ -93,22 +96,22 @@ mod tests {
         };
         let spec = pod(json!({"runAsUser": 5, "supplementalGroupsPolicy": "Strict",
             "seccompProfile": {"type": "RuntimeDefault"}}));
-        let made = of(&spec, &container(json!({})), Path::new("/s"));
+        let made = of(&spec, &container(json!({})), "u", Path::new("/s"));
         assert_eq!(made.run_as_user.unwrap().value, 5);
         assert_eq!(made.supplemental_groups_policy, cri::SupplementalGroupsPolicy::Strict as i32);
         assert_eq!(made.seccomp.unwrap().profile_type, 0);
         assert!(made.masked_paths.contains(&"/proc/kcore".to_owned()) && made.readonly_paths.len() == 5);
         let own = container(json!({"runAsUser": 6, "procMount": "Unmasked",
             "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}}));
-        let made = of(&spec, &own, Path::new("/s"));
+        let made = of(&spec, &own, "u", Path::new("/s"));
         assert_eq!(made.run_as_user.unwrap().value, 6);
         assert_eq!(made.seccomp.unwrap().localhost_ref, "/s/a/b.json");
         assert!(made.masked_paths.is_empty());
         for name in ["../x", "/etc/passwd", "a/../../x"] {
             let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}});
-            let made = of(&spec, &container(profile), Path::new("/s"));
+            let made = of(&spec, &container(profile), "u", Path::new("/s"));
             assert_eq!(made.seccomp.unwrap().localhost_ref, "", "{name}");
         }
-        assert_eq!(of(&pod(json!({})), &container(json!({})), Path::new("/s")).seccomp, None);
+        assert_eq!(of(&pod(json!({})), &container(json!({})), "u", Path::new("/s")).seccomp, None);
     }
 }

@@ -6,7 +6,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
 use serde_json::{Value, json};
 
-use crate::{cri::Container, worker::Memory};
+use crate::{cri::Container, qos, worker::Memory};
 
 /// Whether a container that has ended is started again.
 pub fn restarts(policy: &str, exit_code: i32) -> bool {
@@ -140,7 +140,7 @@ pub fn of(
     let mut status = json!({
         "phase": phase, "conditions": conditions, "containerStatuses": container_statuses,
         "hostIP": host, "hostIPs": [{"ip": host}], "startTime": earlier["startTime"].as_str().unwrap_or(&now),
-        "qosClass": qos(spec),
+        "qosClass": qos::class(spec),
     });
     if !inits.is_empty() {
         status["initContainerStatuses"] = init_statuses.into();
@@ -173,25 +173,6 @@ fn phase(spec: &PodSpec, inits: &[Value], containers: &[Value]) -> &'static str 
             || s["lastState"].as_object().is_some_and(|l| !l.is_empty())
     };
     if !containers.is_empty() && containers.iter().all(begun) { "Running" } else { "Pending" }
-}
-
-fn qos(spec: &PodSpec) -> &'static str {
-    let resources: Vec<_> = spec.containers.iter().map(|c| c.resources.clone().unwrap_or_default()).collect();
-    let empty = |r: &k8s_openapi::api::core::v1::ResourceRequirements| {
-        r.limits.as_ref().is_none_or(|l| l.is_empty()) && r.requests.as_ref().is_none_or(|l| l.is_empty())
-    };
-    if resources.iter().all(empty) {
-        return "BestEffort";
-    }
-    let guaranteed = resources.iter().all(|r| {
-        let limits = r.limits.clone().unwrap_or_default();
-        ["cpu", "memory"].iter().all(|name| {
-            limits
-                .get(*name)
-                .is_some_and(|limit| r.requests.as_ref().and_then(|q| q.get(*name)).is_none_or(|q| q == limit))
-        })
-    });
-    if guaranteed { "Guaranteed" } else { "Burstable" }
 }
 
 #[cfg(test)]

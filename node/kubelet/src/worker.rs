@@ -20,7 +20,7 @@ use crate::{
     cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
     csi::Drivers,
     events::tell,
-    probes, status, volumes,
+    probes, status, users, volumes,
 };
 
 /// What all workers share.
@@ -234,6 +234,10 @@ impl Worker {
             annotations,
             linux: Some(cri::LinuxPodSandboxConfig {
                 resources: Some(container::sandbox_resources(spec)),
+                security_context: users::namespace(spec, &self.uid).map(|users| cri::LinuxSandboxSecurityContext {
+                    namespace_options: Some(cri::NamespaceOption { userns_options: Some(users), ..Default::default() }),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             ..Default::default()

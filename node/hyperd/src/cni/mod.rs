@@ -41,7 +41,7 @@ use self::{
 };
 pub(crate) use self::{
     pod::Pod,
-    prepared::{PreparedTap, Style},
+    prepared::{Choice, PreparedTap, Style},
 };
 
 /// What the pod's interface is called, in its namespace and in its VM.
@@ -160,10 +160,15 @@ impl Cni {
         Ok(Some(list.name))
     }
 
-    /// Connects a sandbox; none when no network is configured. After an error [`Self::del`] is owed as after success.
+    /// Connects a sandbox to what was chosen for it; none when no network is configured. After an error [`Self::del`] is owed as after success.
     /// `tap` is one that the pod's VM is attached to already; see [`Self::took`].
-    pub(crate) async fn add(&self, pod: &Pod, tap: Option<&PreparedTap>) -> Result<Option<PodNetwork>, CniError> {
-        let list = self.load().await?;
+    pub(crate) async fn add(
+        &self,
+        choice: Option<Choice>,
+        pod: &Pod,
+        tap: Option<&PreparedTap>,
+    ) -> Result<Option<PodNetwork>, CniError> {
+        let list = choice.map(|choice| choice.list);
         pod.check(list.as_ref())?;
         let Some(list) = list else { return Ok(None) };
         let netns = (!list.has_capability(pod::TAP)).then(|| self.netns_dir.join(&pod.sandbox_id));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hypernetes_hypervisor::tap;
 use serde_json::json;
 
-use super::{Cni, CniError, join, netns, pod::TAP};
+use super::{Cni, CniError, config::ConfigList, join, netns, pod::TAP};
 
 /// What VMs of a plugin that takes taps wait in. Nothing in it has an address, and nothing is forwarded.
 const NURSERY: &str = "nursery";
@@ -21,6 +21,13 @@ pub(crate) enum Style {
     Tap,
 }
 
+/// The network that one pod is connected to, whatever is configured by then.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub style: Style,
+    pub(super) list: ConfigList,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PreparedTap {
     pub style: Style,
@@ -29,10 +36,10 @@ pub(crate) struct PreparedTap {
 }
 
 impl Cni {
-    /// How a pod would be connected now; none: not at all.
-    pub(crate) async fn style(&self) -> Result<Option<Style>, CniError> {
+    /// What a pod is connected to that begins now; none: nothing.
+    pub(crate) async fn choose(&self) -> Result<Option<Choice>, CniError> {
         let list = self.load().await?;
-        Ok(list.map(|list| if list.has_capability(TAP) { Style::Tap } else { Style::Joined }))
+        Ok(list.map(|list| Choice { style: if list.has_capability(TAP) { Style::Tap } else { Style::Joined }, list }))
     }
 
     /// Makes a tap. It stays when its VM ends: a VM that is hibernated comes back to it.

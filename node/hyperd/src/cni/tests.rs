@@ -51,6 +51,11 @@ impl Setup {
         Self { directory, cni }
     }
 
+    /// Connects a pod that begins now.
+    async fn add(&self, pod: &Pod, tap: Option<&PreparedTap>) -> Result<Option<PodNetwork>, CniError> {
+        self.cni.add(self.cni.choose().await?, pod, tap).await
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -104,7 +109,7 @@ async fn a_plugin_for_vms_hands_over_its_tap() {
     let mut asking = pod("s1");
     asking.wishes.insert(pod::TAP.into(), true.into());
     asking.wishes.insert("dns".into(), json!({}));
-    let network = setup.cni.add(&asking, None).await.unwrap().unwrap();
+    let network = setup.add(&asking, None).await.unwrap().unwrap();
     assert_eq!((network.tap.as_str(), network.mac.as_str(), network.mtu), ("tap0", "52:54:00:aa:00:01", 1450));
     assert_eq!(network.netns.as_deref(), Some(Path::new("/run/netns/hn-1")));
     assert_eq!(network.addresses[0].cidr, "10.244.0.5/16");
@@ -151,7 +156,7 @@ fn a_chain_that_fails_is_undone_as_it_was() {
             r#"[ $CNI_COMMAND = DEL ] || { echo '{"code":11,"msg":"later","details":"busy"}'; exit 1; }"#,
         );
         setup.configure(&json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "one"}, {"type": "two"}]}));
-        let error = setup.cni.add(&pod("s1"), None).await.unwrap_err();
+        let error = setup.add(&pod("s1"), None).await.unwrap_err();
         assert!(matches!(&error, CniError::Plugin { code: 11, message, .. } if message == "later: busy"), "{error}");
         assert!(error.is_temporary());
         assert_eq!(setup.calls(), ["one ADD /netns/s1", "two ADD /netns/s1"]);
@@ -163,12 +168,12 @@ fn a_chain_that_fails_is_undone_as_it_was() {
 
         setup.plugin("one", "echo oops >&2; exit 3");
         setup.configure(&json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "one"}]}));
-        let error = setup.cni.add(&pod("s2"), None).await.unwrap_err().to_string();
+        let error = setup.add(&pod("s2"), None).await.unwrap_err().to_string();
         assert!(error.contains("oops") && error.contains("exit status: 3"), "{error}");
         setup.plugin("one", "echo garbage");
-        assert!(matches!(setup.cni.add(&pod("s3"), None).await, Err(CniError::Result { .. })));
+        assert!(matches!(setup.add(&pod("s3"), None).await, Err(CniError::Result { .. })));
         setup.plugin("one", r#"echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/elsewhere"}]}'"#);
-        let error = setup.cni.add(&pod("s4"), None).await.unwrap_err().to_string();
+        let error = setup.add(&pod("s4"), None).await.unwrap_err().to_string();
         assert!(error.contains("no interface eth0"), "{error}");
     });
 }
@@ -180,7 +185,7 @@ fn what_an_earlier_hyperd_left_is_collected() {
         setup.plugin("ours", r#"[ $CNI_COMMAND = ADD ] && exit 1; exit 0"#);
         setup.configure(&json!({"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "ours"}]}));
         for id in ["kept", "killed", "rebooted"] {
-            setup.cni.add(&pod(id), None).await.unwrap_err();
+            setup.add(&pod(id), None).await.unwrap_err();
         }
         // A host that restarts forgets mounts.
         nix::mount::umount(&setup.path("netns/rebooted")).unwrap();
@@ -205,7 +210,7 @@ fn what_an_earlier_hyperd_left_is_collected() {
 async fn changes_of_the_configuration_are_noticed() {
     let setup = Setup::new(None);
     assert_eq!(setup.cni.status().await.unwrap(), None);
-    assert!(setup.cni.add(&pod("s1"), None).await.unwrap().is_none());
+    assert!(setup.add(&pod("s1"), None).await.unwrap().is_none());
     setup.configure(&json!({"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "ours"}]}));
     assert!(matches!(setup.cni.status().await, Err(CniError::Missing { .. })));
     setup.plugin("ours", r#"echo '{"code":50,"msg":"no agent"}'; exit 1"#);
@@ -213,8 +218,13 @@ async fn changes_of_the_configuration_are_noticed() {
     setup.plugin("ours", "");
     assert_eq!(setup.cni.status().await.unwrap().as_deref(), Some("n"));
     assert_eq!(setup.calls(), ["ours STATUS", "ours STATUS"]);
+    // A pod that has begun is connected to what there was then.
+    let choice = setup.cni.choose().await.unwrap();
     std::fs::write(setup.path("net.d/05-broken.conf"), "{").unwrap();
     assert!(matches!(setup.cni.status().await, Err(CniError::Config { .. })));
+    setup.cni.add(choice, &pod("s2"), None).await.unwrap_err();
+    assert_eq!(setup.calls().last().unwrap(), "ours ADD /netns/s2");
+    setup.cni.del("s2").await.unwrap();
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ impl Pool {
         let mut state = self.state.lock();
         let mut surplus = Vec::new();
         for waiting in state.values_mut() {
+            surplus.append(&mut waiting.dead);
             let target = waiting.target(now, &self.limits);
             surplus.extend(waiting.ready.drain(..waiting.ready.len().saturating_sub(target)));
             waiting.put_off_until = waiting.put_off_until.filter(|until| *until > now);
@@ -100,7 +101,16 @@ impl Runtime {
             () = stop.cancelled() => {}
             () = work => {}
         }
-        let waiting: Vec<Ready> = self.pool.state.lock().drain().flat_map(|(_, waiting)| waiting.ready).collect();
+        let waiting: Vec<Ready> = self
+            .pool
+            .state
+            .lock()
+            .drain()
+            .flat_map(|(_, mut waiting)| {
+                waiting.ready.append(&mut waiting.dead);
+                waiting.ready
+            })
+            .collect();
         self.end_all(waiting).await;
         // And the one that was being made.
         let known = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
@@ -177,5 +187,38 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hypernetes_hypervisor::Hypervisor;
+
+    use super::*;
+    use crate::{agent::Greeting, fake::FakeHypervisor};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_vm_that_is_found_dead_is_ended_by_the_keeper_with_what_it_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let hypervisor = FakeHypervisor::new(directory.path(), tokio::runtime::Handle::current());
+        let pool = Pool::new(PoolLimits::default());
+        let kind = Kind { tenant: "a".into(), cpus: 1, memory_mib: 64, disk_slots: 1, network: None };
+        let id = new_id();
+        let vm: Arc<dyn hypernetes_hypervisor::Vm> = hypervisor.create(kind.spec(id.clone())).await.unwrap().into();
+        let agent = Agent::new(vm.agent());
+        let greeting = Greeting {
+            version: 1,
+            agent_version: String::new(),
+            kernel_release: String::new(),
+            boot_id: String::new(),
+        };
+        pool.give_back(kind.clone(), Ready { id: id.clone(), vm: vm.clone(), agent, greeting, tap: None });
+        vm.kill().await.unwrap();
+        assert!(pool.take(&kind).await.is_none());
+        match pool.next_step() {
+            Step::End(surplus) => assert_eq!(surplus.iter().map(|ready| &ready.id).collect::<Vec<_>>(), [&id]),
+            _ => panic!("nothing is ended"),
+        }
+        assert!(!matches!(pool.next_step(), Step::End(_)));
     }
 }

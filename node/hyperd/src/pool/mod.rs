@@ -91,6 +91,8 @@ pub(crate) struct Pool {
 struct Waiting {
     demand: Demand,
     ready: Vec<Ready>,
+    /// Found dead, with what else they leave on this host.
+    dead: Vec<Ready>,
     /// An image that pods of this kind use, to rehearse with.
     image: Option<PathBuf>,
     /// No other attempt is made before.
@@ -131,7 +133,9 @@ impl Pool {
                 return Some(ready);
             }
             tracing::warn!(vm = ready.id, "a VM that waited does not answer any more");
-            let _ = ready.vm.kill().await;
+            // The keeper ends it: the pod that wants one does not wait for that.
+            self.state.lock().entry(kind.clone()).or_default().dead.push(ready);
+            self.changed.notify_one();
         }
     }
 

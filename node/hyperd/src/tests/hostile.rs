@@ -114,3 +114,28 @@ async fn output_that_nobody_reads_is_in_nobodys_way() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     agent.hello(Duration::from_secs(5)).await.unwrap();
 }
+
+/// A guest that has missed that it was called is called again, and soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_lost_is_made_again() {
+    let node = Node::start().await;
+    let (_, machine) = another_sandbox(&node, 0).await;
+    let socket = node.path("line");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let behind = machine.socket();
+    let line = tokio::spawn(async move {
+        // Heard by nobody.
+        let (_lost, _) = listener.accept().await.unwrap();
+        // The caller has hung up before the guest can be called again: there is one line.
+        let (mut caller, _) = listener.accept().await.unwrap();
+        let mut guest = tokio::net::UnixStream::connect(behind).await.unwrap();
+        tokio::io::copy_bidirectional(&mut caller, &mut guest).await
+    });
+    let began = std::time::Instant::now();
+    crate::agent::Agent::new(hypernetes_hypervisor::AgentAddress::Unix(socket.clone()))
+        .hello_within(Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    line.abort();
+}

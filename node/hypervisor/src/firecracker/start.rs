@@ -129,7 +129,7 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
     };
     if let Err(error) = made {
         process.kill().await;
-        let mut words = launch::last_words(directory);
+        let mut words = crate::words::last(directory);
         console::read(directory, &mut words);
         let last = words.trim().lines().last().unwrap_or_default();
         return Err(if last.is_empty() { error } else { format!("{error}: {last}") });

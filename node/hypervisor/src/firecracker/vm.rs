@@ -21,9 +21,9 @@ use super::{
     template::{self, Files},
 };
 use crate::{
-    AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec, launch,
+    AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
     process::{self, Process},
-    slots,
+    slots, words,
 };
 
 /// Largest console text in messages.
@@ -166,8 +166,9 @@ impl FirecrackerVm {
         let process = Arc::new(process);
         let (sender, ended) = watch::channel(false);
         let watched = process.clone();
+        let log = directory.clone();
         tokio::spawn(async move {
-            watched.ended().await;
+            words::keep_bounded(&log, watched.ended()).await;
             let _ = sender.send(true);
         });
         disks.resize(spec.disk_slots as usize, None);
@@ -228,8 +229,8 @@ impl Vm for FirecrackerVm {
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let id = &self.spec.id;
         let _turn = self.turn.lock().await;
-        let slot = slots::free(&self.disks.lock(), source.read_only);
-        let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
+        let slot = slots::free(&self.disks.lock(), source.read_only, false);
+        let slot = slot.ok_or_else(|| slots::none_left(id, self.spec.disk_slots))?;
         let filled = self.fill(slot, &source).await;
         filled.map_err(|e| HypervisorError::AttachDisk { id: id.clone(), reason: e.to_string() })?;
         if let Some(held) = self.disks.lock().get_mut(slot.0 as usize) {
@@ -275,7 +276,7 @@ impl Vm for FirecrackerVm {
     async fn wait(&self) -> VmExit {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;
-        let words = launch::last_words(&self.directory);
+        let words = words::last(&self.directory);
         let console = self.console_tail().await;
         let last = |text: &str| text.trim().lines().last().map(|line| line.chars().take(512).collect::<String>());
         VmExit { reason: last(&words).or_else(|| last(&console)).unwrap_or_else(|| "the VM has ended".into()) }

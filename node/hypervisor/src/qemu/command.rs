@@ -3,7 +3,10 @@
 use std::{ffi::OsString, path::Path};
 
 use super::{Shared, disks, vm::Origin};
-use crate::{Accelerator, HypervisorError, VmSpec, boot, slots};
+use crate::{
+    Accelerator, HypervisorError, VmSpec, boot,
+    slots::{self, Slot},
+};
 
 /// Descriptors that QEMU is started with: it may open next to nothing by name.
 pub const TAP_FD: i32 = 3;
@@ -102,7 +105,7 @@ pub fn arguments(shared: &Shared, spec: &VmSpec, accelerator: Accelerator, origi
         add(&[&format!("virtio-net-device,netdev=net,mac={}", nic.mac)]);
     }
     for slot in 0..spec.disk_slots {
-        let read_only = if slot < slots::first_writable(spec.disk_slots) { "on" } else { "off" };
+        let read_only = if Slot::new(spec.disk_slots, slot).writable { "off" } else { "on" };
         let (empty, node) = (disks::empty_node(slot), disks::slot_node(slot));
         add(&["-blockdev", &format!("driver=null-co,node-name={empty},size={},read-zeroes=on", slots::DISK_BYTES)]);
         add(&["-blockdev", &format!("driver=raw,node-name={node},file={empty},read-only={read_only}")]);

@@ -3,9 +3,12 @@
 mod command;
 mod disks;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod memory;
 mod migrate;
 mod original;
+mod overlay;
 mod probe;
 mod qmp;
 mod snapshot;
@@ -210,7 +213,7 @@ impl Hypervisor for Qemu {
             accelerator: self.shared.accelerator,
             accelerator_reason: self.shared.reason.clone(),
             kernel: self.shared.boot.kernel.clone(),
-            disk_slots: vm::MAX_DISKS,
+            disk_slots: disks::MAX_SLOTS,
         }
     }
 

@@ -21,7 +21,7 @@ use nix::{
 use tokio::{io::Interest, net::UnixDatagram};
 
 use super::{filter, temporary::Temporary};
-use crate::{cgroup::Group, launch, process::Process};
+use crate::{cgroup::Group, process::Process, words};
 
 /// Of one request: it has a filter in it.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -117,7 +117,7 @@ impl Original {
 
     async fn copy_here(&self, copy: Copy) -> Result<Process, String> {
         let text = |error: io::Error| error.to_string();
-        let log = File::create(copy.directory.join("log")).map_err(text)?;
+        let log = words::create(&copy.directory).map_err(text)?;
         let mut places = vec![Place::Number(libc::STDERR_FILENO)];
         let mut descriptors: Vec<OwnedFd> = vec![log.into()];
         for (descriptor, number) in copy.descriptors {
@@ -138,7 +138,6 @@ impl Original {
         let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_fd().as_raw_fd()).collect();
         let pid = self.requests.ask(&message, &numbers).await.map_err(|e| format!("forking its original: {e}"))?;
         let process = Process::remember(pid, copy.directory.join("pid")).map(Process::reaped_here);
-        process
-            .map_err(|e| format!("the copy {} ended at once ({e}): {}", copy.id, launch::last_words(&copy.directory)))
+        process.map_err(|e| format!("the copy {} ended at once ({e}): {}", copy.id, words::last(&copy.directory)))
     }
 }

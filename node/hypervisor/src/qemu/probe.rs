@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{Accelerator, HypervisorError, Vm, VmSpec};
 
+const KVM: &str = "/dev/kvm";
 /// With KVM a guest is up within half a second.
 const KVM_PATIENCE: Duration = Duration::from_secs(5);
 /// What the agent says on the console when it runs.
@@ -22,7 +24,7 @@ const SIGN_OF_LIFE: &str = "hyperstart";
 
 #[derive(Serialize, Deserialize)]
 struct Verdict {
-    /// What it was found with: host kernel, QEMU, guest.
+    /// What it was found with: host kernel, QEMU, guest, and who may open the device.
     key: String,
     accelerator: Accelerator,
     reason: String,
@@ -30,14 +32,14 @@ struct Verdict {
 
 pub async fn choose(shared: &Shared, remembered: &Path) -> Result<(Accelerator, String), HypervisorError> {
     let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let key = format!("{} {} {}", host.trim(), shared.version, shared.boot.key);
+    let key = format!("{} {} {} {}", host.trim(), shared.version, shared.boot.key, device(Path::new(KVM)));
     if let Ok(bytes) = std::fs::read(remembered)
         && let Ok(verdict) = serde_json::from_slice::<Verdict>(&bytes)
         && verdict.key == key
     {
         return Ok((verdict.accelerator, verdict.reason));
     }
-    let (accelerator, reason) = match std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    let (accelerator, reason) = match std::fs::OpenOptions::new().read(true).write(true).open(KVM) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             (Accelerator::Tcg, "there is no /dev/kvm: VMs are emulated".to_owned())
         }
@@ -54,6 +56,12 @@ pub async fn choose(shared: &Shared, remembered: &Path) -> Result<(Accelerator, 
         tracing::warn!(%error, "the accelerator's verdict is not remembered: the next start probes again");
     }
     Ok((accelerator, reason))
+}
+
+/// Who may open a device, if it is there: when that changes, so may what can be done with it.
+fn device(path: &Path) -> String {
+    let seen = std::fs::metadata(path).map(|d| format!("{}:{:o}:{}:{}", d.rdev(), d.mode(), d.uid(), d.gid()));
+    seen.unwrap_or_else(|error| error.kind().to_string())
 }
 
 /// Boots a VM until its agent gives a sign of life.
@@ -83,4 +91,26 @@ async fn boots(shared: &Shared, accelerator: Accelerator) -> Result<Duration, St
     };
     let _ = vm.kill().await;
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_others_may_open_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kvm");
+        let mut seen = vec![device(&path)];
+        std::fs::write(&path, "").unwrap();
+        for mode in [0o600, 0o660, 0o666] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            seen.push(device(&path));
+            assert_eq!(device(&path), *seen.last().unwrap());
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 4, "{seen:?}");
+    }
 }

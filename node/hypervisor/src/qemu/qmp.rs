@@ -39,7 +39,12 @@ pub struct Qmp {
 
 impl Qmp {
     pub async fn connect(path: &Path) -> Result<Self, QmpError> {
-        let (reader, writer) = UnixStream::connect(path).await?.into_split();
+        Self::greeted(UnixStream::connect(path).await?).await
+    }
+
+    /// A conversation that begins.
+    pub async fn greeted(stream: UnixStream) -> Result<Self, QmpError> {
+        let (reader, writer) = stream.into_split();
         let mut qmp = Self { reader: BufReader::new(reader), writer };
         // A VMM that has been stopped greets nobody.
         let greeting = tokio::time::timeout(TIMEOUT, qmp.message()).await;

@@ -28,11 +28,7 @@ use super::{
     temporary::Temporary,
     vm::{Origin, generation_file},
 };
-use crate::{
-    HypervisorError, VmRecord,
-    launch::{last_words, uid_of},
-    space, temporary,
-};
+use crate::{HypervisorError, VmRecord, launch::uid_of, slots::Slot, space, temporary, words};
 
 /// A complete one, open.
 pub struct Snapshot {
@@ -87,7 +83,7 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     };
     if let Err(error) = transfer.await {
         // A machine that cannot be brought into it ends it.
-        let words = last_words(&crate::Vm::record(&receiver.0).directory);
+        let words = words::last(&crate::Vm::record(&receiver.0).directory);
         return Err(failed(format!("{error}{}{words}", if words.is_empty() { "" } else { ": " })));
     }
     crate::Vm::kill(&receiver.0).await?;
@@ -113,7 +109,7 @@ async fn empty_slots(qmp: &mut Qmp, vm: &VmRecord) -> Result<(), migrate::Migrat
         {
             let generation = generation.trim().parse().map_err(io::Error::other)?;
             fs::remove_file(&file)?;
-            disks::detach(qmp, slot, generation, true).await?;
+            disks::detach(qmp, Slot::new(vm.spec.disk_slots, slot), generation).await?;
         }
     }
     Ok(())

@@ -17,7 +17,9 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::{
-    Shared, command, disks, memory,
+    Shared, command,
+    disks::{self, MAX_SLOTS},
+    memory,
     migrate::{self, MigrateError},
     original::{Copy, Original},
     qmp::{Qmp, QmpError},
@@ -31,7 +33,8 @@ use crate::{
     launch::{self, Launch},
     process::{self, Process},
     remains::Remains,
-    slots, tap,
+    slots::{self, Slot},
+    tap, words,
 };
 
 /// From the start of QEMU until its monitor answers.
@@ -39,7 +42,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// What QEMU itself may take: its heap, translated code, and what is under way to and from disks.
 const VMM_BYTES: u64 = 256 << 20;
 /// The machine has 24 virtio devices.
-pub const MAX_DISKS: u32 = 20;
 /// Largest console text in messages.
 const CONSOLE_BYTES: usize = 2048;
 
@@ -166,7 +168,7 @@ impl QemuVm {
         let id = spec.id.clone();
         let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > MAX_DISKS {
+        if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > MAX_SLOTS {
             return Err(start("its id, processors, memory or disks are not what a VM can have".into()));
         }
         let directory = shared.machines.join(&id);
@@ -280,13 +282,13 @@ impl QemuVm {
                 Ok(monitor) => monitor,
                 Err(error) => {
                     process.kill().await;
-                    return Err(format!("QEMU's monitor: {error}: {}", launch::last_words(directory)));
+                    return Err(format!("QEMU's monitor: {error}: {}", words::last(directory)));
                 }
             },
-            () = process.ended() => return Err(format!("QEMU ended: {}", launch::last_words(directory))),
+            () = process.ended() => return Err(format!("QEMU ended: {}", words::last(directory))),
             () = tokio::time::sleep(START_TIMEOUT) => {
                 process.kill().await;
-                return Err(format!("QEMU's monitor did not answer: {}", launch::last_words(directory)));
+                return Err(format!("QEMU's monitor did not answer: {}", words::last(directory)));
             }
         };
         if shared.jail.is_some() && origin.original().is_none() {
@@ -321,8 +323,9 @@ impl QemuVm {
         let process = Arc::new(process);
         let (sender, ended) = watch::channel(false);
         let watched = process.clone();
+        let log = directory.clone();
         tokio::spawn(async move {
-            watched.ended().await;
+            words::keep_bounded(&log, watched.ended()).await;
             let _ = sender.send(true);
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -373,7 +376,7 @@ impl QemuVm {
         let attach = async {
             fs::write(generation_file(&self.directory, slot), generation.to_string())?;
             let mut qmp = self.qmp().await?;
-            disks::attach(&mut qmp, slot, generation, &source).await
+            disks::attach(&mut qmp, Slot::new(self.spec.disk_slots, slot), generation, &source).await
         };
         let failed = |e: QmpError| HypervisorError::AttachDisk { id: self.spec.id.clone(), reason: e.to_string() };
         attach.await.map_err(failed)?;
@@ -429,8 +432,9 @@ impl Vm for QemuVm {
     async fn attach_disk(&self, source: DiskSource) -> Result<DiskSlot, HypervisorError> {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
-        let slot = slots::free(&self.disks.lock(), source.read_only);
-        let slot = slot.ok_or_else(|| HypervisorError::NoFreeSlot { id: id.clone() })?;
+        // What is only read goes upon a disk that can be written to when the others are taken.
+        let slot = slots::free(&self.disks.lock(), source.read_only, true);
+        let slot = slot.ok_or_else(|| slots::none_left(id, self.spec.disk_slots))?;
         self.fill(slot.0, source).await?;
         Ok(slot)
     }
@@ -439,13 +443,13 @@ impl Vm for QemuVm {
         let id = &self.spec.id;
         let _turn = self.monitor.lock().await;
         let held = self.disks.lock().get(slot.0 as usize).cloned().flatten();
-        let Some(source) = held else { return Ok(()) };
+        if held.is_none() {
+            return Ok(());
+        }
         let detach = async {
             let generation = fs::read_to_string(generation_file(&self.directory, slot.0))?;
             let generation = generation.trim().parse().map_err(io::Error::other)?;
-            let read_only = slot.0 < slots::first_writable(self.spec.disk_slots);
-            debug_assert_eq!(read_only, source.read_only);
-            disks::detach(&mut self.qmp().await?, slot.0, generation, read_only).await
+            disks::detach(&mut self.qmp().await?, Slot::new(self.spec.disk_slots, slot.0), generation).await
         };
         let detached: Result<(), QmpError> = detach.await;
         detached.map_err(|e| HypervisorError::DetachDisk { id: id.clone(), reason: e.to_string() })?;
@@ -488,7 +492,7 @@ impl Vm for QemuVm {
     async fn wait(&self) -> VmExit {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;
-        let log = launch::last_words(&self.directory);
+        let log = words::last(&self.directory);
         let last = log.trim().lines().last().unwrap_or("the VM has ended").chars().take(512).collect();
         VmExit { reason: last }
     }

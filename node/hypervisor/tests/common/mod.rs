@@ -1,6 +1,8 @@
 //! What the tests with VMs share.
 #![allow(dead_code)]
 
+pub mod capture;
+
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -18,16 +20,7 @@ fn checkout() -> PathBuf {
 }
 
 pub fn guest_files() -> GuestFiles {
-    let guest = std::env::var_os("HYPERNETES_GUEST").map_or_else(|| checkout().join(".tools/guest"), PathBuf::from);
-    let hyperstart = std::env::var_os("HYPERNETES_HYPERSTART");
-    let files = GuestFiles {
-        vmlinuz: guest.join("vmlinuz"),
-        modules: guest.join("modules"),
-        hyperstart: hyperstart.map_or_else(|| checkout().join("target/release/hyperstart"), PathBuf::from),
-    };
-    assert!(files.vmlinuz.exists(), "run scripts/guest-kernel.sh first");
-    assert!(files.hyperstart.exists(), "run scripts/build.sh first");
-    files
+    GuestFiles::in_checkout(&checkout())
 }
 
 /// One whose templates are forked.
@@ -47,7 +40,7 @@ pub async fn qemu_that_restores(directory: &Path) -> Qemu {
 async fn qemu_with(directory: &Path, fork: Option<PathBuf>) -> Qemu {
     let config = QemuConfig {
         directory: directory.to_owned(),
-        guest: guest_files(),
+        guest: GuestFiles::in_checkout(&checkout()),
         jail: Some(env!("CARGO_BIN_EXE_hypernetes-vmm").into()),
         fork,
         rehearsal: None,

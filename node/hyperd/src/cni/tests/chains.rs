@@ -39,7 +39,7 @@ fn a_bridge_with_host_ports_and_limits() {
             annotations: [(pod::INGRESS_BANDWIDTH.to_owned(), "100M".to_owned())].into(),
             ..Default::default()
         };
-        let network = setup.cni.add(&Pod::new("s1", &config).unwrap(), None).await.unwrap().unwrap();
+        let network = setup.add(&Pod::new("s1", &config).unwrap(), None).await.unwrap().unwrap();
         let cidrs: Vec<&str> = network.addresses.iter().map(|a| a.cidr.as_str()).collect();
         assert_eq!(cidrs, ["10.88.0.2/24", "fd88::2/64"]);
         assert_eq!((network.mtu, network.dns.search[0].as_str()), (1400, "pods.test"));
@@ -60,7 +60,7 @@ fn a_bridge_with_host_ports_and_limits() {
         assert_eq!(guest.call(&server).await.as_deref(), Some("host"));
         answering.join().unwrap().unwrap();
         // A second pod reaches the first.
-        let other = setup.cni.add(&pod("s2"), None).await.unwrap().unwrap();
+        let other = setup.add(&pod("s2"), None).await.unwrap().unwrap();
         let neighbour = Guest::boot(setup.path("neighbour"), &other).await;
         assert_eq!(neighbour.call("10.88.0.2:80").await.unwrap(), "10.88.0.3");
 
@@ -84,7 +84,7 @@ fn point_to_point_even_within_the_pods_network() {
         setup.configure(&json!({"cniVersion": "0.4.0", "name": "routed", "type": "ptp", "ipam": ipam(&setup)}));
         let mut guests = Vec::new();
         for id in ["s1", "s2"] {
-            let network = setup.cni.add(&pod(id), None).await.unwrap().unwrap();
+            let network = setup.add(&pod(id), None).await.unwrap().unwrap();
             // The network of the address is behind the gateway, and so an address of its own is all that is on the link.
             let v4 = &network.addresses[0];
             assert_eq!(v4.cidr, format!("{}/32", v4.ip));

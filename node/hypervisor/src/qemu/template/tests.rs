@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -13,14 +13,7 @@ use crate::{
 
 async fn qemu(directory: &Path) -> Qemu {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned();
-    let place =
-        |variable: &str, usual: &str| std::env::var_os(variable).map_or_else(|| checkout.join(usual), PathBuf::from);
-    let guest = place("HYPERNETES_GUEST", ".tools/guest");
-    let guest = GuestFiles {
-        vmlinuz: guest.join("vmlinuz"),
-        modules: guest.join("modules"),
-        hyperstart: place("HYPERNETES_HYPERSTART", "target/release/hyperstart"),
-    };
+    let guest = GuestFiles::in_checkout(&checkout);
     let accelerator = Some(Accelerator::Tcg);
     let templates = TemplateLimits { count: 4, bytes: 1 << 30, delay: Duration::ZERO };
     let (jail, fork, rehearsal) = (None, None, None);
