@@ -79,7 +79,7 @@ pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-
 /// On a sandbox, with the value `none`: it is connected to no network.
 pub const NETWORK_ANNOTATION: &str = "hypernetes.io/network";
 /// More than the images and volumes of most pods; each costs the guest's kernel a device.
-const MAX_DISK_SLOTS: u32 = 22;
+const MAX_DISK_SLOTS: u32 = 21;
 /// Largest gRPC message from a client; the kubelet's own limit.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long calls that are under way may take when hyperd ends.

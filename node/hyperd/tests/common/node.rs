@@ -147,7 +147,15 @@ impl Node {
     pub async fn exec(&self, container_id: &str, script: &str) -> (i32, String) {
         let cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let request = cri::ExecSyncRequest { container_id: container_id.into(), cmd, timeout: 120 };
-        let answer = self.runtime().await.exec_sync(request).await.unwrap().into_inner();
+        let answer = within(Duration::from_secs(60), "the sandbox to be connected to", async || {
+            match self.runtime().await.exec_sync(request.clone()).await {
+                Ok(answer) => Some(answer.into_inner()),
+                // hyperd has just been started again.
+                Err(status) if status.message().ends_with("try again soon") => None,
+                Err(status) => panic!("{status}"),
+            }
+        })
+        .await;
         (answer.exit_code, String::from_utf8(answer.stdout).unwrap())
     }
 
