@@ -132,6 +132,8 @@ impl Runtime {
                 }
             };
             tokio::select! {
+                // First: who cancels may end the VM next, and its processes' ends are none of the pod's then.
+                biased;
                 () = cancel.cancelled() => {}
                 () = work => {}
             }
