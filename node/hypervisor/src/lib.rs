@@ -15,6 +15,7 @@ mod pieces;
 pub mod process;
 pub mod qemu;
 mod remains;
+mod saved;
 mod slots;
 mod space;
 mod sweep;

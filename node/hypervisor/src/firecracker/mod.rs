@@ -21,6 +21,7 @@ use crate::{
     boot::{self, BootFiles},
     launch,
     remains::{self, Remains},
+    saved::Saved,
     sweep, temporary,
 };
 
@@ -63,7 +64,7 @@ struct Shared {
     jail: PathBuf,
     boot: BootFiles,
     machines: PathBuf,
-    snapshots: PathBuf,
+    saved: Saved,
     joined: Arc<joined::Joined>,
     /// Where templates are.
     originals: PathBuf,
@@ -103,7 +104,7 @@ impl Firecracker {
             patience: config.patience,
             jail: config.jail.clone(),
             machines: directory("machines")?,
-            snapshots: directory("snapshots")?,
+            saved: Saved::new(directory("snapshots")?),
             originals: directory("templates")?,
             templates: Arc::new(template::Templates::new(config.templates)),
             joined: Arc::new(joined.map_err(|e| host("the directory of joined images", e))?),
@@ -137,7 +138,7 @@ impl Hypervisor for Firecracker {
         // Templates that are being made are this process's own.
         let unwanted = |id: &str| !id.starts_with(temporary::ID_PREFIX) && !keep.contains(id);
         sweep::sweep(&self.shared.machines, &self.shared.remains, start::is_named, unwanted).await;
-        snapshot::sweep(&self.shared, |id| hibernated.contains(id));
+        self.shared.saved.sweep(|id| hibernated.contains(id));
     }
 
     async fn hibernate(&self, vm: &VmRecord) -> Result<(), HypervisorError> {
@@ -150,7 +151,7 @@ impl Hypervisor for Firecracker {
     }
 
     async fn forget(&self, id: &str) {
-        snapshot::remove(&self.shared, id);
+        self.shared.saved.remove(id);
     }
 
     fn templates(&self) -> Vec<TemplateInfo> {

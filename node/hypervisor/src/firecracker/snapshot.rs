@@ -20,19 +20,15 @@ use super::{
 };
 use crate::{HypervisorError, VmRecord, jail, launch::uid_of, space};
 
-fn directory(shared: &Shared, id: &str) -> PathBuf {
-    shared.snapshots.join(id)
-}
-
 /// Stops a VM and saves it. It stays there, stopped.
 ///
 /// # Errors
 /// `NoSpace` when the disk has no room for all of its memory. Nothing is left then of what was written.
 pub async fn save(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
-    remove(shared, &vm.spec.id);
-    let saved = write(shared, vm, &directory(shared, &vm.spec.id)).await;
+    shared.saved.remove(&vm.spec.id);
+    let saved = write(shared, vm, &shared.saved.directory(&vm.spec.id)).await;
     if saved.is_err() {
-        remove(shared, &vm.spec.id);
+        shared.saved.remove(&vm.spec.id);
     }
     saved
 }
@@ -86,7 +82,7 @@ pub async fn write(shared: &Shared, vm: &VmRecord, directory: &Path) -> Result<(
 
 /// The files of a VM that is saved, with the places where Firecracker expects them.
 pub fn open(shared: &Shared, id: &str) -> Result<Vec<(OwnedFd, PathBuf)>, HypervisorError> {
-    let directory = directory(shared, id);
+    let directory = shared.saved.directory(id);
     open_in(&directory).map_err(|error| HypervisorError::Resume {
         id: id.to_owned(),
         reason: format!("{}: {error}", directory.display()),
@@ -96,25 +92,4 @@ pub fn open(shared: &Shared, id: &str) -> Result<Vec<(OwnedFd, PathBuf)>, Hyperv
 pub fn open_in(directory: &Path) -> io::Result<Vec<(OwnedFd, PathBuf)>> {
     let open = |(name, place): (&str, &str)| Ok((File::open(directory.join(name))?.into(), PathBuf::from(place)));
     [("memory", MEMORY), ("state", STATE)].into_iter().map(open).collect()
-}
-
-/// Removes a snapshot, or what there is of it. A VM that was resumed from it goes on with the file, which has no name then.
-pub fn remove(shared: &Shared, id: &str) {
-    let directory = directory(shared, id);
-    match fs::remove_dir_all(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(directory = %directory.display(), %error, "a VM's snapshot was left behind");
-        }
-        _ => {}
-    }
-}
-
-/// Removes all but the wanted.
-pub fn sweep(shared: &Shared, wanted: impl Fn(&str) -> bool) {
-    for entry in fs::read_dir(&shared.snapshots).into_iter().flatten().flatten() {
-        let id = entry.file_name().to_string_lossy().into_owned();
-        if !wanted(&id) {
-            remove(shared, &id);
-        }
-    }
 }

@@ -32,6 +32,7 @@ use crate::{
     Accelerator, GuestFiles, Hypervisor, HypervisorError, HypervisorInfo, TemplateInfo, Vm, VmRecord, VmSpec,
     boot::{self, BootFiles},
     remains::{self, Remains},
+    saved::Saved,
     sweep,
 };
 
@@ -74,7 +75,7 @@ struct Shared {
     version: String,
     boot: BootFiles,
     machines: PathBuf,
-    snapshots: PathBuf,
+    saved: Saved,
     tsc_khz: u64,
     jail: Option<PathBuf>,
     /// With the control groups, if VMs are locked in and this process may make any.
@@ -132,7 +133,7 @@ impl Qemu {
             version,
             boot,
             machines,
-            snapshots,
+            saved: Saved::new(snapshots),
             tsc_khz: tsc::measure_khz(),
             remains: Remains { cgroups: jail.is_some().then(remains::usable_cgroups).flatten().map(Arc::new) },
             fork: config.fork.filter(|_| jail.is_some()),
@@ -185,7 +186,7 @@ impl Hypervisor for Qemu {
         // Templates that are being made are this process's own.
         let unwanted = |id: &str| !id.starts_with(crate::temporary::ID_PREFIX) && !keep.contains(id);
         sweep::sweep(&self.shared.machines, &self.shared.remains, command::is_named, unwanted).await;
-        snapshot::sweep(&self.shared, |id| hibernated.contains(id));
+        self.shared.saved.sweep(|id| hibernated.contains(id));
     }
 
     async fn hibernate(&self, vm: &VmRecord) -> Result<(), HypervisorError> {
@@ -204,7 +205,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn forget(&self, id: &str) {
-        snapshot::remove(&self.shared, id);
+        self.shared.saved.remove(id);
     }
 
     fn describe(&self) -> HypervisorInfo {

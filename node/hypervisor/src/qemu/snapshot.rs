@@ -17,7 +17,6 @@ use std::{
         fd::OwnedFd,
         unix::fs::{DirBuilderExt, OpenOptionsExt},
     },
-    path::PathBuf,
 };
 
 use nix::{errno::Errno, unistd::Uid};
@@ -36,10 +35,6 @@ pub struct Snapshot {
     pub state: OwnedFd,
 }
 
-fn directory(shared: &Shared, id: &str) -> PathBuf {
-    shared.snapshots.join(id)
-}
-
 /// Stops a VM and saves it. It stays there, stopped.
 ///
 /// # Errors
@@ -47,7 +42,7 @@ fn directory(shared: &Shared, id: &str) -> PathBuf {
 pub async fn save(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     let saved = write(shared, vm).await;
     if saved.is_err() {
-        remove(shared, &vm.spec.id);
+        shared.saved.remove(&vm.spec.id);
     }
     saved
 }
@@ -58,10 +53,10 @@ async fn write(shared: &Shared, vm: &VmRecord) -> Result<(), HypervisorError> {
     let length = u64::from(vm.spec.memory_mib) << 20;
     let file_error = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => HypervisorError::NoSpace { id: id.clone(), bytes: length },
-        _ => failed(format!("writing it to {}: {error}", shared.snapshots.display())),
+        _ => failed(format!("writing it to {}: {error}", shared.saved.root().display())),
     };
-    remove(shared, id);
-    let directory = directory(shared, id);
+    shared.saved.remove(id);
+    let directory = shared.saved.directory(id);
     fs::DirBuilder::new().mode(0o700).create(&directory).map_err(file_error)?;
     let create =
         |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(directory.join(name));
@@ -117,7 +112,7 @@ async fn empty_slots(qmp: &mut Qmp, vm: &VmRecord) -> Result<(), migrate::Migrat
 
 /// The snapshot of a VM.
 pub fn open(shared: &Shared, id: &str) -> Result<Snapshot, HypervisorError> {
-    let directory = directory(shared, id);
+    let directory = shared.saved.directory(id);
     let open = |name: &str, write: bool| {
         let path = directory.join(name);
         OpenOptions::new().read(true).write(write).open(&path).map(OwnedFd::from).map_err(|error| {
@@ -125,27 +120,6 @@ pub fn open(shared: &Shared, id: &str) -> Result<Snapshot, HypervisorError> {
         })
     };
     Ok(Snapshot { memory: open("memory", true)?, state: open("state", false)? })
-}
-
-/// Removes a snapshot, or what there is of it. A VM that was resumed from it goes on with the file, which has no name then.
-pub fn remove(shared: &Shared, id: &str) {
-    let directory = directory(shared, id);
-    match fs::remove_dir_all(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(directory = %directory.display(), %error, "a VM's snapshot was left behind");
-        }
-        _ => {}
-    }
-}
-
-/// Removes all but the wanted.
-pub fn sweep(shared: &Shared, wanted: impl Fn(&str) -> bool) {
-    for entry in fs::read_dir(&shared.snapshots).into_iter().flatten().flatten() {
-        let id = entry.file_name().to_string_lossy().into_owned();
-        if !wanted(&id) {
-            remove(shared, &id);
-        }
-    }
 }
 
 /// Makes the file the VM's own: QEMU opens its memory once more, as the VM's user. Nobody else's reads it.
