@@ -34,7 +34,8 @@ demo/build-image.sh .tools/demo-web.tar
 cargo nextest run --release -p hypernetes-tests -E 'not binary(survival)'
 cargo nextest run --release -p hypernetes-tests -j 1 -E 'binary(survival)'
 "$hypernetes" down --root "$root"
-# Nothing may be left: no VM, no network namespace.
+# Nothing may be left: no VM, no network namespace. What is being ended has a moment.
+for _ in $(seq 50); do [ "$(vms)" = "$vms_before" ] && break; sleep 0.1; done
 networks_left=$(($(networks) - networks_before)) vms_left=$(($(vms) - vms_before))
 if [ "$networks_left" != 0 ] || [ "$vms_left" != 0 ]; then
     echo "down left $networks_left network namespaces and $vms_left VMs" >&2

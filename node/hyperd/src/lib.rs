@@ -179,6 +179,7 @@ pub enum RunError {
 /// When its state cannot be read, or its addresses cannot be had.
 pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
     let listener = listen(&config.socket).await?;
+    let hypervisor = config.hypervisor.clone();
     let state = |reason: String| RunError::State { path: config.root.clone(), reason };
     let records = Records::open(&config.root).map_err(|e| state(e.to_string()))?;
     let watcher = Watcher::start().map_err(RunError::Watch)?;
@@ -223,6 +224,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     streams.abort();
     let _ = pool.await;
     collection.abort();
+    hypervisor.close().await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

@@ -170,6 +170,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Removes what was saved of a VM. That there is nothing is fine.
     async fn forget(&self, _id: &str) {}
 
+    /// Ends what it keeps for VMs to come, to be called last. VMs run on.
+    async fn close(&self) {}
+
     /// e.g. `("QEMU 7.2.22", Accelerator::Tcg, "KVM cannot boot this kernel: no output within 5 s")`
     fn describe(&self) -> HypervisorInfo;
 

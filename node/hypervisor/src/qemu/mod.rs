@@ -208,6 +208,14 @@ impl Hypervisor for Qemu {
         self.shared.saved.remove(id);
     }
 
+    async fn close(&self) {
+        for template in self.shared.templates.take_all() {
+            if let template::Form::Standing(original) = &template.form {
+                original.end().await;
+            }
+        }
+    }
+
     fn describe(&self) -> HypervisorInfo {
         HypervisorInfo {
             vmm: self.shared.version.clone(),

@@ -102,6 +102,11 @@ impl Original {
         kib("Anonymous:") << 10
     }
 
+    /// Ends it; its copies go on.
+    pub async fn end(&self) {
+        let _ = crate::Vm::kill(&self.vm.0).await;
+    }
+
     /// Makes a copy. It is stopped, and a child of this process.
     pub async fn copy(self: &Arc<Self>, copy: Copy) -> Result<Process, String> {
         let (send, receive) = tokio::sync::oneshot::channel();

@@ -175,6 +175,11 @@ impl<F> Templates<F> {
         self.state.lock().ready.retain(|other| !Arc::ptr_eq(other, template));
     }
 
+    /// Forgets all of them, and gives them.
+    pub fn take_all(&self) -> Vec<Arc<Template<F>>> {
+        std::mem::take(&mut self.state.lock().ready)
+    }
+
     /// Whether the caller shall make one: nobody else does, and it did not fail just now.
     fn claim(&self, key: &Key) -> bool {
         let mut state = self.state.lock();
