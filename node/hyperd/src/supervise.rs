@@ -44,12 +44,15 @@ impl Runtime {
         let runtime = self.clone();
         tokio::spawn(async move {
             let reason = tokio::select! {
+                // First, here and below: who cancels may end the VM next, as hibernation does.
+                biased;
                 () = live.cancel.cancelled() => return,
                 exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
                 reason = runtime.silence(&sandbox, &live) => {
                     runtime.not_ready(&sandbox, &reason).await;
                     // The VM itself runs on, and is ended by StopPodSandbox.
                     tokio::select! {
+                        biased;
                         () = live.cancel.cancelled() => return,
                         exit = live.vm.wait() => format!("the pod's VM ended: {}", crate::agent::clean(&exit.reason)),
                     }

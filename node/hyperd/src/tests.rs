@@ -1158,7 +1158,8 @@ async fn a_hibernated_pod_goes_on_where_it_was() {
         let (status, info) = node.sandbox(&sandbox).await;
         assert_eq!(status.state, cri::PodSandboxState::SandboxNotready as i32);
         assert_eq!(info["reason"], "it is hibernated");
-        assert_eq!(node.container(&container).await.state, cri::ContainerState::ContainerRunning as i32);
+        let told = node.container(&container).await;
+        assert_eq!(told.state, cri::ContainerState::ContainerRunning as i32, "{told:?}");
         let mut client = node.runtime().await;
         let stop = cri::StopContainerRequest { container_id: container.clone(), timeout: 1 };
         let remove = cri::RemoveContainerRequest { container_id: container.clone() };
