@@ -21,6 +21,18 @@ pub struct CloneArguments {
     pub cgroup: u64,
 }
 
+impl CloneArguments {
+    /// Flags of clone(2), and a control group of version 2 that the child begins in.
+    pub fn new(flags: c_int, group: Option<c_int>) -> Self {
+        let mut arguments = Self { flags: u64::from(flags.cast_unsigned()), ..Self::default() };
+        if let Some(group) = group {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = u64::from(group.cast_unsigned());
+        }
+        arguments
+    }
+}
+
 /// Linux 5.7 and later.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// proc(5), `prctl`: where the kernel clears a thread's id when it ends; the C library keeps the id there.
@@ -33,12 +45,7 @@ pub fn fork(group: Option<c_int>) -> Result<i32> {
     // SAFETY: the kernel writes one word.
     unsafe { syscall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut id_address) }?;
     let flags = libc::CLONE_NEWPID | libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-    let mut arguments =
-        CloneArguments { flags: u64::from(flags.cast_unsigned()), child_tid: id_address, ..Default::default() };
-    if let Some(group) = group {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = u64::from(group.cast_unsigned());
-    }
+    let arguments = CloneArguments { child_tid: id_address, ..CloneArguments::new(flags, group) };
     // SAFETY: without CLONE_VM and with no stack given it is a fork: both go on here, each with its own memory.
     unsafe { syscall!(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) }.map(|pid| pid as i32)
 }

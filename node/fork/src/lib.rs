@@ -30,6 +30,7 @@ mod system;
 mod threads;
 
 pub use self::{
+    clone::CloneArguments,
     request::{DecodeError, MAX_BYTES, MAX_DESCRIPTORS, Place, Places, Request},
     server::{ServeError, serve},
 };

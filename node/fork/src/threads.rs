@@ -296,14 +296,13 @@ unsafe fn make(slot: &Slot) -> Result<()> {
     // SAFETY: the slot's state was complete when its thread was parked.
     let state = unsafe { *slot.state.get() };
     let arguments = CloneArguments {
-        flags: u64::from(FLAGS.cast_unsigned()),
         child_tid: state.id_address as u64,
         stack: slot.stack.get() as u64,
         stack_size: STACK_BYTES as u64,
         tls: state.thread_pointer as u64,
         set_tid: &raw const id as u64,
         set_tid_size: 1,
-        ..Default::default()
+        ..CloneArguments::new(FLAGS, None)
     };
     let result: isize;
     // SAFETY: the new thread begins on a stack that nobody else has, with a copy of these registers, calls a function that never
