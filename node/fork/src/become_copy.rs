@@ -74,6 +74,9 @@ unsafe fn attempt(
     let brought = |number| own.contains(&number) || places.contains(&Place::Number(number));
     step("its own descriptors", descriptors.renew(brought))?;
     step("its namespaces", leave_namespaces())?;
+    // Of the original's process group it would get SIGHUP when the original ends while it is stopped (setpgid(2)).
+    // SAFETY: no arguments.
+    step("its session", unsafe { syscall!(libc::SYS_setsid) })?;
     // SAFETY: a name that ends with a zero.
     let _ = unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_NAME, NAME.as_ptr()) };
     // Threads can be given ids by the privileged only; user and filter are each thread's own.

@@ -408,7 +408,10 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         // A VM that hangs while there is no hyperd keeps its successor from nothing.
         let pod = running(&mut node).await;
         node.kill();
-        signal(vm_of(&node, &pod.sandbox).pid, SIGSTOP);
+        let vm = vm_of(&node, &pod.sandbox).pid;
+        let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(vm))).unwrap();
+        assert_eq!(session.as_raw(), vm, "a stopped VM gets SIGHUP when the last of its session's parents ends");
+        signal(vm, SIGSTOP);
         let started = node.start().await;
         assert!(started < Duration::from_secs(20), "hyperd started within {started:?}");
         is_reported_as_ended(&node, &pod.sandbox, "not answer").await;

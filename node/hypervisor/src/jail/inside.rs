@@ -16,7 +16,7 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::resource::{Resource, setrlimit},
-    unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setuid},
+    unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setsid, setuid},
 };
 
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
@@ -46,6 +46,8 @@ pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
     let library = jail.original.as_ref().map(File::open).transpose().map_err(failed("opening the library"))?;
     build_root(jail).map_err(failed("making its root"))?;
     limit().map_err(failed("limiting what it may take"))?;
+    // What the kernel sends to a session, or to a group of processes that has lost its parent, is not for it.
+    setsid().map_err(failed("leaving the session"))?;
     if let Some(fd) = jail.view.output {
         output(fd).map_err(failed("its standard output"))?;
     }
