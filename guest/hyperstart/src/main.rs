@@ -12,6 +12,7 @@ mod init;
 mod modules;
 mod mountinfo;
 mod mounts;
+mod network;
 mod output;
 mod port;
 mod process;

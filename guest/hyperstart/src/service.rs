@@ -99,7 +99,15 @@ impl Agent for Service {
         &self,
         request: Request<v1::ConfigureSandboxRequest>,
     ) -> Result<Response<v1::ConfigureSandboxResponse>, Status> {
-        sandbox::configure(request.into_inner(), &self.seeded).await?;
+        let mut request = request.into_inner();
+        let files = std::mem::take(&mut request.files);
+        sandbox::configure(&request, &self.seeded).await?;
+        if !request.file_set.is_empty() {
+            let mut incoming = files::Incoming::default();
+            files.into_iter().try_for_each(|file| incoming.add(file)).map_err(Status::invalid_argument)?;
+            let directory = files::directory(&request.file_set).ok_or_else(|| no_set(&request.file_set))?;
+            incoming.commit(&directory).map_err(|e| Status::internal(format!("writing files: {e}")))?;
+        }
         let boot_id = if self.seeded.load(Ordering::Acquire) { read_line(BOOT_ID) } else { String::new() };
         Ok(Response::new(v1::ConfigureSandboxResponse { boot_id }))
     }
@@ -114,8 +122,7 @@ impl Agent for Service {
         while let Some(message) = stream.message().await? {
             if set.is_none() {
                 let directory = files::directory(&message.set);
-                set =
-                    Some(directory.ok_or_else(|| Status::invalid_argument(format!("the file set {:?}", message.set)))?);
+                set = Some(directory.ok_or_else(|| no_set(&message.set))?);
             }
             if let Some(file) = message.file {
                 incoming.add(file).map_err(Status::invalid_argument)?;
@@ -327,6 +334,10 @@ impl Agent for Service {
         });
         Ok(Response::new(v1::ShutdownResponse {}))
     }
+}
+
+fn no_set(name: &str) -> Status {
+    Status::invalid_argument(format!("{name:?} is no name of a file set"))
 }
 
 async fn send_output(

@@ -58,6 +58,8 @@ pub(crate) struct FakeHypervisor {
     saved: Mutex<HashMap<String, Arc<Guest>>>,
     /// There is no room for what is saved.
     pub disk_full: AtomicBool,
+    /// VMs are copies, which a pool keeps ready.
+    pub copies: AtomicBool,
     pub mischief: Arc<Mischief>,
     /// Servers of the agents live here, so that they survive the runtime of a hyperd.
     tasks: tokio::runtime::Handle,
@@ -77,6 +79,7 @@ impl FakeHypervisor {
             machines: Mutex::default(),
             saved: Mutex::default(),
             disk_full: AtomicBool::new(false),
+            copies: AtomicBool::new(false),
             mischief: Arc::default(),
             tasks,
         })
@@ -166,6 +169,10 @@ impl Machine {
 
 #[async_trait]
 impl Hypervisor for FakeHypervisor {
+    fn would_copy(&self, _: &VmSpec) -> bool {
+        self.copies.load(Ordering::Relaxed)
+    }
+
     async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>, HypervisorError> {
         let directory = self.directory.join(&spec.id[..8]);
         std::fs::create_dir_all(&directory).unwrap();
@@ -281,7 +288,7 @@ pub(crate) struct Guest {
     mischief: Arc<Mischief>,
     /// Its processes stand still.
     stopped: AtomicBool,
-    pub configured: Mutex<Option<v1::ConfigureSandboxRequest>>,
+    pub configured: Mutex<Vec<v1::ConfigureSandboxRequest>>,
     pub containers: Mutex<HashMap<String, v1::CreateContainerRequest>>,
     pub host_path_requests: Mutex<Vec<v1::HostPathRequest>>,
     pub host_path_replies: Mutex<Vec<v1::HostPathReply>>,
@@ -307,6 +314,25 @@ impl Guest {
     }
 
     /// Content of a file of a set, as the guest has it.
+    /// Makes a file set what was sent: parts of a file follow one another.
+    fn replace(&self, set: &str, files: Vec<v1::File>) {
+        use std::io::Write;
+        let directory = self.directory.join(set);
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        for file in files {
+            let path = directory.join(file.path);
+            if !file.symlink_target.is_empty() {
+                std::os::unix::fs::symlink(file.symlink_target, path).unwrap();
+            } else if file.directory {
+                std::fs::create_dir_all(path).unwrap();
+            } else {
+                let mut to = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+                to.write_all(&file.data).unwrap();
+            }
+        }
+    }
+
     pub(crate) fn file(&self, set: &str, name: &str) -> Option<String> {
         std::fs::read_to_string(self.directory.join(set).join(name)).ok()
     }
@@ -398,7 +424,11 @@ impl Agent for GuestService {
             agent_version: "fake".into(),
             kernel_release: "6.1".into(),
             // The guest's identity is decided by the host's entropy.
-            boot_id: if self.0.configured.lock().is_some() { self.0.boot_id.clone() } else { String::new() },
+            boot_id: if self.0.configured.lock().iter().any(|request| !request.entropy.is_empty()) {
+                self.0.boot_id.clone()
+            } else {
+                String::new()
+            },
         }))
     }
 
@@ -406,33 +436,27 @@ impl Agent for GuestService {
         &self,
         request: Request<v1::ConfigureSandboxRequest>,
     ) -> Answer<v1::ConfigureSandboxResponse> {
-        *self.0.configured.lock() = Some(request.into_inner());
+        if *self.0.misdeed.lock() == Some(misdeeds::Misdeed::Silence) {
+            return std::future::pending().await;
+        }
+        let request = request.into_inner();
+        if !request.file_set.is_empty() {
+            self.0.replace(&request.file_set, request.files.clone());
+        }
+        self.0.configured.lock().push(request);
         Ok(Response::new(v1::ConfigureSandboxResponse { boot_id: self.0.boot_id.clone() }))
     }
 
     async fn put_files(&self, request: Request<Streaming<v1::PutFilesRequest>>) -> Answer<v1::PutFilesResponse> {
         let mut messages = request.into_inner();
         let set = messages.message().await?.unwrap().set;
-        let directory = self.0.directory.join(set);
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir_all(&directory).unwrap();
-        let mut committed = false;
+        let (mut files, mut committed) = (Vec::new(), false);
         while let Some(message) = messages.message().await? {
-            if let Some(file) = message.file {
-                let path = directory.join(file.path);
-                if !file.symlink_target.is_empty() {
-                    std::os::unix::fs::symlink(file.symlink_target, path).unwrap();
-                } else if file.directory {
-                    std::fs::create_dir_all(path).unwrap();
-                } else {
-                    use std::io::Write;
-                    let mut to = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-                    to.write_all(&file.data).unwrap();
-                }
-            }
+            files.extend(message.file);
             committed |= message.commit;
         }
         assert!(committed);
+        self.0.replace(&set, files);
         Ok(Response::new(v1::PutFilesResponse {}))
     }
 

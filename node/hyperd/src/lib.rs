@@ -26,6 +26,7 @@ pub mod fuzzing;
 mod hibernate;
 mod host_paths;
 mod host_usage;
+mod identity;
 mod images;
 mod logs;
 mod metrics;

@@ -17,11 +17,12 @@ use crate::{
     error::{Error, Result},
     files::{FileSetSource, SINGLE, put_and_follow},
     host_paths::HostPathReadOnly,
+    identity::ETC_SET,
     mounts::{self, Policy, Source},
     records::{ContainerState, ProcessUser, TerminationLog},
     resources,
     runtime::Runtime,
-    sandbox::{ETC_SET, Live, Sandbox, check_namespaces},
+    sandbox::{Live, Sandbox, check_namespaces},
     volumes::{self, Descriptor, Mode},
 };
 

@@ -27,6 +27,8 @@ use crate::{
 
 /// Of the interface, until the pod's is known. Locally administered.
 pub(crate) const MAC: &str = "52:54:00:00:00:01";
+/// That it gets another is rehearsed, too.
+const OTHER_MAC: &str = "52:54:00:00:00:02";
 const CONTAINER: &str = "rehearsal";
 const FILES: &str = "rehearsal";
 /// In the image of templates, without the leading `/`.
@@ -179,21 +181,24 @@ pub(crate) async fn run(
         entropy,
         ..Default::default()
     };
+    let mut down = None;
     if has_interface && greeting.version >= SINCE_RECONFIGURED {
+        let interface =
+            v1::Interface { mac: OTHER_MAC.into(), name: crate::cni::INTERFACE.into(), ..Default::default() };
+        // What is down need not be taken down for its next address.
+        let interfaces = vec![v1::Interface { down: true, ..interface.clone() }];
+        down = Some(v1::ConfigureSandboxRequest { interfaces, ..Default::default() });
         // Addresses for documentation (RFC 5737).
-        request.interfaces.push(v1::Interface {
-            mac: MAC.into(),
-            name: crate::cni::INTERFACE.into(),
-            addresses: vec!["192.0.2.2/24".into()],
-            mtu: 1450,
-        });
+        request.interfaces.push(v1::Interface { addresses: vec!["192.0.2.2/24".into()], mtu: 1450, ..interface });
         request.routes.push(v1::Route {
             destination: "0.0.0.0/0".into(),
             gateway: "192.0.2.1".into(),
             interface: crate::cni::INTERFACE.into(),
         });
     }
-    agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+    for request in [Some(request), down].into_iter().flatten() {
+        agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+    }
     for play in plays.into_iter().filter(|play| play.image.exists()) {
         agent.put_files(FILES, play.programs.clone()).await?;
         let slot = vm.attach_disk(DiskSource { path: play.image.clone(), read_only: true }).await?;

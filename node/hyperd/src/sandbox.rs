@@ -12,20 +12,19 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agent::{Agent, CALL_TIMEOUT, Greeting},
-    cni::{Choice, INTERFACE, Pod, PodNetwork},
+    agent::{Agent, AgentError, CALL_TIMEOUT, Greeting},
+    cni::{Choice, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
     host_paths::Served,
-    pool::{Kind, Ready},
+    identity,
+    pool::{Kind, Ready, STILL_THERE},
     records::{Records, SandboxRecord, SandboxState},
     resources,
     runtime::{Runtime, new_id, now_nanos},
     stats::CpuRate,
 };
 
-/// File set of what the sandbox itself puts below /etc.
-pub(crate) const ETC_SET: &str = "sandbox-etc";
 /// How long the guest has to write its file systems and power off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CPUS: u64 = 64;
@@ -166,7 +165,7 @@ impl Sandbox {
     }
 
     pub(crate) fn hostname(&self) -> String {
-        hostname(&self.record.lock().config)
+        identity::hostname(&self.record.lock().config)
     }
 
     pub(crate) fn status(&self) -> cri::PodSandboxStatus {
@@ -218,13 +217,6 @@ fn state(state: &SandboxState) -> cri::PodSandboxState {
 
 fn security_context(config: &cri::PodSandboxConfig) -> Option<&cri::LinuxSandboxSecurityContext> {
     config.linux.as_ref()?.security_context.as_ref()
-}
-
-fn hostname(config: &cri::PodSandboxConfig) -> String {
-    let name = config.metadata.as_ref().map(|m| m.name.as_str()).unwrap_or_default();
-    let name = if config.hostname.is_empty() { name } else { &config.hostname };
-    // Linux' limit is 64 bytes with the terminating zero.
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(63).collect()
 }
 
 /// Checks what namespaces are asked for. The pod's own are the guest's, and so are those of its "node": nothing leads
@@ -335,7 +327,7 @@ impl Runtime {
             disk_slots: self.config.disk_slots,
             network: choice.as_ref().map(|choice| choice.style),
         };
-        let ready = self.pool.take(&kind).await;
+        let ready = self.pool.take(&kind);
         let id = ready.as_ref().map_or_else(new_id, |ready| ready.id.clone());
         let sandbox = Sandbox::new(SandboxRecord {
             id: id.clone(),
@@ -387,38 +379,36 @@ impl Runtime {
         sandbox.update(&self.records, |_| {}).await?;
         let config = sandbox.record().config;
         let tap = ready.as_ref().and_then(|ready| ready.tap.clone());
-        let network = match kind.network {
-            None => None,
-            Some(_) => self.cni.add(choice, &Pod::new(&sandbox.id, &config)?, tap.as_ref()).await?,
-        };
-        let ready = match (ready, &tap) {
-            (Some(ready), Some(tap)) if !self.cni.took(tap).await => {
-                tracing::warn!(sandbox = %sandbox.id, "the network's plugin left the VM's tap alone, and made another");
-                ready.vm.kill().await?;
-                self.cni.remove_tap(&sandbox.id).await;
-                None
+        let connect = async {
+            match kind.network {
+                None => Ok(None),
+                Some(_) => self.cni.add(choice, &Pod::new(&sandbox.id, &config)?, tap.as_ref()).await,
             }
-            (ready, _) => ready,
         };
-        let (live, greeting) = match ready {
-            Some(ready) => {
+        // While the network's plugins are at it.
+        let identify = async {
+            match &ready {
+                None => Ok(String::new()),
+                Some(ready) => identity::give(&ready.agent, STILL_THERE, &config, kind.network.is_some()).await,
+            }
+        };
+        let (network, identified) = tokio::join!(connect, identify);
+        let network = network?;
+        let ready = match ready {
+            Some(ready) => self.fit(sandbox, ready, identified).await?,
+            None => None,
+        };
+        let (live, greeting, boot_id) = match ready {
+            Some((ready, boot_id)) => {
                 let live = Live::new(ready.vm, ready.agent);
                 sandbox.set_live(Some(live.clone()));
-                (live, ready.greeting)
+                (live, ready.greeting, boot_id)
             }
-            None => self.start_vm(sandbox, kind, network.as_ref()).await?,
+            None => self.start_vm(sandbox, kind, &config, network.as_ref()).await?,
         };
-        let agent = &live.agent;
-        let request = configure_request(&config, network.as_ref());
-        let configure =
-            agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await });
-        let files = agent.put_files(ETC_SET, etc_files(&config, network.as_ref()));
-        let (configured, ()) = tokio::try_join!(configure, files)?;
-        // An agent of version 1 says it in its greeting.
-        let boot_id = match crate::agent::clean(&configured.boot_id) {
-            boot_id if boot_id.is_empty() => greeting.boot_id,
-            boot_id => boot_id,
-        };
+        if let Some(network) = &network {
+            identity::connect(&live.agent, &config, network).await?;
+        }
         sandbox
             .update(&self.records, |r| {
                 r.state = SandboxState::Ready;
@@ -433,13 +423,35 @@ impl Runtime {
         Ok(live)
     }
 
-    /// Starts a VM for the sandbox and waits for its agent.
+    /// The VM that waited, and its boot's id, if it has become the sandbox's; otherwise it is ended, and another has to be made.
+    async fn fit(
+        &self,
+        sandbox: &Sandbox,
+        ready: Ready,
+        identified: Result<String, AgentError>,
+    ) -> Result<Option<(Ready, String)>> {
+        let why = match (identified, &ready.tap) {
+            (Err(error), _) if !error.is_connection() => return Err(error.into()),
+            (Err(error), _) => error.to_string(),
+            (Ok(_), Some(tap)) if !self.cni.took(tap).await => {
+                "the network's plugin left its tap alone, and made another".to_owned()
+            }
+            (Ok(boot_id), _) => return Ok(Some((ready, boot_id))),
+        };
+        tracing::warn!(sandbox = %sandbox.id, why, "a VM that waited is of no use");
+        ready.vm.kill().await?;
+        self.cni.remove_tap(&sandbox.id).await;
+        Ok(None)
+    }
+
+    /// Starts a VM for the sandbox and waits for its agent. Gives its boot's id, too.
     async fn start_vm(
         &self,
         sandbox: &Arc<Sandbox>,
         kind: &Kind,
+        config: &cri::PodSandboxConfig,
         network: Option<&PodNetwork>,
-    ) -> Result<(Arc<Live>, Greeting)> {
+    ) -> Result<(Arc<Live>, Greeting, String)> {
         let mut spec = kind.spec(sandbox.id.clone());
         spec.nic = network.map(|n| Nic { tap: n.tap.clone(), netns: n.netns.clone(), mac: n.mac.clone() });
         let vm: Arc<dyn Vm> = self.config.hypervisor.create(spec).await?.into();
@@ -461,7 +473,8 @@ impl Runtime {
                 }
             },
         };
-        Ok((live, greeting))
+        let boot_id = identity::give(&agent, CALL_TIMEOUT, config, network.is_some()).await?;
+        Ok((live, greeting, boot_id))
     }
 
     /// Undoes an unfinished sandbox. What cannot be undone now keeps its record, which is removable like any other.
@@ -602,70 +615,6 @@ async fn console(vm: &dyn Vm) -> String {
     let tail: String = tail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let start = tail.char_indices().rev().nth(499).map_or(0, |(i, _)| i);
     if tail.is_empty() { String::new() } else { format!(" (console: …{})", &tail[start..]) }
-}
-
-fn configure_request(config: &cri::PodSandboxConfig, network: Option<&PodNetwork>) -> v1::ConfigureSandboxRequest {
-    let mut request = v1::ConfigureSandboxRequest {
-        hostname: hostname(config),
-        unix_time_nanos: now_nanos().unsigned_abs(),
-        entropy: rand::random::<[u8; 32]>().to_vec(),
-        dns: Some(dns(config, network)),
-        sysctls: config.linux.as_ref().map(|l| l.sysctls.clone()).unwrap_or_default(),
-        ..Default::default()
-    };
-    let Some(network) = network else { return request };
-    request.interfaces.push(v1::Interface {
-        mac: network.mac.clone(),
-        name: INTERFACE.into(),
-        addresses: network.addresses.iter().map(|a| a.cidr.clone()).collect(),
-        mtu: network.mtu,
-    });
-    let route = |destination: &str, gateway: Option<std::net::IpAddr>| v1::Route {
-        destination: destination.into(),
-        gateway: gateway.map(|g| g.to_string()).unwrap_or_default(),
-        interface: INTERFACE.into(),
-    };
-    request.routes.extend(network.routes.iter().map(|wanted| route(&wanted.destination, wanted.gateway)));
-    request
-}
-
-/// The pod's own DNS settings, else the network's.
-fn dns(config: &cri::PodSandboxConfig, network: Option<&PodNetwork>) -> v1::Dns {
-    match (&config.dns_config, network) {
-        (Some(dns), _) if !dns.servers.is_empty() || !dns.searches.is_empty() || !dns.options.is_empty() => {
-            v1::Dns { servers: dns.servers.clone(), searches: dns.searches.clone(), options: dns.options.clone() }
-        }
-        (_, Some(network)) => v1::Dns {
-            servers: network.dns.nameservers.clone(),
-            searches: network.dns.search.clone(),
-            options: network.dns.options.clone(),
-        },
-        _ => v1::Dns::default(),
-    }
-}
-
-/// /etc/hostname, /etc/hosts and /etc/resolv.conf for containers that bring none.
-fn etc_files(config: &cri::PodSandboxConfig, network: Option<&PodNetwork>) -> Vec<v1::File> {
-    let hostname = hostname(config);
-    let one_line = |text: &String| text.replace(['\n', '\r'], " ");
-    let dns = dns(config, network);
-    let mut resolv = String::new();
-    for server in &dns.servers {
-        resolv += &format!("nameserver {}\n", one_line(server));
-    }
-    for (keyword, values) in [("search", &dns.searches), ("options", &dns.options)] {
-        if !values.is_empty() {
-            resolv += &format!("{keyword} {}\n", values.iter().map(one_line).collect::<Vec<_>>().join(" "));
-        }
-    }
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for address in network.map(|n| n.addresses.as_slice()).unwrap_or_default() {
-        hosts += &format!("{}\t{hostname}\n", address.ip);
-    }
-    [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)]
-        .into_iter()
-        .map(|(path, text)| v1::File { path: path.into(), mode: 0o644, data: text.into_bytes(), ..Default::default() })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1050,10 +1050,11 @@ echo '{{"cniVersion":"1.0.0","interfaces":[{{"name":"tap7","mac":"52:54:00:00:00
     assert_eq!(node.sandbox(&sandbox).await.0.network.unwrap().ip, "10.244.0.7");
     let machine = node.machine();
     assert_eq!(machine.spec().nic.unwrap().tap, "tap7");
-    let configured = machine.guest.configured.lock().clone().unwrap();
-    assert_eq!(configured.interfaces[0].addresses, ["10.244.0.7/16"]);
-    assert_eq!(configured.routes[0].gateway, "10.244.0.1");
-    assert!(configured.entropy.len() >= 32);
+    let [identity, network] = machine.guest.configured.lock().clone().try_into().unwrap();
+    assert!(identity.entropy.len() >= 32);
+    assert_eq!(network.interfaces[0].addresses, ["10.244.0.7/16"]);
+    assert_eq!(network.routes[0].gateway, "10.244.0.1");
+    assert!(network.files.iter().any(|file| file.path == "hosts" && file.data.starts_with(b"127.0.0.1\tlocalhost")));
     client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
     // A verbose status asks the plugins whether all is as it was.
     assert_eq!(std::fs::read_to_string(&calls).unwrap(), "ADD\nCHECK\nDEL\n");
@@ -1180,7 +1181,7 @@ async fn a_hibernated_pod_goes_on_where_it_was() {
     node.resume(&sandbox).await.unwrap();
     node.resume(&sandbox).await.unwrap();
     assert!(node.hypervisor.saved().is_empty());
-    let configured = machine.guest.configured.lock().clone().unwrap();
+    let configured = machine.guest.configured.lock().last().cloned().unwrap();
     assert!(u128::from(configured.unix_time_nanos) >= asked.as_nanos());
     assert!(configured.entropy.len() >= 32 && configured.hostname.is_empty());
     wait_until("more output", || counted(&node, "one/0.log") > before + 5).await;

@@ -214,7 +214,7 @@ mod tests {
         };
         pool.give_back(kind.clone(), Ready { id: id.clone(), vm: vm.clone(), agent, greeting, tap: None });
         vm.kill().await.unwrap();
-        assert!(pool.take(&kind).await.is_none());
+        assert!(pool.take(&kind).is_none());
         match pool.next_step() {
             Step::End(surplus) => assert_eq!(surplus.iter().map(|ready| &ready.id).collect::<Vec<_>>(), [&id]),
             _ => panic!("nothing is ended"),

@@ -24,8 +24,8 @@ use crate::{
     cni::{PreparedTap, Style},
 };
 
-/// A VM that does not answer within this time is not worth waiting for.
-const STILL_THERE: Duration = Duration::from_millis(500);
+/// A VM that has waited and does not answer within this time is not worth waiting for.
+pub(crate) const STILL_THERE: Duration = Duration::from_secs(5);
 
 /// What the pool may take.
 #[derive(Debug, Clone)]
@@ -118,8 +118,8 @@ impl Pool {
         Busy(self)
     }
 
-    /// A VM for a pod of this kind, if one waits; in any case the pool learns that it was wanted.
-    pub(crate) async fn take(&self, kind: &Kind) -> Option<Ready> {
+    /// A VM for a pod of this kind, if one waits; in any case the pool learns that it was wanted. It runs, and may not answer.
+    pub(crate) fn take(&self, kind: &Kind) -> Option<Ready> {
         if self.limits.count == 0 || kind.tenant.is_empty() {
             return None;
         }
@@ -128,11 +128,11 @@ impl Pool {
         loop {
             let ready = self.state.lock().get_mut(kind)?.ready.pop()?;
             let ended = ready.vm.wait().now_or_never().is_some();
-            ready.vm.set_background(false);
-            if !ended && ready.agent.hello(STILL_THERE).await.is_ok() {
+            if !ended {
+                ready.vm.set_background(false);
                 return Some(ready);
             }
-            tracing::warn!(vm = ready.id, "a VM that waited does not answer any more");
+            tracing::warn!(vm = ready.id, "a VM that waited has ended");
             // The keeper ends it: the pod that wants one does not wait for that.
             self.state.lock().entry(kind.clone()).or_default().dead.push(ready);
             self.changed.notify_one();

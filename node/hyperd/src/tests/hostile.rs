@@ -26,6 +26,7 @@ fn largest_file(directory: &Path) -> u64 {
 async fn another_sandbox(node: &Node, attempt: u32) -> (String, Arc<Machine>) {
     let mut config = node.sandbox_config();
     config.metadata.as_mut().unwrap().attempt = attempt;
+    config.annotations.insert(crate::TENANT_ANNOTATION.into(), "acme".into());
     let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
     let id = node.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
     let machine = node.hypervisor.machines().into_iter().find(|machine| machine.spec().id == id).unwrap();
@@ -138,4 +139,24 @@ async fn a_call_that_is_lost_is_made_again() {
         .unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     line.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_waited_and_is_silent_now_is_replaced() {
+    let node = Node::start().await;
+    node.hypervisor.copies.store(true, Ordering::Relaxed);
+    let (first, _) = another_sandbox(&node, 0).await;
+    let waiting = || node.hypervisor.machines().into_iter().find(|machine| machine.spec().id != first);
+    // Since it was rehearsed nobody speaks to it.
+    wait_until("a VM to wait", || waiting().is_some_and(|machine| machine.guest.configured.lock().len() == 1)).await;
+    let silent = waiting().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    *silent.guest.misdeed.lock() = Some(Misdeed::Silence);
+
+    let (second, machine) = another_sandbox(&node, 1).await;
+    assert_eq!(second, silent.spec().id);
+    assert!(!silent.is_running() && machine.is_running());
+    let container = node.create_and_start(&second, shell("a", "echo there")).await;
+    node.wait_exited(&container).await;
+    assert_eq!(node.log("a/0.log"), ["stdout F there"]);
 }
