@@ -9,7 +9,7 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up demo down build test test-unit test-e2e lint fuzz kernel bench clean-data dependencies tools
+.PHONY: help up demo down build test test-unit test-e2e lint fuzz kernel bench bench-image clean-data dependencies tools
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ demo: ## Show again what the two tenants are
 down: ## Stop everything; the data stays
 	@scripts/down.sh "$(ROOT)"
 
-build: dependencies ## The release binaries: target/release/{hypernetes,hyperctl,hyperstart}
+build: dependencies ## The release binaries: target/release/{hypernetes,hyperd,hyperctl,hyperstart}
 	@scripts/build.sh
 
 kernel: ## Build a small kernel for guests into .tools/guest (without it they boot Debian's): a few minutes
@@ -31,6 +31,9 @@ kernel: ## Build a small kernel for guests into .tools/guest (without it they bo
 
 bench: build ## What a pod costs, on hyperd and on containerd with runc, side by side
 	@scripts/bench-cri.sh
+
+bench-image: build ## What an image costs: to unpack and build, beside tar, and to read from in a VM
+	@scripts/bench-image.sh
 
 test: dependencies tools ## Lints and all tests, VMs and stock clients included
 	@scripts/test.sh

@@ -43,7 +43,7 @@ JSON
 done
 if [ "${BENCH_NETWORK:-yes}" = no ]; then rm -f "$work/hyperd/cni/net.d/10-bench.conflist"; fi
 
-target/release/hypernetes hyperd --root "$work/hyperd" --guest .tools/guest --log warn 2>"$work/hyperd.log" &
+target/release/hyperd --root "$work/hyperd" --guest .tools/guest --log warn 2>"$work/hyperd.log" &
 pids+=($!)
 cat >"$work/containerd.toml" <<TOML
 version = 2

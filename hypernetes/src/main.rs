@@ -8,22 +8,16 @@ mod image;
 mod kubeconfig;
 mod login;
 mod node;
-mod notify;
 mod openrc;
 mod pki;
 mod server;
 mod supervise;
 mod tenant;
 mod up;
-mod vmm;
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-
-/// It gives back what a burst of work took: with glibc's a server keeps three times what it uses (docs/decisions/0008).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Secure multi-tenant Kubernetes: each Keystone project is a whole logical cluster, each pod its own VM.
 ///
@@ -44,7 +38,7 @@ struct Cli {
 enum Command {
     Up(up::Up),
     Down(down::Down),
-    Hyperd(Box<hyperd::Hyperd>),
+    Hyperd(hyperd::Hyperd),
     Image(image::Image),
     Login(login::Login),
     Node(node::Node),
@@ -85,28 +79,13 @@ fn main() -> std::process::ExitCode {
         // One short process for each pod: it needs nothing of what the roles need.
         return hypernetes_netagent::cni::main();
     }
-    let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Hyperd(_) | Command::Node(_));
+    let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Node(_));
     let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
-    let filter = tracing_subscriber::EnvFilter::try_new(log).unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    // One choice of cryptography for every TLS connection of the process.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("hypernetes: starting the runtime: {error}");
-            return std::process::ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(async {
+    hypernetes_daemon::run("hypernetes", log, async {
         match cli.command {
             Command::Up(command) => command.run().await,
             Command::Down(command) => command.run().await,
-            Command::Hyperd(command) => command.run().await,
+            Command::Hyperd(command) => command.run(cli.log.as_deref()),
             Command::Image(command) => command.run().await,
             Command::Login(command) => command.run().await,
             Command::Node(command) => command.run().await,
@@ -114,30 +93,5 @@ fn main() -> std::process::ExitCode {
             Command::Tenant(command) => command.run().await,
             Command::Cni => Ok(()),
         }
-    });
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hypernetes: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
-    }
-}
-
-/// Becomes true at SIGTERM or SIGINT.
-pub fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
-    let (sender, receiver) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = sender.send(true);
-    });
-    receiver
+    })
 }

@@ -16,7 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    kubeconfig, notify,
+    kubeconfig,
     pki::{self, Authority, Client},
 };
 
@@ -61,7 +61,7 @@ impl Node {
         };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        let mut signal = crate::stop_signal();
+        let mut signal = hypernetes_daemon::stop_signal();
         tokio::spawn(async move {
             let _ = signal.wait_for(|stopped| *stopped).await;
             stopping.cancel();
@@ -87,7 +87,7 @@ impl Node {
             bind: self.bind,
             tls,
         };
-        let kubelet = hypernetes_kubelet::run(kubelet, stop.clone(), notify::ready);
+        let kubelet = hypernetes_kubelet::run(kubelet, stop.clone(), hypernetes_daemon::notify::ready);
         tokio::select! {
             ended = kubelet => ended.context("the kubelet"),
             ended = hypernetes_netagent::run(agent) => ended.context("the network agent"),

@@ -18,7 +18,7 @@ use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    kubeconfig, notify,
+    kubeconfig,
     pki::{self, Authority, Client},
 };
 
@@ -88,7 +88,7 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        let mut signal = crate::stop_signal();
+        let mut signal = hypernetes_daemon::stop_signal();
         tokio::spawn(async move {
             let _ = signal.wait_for(|stopped| *stopped).await;
             stopping.cancel();
@@ -100,7 +100,7 @@ impl Server {
         let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
         write_credentials(&root, &authority, &url, &password)?;
         tracing::info!(url, "ready");
-        notify::ready();
+        hypernetes_daemon::notify::ready();
         hypernetes_apiserver::serve(listener, router, &tls, stop).await?;
         let _ = tokio::join!(controllers, scheduler);
         Ok(())

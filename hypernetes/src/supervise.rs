@@ -11,10 +11,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use hypernetes_daemon::notify::{self, Listener, Message};
 use hypernetes_hypervisor::process::Process;
 use tokio::sync::watch;
-
-use crate::notify::{self, Listener, Message};
 
 /// How long a role may take until it says that it is ready. The first start probes the accelerator by booting.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -33,7 +32,14 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Role {
     pub name: &'static str,
+    /// Beside this one.
+    pub program: &'static str,
     pub arguments: Vec<OsString>,
+}
+
+/// A program that lies beside this one.
+pub fn program(name: &str) -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
 }
 
 /// Where the supervisor keeps what it needs.
@@ -121,7 +127,7 @@ impl Supervisor {
         let log = log.with_context(|| format!("opening {}", log_path.display()))?;
         let listener = Listener::bind(self.run.join(format!("{}.notify", role.name)))?;
         let (variable, socket) = listener.environment();
-        let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        let mut command = tokio::process::Command::new(program(role.program)?);
         command
             .args(&role.arguments)
             .env(variable, socket)

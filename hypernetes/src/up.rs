@@ -9,19 +9,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_hypervisor::process::Process;
+use hypernetes_daemon::notify::{Listener, Message};
+use hypernetes_hypervisor::{Vmm, process::Process};
 
 use crate::{
     Root,
-    notify::{Listener, Message},
     pki::Authority,
     supervise::{self, Role, Supervisor},
-    vmm::Vmm,
 };
 
 /// Start everything on this machine: server, hyperd and node, with embedded engines
 ///
-/// All run as processes of this binary and are started again when they die; VMs and data outlive each of them.
+/// All run as processes of their own and are started again when they die; VMs and data outlive each of them.
 /// Without --detach it stays in the foreground until it is interrupted, and leaves the pods running; `hypernetes down`
 /// stops those, too.
 #[derive(clap::Args)]
@@ -35,7 +34,7 @@ pub struct Up {
     #[arg(long, value_name = "DIR", default_value = ".tools/guest", env = "HYPERNETES_GUEST")]
     guest: PathBuf,
     /// What runs the pods' VMs.
-    #[arg(long, value_enum, default_value_t, value_name = "VMM", env = "HYPERNETES_VMM")]
+    #[arg(long, default_value_t, value_name = "qemu|firecracker", env = "HYPERNETES_VMM")]
     vmm: Vmm,
     /// Return when everything is ready; go on in the background.
     #[arg(long)]
@@ -54,6 +53,9 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("xz", "xz-utils"),
 ];
+
+/// Programs that lie beside this one.
+const BESIDE: [&str; 3] = ["hyperd", "hyperstart", "hypernetes-vmm"];
 
 impl Up {
     pub async fn run(mut self) -> Result<()> {
@@ -105,8 +107,11 @@ impl Up {
                 self.guest.display()
             ));
         }
-        if !hyperstart()?.is_file() {
-            problems.push(format!("{} is missing: run make build", hyperstart()?.display()));
+        for program in BESIDE {
+            let path = supervise::program(program)?;
+            if !path.is_file() {
+                problems.push(format!("{} is missing: run make build", path.display()));
+            }
         }
         if !Path::new("/dev/net/tun").exists() {
             problems.push("/dev/net/tun is missing: the kernel needs tap devices (modprobe tun)".to_owned());
@@ -162,7 +167,7 @@ impl Up {
         let supervisor = Supervisor::new(root)?;
         let own = Process::remember(std::process::id(), record.clone())?;
         let roles = self.roles(root)?;
-        let result = supervisor.run(roles, crate::stop_signal()).await;
+        let result = supervisor.run(roles, hypernetes_daemon::stop_signal()).await;
         drop(own);
         let _ = std::fs::remove_file(record);
         result
@@ -179,6 +184,7 @@ impl Up {
         Ok(vec![
             Role {
                 name: "server",
+                program: "hypernetes",
                 arguments: vec![
                     argument("server"),
                     argument("--root"),
@@ -191,14 +197,14 @@ impl Up {
             },
             Role {
                 name: "hyperd",
+                program: "hyperd",
                 arguments: vec![
-                    argument("hyperd"),
                     argument("--root"),
                     hyperd.clone().into(),
                     argument("--guest"),
                     self.guest.canonicalize()?.into(),
                     argument("--vmm"),
-                    argument(self.vmm.name()),
+                    argument(&self.vmm.to_string()),
                     argument("--pods-dir"),
                     node.join("pods").into(),
                     argument("--volumes"),
@@ -207,6 +213,7 @@ impl Up {
             },
             Role {
                 name: "node",
+                program: "hypernetes",
                 arguments: vec![
                     argument("node"),
                     argument("--root"),
@@ -221,9 +228,4 @@ impl Up {
             },
         ])
     }
-}
-
-/// The static agent that goes into the VMs, beside this binary.
-pub fn hyperstart() -> Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("hyperstart"))
 }

@@ -6,10 +6,10 @@
 mod agent;
 mod boot;
 mod cgroup;
-
 pub mod firecracker;
 mod greet;
 pub mod jail;
+mod kind;
 mod launch;
 mod pieces;
 pub mod process;
@@ -29,7 +29,12 @@ use std::{collections::HashSet, path::PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use self::{agent::AgentAddress, boot::GuestFiles, template::TemplateLimits};
+pub use self::{
+    agent::AgentAddress,
+    boot::GuestFiles,
+    kind::{UnknownVmm, Vmm},
+    template::TemplateLimits,
+};
 
 /// How the CPU of a VM is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

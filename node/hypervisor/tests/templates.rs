@@ -262,6 +262,7 @@ async fn a_copy_has_an_address_of_its_own() {
         name: "eth0".into(),
         addresses: vec!["10.9.0.2/24".into()],
         mtu: 1400,
+        down: false,
     };
     let mut running = Vec::new();
     for n in 0..3 {
@@ -292,6 +293,7 @@ async fn an_interface_that_gets_another_address_keeps_nothing_of_the_old() {
         name: "eth0".into(),
         addresses: vec![address.into()],
         mtu: 1400,
+        down: false,
     };
     let (old, new) = ("52:54:00:aa:bb:01", "52:54:00:aa:bb:02");
     let spec = VmSpec { nic: Some(network.nic(old)), ..owned("again", "a") };
@@ -303,8 +305,15 @@ async fn an_interface_that_gets_another_address_keeps_nothing_of_the_old() {
         format!("for i in $(seq 100); do grep {} /proc/net/if_inet6 && exit; sleep 0.1; done; exit 1", of_link(mac))
     };
     vm.shell("before", &wait(old)).await;
-    let request = v1::ConfigureSandboxRequest { interfaces: vec![interface(new, "10.9.0.2/24")], ..Default::default() };
-    vm.agent.configure_sandbox(request).await.unwrap();
+    let configure =
+        |interface: v1::Interface| v1::ConfigureSandboxRequest { interfaces: vec![interface], ..Default::default() };
+    let down = v1::Interface { down: true, ..interface(old, "192.0.2.2/24") };
+    vm.agent.configure_sandbox(configure(down)).await.unwrap();
+    let left = vm.shell("down", "grep eth0 /proc/net/if_inet6; busybox ip addr show dev eth0").await;
+    assert!(!left.contains("inet") && !left.contains("UP") && !left.contains("fe80"), "{left}");
+    vm.agent.configure_sandbox(configure(interface(old, "192.0.2.2/24"))).await.unwrap();
+    vm.shell("again", &wait(old)).await;
+    vm.agent.configure_sandbox(configure(interface(new, "10.9.0.2/24"))).await.unwrap();
     assert_eq!(network.connect().kind(), std::io::ErrorKind::ConnectionRefused);
     vm.shell("after", &wait(new)).await;
     let addresses = vm.shell("addresses", "cat /proc/net/if_inet6; busybox ip -4 addr show dev eth0").await;
@@ -424,8 +433,13 @@ async fn copies_have_secrets_of_their_own_for_tcp() {
     let qemu = qemu(directory.path()).await;
     let image = image(directory.path());
     const MAC: &str = "52:54:00:aa:cc:01";
-    let interface =
-        v1::Interface { mac: MAC.into(), name: "eth0".into(), addresses: vec!["10.9.0.2/24".into()], mtu: 1400 };
+    let interface = v1::Interface {
+        mac: MAC.into(),
+        name: "eth0".into(),
+        addresses: vec!["10.9.0.2/24".into()],
+        mtu: 1400,
+        down: false,
+    };
     let mut seen: Vec<Secrets> = Vec::new();
     for n in 0..3 {
         let network = Network::new(format!("hn-tcp-{}-{n}", std::process::id()));

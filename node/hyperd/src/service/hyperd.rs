@@ -122,7 +122,7 @@ impl Hyperd for Service {
                 cpus: vm.spec.cpus,
                 memory_bytes: u64::from(vm.spec.memory_mib) << 20,
                 boot_id: record.boot_id,
-                resident_bytes: resident_bytes(vm.pid).unwrap_or_default(),
+                resident_bytes: crate::host_usage::memory_bytes(vm.pid).unwrap_or_default(),
             })
         });
         Ok(Response::new(InfoResponse {
@@ -195,7 +195,7 @@ fn vm(sandbox: &Sandbox) -> Option<Vm> {
         pid: machine.pid,
         cpus: machine.spec.cpus,
         memory_bytes: u64::from(machine.spec.memory_mib) << 20,
-        resident_bytes: resident_bytes(machine.pid).unwrap_or_default(),
+        resident_bytes: crate::host_usage::memory_bytes(machine.pid).unwrap_or_default(),
         disk_slots: machine.spec.disk_slots,
         disks: u32::try_from(machine.disks.iter().flatten().count()).unwrap_or(u32::MAX),
         ips,
@@ -215,12 +215,4 @@ fn to_pull(status: hypernetes_image::PullStatus) -> Pull {
         received_bytes: status.received_bytes,
         total_bytes: status.total_bytes,
     }
-}
-
-/// From the second field of `/proc/<pid>/statm`, which counts pages.
-fn resident_bytes(pid: i32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
 }

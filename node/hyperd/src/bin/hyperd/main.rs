@@ -1,0 +1,15 @@
+//! `hyperd`: the command line, and the wiring of the runtime with its VMM and its images.
+//!
+//! A program of its own: it runs as root on every host, beside tenants' VMs, and holds nothing but what it needs for that.
+#![forbid(unsafe_code)]
+
+mod command;
+mod driver;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let cli = command::Hyperd::parse();
+    let log = cli.log.clone();
+    hypernetes_daemon::run("hyperd", &log, cli.run())
+}
