@@ -34,20 +34,22 @@ now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
 
 echo "making an image: this machine's /usr/lib and /usr/share, up to 20000 files, and $big_mib MiB of noise"
-mkdir -p "$work/root/data" "$work/archive"
-(cd / && find usr/share usr/lib -xdev -type f -size -4096k 2>/dev/null | head -n 20000 >"$work/files")
-tar -C / -cf - -T "$work/files" | tar -C "$work/root/data" -xf -
+mkdir "$work/archive" "$work/blobs"
+(cd / && find usr/share usr/lib -xdev -type f -size -4096k >"$work/all")
+head -n 20000 "$work/all" >"$work/files"
+tar -C / -cf "$work/files.tar" -T "$work/files"
 head -c "${big_mib}M" /dev/urandom >"$work/big"
+tar -C "$work" -cf "$work/big.tar" big
 tar -C "$work/archive" -xf .tools/demo-web.tar
 name=$(umoci ls --layout "$work/archive" | head -n 1)
-umoci insert --rootless --image "$work/archive:$name" "$work/root/data" /data
-umoci insert --rootless --image "$work/archive:$name" "$work/big" /big
+umoci raw add-layer --image "$work/archive:$name" "$work/files.tar"
+umoci raw add-layer --image "$work/archive:$name" "$work/big.tar"
 skopeo copy --quiet --insecure-policy "oci:$work/archive:$name" "oci-archive:$work/image.tar:bench/image:1"
-mkdir "$work/blobs"
 tar -C "$work/blobs" -xf "$work/image.tar"
 layers=()
+# The base layer is small, and of an archiver that leaves the end of the archive out.
 for blob in "$work"/blobs/blobs/sha256/*; do
-    if gzip -t "$blob" 2>/dev/null; then layers+=("$blob"); fi
+    if gzip -t "$blob" 2>/dev/null && [ "$(stat -c %s "$blob")" -gt 10000000 ]; then layers+=("$blob"); fi
 done
 mib=$(($(for layer in "${layers[@]}"; do gzip -dc "$layer"; done | wc -c) >> 20))
 
@@ -55,7 +57,6 @@ for _ in $(seq "$rounds"); do
     began=$(now)
     mkdir "$work/unpacked"
     for layer in "${layers[@]}"; do tar -C "$work/unpacked" -xzf "$layer"; done
-    sync -f "$work/unpacked"
     echo $(($(now) - began)) >>"$work/tar"
     rm -rf "$work/unpacked"
     start
