@@ -112,12 +112,29 @@ impl Installation {
         self.tenants.join(format!("{name}.openrc"))
     }
 
+    fn keep(&self, name: &str, password: &str) -> Result<()> {
+        let ca = self.server_root.join("pki/ca.crt");
+        let settings = openrc::Settings { url: &self.url, ca: &ca, user: name, password, project: name };
+        Ok(pki::write_private(&self.openrc(name), openrc::render(&settings).as_bytes())?)
+    }
+
+    /// The server may be served elsewhere than when the tenant was made.
+    fn renew(&self, name: &str) -> Result<()> {
+        let path = self.openrc(name);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let password = openrc::parse(&text).remove("OS_PASSWORD");
+        self.keep(name, &password.with_context(|| format!("{} has no password", path.display()))?)
+    }
+
     async fn create(&self, name: &str, directory: Option<&Path>) -> Result<()> {
         check_name(name)?;
         std::fs::create_dir_all(&self.tenants)?;
         let administrator = self.administrator().await?;
         let project = match administrator.project(name).await? {
-            Some(project) if self.openrc(name).is_file() => project,
+            Some(project) if self.openrc(name).is_file() => {
+                self.renew(name)?;
+                project
+            }
             Some(_) => bail!(
                 "the tenant {name:?} is there, but was not made on this machine: its users log in with `openstack`; \
                  `hypernetes tenant kubeconfig --static {name}` makes a kubeconfig for it"
@@ -126,10 +143,7 @@ impl Installation {
                 let password = random_password();
                 let project = administrator.create_project(name).await?;
                 administrator.create_user(name, &password, &project.id, "admin").await?;
-                let ca = self.server_root.join("pki/ca.crt");
-                let settings =
-                    openrc::Settings { url: &self.url, ca: &ca, user: name, password: &password, project: name };
-                pki::write_private(&self.openrc(name), openrc::render(&settings).as_bytes())?;
+                self.keep(name, &password)?;
                 project
             }
         };
@@ -185,6 +199,7 @@ impl Installation {
             if !openrc.is_file() {
                 bail!("the tenant {name:?} was not made by `hypernetes tenant create` here: use --static");
             }
+            self.renew(name)?;
             print!("{}", self.render(name, &openrc)?);
             return Ok(());
         }
