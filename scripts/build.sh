@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds target/release/{hypernetes,hyperd,hyperctl,hypernetes-vmm,libhypernetes_fork_preload.so}, and hyperstart, static,
+# Builds target/release/{hypernetes,hyperd,hyperctl,hypernetes-{cni,vmm},libhypernetes_fork_preload.so}, and hyperstart, static,
 # beside them: it is PID 1 of VMs that hold nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Where its output goes: CARGO_TARGET_DIR is for whoever keeps several builds.
 target=${CARGO_TARGET_DIR:-target}
-cargo build --release -p hypernetes -p hypernetes-hyperd -p hypernetes-hyperctl -p hypernetes-hypervisor -p hypernetes-fork-preload
+cargo build --release -p hypernetes -p hypernetes-hyperd -p hypernetes-hyperctl -p hypernetes-hypervisor -p hypernetes-netagent -p hypernetes-fork-preload
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile guest -p hypernetes-hyperstart --target x86_64-unknown-linux-gnu
 install -m 0755 "$target/x86_64-unknown-linux-gnu/guest/hypernetes-hyperstart" "$target/release/hyperstart"

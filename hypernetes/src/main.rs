@@ -44,9 +44,6 @@ enum Command {
     Node(node::Node),
     Server(server::Server),
     Tenant(tenant::Tenant),
-    /// The CNI plugin, as hyperd calls it
-    #[command(hide = true)]
-    Cni,
 }
 
 /// Where `up`, `down`, `tenant` and `image` find the installation on this machine.
@@ -75,10 +72,6 @@ impl Root {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Cni) {
-        // One short process for each pod: it needs nothing of what the roles need.
-        return hypernetes_netagent::cni::main();
-    }
     let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Node(_));
     let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
     hypernetes_daemon::run("hypernetes", log, async {
@@ -91,7 +84,6 @@ fn main() -> std::process::ExitCode {
             Command::Node(command) => command.run().await,
             Command::Server(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
-            Command::Cni => Ok(()),
         }
     })
 }

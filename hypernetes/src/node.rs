@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     kubeconfig,
     pki::{self, Authority, Client},
+    supervise,
 };
 
 /// Run the node: kubelet, network agent and volume driver of this host
@@ -70,8 +71,8 @@ impl Node {
         let agent_socket = root.join("netagent.sock");
         let agent =
             NetagentConfig::new(&name, root.join("network"), &agent_socket, clients.clone(), AllTenants::grant());
-        let executable = std::env::current_exe()?;
-        hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &executable, &agent_socket)
+        let plugin = supervise::program("hypernetes-cni")?;
+        hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &plugin, &agent_socket)
             .context("installing the CNI plugin")?;
         // It goes into descriptors, which hyperd reads from another working directory.
         let volumes = std::path::absolute(&self.volumes).context("finding the directory of volumes")?;

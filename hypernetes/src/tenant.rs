@@ -115,7 +115,7 @@ impl Installation {
     fn keep(&self, name: &str, password: &str) -> Result<()> {
         let ca = self.server_root.join("pki/ca.crt");
         let settings = openrc::Settings { url: &self.url, ca: &ca, user: name, password, project: name };
-        Ok(pki::write_private(&self.openrc(name), openrc::render(&settings).as_bytes())?)
+        pki::write_private(&self.openrc(name), openrc::render(&settings).as_bytes())
     }
 
     /// The server may be served elsewhere than when the tenant was made.

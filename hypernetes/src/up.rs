@@ -55,7 +55,7 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Programs that lie beside this one.
-const BESIDE: [&str; 3] = ["hyperd", "hyperstart", "hypernetes-vmm"];
+const BESIDE: [&str; 4] = ["hyperd", "hyperstart", "hypernetes-cni", "hypernetes-vmm"];
 
 impl Up {
     pub async fn run(mut self) -> Result<()> {

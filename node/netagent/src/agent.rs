@@ -133,8 +133,9 @@ impl Agent {
         let tenant: TenantId = tenant
             .parse()
             .map_err(|error| Failure::new(code::INVALID_ENVIRONMENT, format!("HYPERNETES_TENANT: {error}")))?;
+        let asked = tokio::time::Instant::now();
         let mut generation = self.mirror.generation.subscribe();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = asked + PATIENCE;
         let attachment = loop {
             generation.borrow_and_update();
             match self.plan_for_pod(&tenant, pod_uid) {
@@ -146,13 +147,21 @@ impl Agent {
                 }
             }
         };
+        let planned = tokio::time::Instant::now();
         let domain = self.domain(&attachment.network_uid)?;
         let mut domain = domain.lock().await;
         // From here on a DEL finds it, however far this gets.
         self.remember(&attachment);
         domain.attach(attachment.clone(), tap).await?;
         self.report_on(&attachment, true);
-        tracing::info!(%tenant, port = attachment.port, sandbox = attachment.container_id, "connected");
+        tracing::info!(
+            %tenant,
+            port = attachment.port,
+            sandbox = attachment.container_id,
+            waited_ms = (planned - asked).as_millis(),
+            elapsed_ms = planned.elapsed().as_millis(),
+            "connected"
+        );
         // What has changed in the API since the plan was made.
         drop(domain);
         self.enforce(&attachment.port_uid).await;

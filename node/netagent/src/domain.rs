@@ -130,21 +130,29 @@ impl Domain {
             None => Namespace::ensure(&self.directory, &self.name).await?,
         };
         let namespace = self.namespace.insert(namespace);
-        let index = match offered {
-            Some(offered) => take_tap(namespace, &name, &offered).await?,
-            None => {
-                let made = namespace.run("making a tap", move || {
-                    // One that a VM has open cannot be opened again, and need not be.
-                    match tap::index(&name) {
-                        Some(index) => Ok(index),
-                        None => tap::create(&name),
-                    }
-                });
-                made.await?
+        let tap = async {
+            match offered {
+                Some(offered) => take_tap(namespace, &name, &offered).await,
+                None => {
+                    let name = name.clone();
+                    let made = namespace.run("making a tap", move || {
+                        // One that a VM has open cannot be opened again, and need not be.
+                        match tap::index(&name) {
+                            Some(index) => Ok(index),
+                            None => tap::create(&name),
+                        }
+                    });
+                    made.await
+                }
             }
         };
+        // The filter goes by the tap's name, which need not be there yet: both take the kernel some milliseconds.
+        let (index, ()) = tokio::try_join!(tap, namespace.filter(nft::connect(&attachment)?))?;
         address(namespace, &attachment, index).await?;
-        self.connect(&port_uid, true).await
+        if let Some(attached) = self.attachments.get_mut(&port_uid) {
+            attached.connected = Some(true);
+        }
+        Ok(())
     }
 
     /// Lets a port's packets in, or none of them any more.
