@@ -74,4 +74,4 @@ for name in web pause; do
     skopeo --insecure-policy copy -q "oci:$work/layout:$name" "docker-archive:$work/$name.tar:docker.io/demo/$name:1"
     ctr --address "$work/containerd.sock" --namespace k8s.io images import "$work/$name.tar" >/dev/null
 done
-target/release/bench-cri --socket "$work/hyperd/hyperd.sock" --peer "$work/containerd.sock" --image docker.io/demo/web:1 "$@"
+target/release/bench-cri --socket "$work/hyperd/hyperd.sock" --peer "$work/containerd.sock" --unconnected --image docker.io/demo/web:1 "$@"

@@ -23,6 +23,9 @@ struct Arguments {
     /// Socket of the runtime to compare with
     #[arg(long)]
     peer: Option<PathBuf>,
+    /// Measure the first runtime with pods that have no network, too (hyperd only): what its VMs cost without a plugin's time
+    #[arg(long)]
+    unconnected: bool,
     /// Image to run; it has to be there, with `sleep` and `true` in it
     #[arg(long, default_value = "demo/web:1")]
     image: String,
@@ -52,6 +55,9 @@ async fn main() -> Result<()> {
     for socket in std::iter::once(&arguments.socket).chain(&arguments.peer) {
         runtimes.push(Runtime::connect(socket, &arguments.image, arguments.memory_mib).await?);
     }
+    if arguments.unconnected {
+        runtimes.push(runtimes[0].unconnected());
+    }
     for runtime in &runtimes {
         for _ in 0..arguments.warm_up {
             runtime.one_pod(&mut Figures::default()).await?;
@@ -69,7 +75,7 @@ async fn main() -> Result<()> {
         println!("\n{} ({} pods one after another)\n{figures}", runtime.name, arguments.count);
     }
     if arguments.crowd > 0 {
-        for runtime in &runtimes {
+        for runtime in runtimes.iter().filter(|runtime| runtime.connected) {
             let (all_running, pods) = runtime.crowd(arguments.crowd).await?;
             println!(
                 "\n{}: {} pods at once, all running after {:.2} s",

@@ -1,7 +1,6 @@
 //! One CRI runtime, as its kubelet uses it.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,6 +15,8 @@ use crate::figures::{Figures, Step};
 
 /// All pods are of one tenant, as templates want it.
 const TENANT: (&str, &str) = ("hypernetes.io/tenant", "bench");
+/// Of a pod without a network.
+const UNCONNECTED: (&str, &str) = ("hypernetes.io/network", "none");
 const EXECS: usize = 5;
 
 pub struct Runtime {
@@ -24,6 +25,8 @@ pub struct Runtime {
     client: RuntimeServiceClient<Channel>,
     image: String,
     memory_bytes: i64,
+    /// Its pods have the network that the runtime gives them.
+    pub connected: bool,
 }
 
 impl Runtime {
@@ -42,7 +45,20 @@ impl Runtime {
             client,
             image: image.to_owned(),
             memory_bytes: memory_mib << 20,
+            connected: true,
         })
+    }
+
+    /// The same one, for pods without a network.
+    pub fn unconnected(&self) -> Self {
+        Self {
+            name: format!("{}, pods without a network", self.name),
+            socket: self.socket.clone(),
+            client: self.client(),
+            image: self.image.clone(),
+            memory_bytes: self.memory_bytes,
+            connected: false,
+        }
     }
 
     pub fn client(&self) -> RuntimeServiceClient<Channel> {
@@ -58,7 +74,10 @@ impl Runtime {
                 uid,
                 attempt: 0,
             }),
-            annotations: HashMap::from([(TENANT.0.into(), TENANT.1.into())]),
+            annotations: std::iter::once(TENANT)
+                .chain((!self.connected).then_some(UNCONNECTED))
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             linux: Some(cri::LinuxPodSandboxConfig {
                 resources: (self.memory_bytes > 0).then(|| cri::LinuxContainerResources {
                     memory_limit_in_bytes: self.memory_bytes,
