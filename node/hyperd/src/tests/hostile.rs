@@ -160,3 +160,36 @@ async fn a_vm_that_waited_and_is_silent_now_is_replaced() {
     node.wait_exited(&container).await;
     assert_eq!(node.log("a/0.log"), ["stdout F there"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_guest_harms_only_itself() {
+    let node = Node::start().await;
+    let mut client = node.runtime().await;
+    let mischief = node.hypervisor.mischief.clone();
+    let request = cri::RunPodSandboxRequest { config: Some(node.sandbox_config()), ..Default::default() };
+    for flag in [&mischief.silent, &mischief.wrong_version] {
+        flag.store(true, Ordering::Relaxed);
+        let error = client.run_pod_sandbox(request.clone()).await.unwrap_err();
+        assert!(error.message().contains("did not boot") && error.message().contains("last words"), "{error}");
+        flag.store(false, Ordering::Relaxed);
+    }
+    // Nothing is left of what failed.
+    assert!(node.hypervisor.machines().iter().all(|m| !m.is_running()));
+    let list = client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner();
+    assert!(list.items.is_empty());
+    assert_eq!(std::fs::read_dir(node.path("root/sandboxes")).unwrap().count(), 0);
+
+    let sandbox = node.run_sandbox().await;
+    mischief.absurd_stats.store(true, Ordering::Relaxed);
+    mischief.lying_output.store(true, Ordering::Relaxed);
+    let container = node.create_and_start(&sandbox, shell("liar", "echo x; exit 1")).await;
+    let request = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    let stats = client.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
+    assert!(stats.memory.unwrap().usage_bytes.unwrap().value <= 256 << 20);
+    assert!(stats.network.unwrap().interfaces.len() < 100);
+    assert_eq!(stats.containers[0].cpu.unwrap().psi.unwrap().some.unwrap().avg10, 0.0);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value < 60_000_000_000);
+    assert_eq!(node.wait_exited(&container).await.exit_code, 1);
+    assert!(node.log("liar/0.log").is_empty());
+    client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+}
