@@ -53,6 +53,9 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
+            Error::File { source, .. } if is_full(&source) => {
+                Self::resource_exhausted(format!("{message}: make room on the disk that hyperd's directory is on"))
+            }
             Error::Image(error) => Self::new(image_code(&error), message),
             Error::NotFound { .. } => Self::not_found(message),
             Error::AlreadyExists(_) => Self::already_exists(message),
@@ -71,6 +74,10 @@ impl From<Error> for Status {
             _ => Self::unknown(message),
         }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// The kubelet goes by the message's first word (see [`ImageError`]); others go by the code.

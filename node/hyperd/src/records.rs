@@ -208,9 +208,12 @@ fn save<T: Serialize>(directory: &Path, id: &str, record: &T) -> io::Result<()> 
 /// Replaces a file: a reader sees the old or the new content, also after this process was killed.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(UNFINISHED);
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    fs::rename(&temporary, path)
+    let write = || {
+        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| drop(remove(&temporary)))
 }
 
 /// Removes a file; that it is gone already is fine.

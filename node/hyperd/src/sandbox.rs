@@ -480,7 +480,9 @@ impl Runtime {
     /// Undoes an unfinished sandbox. What cannot be undone now keeps its record, which is removable like any other.
     pub(crate) async fn roll_back(&self, sandbox: &Arc<Sandbox>) {
         match self.tear_down(sandbox, "it could not be started").await {
-            Ok(()) => {
+            // What is removed need not be written first: the disk may be full.
+            Ok(stopped) => {
+                sandbox.set_record(stopped);
                 if let Err(error) = self.records.remove_sandbox(&sandbox.id) {
                     tracing::error!(sandbox = %sandbox.id, %error, "removing the record failed");
                 }
@@ -531,12 +533,13 @@ impl Runtime {
         if matches!(sandbox.record().state, SandboxState::Stopped { .. }) {
             return Ok(());
         }
-        self.tear_down(&sandbox, "it was stopped").await?;
+        let stopped = self.tear_down(&sandbox, "it was stopped").await?;
         self.publish(&sandbox, None, cri::ContainerEventType::ContainerStoppedEvent);
-        Ok(())
+        sandbox.update(&self.records, stopped).await
     }
 
-    async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<()> {
+    /// Ends the VM, its containers and its network, and gives what the record has to say from now on.
+    async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<impl FnOnce(&mut SandboxRecord) + use<>> {
         if let Some(live) = sandbox.set_live(None) {
             live.cancel.cancel();
             // What the guest has in memory of host paths is written now.
@@ -563,13 +566,11 @@ impl Runtime {
             SandboxState::NotReady { reason } => reason,
             _ => reason.to_owned(),
         };
-        sandbox
-            .update(&self.records, |r| {
-                r.vm = None;
-                r.network_added = false;
-                r.state = SandboxState::Stopped { reason };
-            })
-            .await
+        Ok(|r: &mut SandboxRecord| {
+            r.vm = None;
+            r.network_added = false;
+            r.state = SandboxState::Stopped { reason };
+        })
     }
 
     /// Lets the guest write its file systems, then ends the VM in any case.
@@ -597,8 +598,13 @@ impl Runtime {
             Err(Error::NotFound { .. }) => return Ok(()),
             other => other?,
         };
-        self.stop_sandbox(&sandbox.id).await?;
         let _operation = sandbox.operation.lock().await;
+        if !matches!(sandbox.record().state, SandboxState::Stopped { .. }) {
+            let stopped = self.tear_down(&sandbox, "it was removed").await?;
+            // What is removed need not be written first: the disk may be full.
+            sandbox.set_record(stopped);
+            self.publish(&sandbox, None, cri::ContainerEventType::ContainerStoppedEvent);
+        }
         for container in self.containers_of(&sandbox.id) {
             self.remove_container(&container.id).await?;
         }

@@ -81,10 +81,10 @@ impl Launch<'_> {
         let record = directory.join("pid");
         if jail.is_none() {
             let pid = child.id().ok_or("the VMM ended at once")?;
-            let process = Process::remember(pid, record);
+            let process = Process::keep(pid, record).await;
             // Reaped when it ends, whoever else waits for it.
             tokio::spawn(async move { child.wait().await });
-            return process.map_err(|e| format!("the VMM ended at once ({e}): {}", words::last(directory)));
+            return process.map_err(|error| not_kept(&error, directory));
         }
         let mut pid = String::new();
         if let Some(mut stdout) = child.stdout.take() {
@@ -103,8 +103,8 @@ impl Launch<'_> {
         let pid = pid.trim().parse().ok().filter(|_| status.success());
         let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", words::last(directory)))?;
         // The jailer has made it this process's child.
-        let process = Process::remember(pid, record).map(Process::reaped_here);
-        process.map_err(|e| format!("the VMM ended at once ({e}): {}", words::last(directory)))
+        let process = Process::keep(pid, record).await.map(Process::reaped_here);
+        process.map_err(|error| not_kept(&error, directory))
     }
 
     fn locked_in(&self, limits: Limits) -> io::Result<Jail> {
@@ -120,6 +120,14 @@ impl Launch<'_> {
             view: self.view.clone(),
             original: self.original.map(Path::to_owned),
         })
+    }
+}
+
+/// Why a VMM that was started is not there.
+pub fn not_kept(error: &io::Error, directory: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("putting its pid down: {error}"),
+        _ => format!("the VMM ended at once ({error}): {}", words::last(directory)),
     }
 }
 

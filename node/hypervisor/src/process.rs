@@ -38,6 +38,20 @@ impl Process {
         Ok(Self { pid, handle, record, reap: false })
     }
 
+    /// Holds and remembers a child just started. One that cannot be remembered is ended: nobody would find it again.
+    ///
+    /// # Errors
+    /// As [`Self::remember`].
+    pub async fn keep(pid: u32, record: PathBuf) -> io::Result<Self> {
+        let remembered = Self::remember(pid, record);
+        if remembered.is_err()
+            && let Some(process) = i32::try_from(pid).ok().and_then(Self::hold)
+        {
+            process.reaped_here().kill().await;
+        }
+        remembered
+    }
+
     /// For a child that nobody else waits for.
     pub fn reaped_here(self) -> Self {
         Self { reap: true, ..self }
@@ -142,6 +156,16 @@ pub(crate) fn started(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_cannot_be_remembered_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = tokio::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let kept = Process::keep(child.id().unwrap(), directory.path().join("none/pid")).await;
+        assert_eq!(kept.map(drop).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await;
+        assert!(ended.is_ok(), "it runs on");
+    }
 
     #[tokio::test]
     async fn a_process_is_found_again_and_no_other() {

@@ -21,7 +21,7 @@ use nix::{
 use tokio::{io::Interest, net::UnixDatagram};
 
 use super::{filter, temporary::Temporary};
-use crate::{cgroup::Group, process::Process, words};
+use crate::{cgroup::Group, launch::not_kept, process::Process, words};
 
 /// Of one request: it has a filter in it.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -142,7 +142,7 @@ impl Original {
         let message = Request { uid: copy.uid, gid: copy.uid, places, filter: &self.filter }.encode();
         let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_fd().as_raw_fd()).collect();
         let pid = self.requests.ask(&message, &numbers).await.map_err(|e| format!("forking its original: {e}"))?;
-        let process = Process::remember(pid, copy.directory.join("pid")).map(Process::reaped_here);
-        process.map_err(|e| format!("the copy {} ended at once ({e}): {}", copy.id, words::last(&copy.directory)))
+        let process = Process::keep(pid, copy.directory.join("pid")).await.map(Process::reaped_here);
+        process.map_err(|error| not_kept(&error, &copy.directory))
     }
 }
