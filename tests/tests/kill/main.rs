@@ -4,6 +4,7 @@
 //! cut at even parts of the time that it takes. In the suite there are few; let it run with hundreds after a change of
 //! what hyperd remembers.
 
+mod full_disk;
 mod node;
 mod remains;
 
