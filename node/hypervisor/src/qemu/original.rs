@@ -44,8 +44,6 @@ pub struct Original {
 
 /// What a copy is to be.
 pub struct Copy {
-    /// Names it in messages.
-    pub id: String,
     pub directory: PathBuf,
     /// Both of the user that it runs as.
     pub uid: u32,

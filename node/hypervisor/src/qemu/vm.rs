@@ -246,8 +246,8 @@ impl QemuVm {
         let process = match origin.original() {
             Some(original) => {
                 let group = shared.remains.group(&spec.id, limits).map_err(text)?;
-                let (id, uid) = (spec.id.clone(), launch::uid_of(&spec.id));
-                original.copy(Copy { id, directory: directory.to_owned(), uid, group, descriptors }).await?
+                let uid = launch::uid_of(&spec.id);
+                original.copy(Copy { directory: directory.to_owned(), uid, group, descriptors }).await?
             }
             None => {
                 let mut library = None;
