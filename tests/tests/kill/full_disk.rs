@@ -15,9 +15,8 @@ fn fill(path: &Path) {
     let mut file = fs::File::create(path).unwrap();
     let mut size = 1 << 20;
     while size > 0 {
-        match file.write(&vec![0; size]) {
-            Ok(_) => {}
-            Err(_) => size /= 2,
+        if file.write_all(&vec![0; size]).is_err() {
+            size /= 2;
         }
     }
 }
