@@ -15,10 +15,12 @@ pub(crate) struct HostUsage {
 /// Usage of a VM's process; none when it has ended, and its number may be another's.
 pub(crate) fn of(vm: &VmRecord) -> Option<HostUsage> {
     let stat = parse_stat(&fs::read_to_string(format!("/proc/{}/stat", vm.pid)).ok()?)?;
+    if stat.start_time_ticks != vm.start_time_ticks {
+        return None;
+    }
     let ticks = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok().filter(|ticks| *ticks > 0)?;
-    let memory_bytes = memory_bytes(vm.pid)?;
-    (stat.start_time_ticks == vm.start_time_ticks)
-        .then(|| HostUsage { memory_bytes, cpu_nanos: stat.cpu_ticks.saturating_mul(1_000_000_000 / ticks) })
+    let cpu_nanos = stat.cpu_ticks.saturating_mul(1_000_000_000 / ticks);
+    Some(HostUsage { memory_bytes: memory_bytes(vm.pid)?, cpu_nanos })
 }
 
 /// What a process has of the host's memory, with its part of what it shares.

@@ -534,8 +534,9 @@ impl Runtime {
             return Ok(());
         }
         let stopped = self.tear_down(&sandbox, "it was stopped").await?;
+        sandbox.update(&self.records, stopped).await?;
         self.publish(&sandbox, None, cri::ContainerEventType::ContainerStoppedEvent);
-        sandbox.update(&self.records, stopped).await
+        Ok(())
     }
 
     /// Ends the VM, its containers and its network, and gives what the record has to say from now on.
