@@ -46,8 +46,19 @@ impl Down {
             stop("hyperd", Some(hyperd)).await;
             stopped?;
         }
+        if root.join("node/node.kubeconfig").exists() {
+            hypernetes_netagent::leave_unused(&network_agent(&root).await?).await?;
+        }
         Ok(())
     }
+}
+
+/// One of our own: the node's has gone.
+async fn network_agent(root: &Path) -> Result<NetagentConfig> {
+    let node = root.join("node");
+    let clients = crate::node::clients(&node).await?;
+    let (state, socket) = (node.join("network"), node.join("netagent.sock"));
+    Ok(NetagentConfig::new("down", state, socket, clients, AllTenants::grant()))
 }
 
 async fn stop(role: &str, process: Option<Process>) {
@@ -57,8 +68,8 @@ async fn stop(role: &str, process: Option<Process>) {
     }
 }
 
-/// Stops all sandboxes. They are disconnected by a network agent of our own: the node's has gone, so that the kubelet does
-/// not start them again.
+/// Stops all sandboxes. They are disconnected by a network agent of our own: with the node's, the kubelet would start them
+/// again.
 async fn stop_vms(root: &Path) -> Result<()> {
     let channel = hypernetes_hyperd_api::connect(&root.join("hyperd/hyperd.sock")).await?;
     let mut runtime = RuntimeServiceClient::new(channel.clone());
@@ -66,14 +77,7 @@ async fn stop_vms(root: &Path) -> Result<()> {
     if sandboxes.is_empty() {
         return Ok(());
     }
-    let node = root.join("node");
-    let agent = NetagentConfig::new(
-        "down",
-        node.join("network"),
-        node.join("netagent.sock"),
-        crate::node::clients(&node).await?,
-        AllTenants::grant(),
-    );
+    let agent = network_agent(root).await?;
     let count = sandboxes.len();
     let stopping = futures::stream::iter(sandboxes).map(|sandbox| remove(&channel, sandbox)).buffer_unordered(AT_ONCE);
     let failures = stopping.filter_map(|outcome| async { outcome.err() }).collect::<Vec<_>>();

@@ -1,6 +1,11 @@
 //! The pod's network devices, addresses and routes, by rtnetlink(7).
 
-use std::{io, net::IpAddr};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use futures::TryStreamExt;
 use hypernetes_guest_protocol::v1;
@@ -8,13 +13,15 @@ use nix::libc::EEXIST;
 use rtnetlink::{
     Error, Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
+        AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressScope},
-        link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         route::RouteScope,
     },
 };
 
 const LOOPBACK: &str = "lo";
+static LOOPBACK_IS_UP: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -22,6 +29,8 @@ pub enum NetworkError {
     Netlink(#[from] Error),
     #[error("opening netlink: {0}")]
     Open(#[from] io::Error),
+    #[error("{path}: {source}")]
+    Setting { path: PathBuf, source: io::Error },
     #[error("there is no interface {0}")]
     NoInterface(String),
     #[error("{0:?} is not an address in CIDR notation")]
@@ -33,6 +42,9 @@ type Cidr = (IpAddr, u8);
 
 /// Brings devices and routes to what the request says. May be repeated, also with another address of the device.
 pub async fn configure(request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkError> {
+    if request.interfaces.is_empty() && request.routes.is_empty() && LOOPBACK_IS_UP.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let (connection, netlink, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let result = apply(&netlink, request).await;
@@ -41,11 +53,13 @@ pub async fn configure(request: &v1::ConfigureSandboxRequest) -> Result<(), Netw
 }
 
 async fn apply(netlink: &Handle, request: &v1::ConfigureSandboxRequest) -> Result<(), NetworkError> {
-    let links: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;
+    let links = netlink.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+    let links: Vec<LinkMessage> = links.execute().try_collect().await?;
     let mut devices: Vec<Device> = links.iter().map(Device::from).collect();
     if let Some(loopback) = devices.iter_mut().find(|device| device.name == LOOPBACK && !device.is_up) {
         netlink.link().set(LinkUnspec::new_with_index(loopback.index).up().build()).execute().await?;
     }
+    LOOPBACK_IS_UP.store(true, Ordering::Relaxed);
     for interface in &request.interfaces {
         let mac = parse_mac(&interface.mac).ok_or_else(|| NetworkError::NoInterface(interface.mac.clone()))?;
         let device = select(&mut devices, &mac).ok_or_else(|| NetworkError::NoInterface(interface.mac.clone()))?;
@@ -107,13 +121,11 @@ async fn bring_up(
 ) -> Result<(), NetworkError> {
     let moves = device.mac != mac;
     let renames = !wanted.name.is_empty() && device.name != wanted.name;
+    let waited = device.is_up && !renames && !makes_link_local(&device.name)?;
     // While it is up it keeps its name, and the link-local address (RFC 4291) that it has of its old one.
-    if device.is_up && (moves || renames || wanted.down) {
+    if device.is_up && !waited && (moves || renames || wanted.waiting) {
         netlink.link().set(LinkUnspec::new_with_index(device.index).down().build()).execute().await?;
         device.is_up = false;
-    }
-    if wanted.down {
-        return remove_addresses(netlink, device, &[]).await;
     }
     let mut up = LinkUnspec::new_with_index(device.index).up();
     if moves {
@@ -125,13 +137,24 @@ async fn bring_up(
     if wanted.mtu > 0 {
         up = up.mtu(wanted.mtu);
     }
+    if wanted.waiting {
+        make_link_local(&device.name, false)?;
+    }
     netlink.link().set(up.build()).execute().await?;
     (device.mac, device.is_up) = (mac, true);
     if renames {
         device.name.clone_from(&wanted.name);
     }
+    if wanted.waiting {
+        return remove_addresses(netlink, device, &[]).await;
+    }
     let addresses: Vec<Cidr> = wanted.addresses.iter().map(|text| parse_cidr(text)).collect::<Result<_, _>>()?;
-    remove_addresses(netlink, device, &addresses).await?;
+    if waited {
+        // It had no address.
+        make_link_local(&device.name, true)?;
+    } else {
+        remove_addresses(netlink, device, &addresses).await?;
+    }
     for (ip, prefix) in addresses {
         let mut add = netlink.address().add(device.index, ip, prefix);
         if ip.is_ipv6() {
@@ -141,6 +164,30 @@ async fn bring_up(
         present(add.execute().await)?;
     }
     Ok(())
+}
+
+/// Whether a device makes itself a link-local address when it is up: `addr_gen_mode` (Linux, ip-sysctl.rst) is not "none".
+/// Without IPv6 it does not.
+fn makes_link_local(device: &str) -> Result<bool, NetworkError> {
+    let path = link_local_mode(device);
+    match fs::read_to_string(&path) {
+        Ok(mode) => Ok(mode.trim() != "1"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(NetworkError::Setting { path, source }),
+    }
+}
+
+/// It is made at once, of the hardware address, where the device is up.
+fn make_link_local(device: &str, makes: bool) -> Result<(), NetworkError> {
+    let path = link_local_mode(device);
+    match fs::write(&path, if makes { "0" } else { "1" }) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetworkError::Setting { path, source }),
+        _ => Ok(()),
+    }
+}
+
+fn link_local_mode(device: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/sys/net/ipv6/conf/{device}/addr_gen_mode"))
 }
 
 /// Takes from a device what an earlier configuration gave it and this one does not; its routes go with its addresses.

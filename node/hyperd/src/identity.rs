@@ -11,15 +11,26 @@ use crate::{
     runtime::now_nanos,
 };
 
+/// What there is to say of a pod's network when its VM is given its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network<'a> {
+    /// It is to have none.
+    None,
+    /// [`connect`] will say it.
+    Unknown,
+    /// The VM was connected before it was the pod's; see [`join`].
+    Joined(&'a PodNetwork),
+}
+
 /// File set of what the sandbox itself puts below /etc.
 pub(crate) const ETC_SET: &str = "sandbox-etc";
 
-/// Gives it all that does not follow from the pod's network; all there is, if the pod is to have none. Gives its boot's id.
+/// Gives it all that does not follow from a network that is not known yet. Gives its boot's id.
 pub(crate) async fn give(
     agent: &Agent,
     patience: Duration,
     config: &cri::PodSandboxConfig,
-    has_network: bool,
+    network: Network<'_>,
 ) -> Result<String, AgentError> {
     let mut request = v1::ConfigureSandboxRequest {
         hostname: hostname(config),
@@ -28,8 +39,13 @@ pub(crate) async fn give(
         sysctls: config.linux.as_ref().map(|l| l.sysctls.clone()).unwrap_or_default(),
         ..Default::default()
     };
-    if !has_network {
-        (request.file_set, request.files) = (ETC_SET.into(), etc_files(config, None));
+    let named = match network {
+        Network::Unknown => None,
+        Network::None => Some(etc_files(config, None)),
+        Network::Joined(network) => Some(etc_files(config, Some(network))),
+    };
+    if let Some(files) = named {
+        (request.file_set, request.files) = (ETC_SET.into(), files);
     }
     let configured =
         agent.call("ConfigureSandbox", patience, |mut c| async move { c.configure_sandbox(request).await }).await?;
@@ -42,7 +58,15 @@ pub(crate) async fn connect(
     config: &cri::PodSandboxConfig,
     network: &PodNetwork,
 ) -> Result<(), AgentError> {
-    let request = network_request(config, network);
+    let mut request = interface(network);
+    (request.file_set, request.files) = (ETC_SET.into(), etc_files(config, Some(network)));
+    agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+    Ok(())
+}
+
+/// Gives a VM that has no pod yet the network that its pod will have.
+pub(crate) async fn join(agent: &Agent, network: &PodNetwork) -> Result<(), AgentError> {
+    let request = interface(network);
     agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
     Ok(())
 }
@@ -54,26 +78,20 @@ pub(crate) fn hostname(config: &cri::PodSandboxConfig) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(63).collect()
 }
 
-fn network_request(config: &cri::PodSandboxConfig, network: &PodNetwork) -> v1::ConfigureSandboxRequest {
+fn interface(network: &PodNetwork) -> v1::ConfigureSandboxRequest {
     let interface = v1::Interface {
         mac: network.mac.clone(),
         name: INTERFACE.into(),
         addresses: network.addresses.iter().map(|a| a.cidr.clone()).collect(),
         mtu: network.mtu,
-        down: false,
+        waiting: false,
     };
     let routes = network.routes.iter().map(|wanted| v1::Route {
         destination: wanted.destination.clone(),
         gateway: wanted.gateway.map(|g| g.to_string()).unwrap_or_default(),
         interface: INTERFACE.into(),
     });
-    v1::ConfigureSandboxRequest {
-        interfaces: vec![interface],
-        routes: routes.collect(),
-        file_set: ETC_SET.into(),
-        files: etc_files(config, Some(network)),
-        ..Default::default()
-    }
+    v1::ConfigureSandboxRequest { interfaces: vec![interface], routes: routes.collect(), ..Default::default() }
 }
 
 /// The pod's own DNS settings, else the network's.

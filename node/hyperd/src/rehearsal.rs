@@ -181,13 +181,12 @@ pub(crate) async fn run(
         entropy,
         ..Default::default()
     };
-    let mut down = None;
+    let mut waiting = None;
     if has_interface && greeting.version >= SINCE_RECONFIGURED {
         let interface =
             v1::Interface { mac: OTHER_MAC.into(), name: crate::cni::INTERFACE.into(), ..Default::default() };
-        // What is down need not be taken down for its next address.
-        let interfaces = vec![v1::Interface { down: true, ..interface.clone() }];
-        down = Some(v1::ConfigureSandboxRequest { interfaces, ..Default::default() });
+        let interfaces = vec![v1::Interface { waiting: true, ..interface.clone() }];
+        waiting = Some(v1::ConfigureSandboxRequest { interfaces, ..Default::default() });
         // Addresses for documentation (RFC 5737).
         request.interfaces.push(v1::Interface { addresses: vec!["192.0.2.2/24".into()], mtu: 1450, ..interface });
         request.routes.push(v1::Route {
@@ -196,7 +195,7 @@ pub(crate) async fn run(
             interface: crate::cni::INTERFACE.into(),
         });
     }
-    for request in [Some(request), down].into_iter().flatten() {
+    for request in [Some(request), waiting].into_iter().flatten() {
         agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
     }
     for play in plays.into_iter().filter(|play| play.image.exists()) {

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent::{Agent, AgentError, CALL_TIMEOUT, Greeting},
-    cni::{Choice, Pod, PodNetwork},
+    cni::{Choice, CniError, Pod, PodNetwork},
     container::ended_with_vm,
     error::{Error, Result},
     host_paths::Served,
@@ -312,13 +312,28 @@ impl Runtime {
         config: cri::PodSandboxConfig,
         runtime_handler: String,
     ) -> Result<String> {
+        // Until the second attempt has ended, too: the pool would take what the first has made free.
+        let _busy = self.pool.busy();
+        match self.try_to_run_sandbox(config.clone(), runtime_handler.clone()).await {
+            // No pod goes without an address for one that nobody has asked for yet.
+            Err(Error::Network(CniError::Plugin { .. })) if self.release_networks().await => {
+                self.try_to_run_sandbox(config, runtime_handler).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_to_run_sandbox(
+        self: &Arc<Self>,
+        config: cri::PodSandboxConfig,
+        runtime_handler: String,
+    ) -> Result<String> {
         check_config(&config, &runtime_handler)?;
         let (cpus, memory_mib) = size(&config, self.config.base_memory_mib, self.config.default_memory_mib)?;
         resources::fits_host(memory_mib)?;
-        let _busy = self.pool.busy();
         let choice = match config.annotations.get(crate::NETWORK_ANNOTATION).map(String::as_str) {
             Some("none") => None,
-            _ => self.cni.choose().await?,
+            _ => self.cni.choose(&config).await?,
         };
         let kind = Kind {
             tenant: config.annotations.get(crate::TENANT_ANNOTATION).cloned().unwrap_or_default(),
@@ -378,36 +393,49 @@ impl Runtime {
         // From here on whoever comes after a killed hyperd undoes it.
         sandbox.update(&self.records, |_| {}).await?;
         let config = sandbox.record().config;
-        let tap = ready.as_ref().and_then(|ready| ready.tap.clone());
+        let (tap, ahead) = ready.as_ref().map(|ready| (ready.tap.clone(), ready.network.clone())).unwrap_or_default();
+        let known = match (kind.network, &ahead) {
+            (None, _) => identity::Network::None,
+            (Some(_), None) => identity::Network::Unknown,
+            (Some(_), Some(network)) => identity::Network::Joined(network),
+        };
         let connect = async {
-            match kind.network {
-                None => Ok(None),
-                Some(_) => self.cni.add(choice, &Pod::new(&sandbox.id, &config)?, tap.as_ref()).await,
+            match known {
+                identity::Network::Unknown => {
+                    self.cni.add(choice, &Pod::new(&sandbox.id, &config)?, tap.as_ref()).await
+                }
+                _ => Ok(ahead.clone()),
             }
         };
         // While the network's plugins are at it.
         let identify = async {
             match &ready {
                 None => Ok(String::new()),
-                Some(ready) => identity::give(&ready.agent, STILL_THERE, &config, kind.network.is_some()).await,
+                Some(ready) => identity::give(&ready.agent, STILL_THERE, &config, known).await,
             }
         };
         let (network, identified) = tokio::join!(connect, identify);
         let network = network?;
         let ready = match ready {
-            Some(ready) => self.fit(sandbox, ready, identified).await?,
+            Some(ready) => self.fit(sandbox, ready, identified, network.as_ref()).await?,
             None => None,
         };
-        let (live, greeting, boot_id) = match ready {
+        let (live, greeting, boot_id, is_joined) = match ready {
             Some((ready, boot_id)) => {
                 let live = Live::new(ready.vm, ready.agent);
                 sandbox.set_live(Some(live.clone()));
-                (live, ready.greeting, boot_id)
+                (live, ready.greeting, boot_id, ready.network.is_some())
             }
-            None => self.start_vm(sandbox, kind, &config, network.as_ref()).await?,
+            None => {
+                let (live, greeting, boot_id) = self.start_vm(sandbox, kind, &config, network.as_ref()).await?;
+                (live, greeting, boot_id, false)
+            }
         };
-        if let Some(network) = &network {
+        if let Some(network) = network.as_ref().filter(|_| !is_joined) {
             identity::connect(&live.agent, &config, network).await?;
+        }
+        if let Some(netns) = network.as_ref().and_then(|network| network.netns.as_ref()) {
+            self.pool.uses_netns(kind, netns);
         }
         sandbox
             .update(&self.records, |r| {
@@ -429,11 +457,12 @@ impl Runtime {
         sandbox: &Sandbox,
         ready: Ready,
         identified: Result<String, AgentError>,
+        network: Option<&PodNetwork>,
     ) -> Result<Option<(Ready, String)>> {
-        let why = match (identified, &ready.tap) {
+        let why = match (identified, ready.tap.as_ref().zip(network)) {
             (Err(error), _) if !error.is_connection() => return Err(error.into()),
             (Err(error), _) => error.to_string(),
-            (Ok(_), Some(tap)) if !self.cni.took(tap).await => {
+            (Ok(_), Some((tap, network))) if !self.cni.took(tap, network).await => {
                 "the network's plugin left its tap alone, and made another".to_owned()
             }
             (Ok(boot_id), _) => return Ok(Some((ready, boot_id))),
@@ -473,7 +502,8 @@ impl Runtime {
                 }
             },
         };
-        let boot_id = identity::give(&agent, CALL_TIMEOUT, config, network.is_some()).await?;
+        let known = if network.is_some() { identity::Network::Unknown } else { identity::Network::None };
+        let boot_id = identity::give(&agent, CALL_TIMEOUT, config, known).await?;
         Ok((live, greeting, boot_id))
     }
 
@@ -541,29 +571,21 @@ impl Runtime {
 
     /// Ends the VM, its containers and its network, and gives what the record has to say from now on.
     async fn tear_down(&self, sandbox: &Arc<Sandbox>, reason: &str) -> Result<impl FnOnce(&mut SandboxRecord) + use<>> {
-        if let Some(live) = sandbox.set_live(None) {
-            live.cancel.cancel();
-            // What the guest has in memory of host paths is written now.
-            let shut_down = self.shut_down(&live).await;
-            live.gone.cancel();
-            shut_down?;
-        } else if let Some(record) = sandbox.record().vm {
-            // Not connected (any more): end it without asking the guest.
-            match self.config.hypervisor.adopt(record).await {
-                Ok(vm) => vm.kill().await?,
-                Err(hypernetes_hypervisor::HypervisorError::Gone { .. }) => {}
-                Err(error) => return Err(error.into()),
+        let disconnect = async {
+            match sandbox.record().network_added {
+                true => self.cni.del(&sandbox.id).await,
+                false => Ok(()),
             }
-        }
+        };
+        // What the guest still writes does not go through its network.
+        let (ended, disconnected) = tokio::join!(self.end_vm(sandbox), disconnect);
+        ended?;
         self.config.hypervisor.forget(&sandbox.id).await;
         for container in self.containers_of(&sandbox.id) {
             ended_with_vm(self, sandbox, &container, "the pod was stopped").await;
         }
-        let record = sandbox.record();
-        if record.network_added {
-            self.cni.del(&sandbox.id).await?;
-        }
-        let reason = match record.state {
+        disconnected?;
+        let reason = match sandbox.record().state {
             SandboxState::NotReady { reason } => reason,
             _ => reason.to_owned(),
         };
@@ -572,6 +594,23 @@ impl Runtime {
             r.network_added = false;
             r.state = SandboxState::Stopped { reason };
         })
+    }
+
+    async fn end_vm(&self, sandbox: &Sandbox) -> Result<()> {
+        if let Some(live) = sandbox.set_live(None) {
+            live.cancel.cancel();
+            // What the guest has in memory of host paths is written now.
+            let shut_down = self.shut_down(&live).await;
+            live.gone.cancel();
+            return shut_down;
+        }
+        let Some(record) = sandbox.record().vm else { return Ok(()) };
+        // Not connected (any more): end it without asking the guest.
+        match self.config.hypervisor.adopt(record).await {
+            Ok(vm) => Ok(vm.kill().await?),
+            Err(hypernetes_hypervisor::HypervisorError::Gone { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Lets the guest write its file systems, then ends the VM in any case.

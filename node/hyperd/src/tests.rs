@@ -1,5 +1,6 @@
 //! hyperd as its clients see it, over a fake VM.
 
+mod ahead;
 mod hibernation;
 mod hostile;
 mod network;
@@ -92,6 +93,17 @@ impl Node {
     async fn run_sandbox(&self) -> String {
         let request = cri::RunPodSandboxRequest { config: Some(self.sandbox_config()), ..Default::default() };
         self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
+    /// One of a tenant's, which a pool may have made ready.
+    async fn sandbox_of(&self, tenant: &str, attempt: u32) -> (String, Arc<Machine>) {
+        let mut config = self.sandbox_config();
+        config.metadata.as_mut().unwrap().attempt = attempt;
+        config.annotations.insert(crate::TENANT_ANNOTATION.into(), tenant.into());
+        let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        let id = self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+        let machine = self.hypervisor.machines().into_iter().find(|machine| machine.spec().id == id).unwrap();
+        (id, machine)
     }
 
     fn sandbox_config(&self) -> cri::PodSandboxConfig {

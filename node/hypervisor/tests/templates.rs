@@ -262,7 +262,7 @@ async fn a_copy_has_an_address_of_its_own() {
         name: "eth0".into(),
         addresses: vec!["10.9.0.2/24".into()],
         mtu: 1400,
-        down: false,
+        waiting: false,
     };
     let mut running = Vec::new();
     for n in 0..3 {
@@ -293,7 +293,7 @@ async fn an_interface_that_gets_another_address_keeps_nothing_of_the_old() {
         name: "eth0".into(),
         addresses: vec![address.into()],
         mtu: 1400,
-        down: false,
+        waiting: false,
     };
     let (old, new) = ("52:54:00:aa:bb:01", "52:54:00:aa:bb:02");
     let spec = VmSpec { nic: Some(network.nic(old)), ..owned("again", "a") };
@@ -307,12 +307,15 @@ async fn an_interface_that_gets_another_address_keeps_nothing_of_the_old() {
     vm.shell("before", &wait(old)).await;
     let configure =
         |interface: v1::Interface| v1::ConfigureSandboxRequest { interfaces: vec![interface], ..Default::default() };
-    let down = v1::Interface { down: true, ..interface(old, "192.0.2.2/24") };
-    vm.agent.configure_sandbox(configure(down)).await.unwrap();
-    let left = vm.shell("down", "grep eth0 /proc/net/if_inet6; busybox ip addr show dev eth0").await;
-    assert!(!left.contains("inet") && !left.contains("UP") && !left.contains("fe80"), "{left}");
-    vm.agent.configure_sandbox(configure(interface(old, "192.0.2.2/24"))).await.unwrap();
-    vm.shell("again", &wait(old)).await;
+    // One that waits, of whatever address, is somebody only when it is configured.
+    for (n, next) in [new, old].into_iter().enumerate() {
+        let waiting = v1::Interface { waiting: true, ..interface(old, "192.0.2.2/24") };
+        vm.agent.configure_sandbox(configure(waiting)).await.unwrap();
+        let left = vm.shell(&format!("waiting-{n}"), "busybox ip addr show dev eth0").await;
+        assert!(left.contains("UP") && !left.contains("inet"), "{left}");
+        vm.agent.configure_sandbox(configure(interface(next, "192.0.2.2/24"))).await.unwrap();
+        vm.shell(&format!("again-{n}"), &wait(next)).await;
+    }
     vm.agent.configure_sandbox(configure(interface(new, "10.9.0.2/24"))).await.unwrap();
     assert_eq!(network.connect().kind(), std::io::ErrorKind::ConnectionRefused);
     vm.shell("after", &wait(new)).await;
@@ -438,7 +441,7 @@ async fn copies_have_secrets_of_their_own_for_tcp() {
         name: "eth0".into(),
         addresses: vec!["10.9.0.2/24".into()],
         mtu: 1400,
-        down: false,
+        waiting: false,
     };
     let mut seen: Vec<Secrets> = Vec::new();
     for n in 0..3 {

@@ -13,7 +13,7 @@ use hypernetes_client::Clients;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     Error, NetagentConfig,
@@ -40,9 +40,21 @@ pub(crate) struct Agent {
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Change>>,
     /// By uid of the network. Networks do not wait for each other.
     domains: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Domain>>>>,
+    /// Since when networks are unused, by uid.
+    unused_since: Mutex<HashMap<String, Instant>>,
     places: Mutex<Places>,
     reports: mpsc::UnboundedSender<Report>,
     reports_to_write: tokio::sync::Mutex<mpsc::UnboundedReceiver<Report>>,
+    linger: Duration,
+    unused: mpsc::UnboundedSender<Unused>,
+    unused_to_leave: tokio::sync::Mutex<mpsc::UnboundedReceiver<Unused>>,
+}
+
+/// A network that nothing is connected to any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unused {
+    network: String,
+    since: Instant,
 }
 
 /// Where attachments are: uids of network and port.
@@ -55,9 +67,10 @@ struct Places {
 impl Agent {
     /// Takes over what is recorded.
     pub async fn open(config: &NetagentConfig) -> Result<Self, Error> {
-        let records = Records::open(config.root.join("ports"))?;
+        let records = Records::open(&config.root)?;
         let (mirror, changes) = Mirror::new();
         let (reports, reports_to_write) = mpsc::unbounded_channel();
+        let (unused, unused_to_leave) = mpsc::unbounded_channel();
         let agent = Self {
             node_name: config.node_name.clone(),
             namespaces: config.namespaces.clone(),
@@ -66,9 +79,13 @@ impl Agent {
             mirror,
             changes: changes.into(),
             domains: Mutex::default(),
+            unused_since: Mutex::default(),
             places: Mutex::default(),
             reports,
             reports_to_write: reports_to_write.into(),
+            linger: config.linger,
+            unused,
+            unused_to_leave: unused_to_leave.into(),
         };
         let mut recorded: BTreeMap<String, Vec<Attachment>> = BTreeMap::new();
         for attachment in agent.records.load()? {
@@ -86,7 +103,62 @@ impl Agent {
                 agent.remember(&attached.attachment);
             }
         }
+        for network in agent.records.unused()? {
+            let domain = agent.domain(&network)?;
+            let mut domain = domain.lock().await;
+            if let Err(error) = domain.adopt_unused().await {
+                tracing::error!(network, %error, "taking over");
+            }
+            agent.note_use(&domain);
+        }
         Ok(agent)
+    }
+
+    /// Removes what has been unused for a while, until the future is dropped. What waits for the next pod of a network, in its
+    /// namespace already, has so much time.
+    pub async fn leave_unused(&self) {
+        let mut unused = self.unused_to_leave.lock().await;
+        // They come in the order in which their time is over.
+        while let Some(unused) = unused.recv().await {
+            tokio::time::sleep_until(unused.since + self.linger).await;
+            self.leave(&unused).await;
+        }
+    }
+
+    /// Removes what is unused now.
+    pub async fn leave_all_unused(&self) {
+        let all: Vec<_> = self.unused_since.lock().clone().into_iter().collect();
+        for (network, since) in all {
+            self.leave(&Unused { network, since }).await;
+        }
+    }
+
+    async fn leave(&self, unused: &Unused) {
+        let Ok(shared) = self.domain(&unused.network) else { return };
+        let mut domain = shared.lock().await;
+        // It may have been used meanwhile, and be unused again.
+        if self.unused_since.lock().get(&unused.network) == Some(&unused.since) {
+            if let Err(error) = domain.leave().await {
+                tracing::error!(network = unused.network, %error, "removing an unused network");
+            }
+            self.note_use(&domain);
+        }
+        drop(domain);
+        drop(shared);
+        self.forget_empty(&unused.network);
+    }
+
+    /// After each change of what is connected.
+    fn note_use(&self, domain: &Domain) {
+        let network = domain.network_uid();
+        let mut since = self.unused_since.lock();
+        if !domain.is_unused() {
+            since.remove(network);
+        } else if !since.contains_key(network) {
+            let unused = Unused { network: network.to_owned(), since: Instant::now() };
+            since.insert(unused.network.clone(), unused.since);
+            let _ = self.unused.send(unused);
+        }
     }
 
     /// Follows the API and keeps to what it says, until the future is dropped.
@@ -133,7 +205,7 @@ impl Agent {
         let tenant: TenantId = tenant
             .parse()
             .map_err(|error| Failure::new(code::INVALID_ENVIRONMENT, format!("HYPERNETES_TENANT: {error}")))?;
-        let asked = tokio::time::Instant::now();
+        let asked = Instant::now();
         let mut generation = self.mirror.generation.subscribe();
         let deadline = asked + PATIENCE;
         let attachment = loop {
@@ -147,12 +219,14 @@ impl Agent {
                 }
             }
         };
-        let planned = tokio::time::Instant::now();
+        let planned = Instant::now();
         let domain = self.domain(&attachment.network_uid)?;
         let mut domain = domain.lock().await;
         // From here on a DEL finds it, however far this gets.
         self.remember(&attachment);
-        domain.attach(attachment.clone(), tap).await?;
+        let attached = domain.attach(attachment.clone(), tap).await;
+        self.note_use(&domain);
+        attached?;
         self.report_on(&attachment, true);
         tracing::info!(
             %tenant,
@@ -201,6 +275,7 @@ impl Agent {
             && container_id.is_none_or(|id| attachment.container_id == id)
         {
             domain.detach(port).await?;
+            self.note_use(domain);
             self.report_on(&attachment, false);
             tracing::info!(tenant = %attachment.tenant, port = attachment.port, sandbox = attachment.container_id, "disconnected");
             self.forget(&attachment);
@@ -215,13 +290,9 @@ impl Agent {
     async fn enforce(&self, port: &str) {
         let network = self.places.lock().by_port.get(port).cloned();
         let Some(domain) = network.and_then(|network| self.domain(&network).ok()) else { return };
-        let mut domain = domain.lock().await;
-        if let Err(error) = self.enforce_one(&mut domain, port).await {
+        if let Err(error) = self.enforce_one(&mut *domain.lock().await, port).await {
             tracing::error!(port, %error, "keeping a port to what the API says");
         }
-        let network = domain.network_uid().to_owned();
-        drop(domain);
-        self.forget_empty(&network);
     }
 
     async fn enforce_one(&self, domain: &mut Domain, port: &str) -> Result<(), Error> {

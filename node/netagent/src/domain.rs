@@ -18,7 +18,7 @@ use crate::{
     tap,
 };
 
-/// A network's routing domain. Its namespace is there as long as it has an attachment.
+/// A network's routing domain. Its namespace is there as long as it has an attachment, and until [`Domain::leave`].
 pub(crate) struct Domain {
     network_uid: String,
     name: String,
@@ -53,8 +53,14 @@ impl Domain {
         &self.network_uid
     }
 
+    /// Whether nothing of it is on this host.
     pub fn is_empty(&self) -> bool {
-        self.attachments.is_empty()
+        self.attachments.is_empty() && self.namespace.is_none()
+    }
+
+    /// Whether its namespace is there and nothing is connected.
+    pub fn is_unused(&self) -> bool {
+        self.attachments.is_empty() && self.namespace.is_some()
     }
 
     pub fn attachments(&self) -> impl Iterator<Item = &Attached> {
@@ -91,8 +97,30 @@ impl Domain {
             }
         }
         self.namespace = Some(namespace);
-        self.remove_if_empty().await?;
+        if self.is_unused() {
+            self.records.save_unused(&self.network_uid)?;
+        }
         Ok(gone)
+    }
+
+    /// Takes over a namespace that nothing was connected to, if it is still there.
+    pub async fn adopt_unused(&mut self) -> Result<(), Error> {
+        self.namespace = Namespace::open(&self.directory, &self.name).await?;
+        if self.namespace.is_none() || !self.attachments.is_empty() {
+            self.records.remove_unused(&self.network_uid)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the namespace if nothing is connected.
+    pub async fn leave(&mut self) -> Result<(), Error> {
+        if self.attachments.is_empty() {
+            if let Some(namespace) = self.namespace.take() {
+                namespace.remove().await?;
+            }
+            self.records.remove_unused(&self.network_uid)?;
+        }
+        Ok(())
     }
 
     /// Connects a sandbox. Repeating it is no error; a new sandbox of the same port takes over the tap, or brings its own,
@@ -123,6 +151,7 @@ impl Domain {
             }
         }
         self.records.save(&attachment)?;
+        self.records.remove_unused(&self.network_uid)?;
         let port_uid = attachment.port_uid.clone();
         self.attachments.insert(port_uid.clone(), Attached { attachment: attachment.clone(), connected: None });
         let namespace = match self.namespace.take() {
@@ -133,17 +162,7 @@ impl Domain {
         let tap = async {
             match offered {
                 Some(offered) => take_tap(namespace, &name, &offered).await,
-                None => {
-                    let name = name.clone();
-                    let made = namespace.run("making a tap", move || {
-                        // One that a VM has open cannot be opened again, and need not be.
-                        match tap::index(&name) {
-                            Some(index) => Ok(index),
-                            None => tap::create(&name),
-                        }
-                    });
-                    made.await
-                }
+                None => make_tap(namespace, &name).await,
             }
         };
         // The filter goes by the tap's name, which need not be there yet: both take the kernel some milliseconds.
@@ -191,7 +210,7 @@ impl Domain {
         Ok(namespace.run("looking for a tap", move || Ok(tap::index(&name))).await?.is_some())
     }
 
-    /// Removes a port's tap and everything about it, and the namespace with the last. Repeating it is no error.
+    /// Removes a port's tap and everything about it. Repeating it is no error.
     pub async fn detach(&mut self, port_uid: &str) -> Result<(), Error> {
         let Some(attached) = self.attachments.get(port_uid).cloned() else { return Ok(()) };
         if let Some(namespace) = &self.namespace {
@@ -212,18 +231,10 @@ impl Domain {
             }
         }
         self.attachments.remove(port_uid);
-        self.remove_if_empty().await?;
-        self.records.remove(port_uid)
-    }
-
-    async fn remove_if_empty(&mut self) -> Result<(), Error> {
-        match self.namespace.take() {
-            Some(namespace) if self.attachments.is_empty() => namespace.remove().await,
-            namespace => {
-                self.namespace = namespace;
-                Ok(())
-            }
+        if self.is_unused() {
+            self.records.save_unused(&self.network_uid)?;
         }
+        self.records.remove(port_uid)
     }
 
     /// Replaces the packet filter's rules by this version's, with those of the attachments let in that are connected.
@@ -238,7 +249,22 @@ impl Domain {
     }
 }
 
-/// Moves a tap that a VM has open into the network, by the name that it is to have there. Gives its interface index.
+/// A tap of that name, made if there is none. Gives its interface index.
+async fn make_tap(namespace: &Namespace, name: &str) -> Result<u32, Error> {
+    let name = name.to_owned();
+    let make = move || {
+        // One that a VM has open cannot be opened again, and need not be.
+        match tap::index(&name) {
+            Some(index) => Ok(index),
+            None => tap::create(&name),
+        }
+    };
+    namespace.run("making a tap", make).await
+}
+
+/// Gives a tap that a VM has open the name that it is to have in the network, and moves it there if it is not there yet, which
+/// takes the kernel 10 ms and more. One that is gone (its VM waited in a namespace that was removed meanwhile) is replaced by
+/// a new one. Gives its interface index.
 async fn take_tap(namespace: &Namespace, name: &str, offered: &OfferedTap) -> Result<u32, Error> {
     let failed = |operation| {
         let interface = name.to_owned();
@@ -253,6 +279,15 @@ async fn take_tap(namespace: &Namespace, name: &str, offered: &OfferedTap) -> Re
     if let Some(earlier) = there().await? {
         // An earlier sandbox's of the same port.
         namespace.netlink.link().del(earlier).execute().await.map_err(failed("removing an earlier one"))?;
+    }
+    if offered.netns == namespace.path() {
+        let offered = offered.name.clone();
+        let Some(index) = namespace.run("looking for a tap", move || Ok(tap::index(&offered))).await? else {
+            return make_tap(namespace, name).await;
+        };
+        let named = LinkUnspec::new_with_index(index).name(name.to_owned()).build();
+        namespace.netlink.link().set(named).execute().await.map_err(failed("naming it"))?;
+        return Ok(index);
     }
     let (netlink, index) = namespace::netlink_at(&offered.netns, &offered.name).await?;
     let into = std::fs::File::open(namespace.path()).map_err(|source| Error::Namespace {

@@ -27,7 +27,7 @@ mod fake_api;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use hypernetes_api::AllTenants;
 use hypernetes_client::Clients;
@@ -36,6 +36,9 @@ pub use error::Error;
 
 /// Where `ip netns` looks, too.
 const NAMESPACES: &str = "/run/netns";
+
+/// Longer than hyperd has a VM wait for the next pod.
+const LINGER: Duration = Duration::from_secs(11 * 60);
 
 /// What one host's agent needs to know.
 #[derive(Clone)]
@@ -48,6 +51,9 @@ pub struct NetagentConfig {
     pub socket: PathBuf,
     /// Directory that network namespaces are mounted in.
     pub namespaces: PathBuf,
+    /// How long the namespace of a network stays when nothing is connected to it any more: VMs that wait for its next pod have
+    /// their taps in it.
+    pub linger: Duration,
     pub clients: Clients,
     pub all: AllTenants,
 }
@@ -65,6 +71,7 @@ impl NetagentConfig {
             root: root.into(),
             socket: socket.into(),
             namespaces: NAMESPACES.into(),
+            linger: LINGER,
             clients,
             all,
         }
@@ -79,6 +86,15 @@ impl NetagentConfig {
 pub async fn run(config: NetagentConfig) -> Result<(), Error> {
     let listener = server::bind(&config.socket)?;
     let agent = agent::Agent::open(&config).await?;
-    tokio::join!(server::serve(listener, &agent), agent.follow(&config.all), agent.report());
+    tokio::join!(server::serve(listener, &agent), agent.follow(&config.all), agent.report(), agent.leave_unused());
+    Ok(())
+}
+
+/// Removes what an earlier agent has left of networks that nothing is connected to any more.
+///
+/// # Errors
+/// When the state directory cannot be used.
+pub async fn leave_unused(config: &NetagentConfig) -> Result<(), Error> {
+    agent::Agent::open(config).await?.leave_all_unused().await;
     Ok(())
 }

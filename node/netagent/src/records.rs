@@ -1,6 +1,6 @@
-//! What is connected, kept on disk: one small file per attachment.
+//! What is connected, kept on disk: one small file per attachment, and one per network that is kept without any.
 //!
-//! Invariant: the record is written before the first change to the kernel and removed after the last, so that nothing
+//! Invariant: a record is written before the first change to the kernel and removed after the last, so that nothing
 //! of ours is there without a record. Losing records to a power failure is no loss: the taps are gone with it.
 
 use std::{
@@ -100,24 +100,60 @@ impl From<Mac> for String {
     }
 }
 
-/// The directory of the records.
+/// The directories of the records.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
-    directory: PathBuf,
+    ports: PathBuf,
+    /// Of networks that nothing is connected to: files with the name of the namespace and the network's uid in them.
+    unused: PathBuf,
 }
 
 impl Records {
-    pub fn open(directory: PathBuf) -> Result<Self, Error> {
-        std::fs::create_dir_all(&directory).map_err(|e| error(&directory, e))?;
-        Ok(Self { directory })
+    /// `root` is the agent's directory.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let records = Self { ports: root.join("ports"), unused: root.join("unused") };
+        for directory in [&records.ports, &records.unused] {
+            std::fs::create_dir_all(directory).map_err(|e| error(directory, e))?;
+        }
+        Ok(records)
+    }
+
+    /// Uids of networks whose namespaces are kept though nothing is connected.
+    pub fn unused(&self) -> Result<Vec<String>, Error> {
+        let entries = std::fs::read_dir(&self.unused).map_err(|e| error(&self.unused, e))?;
+        let mut all = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| error(&self.unused, e))?.path();
+            let uid = std::fs::read_to_string(&path).map_err(|e| error(&path, e))?;
+            match self.path_of_unused(&uid) {
+                Ok(own) if own == path => all.push(uid),
+                // A crash of the machine cut it short: the namespace is gone as well.
+                _ => remove(&path)?,
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn save_unused(&self, network_uid: &str) -> Result<(), Error> {
+        let path = self.path_of_unused(network_uid)?;
+        std::fs::write(&path, network_uid).map_err(|e| error(&path, e))
+    }
+
+    /// Removing what is not there is no error.
+    pub fn remove_unused(&self, network_uid: &str) -> Result<(), Error> {
+        remove(&self.path_of_unused(network_uid)?)
+    }
+
+    fn path_of_unused(&self, network_uid: &str) -> Result<PathBuf, Error> {
+        Ok(self.unused.join(names::namespace(network_uid)?))
     }
 
     /// All records. What cannot be read (a crash of the machine cut it short) is removed: its tap is gone as well.
     pub fn load(&self) -> Result<Vec<Attachment>, Error> {
-        let entries = std::fs::read_dir(&self.directory).map_err(|e| error(&self.directory, e))?;
+        let entries = std::fs::read_dir(&self.ports).map_err(|e| error(&self.ports, e))?;
         let mut all = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|e| error(&self.directory, e))?.path();
+            let path = entry.map_err(|e| error(&self.ports, e))?.path();
             let text = std::fs::read(&path).map_err(|e| error(&path, e))?;
             match serde_json::from_slice::<Attachment>(&text) {
                 Ok(record) if self.path(&record.port_uid).is_ok_and(|own| own == path) => all.push(record),
@@ -144,7 +180,7 @@ impl Records {
     }
 
     fn path(&self, port_uid: &str) -> Result<PathBuf, Error> {
-        Ok(self.directory.join(format!("{}.json", names::tap(port_uid)?)))
+        Ok(self.ports.join(format!("{}.json", names::tap(port_uid)?)))
     }
 }
 
@@ -183,7 +219,7 @@ mod tests {
     #[test]
     fn records_survive_and_rubbish_does_not() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(directory.path().join("ports")).unwrap();
+        let records = Records::open(directory.path()).unwrap();
         let attachment = crate::tests::attachment(1, 1);
         records.save(&attachment).unwrap();
         std::fs::write(directory.path().join("ports/tap1.json"), "{\"half\":").unwrap();
@@ -192,5 +228,13 @@ mod tests {
         records.remove(&attachment.port_uid).unwrap();
         records.remove(&attachment.port_uid).unwrap();
         assert_eq!(records.load().unwrap(), []);
+
+        records.save_unused(&attachment.network_uid).unwrap();
+        std::fs::write(directory.path().join("unused/hn-1"), "0").unwrap();
+        assert_eq!(records.unused().unwrap(), std::slice::from_ref(&attachment.network_uid));
+        for _ in 0..2 {
+            records.remove_unused(&attachment.network_uid).unwrap();
+            assert!(records.unused().unwrap().is_empty());
+        }
     }
 }

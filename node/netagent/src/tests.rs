@@ -57,7 +57,7 @@ impl Host {
     }
 
     fn records(&self) -> Records {
-        Records::open(self.directory.path().join("ports")).unwrap()
+        Records::open(self.directory.path()).unwrap()
     }
 
     fn domain(&self, network: u32) -> Domain {
@@ -152,6 +152,21 @@ async fn a_tap_that_a_vm_has_already_moves_into_the_network() {
     let b = Guest::boot(&directory, &three).await;
     a.ping(b.ip, a.ask(b.ip).unwrap());
     assert_eq!(b.pinged(), Some((a.ip, 8)));
+    // One that waits in the network itself is given its name.
+    let own = Namespace::open(&directory, &two.namespace().unwrap()).await.unwrap().unwrap();
+    let tap = own.run("opening a tap", || tap::open("vm4")).await.unwrap();
+    let four = attachment(1, 4);
+    let waiting = OfferedTap { name: "vm4".into(), netns: own.path().into() };
+    red.attach(four.clone(), Some(waiting.clone())).await.unwrap();
+    let d = Guest::attached(&directory, &four, tap).await;
+    a.ping(d.ip, a.ask(d.ip).unwrap());
+    assert_eq!(d.pinged(), Some((a.ip, 8)));
+    // And one that is gone is made anew.
+    let five = attachment(1, 5);
+    red.attach(five.clone(), Some(waiting)).await.unwrap();
+    let e = Guest::boot(&directory, &five).await;
+    a.ping(e.ip, a.ask(e.ip).unwrap());
+    assert_eq!(e.pinged(), Some((a.ip, 8)));
     let gone = red.attach(Attachment { container_id: "later".into(), ..three }, Some(offered)).await;
     assert!(matches!(gone, Err(Error::Namespace { .. })), "{gone:?}");
 }
@@ -199,9 +214,14 @@ async fn the_last_port_takes_the_namespace_with_it() {
     assert!(!red.check(&two.port_uid).await.unwrap());
     assert_eq!(host.namespace_names(), [three.namespace().unwrap()]);
     assert!(!links(&host.namespaces(), &three.namespace().unwrap()).await.contains(&two.tap().unwrap()));
+    red.leave().await.unwrap();
     red.detach(&three.port_uid).await.unwrap();
-    assert!(host.namespace_names().is_empty());
     assert_eq!(host.records().load().unwrap(), []);
+    // A VM may wait in it for the network's next pod; nobody forgets it.
+    assert_eq!(host.namespace_names(), [three.namespace().unwrap()]);
+    assert_eq!(host.records().unused().unwrap(), [uid(1)]);
+    red.leave().await.unwrap();
+    assert!(host.namespace_names().is_empty() && host.records().unused().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@
 use std::{
     fs,
     io::{self, Read},
+    marker::PhantomData,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{config::ConfigList, pod::Pod};
@@ -28,13 +29,19 @@ pub(crate) struct Attachment {
     pub result: Option<Value>,
 }
 
-/// The directory of attachments.
-#[derive(Debug, Clone)]
-pub(crate) struct Attachments(PathBuf);
+/// A directory of records, one per sandbox.
+#[derive(Debug)]
+pub(crate) struct PerSandbox<T>(PathBuf, PhantomData<fn(T)>);
 
-impl Attachments {
+impl<T> Clone for PerSandbox<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl<T> PerSandbox<T> {
     pub(crate) fn new(directory: PathBuf) -> Self {
-        Self(directory)
+        Self(directory, PhantomData)
     }
 
     fn path(&self, sandbox_id: &str) -> PathBuf {
@@ -42,13 +49,25 @@ impl Attachments {
     }
 
     /// Durable when it returns.
-    pub(crate) fn save(&self, attachment: &Attachment) -> io::Result<()> {
+    pub(crate) fn save(&self, sandbox_id: &str, record: &T) -> io::Result<()>
+    where
+        T: Serialize,
+    {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        write_atomically(&self.path(&attachment.pod.sandbox_id), &serde_json::to_vec_pretty(attachment)?)
+        write_atomically(&self.path(sandbox_id), &serde_json::to_vec_pretty(record)?)
     }
 
-    pub(crate) fn load(&self, sandbox_id: &str) -> io::Result<Option<Attachment>> {
-        read(&self.path(sandbox_id))
+    pub(crate) fn load(&self, sandbox_id: &str) -> io::Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        let mut text = Vec::new();
+        match fs::File::open(self.path(sandbox_id)) {
+            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(serde_json::from_slice(&text)?))
     }
 
     /// That it is gone already is fine.
@@ -68,14 +87,4 @@ impl Attachments {
         let mut unfinished = names.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == UNFINISHED));
         unfinished.try_for_each(|name| remove(&self.0.join(name)))
     }
-}
-
-fn read(path: &Path) -> io::Result<Option<Attachment>> {
-    let mut text = Vec::new();
-    match fs::File::open(path) {
-        Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    Ok(Some(serde_json::from_slice(&text)?))
 }

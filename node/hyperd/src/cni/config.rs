@@ -41,7 +41,12 @@ impl PluginConfig {
 
     /// Whether the plugin wants this to be told about a pod.
     pub(crate) fn has_capability(&self, name: &str) -> bool {
-        self.0.get("capabilities").and_then(|c| c.get(name)).and_then(Value::as_bool).unwrap_or(false)
+        self.capability(name).unwrap_or(false)
+    }
+
+    /// What it says of the capability, if anything.
+    pub(super) fn capability(&self, name: &str) -> Option<bool> {
+        self.0.get("capabilities")?.get(name)?.as_bool()
     }
 }
 

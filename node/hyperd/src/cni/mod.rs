@@ -9,6 +9,7 @@
 //! The first configuration by name in the directory is the pods' network. It is read for each pod, so a change counts from
 //! the next pod on; what was made by an earlier one is undone as that one says.
 
+mod ahead;
 mod attachment;
 mod config;
 mod execute;
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use self::{
-    attachment::{Attachment, Attachments},
+    attachment::{Attachment, PerSandbox},
     config::{ConfigList, PluginConfig},
     execute::{Command, Subject},
     join::JoinError,
@@ -131,7 +132,9 @@ pub(crate) struct Cni {
     config_dir: PathBuf,
     /// Where plugins are looked for, in this order.
     bin_dirs: Vec<PathBuf>,
-    attachments: Attachments,
+    attachments: PerSandbox<Attachment>,
+    /// Of taps that wait where plugins that take them have theirs.
+    taps: PerSandbox<prepared::TapRecord>,
     /// Where the pods' network namespaces are mounted.
     netns_dir: PathBuf,
 }
@@ -139,8 +142,13 @@ pub(crate) struct Cni {
 impl Cni {
     /// `root` is where it keeps what it has to remember.
     pub(crate) fn new(config_dir: PathBuf, bin_dirs: Vec<PathBuf>, root: &Path) -> Self {
-        let attachments = Attachments::new(root.join("networks"));
-        Self { config_dir, bin_dirs, attachments, netns_dir: root.join("netns") }
+        Self {
+            config_dir,
+            bin_dirs,
+            attachments: PerSandbox::new(root.join("networks")),
+            taps: PerSandbox::new(root.join("taps")),
+            netns_dir: root.join("netns"),
+        }
     }
 
     /// Name of the network that pods would be connected to now; none when none is configured.
@@ -232,13 +240,10 @@ impl Cni {
         if let Err(error) = self.attachments.remove_unfinished() {
             tracing::warn!(%error, "an unfinished record of an attachment was left behind");
         }
-        let known = self.attachments.list().unwrap_or_default();
-        for sandbox_id in known.iter().filter(|id| !valid.contains(*id)) {
-            match self.del(sandbox_id).await {
-                Ok(()) => tracing::info!(sandbox = sandbox_id, "disconnected what an earlier hyperd left"),
-                Err(error) => tracing::warn!(sandbox = sandbox_id, %error, "an attachment could not be undone"),
-            }
+        if let Err(error) = self.taps.remove_unfinished() {
+            tracing::warn!(%error, "an unfinished record of a tap was left behind");
         }
+        self.disconnect_others(valid).await;
         for path in netns::all(&self.netns_dir).unwrap_or_default() {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !valid.contains(&name)
@@ -253,6 +258,18 @@ impl Cni {
         if let Err(error) = self.run_gc(&kept).await {
             tracing::warn!(%error, "the network's plugins did not collect their garbage");
         }
+    }
+
+    /// Disconnects what is connected and is none of these sandboxes. What cannot be is logged.
+    pub(crate) async fn disconnect_others(&self, valid: &BTreeSet<String>) {
+        let known = self.attachments.list().unwrap_or_default();
+        for sandbox_id in known.iter().filter(|id| !valid.contains(*id)) {
+            match self.del(sandbox_id).await {
+                Ok(()) => tracing::info!(sandbox = sandbox_id, "disconnected what has no sandbox"),
+                Err(error) => tracing::warn!(sandbox = sandbox_id, %error, "an attachment could not be undone"),
+            }
+        }
+        self.remove_other_taps(valid).await;
     }
 
     async fn run_gc(&self, kept: &[String]) -> Result<(), CniError> {
@@ -301,7 +318,7 @@ impl Cni {
     async fn save(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = Path::new(&attachment.pod.sandbox_id);
         let (attachments, snapshot) = (self.attachments.clone(), attachment.clone());
-        let saved = tokio::task::spawn_blocking(move || attachments.save(&snapshot)).await;
+        let saved = tokio::task::spawn_blocking(move || attachments.save(&snapshot.pod.sandbox_id, &snapshot)).await;
         saved.map_err(io::Error::other).flatten().map_err(CniError::file("saving the attachment of", path))
     }
 

@@ -68,6 +68,12 @@ impl Pod {
             "hostPort is not possible here: no plugin of the network has the capability `portMappings`".into(),
         ))
     }
+
+    /// Whether the chain would connect any other pod in the same way.
+    pub(super) fn is_like_any_other(&self, list: &ConfigList) -> bool {
+        // Port mappings that nobody hears are refused.
+        self.wishes.keys().all(|wish| wish != "portMappings" && !list.has_capability(wish))
+    }
 }
 
 fn wishes(config: &cri::PodSandboxConfig) -> Result<Map<String, Value>, String> {

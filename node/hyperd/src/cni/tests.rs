@@ -53,7 +53,7 @@ impl Setup {
 
     /// Connects a pod that begins now.
     async fn add(&self, pod: &Pod, tap: Option<&PreparedTap>) -> Result<Option<PodNetwork>, CniError> {
-        self.cni.add(self.cni.choose().await?, pod, tap).await
+        self.cni.add(self.cni.choose(&Default::default()).await?, pod, tap).await
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -129,20 +129,58 @@ async fn a_plugin_for_vms_hands_over_its_tap() {
 fn a_prepared_tap_outlives_its_vm_and_goes_with_the_pod() {
     on_a_host(async || {
         let setup = Setup::new(None);
-        for style in [Style::Joined, Style::Tap] {
-            let tap = setup.cni.prepare("s1", style).await.unwrap();
+        let plugins = setup.path("plugins");
+        netns::make(&plugins).await.unwrap();
+        let there = async |tap: &PreparedTap| {
+            let name = tap.name.clone();
+            netns::inside(&tap.netns, move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok())).await
+        };
+        for (style, last) in [
+            (Style::Joined, None),
+            (Style::Ahead(1), None),
+            (Style::Tap, None),
+            (Style::Tap, Some(setup.path("gone"))),
+            (Style::Tap, Some(plugins.clone())),
+        ] {
+            let tap = setup.cni.prepare("s1", style, last.as_deref()).await.unwrap();
+            assert_eq!(tap.netns == plugins, last.as_ref() == Some(&plugins));
             let nic = Nic { tap: tap.name.clone(), netns: Some(tap.netns.clone()), mac: String::new() };
             // As often as a VM comes back to it.
             for _ in 0..2 {
                 drop(tap::open(&nic).await.unwrap());
-                let there = |name: String| move || Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok());
-                assert!(netns::inside(&tap.netns, there(tap.name.clone())).await.unwrap());
+                assert!(there(&tap).await.unwrap());
             }
-            assert_eq!(setup.cni.took(&tap).await, style == Style::Joined);
-            setup.cni.give_up("s1").await;
-            let there = netns::inside(&tap.netns, move || Ok(nix::net::if_::if_nametoindex(tap.name.as_str()).is_ok()));
-            assert!(!there.await.unwrap_or(false));
+            // What the plugin says that the pod's tap is may be another than the VM's.
+            let network = PodNetwork {
+                tap: tap.name.clone(),
+                netns: Some(tap.netns.clone()),
+                mac: String::new(),
+                mtu: 0,
+                addresses: vec![],
+                routes: vec![],
+                dns: Dns::default(),
+            };
+            let vm = tap::open(&nic).await.unwrap();
+            assert!(setup.cni.took(&tap, &network).await);
+            drop(vm);
+            assert_eq!(setup.cni.took(&tap, &network).await, style != Style::Tap);
+            assert!(tap.is_there());
+            setup.cni.del("s1").await.unwrap();
+            assert!(!there(&tap).await.unwrap_or(false));
+            assert!(setup.cni.taps.list().unwrap().is_empty());
         }
+        // hyperd was killed while a VM waited in a plugin's namespace, and then that went.
+        setup.cni.prepare("left", Style::Tap, Some(&plugins)).await.unwrap();
+        let cut_off = setup.cni.prepare("cut-off", Style::Tap, Some(&plugins)).await.unwrap();
+        setup.cni.collect_garbage(&BTreeSet::from(["cut-off".to_owned()])).await;
+        let names =
+            || Ok(nix::net::if_::if_nameindex()?.iter().map(|i| i.name().to_string_lossy().into_owned()).collect());
+        let left: Vec<String> = netns::inside(&plugins, names).await.unwrap();
+        assert_eq!(left.iter().filter(|name| name.starts_with("vm")).collect::<Vec<_>>(), [&cut_off.name]);
+        netns::make(&plugins).await.unwrap();
+        assert!(!cut_off.is_there());
+        setup.cni.del("cut-off").await.unwrap();
+        assert!(setup.cni.taps.list().unwrap().is_empty());
     });
 }
 
@@ -219,7 +257,7 @@ async fn changes_of_the_configuration_are_noticed() {
     assert_eq!(setup.cni.status().await.unwrap().as_deref(), Some("n"));
     assert_eq!(setup.calls(), ["ours STATUS", "ours STATUS"]);
     // A pod that has begun is connected to what there was then.
-    let choice = setup.cni.choose().await.unwrap();
+    let choice = setup.cni.choose(&Default::default()).await.unwrap();
     std::fs::write(setup.path("net.d/05-broken.conf"), "{").unwrap();
     assert!(matches!(setup.cni.status().await, Err(CniError::Config { .. })));
     setup.cni.add(choice, &pod("s2"), None).await.unwrap_err();

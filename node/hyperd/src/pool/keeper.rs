@@ -1,6 +1,8 @@
 //! Who fills the pool, and empties it again.
 
 use std::{
+    collections::HashSet,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,17 +10,18 @@ use std::{
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Kind, Pool, PoolLimits, Ready, Waiting};
+use super::{Kind, PUT_OFF, Pool, PoolLimits, Ready, Waiting};
 use crate::{
     agent::Agent,
-    error::Result,
+    cni::Style,
+    error::{Error, Result},
+    identity,
     rehearsal::{self, Play},
     runtime::{Runtime, new_id},
 };
 
 /// Between looks at what has become too much.
 const TIDY: Duration = Duration::from_secs(10);
-const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// A template takes some seconds to be made.
 const TEMPLATE_SOON: Duration = Duration::from_secs(1);
 /// A copied VM's agent answers within milliseconds, one on a busy machine within a second.
@@ -26,9 +29,17 @@ const GREETING: Duration = Duration::from_secs(10);
 
 /// What there is to do.
 enum Step {
-    Make(Kind, Option<std::path::PathBuf>),
+    Make(Order),
     End(Vec<Ready>),
     Nothing,
+}
+
+/// A VM that is to wait.
+struct Order {
+    kind: Kind,
+    /// As in [`Waiting`].
+    image: Option<PathBuf>,
+    netns: Option<PathBuf>,
 }
 
 impl Waiting {
@@ -58,10 +69,12 @@ impl Pool {
         }
         let missing = state.iter_mut().filter(|(_, waiting)| waiting.put_off_until.is_none()).map(|(kind, waiting)| {
             let missing = waiting.target(now, &self.limits).saturating_sub(waiting.ready.len());
-            (missing, kind, &waiting.image)
+            (missing, kind, waiting)
         });
         match missing.filter(|(missing, ..)| *missing > 0).max_by_key(|(missing, ..)| *missing) {
-            Some((_, kind, image)) => Step::Make(kind.clone(), image.clone()),
+            Some((_, kind, waiting)) => {
+                Step::Make(Order { kind: kind.clone(), image: waiting.image.clone(), netns: waiting.netns.clone() })
+            }
             None => Step::Nothing,
         }
     }
@@ -89,7 +102,7 @@ impl Runtime {
         let work = async {
             loop {
                 match self.pool.next_step() {
-                    Step::Make(kind, image) => self.fill(kind, image).await,
+                    Step::Make(order) => self.fill(order).await,
                     Step::End(surplus) => self.end_all(surplus).await,
                     Step::Nothing => {
                         let _ = tokio::time::timeout(self.pool.look_again_in(), self.pool.changed.notified()).await;
@@ -113,21 +126,38 @@ impl Runtime {
             .collect();
         self.end_all(waiting).await;
         // And the one that was being made.
-        let known = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
+        let known: HashSet<String> = self.sandboxes().iter().map(|sandbox| sandbox.id.clone()).collect();
         self.config.hypervisor.sweep(&known, &known).await;
+        self.cni.disconnect_others(&known.into_iter().collect()).await;
         self.cni.close_nursery().await;
+    }
+
+    /// Ends what waits connected, so that addresses become free. Whether there was any.
+    pub(crate) async fn release_networks(&self) -> bool {
+        let connected = self.pool.take_connected();
+        let any = !connected.is_empty();
+        self.end_all(connected).await;
+        any
     }
 
     async fn end_all(&self, surplus: Vec<Ready>) {
         join_all(surplus.into_iter().map(|ready| async move {
             let _ = ready.vm.kill().await;
-            self.cni.give_up(&ready.id).await;
+            self.disconnect(&ready.id).await;
         }))
         .await;
     }
 
+    /// For a VM that no pod had and that has ended. What cannot be undone now the next start undoes.
+    async fn disconnect(&self, id: &str) {
+        if let Err(error) = self.cni.del(id).await {
+            tracing::warn!(vm = id, %error, "a network was left behind");
+        }
+    }
+
     /// Adds a VM, when no pod is being made and there is a template for it.
-    async fn fill(&self, kind: Kind, image: Option<std::path::PathBuf>) {
+    async fn fill(&self, order: Order) {
+        let kind = &order.kind;
         // The sender lives in the pool.
         let _ = self.pool.busy.subscribe().wait_for(|busy| *busy == 0).await;
         let mut spec = kind.spec(new_id());
@@ -138,32 +168,31 @@ impl Runtime {
         });
         if !self.config.hypervisor.would_copy(&spec) {
             // Behind the pod that has just been made one is being made; there is no event for its end.
-            return self.pool.put_off(&kind, TEMPLATE_SOON);
+            return self.pool.put_off(kind, TEMPLATE_SOON);
         }
         let began = Instant::now();
         let id = spec.id.clone();
-        match self.make_ready(&kind, spec, image).await {
+        match self.make_ready(&order, spec).await {
             Ok(ready) => {
                 tracing::debug!(vm = id, tenant = kind.tenant, elapsed_ms = began.elapsed().as_millis(), "a VM waits");
-                self.pool.state.lock().entry(kind).or_default().ready.push(ready);
+                self.pool.state.lock().entry(order.kind).or_default().ready.push(ready);
             }
             Err(error) => {
                 tracing::warn!(vm = id, %error, "a VM could not be made ready");
-                self.cni.give_up(&id).await;
-                self.pool.put_off(&kind, RETRY_AFTER);
+                self.disconnect(&id).await;
+                self.pool.put_off(kind, PUT_OFF);
             }
         }
     }
 
     async fn make_ready(
         &self,
-        kind: &Kind,
+        Order { kind, image, netns }: &Order,
         mut spec: hypernetes_hypervisor::VmSpec,
-        image: Option<std::path::PathBuf>,
     ) -> Result<Ready> {
         let id = spec.id.clone();
         let tap = match kind.network {
-            Some(style) => Some(self.cni.prepare(&id, style).await?),
+            Some(style) => Some(self.cni.prepare(&id, style, netns.as_deref()).await?),
             None => None,
         };
         if let (Some(nic), Some(tap)) = (&mut spec.nic, &tap) {
@@ -176,12 +205,25 @@ impl Runtime {
         let prepared = async {
             let greeting = agent.hello_within(GREETING).await?;
             let entropy = rand::random::<[u8; 32]>().to_vec();
-            let play = image.filter(|_| !self.config.hypervisor.copies_are_rehearsed()).map(Play::nothing);
+            let play = image.clone().filter(|_| !self.config.hypervisor.copies_are_rehearsed()).map(Play::nothing);
             rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), play).await?;
-            Ok(greeting)
+            let network =
+                match (kind.network, &tap) {
+                    (Some(Style::Ahead(chain)), Some(tap)) => {
+                        let network = self.cni.connect_ahead(&id, &kind.tenant, chain, tap).await?;
+                        Some(network.ok_or_else(|| {
+                            Error::FailedPrecondition("its network is not configured any more".into())
+                        })?)
+                    }
+                    _ => None,
+                };
+            if let Some(network) = &network {
+                identity::join(&agent, network).await?;
+            }
+            Ok((greeting, network))
         };
         match prepared.await {
-            Ok(greeting) => Ok(Ready { id, vm, agent, greeting, tap }),
+            Ok((greeting, network)) => Ok(Ready { id, vm, agent, greeting, tap, network }),
             Err(error) => {
                 let _ = vm.kill().await;
                 Err(error)
@@ -212,7 +254,10 @@ mod tests {
             kernel_release: String::new(),
             boot_id: String::new(),
         };
-        pool.give_back(kind.clone(), Ready { id: id.clone(), vm: vm.clone(), agent, greeting, tap: None });
+        pool.give_back(
+            kind.clone(),
+            Ready { id: id.clone(), vm: vm.clone(), agent, greeting, tap: None, network: None },
+        );
         vm.kill().await.unwrap();
         assert!(pool.take(&kind).is_none());
         match pool.next_step() {

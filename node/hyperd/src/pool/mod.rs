@@ -21,11 +21,14 @@ use tokio::sync::{Notify, watch};
 use self::demand::Demand;
 use crate::{
     agent::{Agent, Greeting},
-    cni::{PreparedTap, Style},
+    cni::{PodNetwork, PreparedTap, Style},
 };
 
 /// A VM that has waited and does not answer within this time is not worth waiting for.
 pub(crate) const STILL_THERE: Duration = Duration::from_secs(5);
+
+/// After a VM could not be made, or was not to be had, until the next of its kind is tried.
+const PUT_OFF: Duration = Duration::from_secs(30);
 
 /// What the pool may take.
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ pub(crate) struct Ready {
     pub agent: Agent,
     pub greeting: Greeting,
     pub tap: Option<PreparedTap>,
+    /// What it is connected to already.
+    pub network: Option<PodNetwork>,
 }
 
 pub(crate) struct Pool {
@@ -91,10 +96,12 @@ pub(crate) struct Pool {
 struct Waiting {
     demand: Demand,
     ready: Vec<Ready>,
-    /// Found dead, with what else they leave on this host.
+    /// Found of no use, with what else they leave on this host.
     dead: Vec<Ready>,
     /// An image that pods of this kind use, to rehearse with.
     image: Option<PathBuf>,
+    /// The network namespace that the last one's tap is in.
+    netns: Option<PathBuf>,
     /// No other attempt is made before.
     put_off_until: Option<Instant>,
 }
@@ -128,11 +135,12 @@ impl Pool {
         loop {
             let ready = self.state.lock().get_mut(kind)?.ready.pop()?;
             let ended = ready.vm.wait().now_or_never().is_some();
-            if !ended {
+            let cut_off = ready.tap.as_ref().is_some_and(|tap| !tap.is_there());
+            if !ended && !cut_off {
                 ready.vm.set_background(false);
                 return Some(ready);
             }
-            tracing::warn!(vm = ready.id, "a VM that waited has ended");
+            tracing::warn!(vm = ready.id, ended, cut_off, "a VM that waited is of no use");
             // The keeper ends it: the pod that wants one does not wait for that.
             self.state.lock().entry(kind.clone()).or_default().dead.push(ready);
             self.changed.notify_one();
@@ -143,6 +151,27 @@ impl Pool {
     pub(crate) fn give_back(&self, kind: Kind, ready: Ready) {
         ready.vm.set_background(true);
         self.state.lock().entry(kind).or_default().ready.push(ready);
+    }
+
+    /// Takes out what waits connected, and has none connected for a while: there may be no addresses left but theirs.
+    pub(crate) fn take_connected(&self) -> Vec<Ready> {
+        let until = Instant::now() + PUT_OFF;
+        let mut taken = Vec::new();
+        for waiting in self.state.lock().values_mut() {
+            let connected: Vec<Ready> = waiting.ready.extract_if(.., |ready| ready.network.is_some()).collect();
+            if !connected.is_empty() {
+                waiting.put_off_until = Some(until);
+                taken.extend(connected);
+            }
+        }
+        taken
+    }
+
+    /// Where pods of this kind have their taps.
+    pub(crate) fn uses_netns(&self, kind: &Kind, netns: &std::path::Path) {
+        if let Some(waiting) = self.state.lock().get_mut(kind) {
+            waiting.netns = Some(netns.to_owned());
+        }
     }
 
     /// What pods of this kind run.

@@ -22,21 +22,10 @@ fn largest_file(directory: &Path) -> u64 {
     entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).max().unwrap_or(0)
 }
 
-/// A sandbox, with its machine.
-async fn another_sandbox(node: &Node, attempt: u32) -> (String, Arc<Machine>) {
-    let mut config = node.sandbox_config();
-    config.metadata.as_mut().unwrap().attempt = attempt;
-    config.annotations.insert(crate::TENANT_ANNOTATION.into(), "acme".into());
-    let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
-    let id = node.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
-    let machine = node.hypervisor.machines().into_iter().find(|machine| machine.spec().id == id).unwrap();
-    (id, machine)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misdeeds_are_bounded_and_harm_no_other_pod() {
     let node = Node::start().await;
-    let (good, _) = another_sandbox(&node, 0).await;
+    let (good, _) = node.sandbox_of("acme", 0).await;
     let neighbour = node.create_and_start(&good, shell("good", "while :; do echo tick; sleep 0.05; done")).await;
     let answers = async || {
         let cmd = ["/bin/echo", "here"].map(str::to_owned).to_vec();
@@ -50,7 +39,7 @@ async fn misdeeds_are_bounded_and_harm_no_other_pod() {
     std::fs::create_dir_all(termination.parent().unwrap()).unwrap();
     for (misdeed, attempt) in misdeeds::ALL.into_iter().zip(1..) {
         std::fs::write(&termination, "").unwrap();
-        let (bad, machine) = another_sandbox(&node, attempt).await;
+        let (bad, machine) = node.sandbox_of("acme", attempt).await;
         *machine.guest.misdeed.lock() = Some(misdeed);
         let name = format!("bad{attempt}");
         let config = cri::ContainerConfig {
@@ -104,7 +93,7 @@ async fn misdeeds_are_bounded_and_harm_no_other_pod() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_that_nobody_reads_is_in_nobodys_way() {
     let node = Node::start().await;
-    let (sandbox, machine) = another_sandbox(&node, 0).await;
+    let (sandbox, machine) = node.sandbox_of("acme", 0).await;
     let container = node.create_and_start(&sandbox, shell("one", "sleep 1000")).await;
     let agent = crate::agent::Agent::new(hypernetes_hypervisor::AgentAddress::Unix(machine.socket()));
     let mut unread = Vec::new();
@@ -120,7 +109,7 @@ async fn output_that_nobody_reads_is_in_nobodys_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_lost_is_made_again() {
     let node = Node::start().await;
-    let (_, machine) = another_sandbox(&node, 0).await;
+    let (_, machine) = node.sandbox_of("acme", 0).await;
     let socket = node.path("line");
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let behind = machine.socket();
@@ -145,7 +134,7 @@ async fn a_call_that_is_lost_is_made_again() {
 async fn a_vm_that_waited_and_is_silent_now_is_replaced() {
     let node = Node::start().await;
     node.hypervisor.copies.store(true, Ordering::Relaxed);
-    let (first, _) = another_sandbox(&node, 0).await;
+    let (first, _) = node.sandbox_of("acme", 0).await;
     let waiting = || node.hypervisor.machines().into_iter().find(|machine| machine.spec().id != first);
     // Since it was rehearsed nobody speaks to it.
     wait_until("a VM to wait", || waiting().is_some_and(|machine| machine.guest.configured.lock().len() == 1)).await;
@@ -153,7 +142,7 @@ async fn a_vm_that_waited_and_is_silent_now_is_replaced() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     *silent.guest.misdeed.lock() = Some(Misdeed::Silence);
 
-    let (second, machine) = another_sandbox(&node, 1).await;
+    let (second, machine) = node.sandbox_of("acme", 1).await;
     assert_eq!(second, silent.spec().id);
     assert!(!silent.is_running() && machine.is_running());
     let container = node.create_and_start(&second, shell("a", "echo there")).await;

@@ -26,6 +26,7 @@ struct Setup {
     host: Host,
     clients: Clients,
     socket: PathBuf,
+    linger: Duration,
     agent: tokio::task::JoinHandle<()>,
 }
 
@@ -41,18 +42,31 @@ fn tenant(name: &str) -> TenantId {
 
 impl Setup {
     fn new() -> Option<Self> {
+        Self::with_linger(Duration::ZERO)
+    }
+
+    fn with_linger(linger: Duration) -> Option<Self> {
         let host = Host::new()?;
         let clients = FakeApi::new().clients();
         let socket = host.directory.path().join("netagent.sock");
-        let agent = start(&host, &clients);
-        Some(Self { host, clients, socket, agent })
+        let agent = start(config(&host, &clients, linger));
+        Some(Self { host, clients, socket, linger, agent })
+    }
+
+    async fn stop(&mut self) -> NetagentConfig {
+        self.agent.abort();
+        let _ = (&mut self.agent).await;
+        config(&self.host, &self.clients, self.linger)
     }
 
     async fn restart(&mut self) {
-        self.agent.abort();
-        let _ = (&mut self.agent).await;
-        self.agent = start(&self.host, &self.clients);
+        self.agent = start(self.stop().await);
         self.synced().await;
+    }
+
+    /// What it has on this host goes when nothing is connected any more.
+    async fn left(&self) {
+        eventually(|| async { self.host.namespace_names().is_empty().then_some(()) }).await;
     }
 
     async fn synced(&self) {
@@ -108,7 +122,7 @@ impl Setup {
     }
 
     fn records(&self) -> Vec<Attachment> {
-        Records::open(self.host.directory.path().join("state/ports")).unwrap().load().unwrap()
+        Records::open(&self.host.directory.path().join("state")).unwrap().load().unwrap()
     }
 
     async fn guest(&self, tenant_name: &str, pod: &str) -> Guest {
@@ -118,7 +132,7 @@ impl Setup {
     }
 }
 
-fn start(host: &Host, clients: &Clients) -> tokio::task::JoinHandle<()> {
+fn config(host: &Host, clients: &Clients, linger: Duration) -> NetagentConfig {
     let root = host.directory.path();
     let mut config = NetagentConfig::new(
         "node-1",
@@ -128,6 +142,11 @@ fn start(host: &Host, clients: &Clients) -> tokio::task::JoinHandle<()> {
         AllTenants::grant(),
     );
     config.namespaces = host.namespaces();
+    config.linger = linger;
+    config
+}
+
+fn start(config: NetagentConfig) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { crate::run(config).await.unwrap() })
 }
 
@@ -193,10 +212,36 @@ async fn pods_are_connected_as_their_ports_say() {
     assert_eq!(unknown.code, code::UNKNOWN_CONTAINER);
     eventually(|| async { (ports.get(&port.name_any()).await.unwrap().status?.phase == "Down").then_some(()) }).await;
     setup.ask(&del("globex", "p2")).await.unwrap();
-    assert_eq!(setup.host.namespace_names().len(), 1);
+    eventually(|| async { (setup.host.namespace_names().len() == 1).then_some(()) }).await;
     setup.ask(&Request::Gc { valid: vec![] }).await.unwrap();
-    assert!(setup.host.namespace_names().is_empty());
+    setup.left().await;
     assert_eq!(setup.records(), []);
+}
+
+#[tokio::test]
+async fn an_unused_network_stays_for_what_waits_in_it() {
+    let Some(mut setup) = Setup::with_linger(Duration::from_secs(3600)) else { return };
+    setup.network("acme").await;
+    setup.port("acme", "p2", 2).await;
+    setup.synced().await;
+    for _ in 0..2 {
+        setup.add("acme", "p2").await.unwrap();
+        setup.ask(&del("acme", "p2")).await.unwrap();
+        setup.restart().await;
+        assert_eq!(setup.host.namespace_names().len(), 1);
+    }
+    // A used one is not left.
+    setup.add("acme", "p2").await.unwrap();
+    let config = setup.stop().await;
+    crate::leave_unused(&config).await.unwrap();
+    assert_eq!(setup.host.namespace_names().len(), 1);
+    setup.agent = start(config);
+    setup.synced().await;
+    setup.ask(&del("acme", "p2")).await.unwrap();
+    let config = setup.stop().await;
+    assert_eq!(setup.host.namespace_names().len(), 1);
+    crate::leave_unused(&config).await.unwrap();
+    assert!(setup.host.namespace_names().is_empty());
 }
 
 #[tokio::test]
@@ -256,7 +301,7 @@ async fn what_the_api_takes_back_is_cut_off() {
     eventually(|| async { (setup.records().len() == 1).then_some(()) }).await;
     assert!(a.ask("10.244.0.1".parse().unwrap()).is_some());
     setup.ask(&del("acme", "p2")).await.unwrap();
-    assert!(setup.host.namespace_names().is_empty());
+    setup.left().await;
 }
 
 #[tokio::test]
@@ -271,7 +316,7 @@ async fn a_new_sandbox_takes_its_pods_port_over() {
     setup.ask(&del("acme", "p2")).await.unwrap();
     setup.ask(&Request::Check { container_id: "second".into() }).await.unwrap();
     setup.ask(&Request::Del { container_id: "second".into() }).await.unwrap();
-    assert!(setup.host.namespace_names().is_empty());
+    setup.left().await;
 }
 
 #[tokio::test]
