@@ -68,17 +68,25 @@ pub fn strays(node: &Node, known: &BTreeSet<String>, seen: &BTreeSet<String>) ->
     strays
 }
 
-/// What must not be there when there is no sandbox any more.
+/// What must not be there when there is no sandbox any more. VMs that wait in the pool have networks.
 pub fn leftovers(node: &Node) -> Vec<String> {
+    let waiting: BTreeSet<String> = vms(node).into_iter().map(|vm| vm.id).collect();
     let mut left = Vec::new();
-    for directory in ["sandboxes", "containers", "networks", "formatting"] {
+    for directory in ["sandboxes", "containers", "networks", "taps", "formatting"] {
         let names = names(&node.path("root").join(directory));
-        left.extend(names.into_iter().map(|name| format!("{directory}/{name}")));
+        let names = names.into_iter().filter(|name| {
+            directory != "networks" || !name.strip_suffix(".json").is_some_and(|id| waiting.contains(id))
+        });
+        left.extend(names.map(|name| format!("{directory}/{name}")));
     }
     // host-local's lock and its last address stay.
     let addresses = names(&node.path("ipam/kill")).into_iter().filter(|name| name.starts_with("10."));
+    let addresses = addresses.filter(|address| {
+        let owner = fs::read_to_string(node.path("ipam/kill").join(address)).unwrap_or_default();
+        !owner.lines().next().is_some_and(|id| waiting.contains(id.trim()))
+    });
     left.extend(addresses.map(|address| format!("the address {address}")));
     let links = tool("ip", &["-o", "link"]);
-    left.extend(links.lines().filter(|line| line.contains("veth")).map(str::to_owned));
+    left.extend(links.lines().filter(|line| line.contains("veth")).skip(waiting.len()).map(str::to_owned));
     left
 }
