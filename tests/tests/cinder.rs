@@ -38,6 +38,35 @@ fn the_openstack_client_manages_volumes() {
     eventually("it is gone", || (!o.run("volume list").success().contains("disk")).then_some(()));
 }
 
+/// A pod that is nobody, and a group: everything that it mounts is the group's.
+#[test]
+fn volumes_are_the_pods_groups() {
+    let tenant = System::shared().tenant("group");
+    let k = tenant.kubectl();
+    k.apply(&claim("data"));
+    k.run("create secret generic s --from-literal=p=hidden").success();
+    let script = "id -G; stat -c %g /v; echo a >/v/a; stat -c %g /v/a; echo b >/part/b; echo c >/e/c; stat -c '%g %a' /e; \
+                  stat -c %g /e/c; echo d >/in/d; cat /s/p; echo; sleep 100000";
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: nobody}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+         securityContext: {{runAsUser: 4000, runAsGroup: 4001, fsGroup: 2000}}\n  containers:\n  - name: main\n    image: demo/web:1\n    \
+         command: [sh, -ec, \"{script}\"]\n    volumeMounts:\n    - {{name: v, mountPath: /v}}\n    - {{name: v, mountPath: /part, subPath: parts/one}}\n    \
+         - {{name: e, mountPath: /e}}\n    - {{name: e, mountPath: /in, subPath: inner}}\n    - {{name: s, mountPath: /s}}\n  volumes:\n  \
+         - {{name: v, persistentVolumeClaim: {{claimName: data}}}}\n  - {{name: e, emptyDir: {{}}}}\n  - {{name: s, secret: {{secretName: s, defaultMode: 256}}}}\n"
+    );
+    k.apply(&pod);
+    k.wait_ready("nobody");
+    let said = eventually("it has said all", || {
+        let said = k.run("logs nobody").success().to_owned();
+        said.contains("hidden").then_some(said)
+    });
+    assert_eq!(
+        said.split_whitespace().collect::<Vec<_>>(),
+        ["4001", "2000", "2000", "2000", "2000", "2777", "2000", "hidden"]
+    );
+    k.run("delete pod nobody --timeout=60s").success();
+}
+
 #[test]
 fn a_claim_survives_its_pod_and_has_one_user() {
     let tenant = System::shared().tenant("claim");

@@ -14,6 +14,7 @@ mod mountinfo;
 mod mounts;
 mod network;
 mod output;
+mod ownership;
 mod port;
 mod process;
 mod reaper;

@@ -17,7 +17,7 @@ use nix::{
 use crate::{
     files, hostfs,
     init::RUN,
-    mountinfo,
+    mountinfo, ownership,
     rootfs::{Make, Root, handle_path},
     userns,
 };
@@ -280,7 +280,13 @@ pub fn into_container(
             let target = root.locate(destination, Make::File)?;
             return bind(&device, &handle_path(&target), false);
         }
-        Some(Source::Disk(disk)) => disk_directory(disk)?,
+        Some(Source::Disk(disk)) => {
+            let directory = disk_directory(disk)?;
+            if wanted.fs_group != 0 && !disk.read_only {
+                ownership::give(&directory, wanted.fs_group).map_err(|e| at("giving to its group", &directory, e))?;
+            }
+            directory
+        }
         Some(Source::FileSet(set)) => files::directory(set).ok_or_else(|| invalid(format!("the file set {set:?}")))?,
         Some(Source::Scratch(name)) => scratch(name, wanted)?,
         Some(Source::HostPath(name)) => {
@@ -298,7 +304,9 @@ pub fn into_container(
         "" => nix::fcntl::open(&source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?,
         path => {
             // What is in a volume is the tenant's: its links are followed inside of it only.
-            let make = if make_missing { Make::Directory } else { Make::Nothing };
+            // As the kubelet makes them: who may write to the volume may write to its parts.
+            let mode = fs::metadata(&source)?.permissions().mode();
+            let make = if make_missing { Make::DirectoryOf(mode) } else { Make::Nothing };
             Root::open(&source)?.locate(Path::new(path), make).map_err(|e| at("finding", Path::new(path), e))?
         }
     };
@@ -335,6 +343,9 @@ fn scratch(name: &str, wanted: &v1::Mount) -> io::Result<PathBuf> {
     let path = Path::new(RUN).join("scratch").join(name);
     if !path.exists() {
         tmpfs(&path, 0o777, wanted.size_bytes)?;
+        if let Some(owner) = &wanted.owner {
+            ownership::own(&path, owner).map_err(|e| at("the owner of", &path, e))?;
+        }
         // What a container mounts in it may be for others to see; who does not want that has a private copy.
         propagate(&path, MsFlags::MS_SHARED)?;
     }

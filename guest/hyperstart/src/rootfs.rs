@@ -3,7 +3,13 @@
 use std::{
     ffi::OsStr,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -18,6 +24,8 @@ use nix::{
 pub enum Make {
     Nothing,
     Directory,
+    /// With these permission bits, as far as it has to be made; a group that its parent hands down stays.
+    DirectoryOf(u32),
     /// An empty file to mount another upon.
     File,
 }
@@ -75,9 +83,15 @@ impl Root {
             } else {
                 mkdirat(&parent, *name, Mode::from_bits_truncate(0o755))
             };
-            match made {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error.into()),
+            match (made, make) {
+                (Ok(()), Make::DirectoryOf(mode)) => {
+                    let directory = self.open_inside(&here, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+                    let handed_down = std::fs::metadata(handle_path(&directory))?.mode() & 0o2000;
+                    let mode = std::fs::Permissions::from_mode(mode & 0o777 | handed_down);
+                    std::fs::set_permissions(handle_path(&directory), mode)?;
+                }
+                (Ok(()) | Err(Errno::EEXIST), _) => {}
+                (Err(error), _) => return Err(error.into()),
             }
         }
         self.open_inside(path, OFlag::O_PATH)
@@ -133,6 +147,10 @@ mod tests {
         handle.locate(Path::new("/a/b/c"), Make::Directory).unwrap();
         handle.locate(Path::new("/etc/new/file"), Make::File).unwrap();
         assert!(root.join("a/b/c").is_dir() && root.join("etc/new/file").is_file());
+        handle.locate(Path::new("/a/open/wide"), Make::DirectoryOf(0o777)).unwrap();
+        for path in ["a/open", "a/open/wide"] {
+            assert_eq!(std::fs::metadata(root.join(path)).unwrap().mode() & 0o7777, 0o777, "{path}");
+        }
         assert!(handle.locate(Path::new("/none"), Make::Nothing).is_err());
         assert!(handle.read_tail(Path::new("/etc"), 10).is_err());
         std::fs::remove_dir_all(outside).unwrap();

@@ -635,8 +635,9 @@ impl Agent for GuestService {
             }),
             ..Default::default()
         };
-        let interface = v1::InterfaceStats { name: "eth0\x1b[2J".into(), rx_bytes: value, ..Default::default() };
-        let interfaces = vec![interface; if absurd { 1000 } else { 1 }];
+        let interface = |name: &str| v1::InterfaceStats { name: name.into(), rx_bytes: value, ..Default::default() };
+        let mut interfaces = vec![interface("sit0\x1b[2J"); if absurd { 1000 } else { 1 }];
+        interfaces.push(interface("eth0"));
         let mut containers: Vec<_> = self.0.containers.lock().keys().map(stats).collect();
         if self.0.misdeed.lock().is_some() {
             // As many as fit into a message that is small as long as nobody decodes it.

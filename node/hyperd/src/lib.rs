@@ -46,6 +46,7 @@ mod service;
 mod signals;
 mod stats;
 mod streaming;
+mod subpaths;
 mod supervise;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -11,6 +12,7 @@ use crate::{
     error::{Error, Result},
     files::FileSetSource,
     host_paths::{AllowedHostPath, HostPath, HostPathReadOnly},
+    subpaths,
     volumes::Descriptor,
 };
 
@@ -20,27 +22,17 @@ pub(crate) enum Source {
     Volume {
         descriptor: Descriptor,
         sub_path: String,
+        /// Kubernetes' `fsGroup`; 0: none.
+        fs_group: u32,
     },
     /// A copy of small files. `single`: the mount is the set's only file.
-    Files {
-        source: FileSetSource,
-        single: bool,
-    },
-    /// A directory that the pod's containers share; `memory`: of medium Memory.
-    Scratch {
-        name: String,
-        sub_path: String,
-        memory: bool,
-    },
+    Files { source: FileSetSource, single: bool },
+    /// A directory that the pod's containers share. The host's, which stays empty, says what it is like.
+    Scratch { name: String, sub_path: String, like: PathBuf },
     /// A read-only disk with an image's files.
-    Image {
-        rootfs: PathBuf,
-        sub_path: String,
-    },
+    Image { rootfs: PathBuf, sub_path: String },
     /// A file that the container writes and the kubelet reads afterwards.
-    TerminationLog {
-        host_path: PathBuf,
-    },
+    TerminationLog { host_path: PathBuf },
     /// A directory or file of the host itself.
     HostPath(HostPath),
 }
@@ -114,15 +106,43 @@ impl Policy<'_> {
             ["volumes", SCRATCH, name, rest @ ..] => Ok(Source::Scratch {
                 name: (*name).into(),
                 sub_path: rest.join("/"),
-                memory: is_memory(&self.pod_dir().join("volumes").join(SCRATCH).join(name)),
+                like: self.pod_dir().join("volumes").join(SCRATCH).join(name),
             }),
-            // With a subPath the kubelet hands out a path below the volume.
+            ["volume-subpaths", name, _container, _number] => self.sub_path(mount, host_path, name),
+            // With a subPath our kubelet hands out a path below the volume.
             ["volumes", plugin, _name, ..] if COPIED.contains(plugin) => Ok(files(host_path)),
             ["volumes" | "volumeDevices", _plugin, _name, ..] => match volume(host_path, &self.pod_dir())? {
                 Some(volume) => Ok(volume),
                 None => self.shared(mount, host_path),
             },
             _ => self.shared(mount, host_path),
+        }
+    }
+
+    /// A part of the volume `name`, as upstream's kubelet binds it.
+    fn sub_path(&self, mount: &cri::Mount, host_path: &Path, name: &str) -> Result<Source> {
+        let volumes = self.pod_dir().join("volumes");
+        let plugins = std::fs::read_dir(&volumes).into_iter().flatten().flatten();
+        let volume = plugins.map(|plugin| plugin.path().join(name)).find(|volume| volume.exists());
+        let plugin = volume.as_ref().and_then(|volume| volume.parent()?.file_name()?.to_str());
+        let (Some(volume), Some(plugin)) = (&volume, plugin) else { return self.shared(mount, host_path) };
+        let part = |base: &Path| {
+            let part =
+                subpaths::bound(host_path, base).map_err(Error::file("looking for what is mounted at", host_path))?;
+            part.and_then(|part| part.to_str().map(str::to_owned)).ok_or_else(|| self.refusal(mount))
+        };
+        match plugin {
+            SCRATCH => Ok(Source::Scratch { name: name.into(), sub_path: part(volume)?, like: volume.clone() }),
+            plugin if COPIED.contains(&plugin) => part(volume).map(|_| files(host_path)),
+            // A driver of CSI has a directory in it, others have itself.
+            _ => {
+                for base in [volume.join("mount"), volume.clone()] {
+                    if let Some(descriptor) = Descriptor::read(&base)? {
+                        return Ok(Source::Volume { descriptor, sub_path: part(&base)?, fs_group: group_of(&base) });
+                    }
+                }
+                self.shared(mount, host_path)
+            }
         }
     }
 
@@ -178,13 +198,10 @@ impl Policy<'_> {
     fn is_the_pods(&self, path: &Path) -> bool {
         let Ok(pods_dir) = self.pods_dir.canonicalize() else { return false };
         let pod = Policy { pods_dir: &pods_dir, pod_uid: self.pod_uid.clone(), allowed: &[] };
-        let of_an_empty_volume = |name: &str| pod.pod_dir().join("volumes").join(SCRATCH).join(name).exists();
         match pod.parts(path).as_deref() {
             Some(["volumes", plugin, _name, ..]) if *plugin != SCRATCH && !COPIED.contains(plugin) => {
                 hypernetes_hostfs::is_mounted(path, &pod.pod_dir())
             }
-            // That volume is in the guest; what is here is another, empty one.
-            Some(["volume-subpaths", name, ..]) if of_an_empty_volume(name) => false,
             Some(["volume-subpaths", _name, _container, ..]) => hypernetes_hostfs::is_mounted(path, &pod.pod_dir()),
             _ => false,
         }
@@ -234,10 +251,15 @@ fn volume(path: &Path, pod_dir: &Path) -> Result<Option<Source>> {
     for directory in path.ancestors().take_while(|a| *a != pod_dir) {
         if let Some(descriptor) = Descriptor::read(directory)? {
             let sub_path = path.strip_prefix(directory).unwrap_or(Path::new("")).display().to_string();
-            return Ok(Some(Source::Volume { descriptor, sub_path }));
+            return Ok(Some(Source::Volume { descriptor, sub_path, fs_group: group_of(directory) }));
         }
     }
     Ok(None)
+}
+
+/// The group that the kubelet has given a volume's place on the host to, with the bit that hands it down (`fsGroup`).
+fn group_of(directory: &Path) -> u32 {
+    directory.metadata().ok().filter(|place| place.mode() & 0o2000 != 0).map_or(0, |place| place.gid())
 }
 
 /// Refuses combinations that CRI forbids.
@@ -289,9 +311,11 @@ fn files(path: &Path) -> Source {
     Source::Files { source: FileSetSource::new(path), single: !path.is_dir() }
 }
 
-/// The kubelet mounts a tmpfs on empty-dir volumes of medium Memory.
-fn is_memory(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+/// Size of an empty-dir volume of medium Memory, on which the kubelet mounts a tmpfs; none: it is of another.
+pub(crate) fn memory_bytes(path: &Path) -> Option<u64> {
+    let found = nix::sys::statfs::statfs(path).ok()?;
+    let is_memory = found.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC;
+    is_memory.then(|| found.blocks().saturating_mul(u64::try_from(found.block_size()).unwrap_or(0)))
 }
 
 pub(crate) fn is_clean_absolute(path: &Path) -> bool {
@@ -324,14 +348,68 @@ mod tests {
         for (path, expected) in [("mount", ""), ("mount/a/b", "a/b")] {
             let source =
                 classify(dir.path(), &format!("PODS/uid-1/volumes/kubernetes.io~csi/pv/{path}"), "/data").unwrap();
-            assert!(matches!(source, Source::Volume { sub_path, .. } if sub_path == expected));
+            assert!(matches!(source, Source::Volume { sub_path, fs_group: 0, .. } if sub_path == expected));
         }
+        // As a kubelet does with the pod's `fsGroup`.
+        std::os::unix::fs::chown(&mount, None, Some(2000)).unwrap();
+        std::fs::set_permissions(&mount, std::os::unix::fs::PermissionsExt::from_mode(0o2775)).unwrap();
+        let source = classify(dir.path(), "PODS/uid-1/volumes/kubernetes.io~csi/pv/mount/a", "/data").unwrap();
+        assert!(matches!(source, Source::Volume { fs_group: 2000, .. }));
         let source = classify(dir.path(), "PODS/uid-1/etc-hosts", "/etc/hosts").unwrap();
         assert!(matches!(source, Source::Files { single: true, .. }));
         let source = classify(dir.path(), "PODS/uid-1/volumes/kubernetes.io~empty-dir/tmp", "/tmp").unwrap();
-        assert!(matches!(source, Source::Scratch { ref name, memory: false, .. } if name == "tmp"));
+        assert!(matches!(source, Source::Scratch { ref name, .. } if name == "tmp"));
         let source = classify(dir.path(), "PODS/uid-1/containers/web/1234", "/dev/termination-log").unwrap();
         assert!(matches!(source, Source::TerminationLog { .. }));
+    }
+
+    #[test]
+    fn sub_paths_that_the_kubelet_has_bound_are_parts_of_their_volumes() {
+        use nix::{mount::MsFlags, sched::CloneFlags};
+        // Mounts of its own, which are gone with the thread.
+        let test = || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let pod = dir.path().join("uid-1");
+            let bind = |from: &str, to: &str| {
+                let (from, to) = (pod.join("volumes").join(from), pod.join("volume-subpaths").join(to));
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                if from.is_file() {
+                    std::fs::write(&to, "").unwrap();
+                } else {
+                    std::fs::create_dir_all(&from).unwrap();
+                    std::fs::create_dir_all(&to).unwrap();
+                }
+                nix::mount::mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            };
+            let of = |path: &str| classify(dir.path(), &format!("PODS/uid-1/volume-subpaths/{path}"), "/x");
+            bind("kubernetes.io~empty-dir/e/in/side", "e/web/0");
+            let like = pod.join("volumes/kubernetes.io~empty-dir/e");
+            let expected = Source::Scratch { name: "e".into(), sub_path: "in/side".into(), like };
+            assert_eq!(of("e/web/0").unwrap(), expected);
+            let claim = pod.join("volumes/kubernetes.io~csi/pv/mount");
+            std::fs::create_dir_all(&claim).unwrap();
+            std::fs::write(claim.join("volume.hypernetes.json"), r#"{"id":"1","driver":"file","path":"/v"}"#).unwrap();
+            bind("kubernetes.io~csi/pv/mount/data", "pv/web/1");
+            assert!(matches!(of("pv/web/1"), Ok(Source::Volume { sub_path, .. }) if sub_path == "data"));
+            let config = pod.join("volumes/kubernetes.io~configmap/c/..1");
+            std::fs::create_dir_all(&config).unwrap();
+            std::fs::write(config.join("key"), "value").unwrap();
+            bind("kubernetes.io~configmap/c/..1/key", "c/web/2");
+            assert!(matches!(of("c/web/2"), Ok(Source::Files { single: true, .. })));
+            // What is mounted there is another volume's, or not mounted at all.
+            bind("kubernetes.io~csi/pv/mount/data", "e/web/3");
+            std::fs::create_dir_all(pod.join("volume-subpaths/e/web/4")).unwrap();
+            for path in ["e/web/3", "e/web/4"] {
+                assert!(matches!(of(path), Err(Error::FailedPrecondition(_))), "{path}");
+            }
+            for place in ["e/web/0", "pv/web/1", "c/web/2", "e/web/3"] {
+                nix::mount::umount(&pod.join("volume-subpaths").join(place)).unwrap();
+            }
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
@@ -228,8 +229,8 @@ impl Runtime {
                 let disk = v1::Disk { slot: slot.0, fs_type: "erofs".into(), read_only: true };
                 guest.source = Some(GuestSource::Disk(disk));
             }
-            Source::Volume { descriptor: volume, sub_path } => {
-                guest.sub_path = sub_path;
+            Source::Volume { descriptor: volume, sub_path, fs_group } => {
+                (guest.sub_path, guest.fs_group) = (sub_path, fs_group);
                 let disk = self.volume_disk(sandbox, &volume).await?;
                 let read_only = disk.read_only;
                 guest.read_only |= read_only;
@@ -245,9 +246,18 @@ impl Runtime {
                 container.update(&self.records, |r| r.file_sets.push(source.clone())).await?;
                 self.follow(live, source).await?;
             }
-            Source::Scratch { name, sub_path, memory } => {
+            Source::Scratch { name, sub_path, like } => {
                 guest.source = Some(GuestSource::Scratch(name));
-                (guest.sub_path, guest.memory) = (sub_path, memory);
+                guest.sub_path = sub_path;
+                if let Some(bytes) = mounts::memory_bytes(&like) {
+                    (guest.memory, guest.size_bytes) = (true, bytes);
+                }
+                let root = sandbox.user_namespace()?.map_or(0, |mapping| mapping.host_id);
+                guest.owner = like.metadata().ok().map(|like| v1::Owner {
+                    mode: like.mode() & 0o7777,
+                    uid: like.uid().saturating_add(root),
+                    gid: like.gid().saturating_add(root),
+                });
             }
             Source::HostPath(host_path) => {
                 guest.source = Some(GuestSource::HostPath(host_path.name()));

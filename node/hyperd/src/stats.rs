@@ -116,7 +116,8 @@ impl Runtime {
         let cpu = usage.host.map_or(sum(|c| c.cpu_usage_nanos), |host| host.cpu_nanos);
         let timestamp = now_nanos();
         let record = sandbox.record();
-        let mut interfaces = usage.interfaces.iter().map(interface_usage);
+        // The kernel has others that nobody asked for.
+        let (pods, others): (Vec<_>, Vec<_>) = usage.interfaces.iter().partition(|i| i.name == crate::cni::INTERFACE);
         Ok(cri::PodSandboxStats {
             attributes: Some(cri::PodSandboxAttributes {
                 id: record.id,
@@ -143,8 +144,8 @@ impl Runtime {
                 }),
                 network: Some(cri::NetworkUsage {
                     timestamp,
-                    default_interface: interfaces.next(),
-                    interfaces: interfaces.collect(),
+                    default_interface: pods.first().map(|interface| interface_usage(interface)),
+                    interfaces: others.into_iter().map(interface_usage).collect(),
                 }),
                 process: Some(cri::ProcessUsage { timestamp, process_count: value(sum(|c| c.pids)) }),
                 io: None,

@@ -11,7 +11,7 @@ mod claim_tests;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -66,22 +66,40 @@ fn directory_of(pod_directory: &Path, volume: &VolumeSpec) -> Option<PathBuf> {
 pub async fn prepare(shared: &Arc<Shared>, tenant: &TenantId, pod: &Pod, pod_directory: &Path) -> Result<(), Setback> {
     let (_, namespace) = names_of(pod);
     let client = shared.config.clients.tenant(tenant);
+    let group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
+    let group = group.and_then(|group| u32::try_from(group).ok());
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         let Some(directory) = directory_of(pod_directory, volume) else {
             return Err(failed_mount(&volume.name, "this kind of volume is not supported"));
         };
+        let failed = |error: io::Error| failed_mount(&volume.name, &error.to_string());
         if volume.empty_dir.is_some() {
-            fs::create_dir_all(&directory).map_err(|e| failed_mount(&volume.name, &e.to_string()))?;
+            fs::create_dir_all(&directory).and_then(|()| share(&directory, 0o777, group)).map_err(failed)?;
             continue;
         }
         if let Some(source) = &volume.persistent_volume_claim {
             claim::Wanted { shared, tenant, pod, name: &volume.name, source }.publish(&directory).await?;
+            if group.is_some() {
+                share(&claim::target(&directory), 0o770, group).map_err(failed)?;
+            }
             continue;
         }
         let files = files_of(&client, pod, &namespace, volume).await.map_err(|why| failed_mount(&volume.name, &why))?;
-        write(&directory, &files).map_err(|e| failed_mount(&volume.name, &e.to_string()))?;
+        write(&directory, &files, group).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Makes a directory everybody's, or that of the pod's group (`fsGroup`), which what is made in it belongs to, too. The runtime
+/// makes what the pod sees like it.
+fn share(directory: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    // Block volumes have a file there.
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let mode = mode | group.map_or(0, |_| 0o2000);
+    chown(directory, None, group)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode))
 }
 
 /// In the words of upstream's event.
@@ -218,7 +236,7 @@ async fn service_account_token(
 }
 
 /// Writes files so that a reader sees the old ones or the new ones. Tokens alone change nothing: each would be another.
-fn write(directory: &Path, files: &Files) -> io::Result<()> {
+fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     let mut hasher = Sha256::new();
     for (path, (mode, content)) in files {
         let plain = Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)));
@@ -243,7 +261,10 @@ fn write(directory: &Path, files: &Files) -> io::Result<()> {
         let file = target.join(path);
         file.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(&file, content)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode((*mode & 0o777).unsigned_abs()))?;
+        // The group reads what its pod is given.
+        let mode = (*mode & 0o777).unsigned_abs() | group.map_or(0, |_| 0o440);
+        chown(&file, None, group)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
     }
     let old = fs::read_link(directory.join("..data")).ok();
     let replace = |link: &Path, to: &Path| -> io::Result<()> {
@@ -324,22 +345,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pods_group_may_use_its_volumes() {
+        use std::os::unix::fs::MetadataExt;
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: giving files away needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let of = |path: &str| {
+            let found = fs::metadata(directory.path().join(path)).unwrap();
+            (found.gid(), found.mode() & 0o7777)
+        };
+        let files = Files::from([("key".to_owned(), (0o400, b"value".to_vec()))]);
+        write(directory.path(), &files, Some(2000)).unwrap();
+        assert_eq!(of("key"), (2000, 0o440));
+        let scratch = directory.path().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        share(&scratch, 0o777, None).unwrap();
+        assert_eq!(of("scratch"), (0, 0o777));
+        share(&scratch, 0o777, Some(2000)).unwrap();
+        assert_eq!(of("scratch"), (2000, 0o2777));
+        fs::write(directory.path().join("device"), "").unwrap();
+        share(&directory.path().join("device"), 0o770, Some(2000)).unwrap();
+        assert_eq!(of("device").0, 0);
+    }
+
+    #[test]
     fn a_volume_changes_all_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let files = |pairs: &[(&str, &str)]| -> Files {
             pairs.iter().map(|(p, c)| ((*p).to_owned(), (0o640, c.as_bytes().to_vec()))).collect()
         };
-        write(directory.path(), &files(&[("a", "1"), ("dir/b", "2")])).unwrap();
+        write(directory.path(), &files(&[("a", "1"), ("dir/b", "2")]), None).unwrap();
         let first = fs::read_link(directory.path().join("..data")).unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("dir/b")).unwrap(), "2");
         assert_eq!(fs::metadata(directory.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        write(directory.path(), &files(&[("a", "1"), ("dir/b", "2")])).unwrap();
+        write(directory.path(), &files(&[("a", "1"), ("dir/b", "2")]), None).unwrap();
         assert_eq!(fs::read_link(directory.path().join("..data")).unwrap(), first, "nothing changed");
-        write(directory.path(), &files(&[("a", "3")])).unwrap();
+        write(directory.path(), &files(&[("a", "3")]), None).unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("a")).unwrap(), "3");
         assert!(!directory.path().join("dir").exists() && !directory.path().join(first).exists());
         for bad in ["../x", "/x", ""] {
-            assert!(write(directory.path(), &files(&[(bad, "")])).is_err(), "{bad}");
+            assert!(write(directory.path(), &files(&[(bad, "")]), None).is_err(), "{bad}");
         }
     }
 }

@@ -297,7 +297,9 @@ async fn lists_usage_and_metrics() {
 
     let request = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
     let stats = client.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
-    assert_eq!(stats.network.unwrap().default_interface.unwrap().name, "eth0[2J");
+    let network = stats.network.unwrap();
+    assert_eq!(network.default_interface.unwrap().name, "eth0");
+    assert_eq!(network.interfaces[0].name, "sit0[2J");
     assert_eq!(stats.process.unwrap().process_count.unwrap().value, 2);
     assert_eq!(stats.containers[0].cpu.unwrap().psi.unwrap().some.unwrap().avg10, 1.0);
 

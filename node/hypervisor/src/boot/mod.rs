@@ -49,9 +49,10 @@ impl GuestFiles {
 /// What every guest's kernel is told, in front of what its VMM needs it to be told. Entropy comes from the host before
 /// anything of the pod runs; cryptomgr's self-tests cost a fifth of a boot. Starting a process waits for RCU: expedited, it
 /// waits for microseconds instead of ticks. A disk's queue would else be as long as the transport allows, 1024, and memory is
-/// set aside for each request in it: 0.7 MiB a disk.
+/// set aside for each request in it: 0.7 MiB a disk. A kernel with dummy interfaces built in would make one.
 pub const ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on cryptomgr.notests \
-     systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all rcupdate.rcu_expedited=1 virtio_blk.queue_depth=64";
+     systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all rcupdate.rcu_expedited=1 virtio_blk.queue_depth=64 \
+     dummy.numdummies=0";
 
 #[derive(Debug, Clone)]
 pub struct BootFiles {
