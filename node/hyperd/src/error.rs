@@ -64,7 +64,9 @@ impl From<Error> for Status {
             Error::Unimplemented(_) => Self::unimplemented(message),
             Error::Timeout { .. } | Error::Agent(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
             Error::Hypervisor(HypervisorError::Unsupported(_)) => Self::unimplemented(message),
-            Error::Hypervisor(HypervisorError::NoFreeSlot { .. } | HypervisorError::NoSpace { .. })
+            Error::Hypervisor(
+                HypervisorError::NoFreeSlot { .. } | HypervisorError::NoSpace { .. } | HypervisorError::DiskFull { .. },
+            )
             | Error::Exhausted(_) => Self::resource_exhausted(message),
             Error::Network(CniError::Pod(_)) => Self::failed_precondition(message),
             Error::Network(CniError::Timeout { .. }) => Self::deadline_exceeded(message),

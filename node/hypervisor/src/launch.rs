@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
+    HypervisorError,
     cgroup::Limits,
     jail::{Jail, View},
     process::Process,
@@ -51,13 +52,54 @@ pub struct Launch<'a> {
     pub original: Option<&'a Path>,
 }
 
+/// Why a VM does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    reason: String,
+    disk_full: bool,
+}
+
+impl Failure {
+    /// `what` was being done.
+    pub fn of(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        Self { disk_full: is_full(error.kind()), reason: format!("{what}: {error}") }
+    }
+
+    pub fn of_vm(self, id: &str) -> HypervisorError {
+        let (id, reason) = (id.to_owned(), self.reason);
+        if self.disk_full { HypervisorError::DiskFull { id, reason } } else { HypervisorError::Start { id, reason } }
+    }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { disk_full: is_full(error.kind()), reason: error.to_string() }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, disk_full: false }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
 impl Launch<'_> {
-    pub async fn start(self, line: Vec<OsString>, limits: Limits) -> Result<Process, String> {
+    pub async fn start(self, line: Vec<OsString>, limits: Limits) -> Result<Process, Failure> {
         let directory = self.directory;
-        let text = |error: io::Error| error.to_string();
-        let log = words::create(directory).map_err(text)?;
+        let log = words::create(directory)?;
         let jail = match self.jail {
-            Some(program) => Some((program, self.locked_in(limits).map_err(text)?)),
+            Some(program) => Some((program, self.locked_in(limits)?)),
             None => None,
         };
         let mut command = tokio::process::Command::new(jail.as_ref().map_or(self.program, |(program, _)| program));
@@ -99,7 +141,7 @@ impl Launch<'_> {
             };
             line.await;
         }
-        let status = child.wait().await.map_err(text)?;
+        let status = child.wait().await?;
         let pid = pid.trim().parse().ok().filter(|_| status.success());
         let pid: u32 = pid.ok_or_else(|| format!("the VMM was not locked in: {}", words::last(directory)))?;
         // The jailer has made it this process's child.
@@ -124,10 +166,10 @@ impl Launch<'_> {
 }
 
 /// Why a VMM that was started is not there.
-pub fn not_kept(error: &io::Error, directory: &Path) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("putting its pid down: {error}"),
-        _ => format!("the VMM ended at once ({error}): {}", words::last(directory)),
+pub fn not_kept(error: &io::Error, directory: &Path) -> Failure {
+    match Failure::of("putting its pid down", error) {
+        full if full.disk_full => full,
+        _ => format!("the VMM ended at once ({error}): {}", words::last(directory)).into(),
     }
 }
 

@@ -106,6 +106,8 @@ pub struct VmExit {
 pub enum HypervisorError {
     #[error("starting the VM {id}: {reason}")]
     Start { id: String, reason: String },
+    #[error("starting the VM {id}: {reason}: make room on the disk that VMs have their files on")]
+    DiskFull { id: String, reason: String },
     #[error("the VM {id} is gone")]
     Gone { id: String },
     #[error("attaching a disk to the VM {id}: {reason}")]

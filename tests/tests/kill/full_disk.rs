@@ -45,6 +45,7 @@ fn a_full_disk_ends_nothing_and_leaves_nothing() {
             let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
             let error = client.run_pod_sandbox(request).await.unwrap_err();
             assert!(error.message().contains("No space left on device"), "{error}");
+            assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
         }
         assert_eq!(node.sandboxes().await.len(), 1);
         assert_eq!(remains::names(&root.join("sandboxes")), BTreeSet::from([format!("{}.json", pod.sandbox)]));

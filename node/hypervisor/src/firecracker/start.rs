@@ -22,7 +22,7 @@ use crate::{
     VmSpec, boot,
     cgroup::Limits,
     jail::{self, Bind, View},
-    launch::{self, Launch, uid_of},
+    launch::{self, Failure, Launch, uid_of},
     process::Process,
     tap,
 };
@@ -84,7 +84,7 @@ pub fn is_named(line: &[u8], id: &str) -> bool {
 
 /// # Errors
 /// With Firecracker's words. It has ended then.
-pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Origin) -> Result<Process, String> {
+pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Origin) -> Result<Process, Failure> {
     let uid = uid_of(&spec.id);
     let prepare = || {
         let run = run_directory(directory);
@@ -92,9 +92,9 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
         std::os::unix::fs::chown(&run, Some(uid), Some(uid))?;
         console::make(directory, uid)
     };
-    let console = prepare().map_err(|e| format!("preparing {}: {e}", directory.display()))?;
+    let console = prepare().map_err(|e| Failure::of(format_args!("preparing {}", directory.display()), &e))?;
     if let Some(nic) = &spec.nic {
-        tap::lend(nic, uid).await.map_err(|e| format!("lending the tap {}: {e}", nic.tap))?;
+        tap::lend(nic, uid).await.map_err(|e| Failure::of(format_args!("lending the tap {}", nic.tap), &e))?;
     }
     let view = view(shared, spec, directory);
     let mut taken: Vec<PathBuf> = view.devices.iter().filter(|device| !device.ends_with("null")).cloned().collect();
@@ -132,7 +132,7 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
         let mut words = crate::words::last(directory);
         console::read(directory, &mut words);
         let last = words.trim().lines().last().unwrap_or_default();
-        return Err(if last.is_empty() { error } else { format!("{error}: {last}") });
+        return Err(if last.is_empty() { error } else { format!("{error}: {last}") }.into());
     }
     Ok(process)
 }

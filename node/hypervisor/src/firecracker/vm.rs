@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
+    launch::Failure,
     process::{self, Process},
     slots, words,
 };
@@ -121,24 +122,24 @@ impl FirecrackerVm {
         origin: Origin,
     ) -> Result<Self, HypervisorError> {
         let id = spec.id.clone();
-        let failed = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let possible = (1..=MAX_CPUS).contains(&spec.cpus) && spec.memory_mib >= 32 && spec.disk_slots <= MAX_DISKS;
         if !plain || !possible {
-            return Err(failed("its id, processors, memory or disks are not what a VM can have".into()));
+            return Err(Failure::from("its id, processors, memory or disks are not what a VM can have").of_vm(&id));
         }
         let directory = shared.machines.join(&id);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&directory)
-            .map_err(|e| failed(format!("making {}: {e}", directory.display())))?;
+            .map_err(|e| Failure::of(format_args!("making {}", directory.display()), &e).of_vm(&id))?;
         let started = start::start(shared, &spec, &directory, origin).await;
         let running = started.and_then(|process| {
-            Self::running(shared, spec, disks, directory.clone(), process).map_err(|e| format!("it ended at once: {e}"))
+            Self::running(shared, spec, disks, directory.clone(), process)
+                .map_err(|e| Failure::of("it ended at once", &e))
         });
-        running.map_err(|reason| {
+        running.map_err(|failure| {
             shared.remains.remove(&directory);
-            failed(reason)
+            failure.of_vm(&id)
         })
     }
 

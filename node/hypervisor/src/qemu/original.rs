@@ -21,7 +21,12 @@ use nix::{
 use tokio::{io::Interest, net::UnixDatagram};
 
 use super::{filter, temporary::Temporary};
-use crate::{cgroup::Group, launch::not_kept, process::Process, words};
+use crate::{
+    cgroup::Group,
+    launch::{Failure, not_kept},
+    process::Process,
+    words,
+};
 
 /// Of one request: it has a filter in it.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -106,7 +111,7 @@ impl Original {
     }
 
     /// Makes a copy. It is stopped, and a child of this process.
-    pub async fn copy(self: &Arc<Self>, copy: Copy) -> Result<Process, String> {
+    pub async fn copy(self: &Arc<Self>, copy: Copy) -> Result<Process, Failure> {
         let (send, receive) = tokio::sync::oneshot::channel();
         let this = self.clone();
         // To its end, even if nobody waits for it any more: a copy that nobody knows of would run for ever.
@@ -118,9 +123,8 @@ impl Original {
         receive.await.map_err(|e| e.to_string())?
     }
 
-    async fn copy_here(&self, copy: Copy) -> Result<Process, String> {
-        let text = |error: io::Error| error.to_string();
-        let log = words::create(&copy.directory).map_err(text)?;
+    async fn copy_here(&self, copy: Copy) -> Result<Process, Failure> {
+        let log = words::create(&copy.directory)?;
         let mut places = vec![Place::Number(libc::STDERR_FILENO)];
         let mut descriptors: Vec<OwnedFd> = vec![log.into()];
         for (descriptor, number) in copy.descriptors {
@@ -129,12 +133,12 @@ impl Original {
         }
         for file in copy.group.join {
             places.push(Place::Join);
-            descriptors.push(File::options().write(true).open(file).map_err(text)?.into());
+            descriptors.push(File::options().write(true).open(file)?.into());
         }
         if let Some(directory) = copy.group.directory {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             places.push(Place::Group);
-            descriptors.push(File::options().read(true).custom_flags(flags).open(directory).map_err(text)?.into());
+            descriptors.push(File::options().read(true).custom_flags(flags).open(directory)?.into());
         }
         let places = Places::new(&places).ok_or_else(|| format!("more than {MAX_DESCRIPTORS} descriptors"))?;
         let message = Request { uid: copy.uid, gid: copy.uid, places, filter: &self.filter }.encode();

@@ -30,7 +30,7 @@ use crate::{
     Accelerator, AgentAddress, DiskSlot, DiskSource, HypervisorError, Vm, VmExit, VmRecord, VmSpec,
     cgroup::Limits,
     jail::{self, View},
-    launch::{self, Launch},
+    launch::{self, Failure, Launch},
     process::{self, Process},
     remains::Remains,
     slots::{self, Slot},
@@ -166,31 +166,28 @@ impl QemuVm {
         origin: Origin<'_>,
     ) -> Result<Self, HypervisorError> {
         let id = spec.id.clone();
-        let start = |reason: String| HypervisorError::Start { id: id.clone(), reason };
         let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !plain || spec.cpus == 0 || spec.memory_mib < 32 || spec.disk_slots > MAX_SLOTS {
-            return Err(start("its id, processors, memory or disks are not what a VM can have".into()));
+            return Err(Failure::from("its id, processors, memory or disks are not what a VM can have").of_vm(&id));
         }
         let directory = shared.machines.join(&id);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&directory)
-            .map_err(|e| start(format!("making {}: {e}", directory.display())))?;
+            .map_err(|e| Failure::of(format_args!("making {}", directory.display()), &e).of_vm(&id))?;
         let started = Self::start(shared, &spec, accelerator, &origin, &directory).await;
-        let running = started.and_then(|(process, monitor)| {
-            let vm = Self::running(shared, spec, directory.clone(), process).map_err(|e| e.to_string())?;
-            Ok((vm, monitor))
-        });
+        let running = started
+            .and_then(|(process, monitor)| Ok((Self::running(shared, spec, directory.clone(), process)?, monitor)));
         let (vm, mut monitor) = match running {
             Ok(running) => running,
             Err(error) => {
                 shared.remains.remove(&directory);
-                return Err(start(error));
+                return Err(error.of_vm(&id));
             }
         };
         if let Err(error) = origin.restore(&mut monitor).await {
             let _ = vm.kill().await;
-            return Err(start(format!("restoring its state: {error}")));
+            return Err(Failure::from(format!("restoring its state: {error}")).of_vm(&id));
         }
         Ok(vm)
     }
@@ -214,20 +211,19 @@ impl QemuVm {
         accelerator: Accelerator,
         origin: &Origin<'_>,
         directory: &Path,
-    ) -> Result<(Process, Qmp), String> {
-        let text = |error: io::Error| error.to_string();
+    ) -> Result<(Process, Qmp), Failure> {
         let listen = |path: PathBuf| std::os::unix::net::UnixListener::bind(path).map(OwnedFd::from);
         let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
         let mut descriptors = vec![
-            (listen(command::monitor_socket(directory)).map_err(text)?, command::MONITOR_FD),
-            (listen(command::agent_socket(directory)).map_err(text)?, command::AGENT_FD),
+            (listen(command::monitor_socket(directory))?, command::MONITOR_FD),
+            (listen(command::agent_socket(directory))?, command::AGENT_FD),
         ];
         if !origin.is_restored() {
-            descriptors.push((open(&shared.boot.kernel).map_err(text)?, command::KERNEL_FD));
-            descriptors.push((open(&shared.boot.initrd).map_err(text)?, command::INITRD_FD));
+            descriptors.push((open(&shared.boot.kernel)?, command::KERNEL_FD));
+            descriptors.push((open(&shared.boot.initrd)?, command::INITRD_FD));
         }
         if let Some(memory) = origin.memory() {
-            descriptors.push((memory.try_clone().map_err(text)?, command::MEMORY_FD));
+            descriptors.push((memory.try_clone()?, command::MEMORY_FD));
         }
         if let Some(nic) = &spec.nic {
             let tap = match origin {
@@ -236,16 +232,17 @@ impl QemuVm {
                     tap::idle().await
                 }
             };
-            let tap = tap.map_err(|e| format!("opening the tap {}: {e}", nic.tap))?;
+            let tap = tap.map_err(|e| Failure::of(format_args!("opening the tap {}", nic.tap), &e))?;
             if origin.original().is_some() {
-                tap::as_guests_have_it(&tap).map_err(|e| format!("preparing the tap {}: {e}", nic.tap))?;
+                tap::as_guests_have_it(&tap)
+                    .map_err(|e| Failure::of(format_args!("preparing the tap {}", nic.tap), &e))?;
             }
             descriptors.push((tap, command::TAP_FD));
         }
         let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
         let process = match origin.original() {
             Some(original) => {
-                let group = shared.remains.group(&spec.id, limits).map_err(text)?;
+                let group = shared.remains.group(&spec.id, limits)?;
                 let uid = launch::uid_of(&spec.id);
                 original.copy(Copy { directory: directory.to_owned(), uid, group, descriptors }).await?
             }
@@ -253,7 +250,7 @@ impl QemuVm {
                 let mut library = None;
                 if let Origin::Forkable(path, requests) = origin {
                     library = Some(*path);
-                    descriptors.push((requests.try_clone().map_err(text)?, jail::FORK_SERVER_FD));
+                    descriptors.push((requests.try_clone()?, jail::FORK_SERVER_FD));
                 }
                 let kvm = Path::new(launch::KVM);
                 let (gid, devices) = match accelerator {
@@ -282,20 +279,20 @@ impl QemuVm {
                 Ok(monitor) => monitor,
                 Err(error) => {
                     process.kill().await;
-                    return Err(format!("QEMU's monitor: {error}: {}", words::last(directory)));
+                    return Err(format!("QEMU's monitor: {error}: {}", words::last(directory)).into());
                 }
             },
-            () = process.ended() => return Err(format!("QEMU ended: {}", words::last(directory))),
+            () = process.ended() => return Err(format!("QEMU ended: {}", words::last(directory)).into()),
             () = tokio::time::sleep(START_TIMEOUT) => {
                 process.kill().await;
-                return Err(format!("QEMU's monitor did not answer: {}", words::last(directory)));
+                return Err(format!("QEMU's monitor did not answer: {}", words::last(directory)).into());
             }
         };
         if shared.jail.is_some() && origin.original().is_none() {
             let emptied = jail::empty_root(&process).await;
             if let Err(error) = emptied {
                 process.kill().await;
-                return Err(format!("emptying the VMM's root: {error}"));
+                return Err(Failure::of("emptying the VMM's root", &error));
             }
         }
         Ok((process, monitor))
