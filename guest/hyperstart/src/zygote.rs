@@ -36,6 +36,8 @@ use crate::{
 
 /// A directory and an exec id fit in twice.
 const MAX_REQUEST: usize = 4096;
+/// Characters of a reason, none of which takes more than four bytes.
+const MAX_TEXT: usize = 1000;
 /// Standard input, output and error, and the status pipe.
 const DESCRIPTORS: usize = 4;
 
@@ -134,7 +136,14 @@ fn answer(request: Request, own: &File) {
 }
 
 fn tell(status: &mut File, failure: &Failure) {
-    let _ = writeln!(status, "error {} {}", failure.code, failure.text.replace('\n', " "));
+    let text: String = failure.text.chars().take(MAX_TEXT).map(|c| if c == '\n' { ' ' } else { c }).collect();
+    let _ = say(status, &format!("error {} {text}\n", failure.code));
+}
+
+/// Says a line. This process says whom it has made while that one may be saying why it fails: only what is written at once,
+/// and at most `PIPE_BUF` bytes long, is in one piece (pipe(7)).
+fn say(status: &mut File, line: &str) -> io::Result<()> {
+    status.write_all(line.as_bytes())
 }
 
 /// What an exec joins.
@@ -183,7 +192,7 @@ fn make(mut request: Request) -> Result<(), Failure> {
             tell(&mut request.status, &failure);
             std::process::exit(i32::try_from(failure.code).unwrap_or(1))
         }
-        pid => writeln!(request.status, "pid {pid}").map_err(failed("telling the agent")),
+        pid => say(&mut request.status, &format!("pid {pid}\n")).map_err(failed("telling the agent")),
     }
 }
 
@@ -249,4 +258,35 @@ fn become_it(
         None => unshare(CloneFlags::CLONE_NEWCGROUP).map_err(failed("making namespaces"))?,
     }
     process::become_process(&request.directory, launch, user_namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead;
+
+    use super::*;
+
+    #[test]
+    fn what_two_say_at_once_stays_apart() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let say_often = |failure: Option<Failure>| {
+            let mut status = File::from(write.try_clone().unwrap());
+            std::thread::spawn(move || {
+                for _ in 0..2000 {
+                    match &failure {
+                        Some(failure) => tell(&mut status, failure),
+                        None => say(&mut status, "pid 4711\n").unwrap(),
+                    }
+                }
+            })
+        };
+        let long = Failure { code: 127, text: "\u{1f512}\n".repeat(MAX_TEXT) };
+        let speakers = [say_often(None), say_often(Some(long))];
+        drop(write);
+        let lines: Vec<String> = io::BufReader::new(File::from(read)).lines().map(Result::unwrap).collect();
+        speakers.into_iter().for_each(|speaker| speaker.join().unwrap());
+        let expected = format!("error 127 {}", "\u{1f512} ".repeat(MAX_TEXT / 2));
+        assert_eq!(lines.iter().filter(|line| *line == "pid 4711").count(), 2000);
+        assert_eq!(lines.iter().filter(|line| **line == expected).count(), 2000);
+    }
 }
