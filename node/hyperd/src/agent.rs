@@ -186,6 +186,14 @@ impl Agent {
         }
     }
 
+    pub(crate) async fn configure(
+        &self,
+        request: v1::ConfigureSandboxRequest,
+        limit: Duration,
+    ) -> Result<v1::ConfigureSandboxResponse, AgentError> {
+        self.call("ConfigureSandbox", limit, |mut c| async move { c.configure_sandbox(request).await }).await
+    }
+
     /// Replaces the named file set.
     pub(crate) async fn put_files(&self, set: &str, files: Vec<v1::File>) -> Result<(), AgentError> {
         let requests = put_files_requests(set, files);

@@ -184,6 +184,6 @@ pub(crate) async fn set_clock(agent: &Agent) -> Result<(), AgentError> {
         entropy: rand::random::<[u8; 32]>().to_vec(),
         ..Default::default()
     };
-    agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+    agent.configure(request, CALL_TIMEOUT).await?;
     Ok(())
 }

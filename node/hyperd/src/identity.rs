@@ -47,8 +47,7 @@ pub(crate) async fn give(
     if let Some(files) = named {
         (request.file_set, request.files) = (ETC_SET.into(), files);
     }
-    let configured =
-        agent.call("ConfigureSandbox", patience, |mut c| async move { c.configure_sandbox(request).await }).await?;
+    let configured = agent.configure(request, patience).await?;
     Ok(crate::agent::clean(&configured.boot_id))
 }
 
@@ -60,15 +59,12 @@ pub(crate) async fn connect(
 ) -> Result<(), AgentError> {
     let mut request = interface(network);
     (request.file_set, request.files) = (ETC_SET.into(), etc_files(config, Some(network)));
-    agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
-    Ok(())
+    agent.configure(request, CALL_TIMEOUT).await.map(drop)
 }
 
 /// Gives a VM that has no pod yet the network that its pod will have.
 pub(crate) async fn join(agent: &Agent, network: &PodNetwork) -> Result<(), AgentError> {
-    let request = interface(network);
-    agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
-    Ok(())
+    agent.configure(interface(network), CALL_TIMEOUT).await.map(drop)
 }
 
 pub(crate) fn hostname(config: &cri::PodSandboxConfig) -> String {

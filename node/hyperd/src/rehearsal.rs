@@ -196,7 +196,7 @@ pub(crate) async fn run(
         });
     }
     for request in [Some(request), waiting].into_iter().flatten() {
-        agent.call("ConfigureSandbox", CALL_TIMEOUT, |mut c| async move { c.configure_sandbox(request).await }).await?;
+        agent.configure(request, CALL_TIMEOUT).await?;
     }
     for play in plays.into_iter().filter(|play| play.image.exists()) {
         agent.put_files(FILES, play.programs.clone()).await?;

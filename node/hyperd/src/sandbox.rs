@@ -420,20 +420,17 @@ impl Runtime {
             Some(ready) => self.fit(sandbox, ready, identified, network.as_ref()).await?,
             None => None,
         };
-        let (live, greeting, boot_id, is_joined) = match ready {
+        let (live, greeting, boot_id) = match ready {
             Some((ready, boot_id)) => {
                 let live = Live::new(ready.vm, ready.agent);
                 sandbox.set_live(Some(live.clone()));
-                (live, ready.greeting, boot_id, ready.network.is_some())
+                if let (None, Some(network)) = (&ready.network, &network) {
+                    identity::connect(&live.agent, &config, network).await?;
+                }
+                (live, ready.greeting, boot_id)
             }
-            None => {
-                let (live, greeting, boot_id) = self.start_vm(sandbox, kind, &config, network.as_ref()).await?;
-                (live, greeting, boot_id, false)
-            }
+            None => self.start_vm(sandbox, kind, &config, network.as_ref()).await?,
         };
-        if let Some(network) = network.as_ref().filter(|_| !is_joined) {
-            identity::connect(&live.agent, &config, network).await?;
-        }
         if let Some(netns) = network.as_ref().and_then(|network| network.netns.as_ref()) {
             self.pool.uses_netns(kind, netns);
         }
@@ -473,7 +470,7 @@ impl Runtime {
         Ok(None)
     }
 
-    /// Starts a VM for the sandbox and waits for its agent. Gives its boot's id, too.
+    /// Starts a VM for the sandbox, waits for its agent and makes it the pod's. Gives its boot's id, too.
     async fn start_vm(
         &self,
         sandbox: &Arc<Sandbox>,
@@ -504,6 +501,9 @@ impl Runtime {
         };
         let known = if network.is_some() { identity::Network::Unknown } else { identity::Network::None };
         let boot_id = identity::give(&agent, CALL_TIMEOUT, config, known).await?;
+        if let Some(network) = network {
+            identity::connect(&agent, config, network).await?;
+        }
         Ok((live, greeting, boot_id))
     }
 

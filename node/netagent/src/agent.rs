@@ -40,8 +40,6 @@ pub(crate) struct Agent {
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Change>>,
     /// By uid of the network. Networks do not wait for each other.
     domains: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Domain>>>>,
-    /// Since when networks are unused, by uid.
-    unused_since: Mutex<HashMap<String, Instant>>,
     places: Mutex<Places>,
     reports: mpsc::UnboundedSender<Report>,
     reports_to_write: tokio::sync::Mutex<mpsc::UnboundedReceiver<Report>>,
@@ -51,7 +49,7 @@ pub(crate) struct Agent {
 }
 
 /// A network that nothing is connected to any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Unused {
     network: String,
     since: Instant,
@@ -79,7 +77,6 @@ impl Agent {
             mirror,
             changes: changes.into(),
             domains: Mutex::default(),
-            unused_since: Mutex::default(),
             places: Mutex::default(),
             reports,
             reports_to_write: reports_to_write.into(),
@@ -109,7 +106,7 @@ impl Agent {
             if let Err(error) = domain.adopt_unused().await {
                 tracing::error!(network, %error, "taking over");
             }
-            agent.note_use(&domain);
+            agent.note_use(&mut domain);
         }
         Ok(agent)
     }
@@ -121,43 +118,44 @@ impl Agent {
         // They come in the order in which their time is over.
         while let Some(unused) = unused.recv().await {
             tokio::time::sleep_until(unused.since + self.linger).await;
-            self.leave(&unused).await;
+            self.leave_if_still(&unused).await;
         }
     }
 
     /// Removes what is unused now.
     pub async fn leave_all_unused(&self) {
-        let all: Vec<_> = self.unused_since.lock().clone().into_iter().collect();
-        for (network, since) in all {
-            self.leave(&Unused { network, since }).await;
+        let domains: Vec<_> = self.domains.lock().values().cloned().collect();
+        for domain in domains {
+            self.leave(&mut *domain.lock().await).await;
         }
     }
 
-    async fn leave(&self, unused: &Unused) {
+    async fn leave_if_still(&self, unused: &Unused) {
         let Ok(shared) = self.domain(&unused.network) else { return };
         let mut domain = shared.lock().await;
         // It may have been used meanwhile, and be unused again.
-        if self.unused_since.lock().get(&unused.network) == Some(&unused.since) {
-            if let Err(error) = domain.leave().await {
-                tracing::error!(network = unused.network, %error, "removing an unused network");
-            }
-            self.note_use(&domain);
+        if domain.unused_since == Some(unused.since) {
+            self.leave(&mut domain).await;
         }
         drop(domain);
         drop(shared);
         self.forget_empty(&unused.network);
     }
 
+    async fn leave(&self, domain: &mut Domain) {
+        if let Err(error) = domain.leave().await {
+            tracing::error!(network = domain.network_uid(), %error, "removing an unused network");
+        }
+        self.note_use(domain);
+    }
+
     /// After each change of what is connected.
-    fn note_use(&self, domain: &Domain) {
-        let network = domain.network_uid();
-        let mut since = self.unused_since.lock();
+    fn note_use(&self, domain: &mut Domain) {
         if !domain.is_unused() {
-            since.remove(network);
-        } else if !since.contains_key(network) {
-            let unused = Unused { network: network.to_owned(), since: Instant::now() };
-            since.insert(unused.network.clone(), unused.since);
-            let _ = self.unused.send(unused);
+            domain.unused_since = None;
+        } else if domain.unused_since.is_none() {
+            let since = *domain.unused_since.insert(Instant::now());
+            let _ = self.unused.send(Unused { network: domain.network_uid().to_owned(), since });
         }
     }
 
@@ -225,7 +223,7 @@ impl Agent {
         // From here on a DEL finds it, however far this gets.
         self.remember(&attachment);
         let attached = domain.attach(attachment.clone(), tap).await;
-        self.note_use(&domain);
+        self.note_use(&mut domain);
         attached?;
         self.report_on(&attachment, true);
         tracing::info!(

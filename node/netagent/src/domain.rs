@@ -8,6 +8,7 @@ use std::{
 
 use futures::TryStreamExt;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::link::LinkAttribute};
+use tokio::time::Instant;
 
 use crate::{
     Error,
@@ -27,6 +28,8 @@ pub(crate) struct Domain {
     namespace: Option<Namespace>,
     /// By uid of the Port.
     attachments: BTreeMap<String, Attached>,
+    /// When the agent noticed that nothing is connected any more.
+    pub unused_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ impl Domain {
             records,
             namespace: None,
             attachments: BTreeMap::new(),
+            unused_since: None,
         })
     }
 
@@ -82,9 +86,7 @@ impl Domain {
         };
         let mut gone = Vec::new();
         for attachment in recorded {
-            let name = attachment.tap()?;
-            let found = namespace.run("looking for a tap", move || Ok(tap::index(&name))).await?;
-            match found {
+            match find_tap(&namespace, &attachment.tap()?).await? {
                 Some(_) => {
                     let attached = Attached { connected: None, attachment };
                     self.attachments.insert(attached.attachment.port_uid.clone(), attached);
@@ -206,8 +208,7 @@ impl Domain {
         let (Some(attached), Some(namespace)) = (self.attachments.get(port_uid), &self.namespace) else {
             return Ok(false);
         };
-        let name = attached.attachment.tap()?;
-        Ok(namespace.run("looking for a tap", move || Ok(tap::index(&name))).await?.is_some())
+        Ok(find_tap(namespace, &attached.attachment.tap()?).await?.is_some())
     }
 
     /// Removes a port's tap and everything about it. Repeating it is no error.
@@ -216,12 +217,8 @@ impl Domain {
         if let Some(namespace) = &self.namespace {
             namespace.filter(nft::disconnect(&attached.attachment)?).await?;
             let name = attached.attachment.tap()?;
-            let index = namespace.run("looking for a tap", {
-                let name = name.clone();
-                move || Ok(tap::index(&name))
-            });
             // Its route, neighbour and address go with it.
-            if let Some(index) = index.await? {
+            if let Some(index) = find_tap(namespace, &name).await? {
                 match namespace.netlink.link().del(index).execute().await {
                     Err(error) if !is_no_device(&error) => {
                         return Err(Error::Interface { interface: name, operation: "removing it", source: error });
@@ -249,6 +246,12 @@ impl Domain {
     }
 }
 
+/// The interface index of the tap of that name, if there is one.
+async fn find_tap(namespace: &Namespace, name: &str) -> Result<Option<u32>, Error> {
+    let name = name.to_owned();
+    namespace.run("looking for a tap", move || Ok(tap::index(&name))).await
+}
+
 /// A tap of that name, made if there is none. Gives its interface index.
 async fn make_tap(namespace: &Namespace, name: &str) -> Result<u32, Error> {
     let name = name.to_owned();
@@ -270,19 +273,12 @@ async fn take_tap(namespace: &Namespace, name: &str, offered: &OfferedTap) -> Re
         let interface = name.to_owned();
         move |source| Error::Interface { interface, operation, source }
     };
-    let there = || {
-        namespace.run("looking for a tap", {
-            let name = name.to_owned();
-            move || Ok(tap::index(&name))
-        })
-    };
-    if let Some(earlier) = there().await? {
+    if let Some(earlier) = find_tap(namespace, name).await? {
         // An earlier sandbox's of the same port.
         namespace.netlink.link().del(earlier).execute().await.map_err(failed("removing an earlier one"))?;
     }
     if offered.netns == namespace.path() {
-        let offered = offered.name.clone();
-        let Some(index) = namespace.run("looking for a tap", move || Ok(tap::index(&offered))).await? else {
+        let Some(index) = find_tap(namespace, &offered.name).await? else {
             return make_tap(namespace, name).await;
         };
         let named = LinkUnspec::new_with_index(index).name(name.to_owned()).build();
@@ -297,7 +293,7 @@ async fn take_tap(namespace: &Namespace, name: &str, offered: &OfferedTap) -> Re
     })?;
     let moved = LinkUnspec::new_with_index(index).setns_by_fd(into.as_raw_fd()).name(name.to_owned()).build();
     netlink.handle.link().set(moved).execute().await.map_err(failed("taking it over"))?;
-    there().await?.ok_or_else(|| Error::Namespace {
+    find_tap(namespace, name).await?.ok_or_else(|| Error::Namespace {
         name: name.to_owned(),
         operation: "looking for the tap",
         source: std::io::ErrorKind::NotFound.into(),

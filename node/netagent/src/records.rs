@@ -120,10 +120,8 @@ impl Records {
 
     /// Uids of networks whose namespaces are kept though nothing is connected.
     pub fn unused(&self) -> Result<Vec<String>, Error> {
-        let entries = std::fs::read_dir(&self.unused).map_err(|e| error(&self.unused, e))?;
         let mut all = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|e| error(&self.unused, e))?.path();
+        for path in files(&self.unused)? {
             let uid = std::fs::read_to_string(&path).map_err(|e| error(&path, e))?;
             match self.path_of_unused(&uid) {
                 Ok(own) if own == path => all.push(uid),
@@ -150,10 +148,8 @@ impl Records {
 
     /// All records. What cannot be read (a crash of the machine cut it short) is removed: its tap is gone as well.
     pub fn load(&self) -> Result<Vec<Attachment>, Error> {
-        let entries = std::fs::read_dir(&self.ports).map_err(|e| error(&self.ports, e))?;
         let mut all = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|e| error(&self.ports, e))?.path();
+        for path in files(&self.ports)? {
             let text = std::fs::read(&path).map_err(|e| error(&path, e))?;
             match serde_json::from_slice::<Attachment>(&text) {
                 Ok(record) if self.path(&record.port_uid).is_ok_and(|own| own == path) => all.push(record),
@@ -182,6 +178,11 @@ impl Records {
     fn path(&self, port_uid: &str) -> Result<PathBuf, Error> {
         Ok(self.ports.join(format!("{}.json", names::tap(port_uid)?)))
     }
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(directory).map_err(|e| error(directory, e))?;
+    entries.map(|entry| Ok(entry.map_err(|e| error(directory, e))?.path())).collect()
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -42,18 +42,23 @@ impl ConfigList {
 }
 
 impl Cni {
-    /// Connects a VM that waits; none when its chain is not the one in force any more. After an error [`Cni::del`] is owed as
-    /// after success.
+    /// Connects a VM that waits. After an error [`Cni::del`] is owed as after success.
+    ///
+    /// # Errors
+    /// `Config` when its chain is not the one in force any more.
     pub(crate) async fn connect_ahead(
         &self,
         sandbox_id: &str,
         tenant: &str,
         chain: u64,
         tap: &PreparedTap,
-    ) -> Result<Option<PodNetwork>, CniError> {
-        let Some(list) = self.load().await?.filter(|list| list.ahead() == Some(chain)) else { return Ok(None) };
+    ) -> Result<PodNetwork, CniError> {
         let pod = Pod { sandbox_id: sandbox_id.into(), tenant: tenant.into(), ..Pod::default() };
-        self.add(Some(Choice { style: Style::Ahead(chain), list }), &pod, Some(tap)).await
+        let list = self.load().await?.filter(|list| list.ahead() == Some(chain));
+        let choice = list.map(|list| Choice { style: Style::Ahead(chain), list });
+        let changed =
+            || CniError::Config { path: self.config_dir.clone(), reason: "it was changed while a VM was made".into() };
+        self.add(choice, &pod, Some(tap)).await?.ok_or_else(changed)
     }
 }
 

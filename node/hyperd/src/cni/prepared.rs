@@ -65,10 +65,14 @@ impl Cni {
     /// `Config` when what is configured is no network, `Pod` when the pod's wishes cannot be understood.
     pub(crate) async fn choose(&self, config: &cri::PodSandboxConfig) -> Result<Option<Choice>, CniError> {
         let Some(list) = self.load().await? else { return Ok(None) };
-        let style = match list.ahead() {
-            _ if list.has_capability(TAP) => Style::Tap,
-            Some(chain) if Pod::new("", config)?.is_like_any_other(&list) => Style::Ahead(chain),
-            _ => Style::Joined,
+        let style = if list.has_capability(TAP) {
+            Style::Tap
+        } else if let Some(chain) = list.ahead()
+            && Pod::new("", config)?.is_like_any_other(&list)
+        {
+            Style::Ahead(chain)
+        } else {
+            Style::Joined
         };
         Ok(Some(Choice { style, list }))
     }

@@ -14,7 +14,7 @@ use super::{Kind, PUT_OFF, Pool, PoolLimits, Ready, Waiting};
 use crate::{
     agent::Agent,
     cni::Style,
-    error::{Error, Result},
+    error::Result,
     identity,
     rehearsal::{self, Play},
     runtime::{Runtime, new_id},
@@ -207,16 +207,12 @@ impl Runtime {
             let entropy = rand::random::<[u8; 32]>().to_vec();
             let play = image.clone().filter(|_| !self.config.hypervisor.copies_are_rehearsed()).map(Play::nothing);
             rehearsal::run(&*vm, &agent, &greeting, entropy, tap.is_some(), play).await?;
-            let network =
-                match (kind.network, &tap) {
-                    (Some(Style::Ahead(chain)), Some(tap)) => {
-                        let network = self.cni.connect_ahead(&id, &kind.tenant, chain, tap).await?;
-                        Some(network.ok_or_else(|| {
-                            Error::FailedPrecondition("its network is not configured any more".into())
-                        })?)
-                    }
-                    _ => None,
-                };
+            let network = match (kind.network, &tap) {
+                (Some(Style::Ahead(chain)), Some(tap)) => {
+                    Some(self.cni.connect_ahead(&id, &kind.tenant, chain, tap).await?)
+                }
+                _ => None,
+            };
             if let Some(network) = &network {
                 identity::join(&agent, network).await?;
             }
