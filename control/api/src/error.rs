@@ -5,6 +5,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::InvalidName;
+
 /// `metav1.StatusReason`; each has one HTTP status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
@@ -88,6 +90,13 @@ pub struct ApiError {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
+}
+
+/// A name that is none: whoever sent it is told so. Where an object is looked for by it, there is none instead.
+impl From<InvalidName> for ApiError {
+    fn from(error: InvalidName) -> Self {
+        Self::bad_request(error.to_string())
+    }
 }
 
 impl ApiError {

@@ -10,4 +10,7 @@ pub mod tenant;
 pub mod types;
 
 pub use error::{ApiError, Reason};
+/// Parsed names, the only makers of keys, paths and URLs.
+pub use hypernetes_names as name;
+pub use hypernetes_names::{ConfigKey, DnsLabel, DnsSubdomain, InvalidName, ObjectName, PathComponent, Uid};
 pub use tenant::{AllTenants, TenantId};

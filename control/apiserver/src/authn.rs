@@ -126,7 +126,7 @@ pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Res
     let KubernetesClaims { namespace, serviceaccount, pod } = &claims.kubernetes;
     let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref())];
     for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
-        let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name);
+        let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name)?;
         let Some(entry) = store.get(&key).await.map_err(crate::read::read_error)? else { return Ok(false) };
         if codec::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
             return Ok(false);

@@ -177,7 +177,7 @@ impl Authorizer<'_> {
     }
 
     async fn list(&self, tenant: &TenantId, plural: &str, namespace: Option<&str>) -> Result<Vec<Value>, ApiError> {
-        let prefix = Prefix::tenant(&ResourceId::new("rbac.authorization.k8s.io", plural), tenant, namespace);
+        let prefix = Prefix::tenant(&ResourceId::new("rbac.authorization.k8s.io", plural), tenant, namespace)?;
         let listing = self.store.range(&prefix, RangeOptions::default()).await;
         let listing = listing.map_err(|error| ApiError::internal(error.to_string()))?;
         listing.entries.iter().map(codec::decode).collect()

@@ -63,7 +63,7 @@ pub(crate) async fn pod(
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let subresource = target.subresource.as_deref().unwrap_or_default();
-    let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name);
+    let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name)?;
     let entry = server.store.get(&key).await.map_err(read::read_error)?;
     let pod = codec::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
     let container =
@@ -145,7 +145,8 @@ fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, ApiError> 
 
 async fn ask(server: &Inner, node: &str, path: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
-    let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node);
+    let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node)
+        .map_err(|_| unavailable(node, "it is not registered"))?;
     let entry = server.store.get(&key).await.map_err(read::read_error)?;
     let node_object = codec::decode(&entry.ok_or_else(|| unavailable(node, "it is not registered"))?)?;
     let addresses = node_object["status"]["addresses"].as_array();

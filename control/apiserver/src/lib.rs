@@ -96,7 +96,7 @@ impl Call {
 
     pub fn key(&self, name: &str) -> Result<Key, ApiError> {
         let namespace = self.target.namespace.as_deref().unwrap_or_default();
-        Ok(Key::new(&self.resource.id, &self.tenant()?, namespace, name))
+        Key::new(&self.resource.id, &self.tenant()?, namespace, name).map_err(|_| self.not_found(name))
     }
 
     pub fn not_found(&self, name: &str) -> ApiError {
@@ -302,7 +302,7 @@ impl ApiServer {
             return Ok(Some(TenantId::system()));
         }
         let projects =
-            Prefix::tenant(&ResourceId::new("identity.hypernetes.io", "projects"), &TenantId::system(), None);
+            Prefix::tenant(&ResourceId::new("identity.hypernetes.io", "projects"), &TenantId::system(), None)?;
         let listing = self.0.store.range(&projects, RangeOptions::default()).await.map_err(read::read_error)?;
         for entry in &listing.entries {
             let by_name = || {

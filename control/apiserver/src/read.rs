@@ -129,7 +129,7 @@ struct Continue {
 pub fn prefix(call: &Call) -> Result<Prefix, ApiError> {
     let namespace = call.target.namespace.as_deref();
     Ok(match (&call.scope, call.tenant()) {
-        (_, Ok(tenant)) => Prefix::tenant(&call.resource.id, &tenant, namespace),
+        (_, Ok(tenant)) => Prefix::tenant(&call.resource.id, &tenant, namespace)?,
         // Who may ask this was checked when the scope was made.
         (Scope::All, _) => Prefix::all_tenants(&call.resource.id, &AllTenants::grant()),
         (_, Err(error)) => return Err(error),

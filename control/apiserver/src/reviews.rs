@@ -113,7 +113,7 @@ pub async fn token(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
     let pod = match (spec["boundObjectRef"]["kind"].as_str(), spec["boundObjectRef"]["name"].as_str()) {
         (None, _) => None,
         (Some("Pod"), Some(pod)) => {
-            let key = Key::new(&ResourceId::new("", "pods"), &tenant, namespace, pod);
+            let key = Key::new(&ResourceId::new("", "pods"), &tenant, namespace, pod)?;
             let entry = server.store.get(&key).await.map_err(read::read_error)?;
             let entry = entry.ok_or_else(|| ApiError::not_found("", "pods", pod))?;
             Some(Named { name: pod.into(), uid: uid(&codec::decode(&entry)?) })

@@ -194,7 +194,8 @@ fn name(object: &mut Value) {
 /// New objects come only into namespaces that exist and stay.
 async fn namespace_guard(server: &Inner, call: &Call) -> Result<Option<Guard>, ApiError> {
     let (Some(namespace), Ok(tenant)) = (&call.target.namespace, call.tenant()) else { return Ok(None) };
-    let key = Key::new(&ResourceId::new("", "namespaces"), &tenant, "", namespace);
+    let key = Key::new(&ResourceId::new("", "namespaces"), &tenant, "", namespace)
+        .map_err(|_| ApiError::not_found("", "namespaces", namespace))?;
     let entry = server.store.get(&key).await.map_err(read::read_error)?;
     let entry = entry.ok_or_else(|| ApiError::not_found("", "namespaces", namespace))?;
     let object = codec::decode(&entry)?;
@@ -224,7 +225,7 @@ async fn admit(server: &Inner, call: &Call, object: &mut Value, old: Option<&Val
 
 async fn default_storage_class(server: &Inner) -> Result<Option<String>, ApiError> {
     let classes = ResourceId::new("storage.k8s.io", "storageclasses");
-    let prefix = Prefix::tenant(&classes, &hypernetes_api::TenantId::system(), None);
+    let prefix = Prefix::tenant(&classes, &hypernetes_api::TenantId::system(), None)?;
     let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
     for entry in &listing.entries {
         let class = codec::decode(entry)?;
@@ -260,7 +261,7 @@ async fn admit_pod(server: &Inner, call: &Call, pod: &mut Value) -> Result<(), A
     pod["spec"]["serviceAccountName"] = account.clone().into();
     pod["spec"]["serviceAccount"] = account.clone().into();
     let namespace = call.target.namespace.as_deref().unwrap_or_default();
-    let key = Key::new(&ResourceId::new("", "serviceaccounts"), &call.tenant()?, namespace, &account);
+    let key = Key::new(&ResourceId::new("", "serviceaccounts"), &call.tenant()?, namespace, &account)?;
     let Some(entry) = server.store.get(&key).await.map_err(read::read_error)? else {
         let message = format!(
             "pods {pod_name:?} is forbidden: error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use hypernetes_api::{AllTenants, TenantId};
+use hypernetes_api::{AllTenants, InvalidName, ObjectName, TenantId};
 
 /// A group and plural, e.g. `apps`/`deployments`; the core group is the empty string.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,19 +17,21 @@ impl ResourceId {
     }
 }
 
-/// The key of one object. Its parts contain no `/`: callers pass validated names only, and [`Key::new`] checks.
+/// The key of one object. Its parts contain no `/`: a namespace and a name are [`ObjectName`]s.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
     /// `namespace` is empty for what is cluster-scoped.
     ///
-    /// # Panics
-    /// When a part contains `/`, or the name is empty: a programming error, since it would be another object's key.
-    pub fn new(resource: &ResourceId, tenant: &TenantId, namespace: &str, name: &str) -> Self {
-        let parts = [&*resource.group, &*resource.plural, namespace, name];
-        assert!(!name.is_empty() && parts.iter().all(|p| !p.contains('/')), "not the parts of a key: {parts:?}");
-        Self(format!("/{}/{}/{tenant}/{namespace}/{name}", resource.group, resource.plural).into())
+    /// # Errors
+    /// When the namespace or the name is none: nothing has such a key.
+    pub fn new(resource: &ResourceId, tenant: &TenantId, namespace: &str, name: &str) -> Result<Self, InvalidName> {
+        ObjectName::new(name)?;
+        if !namespace.is_empty() {
+            ObjectName::new(namespace)?;
+        }
+        Ok(Self(format!("/{}/{}/{tenant}/{namespace}/{name}", resource.group, resource.plural).into()))
     }
 
     /// Reads back what an engine has stored.
@@ -84,12 +86,15 @@ pub struct Prefix(Arc<str>);
 
 impl Prefix {
     /// Everything of one resource in one tenant, or in one namespace of it.
-    pub fn tenant(resource: &ResourceId, tenant: &TenantId, namespace: Option<&str>) -> Self {
+    ///
+    /// # Errors
+    /// When the namespace is no name: nothing is in it.
+    pub fn tenant(resource: &ResourceId, tenant: &TenantId, namespace: Option<&str>) -> Result<Self, InvalidName> {
         let base = format!("/{}/{}/{tenant}/", resource.group, resource.plural);
-        Self(match namespace {
-            Some(namespace) => format!("{base}{namespace}/").into(),
+        Ok(Self(match namespace {
+            Some(namespace) => format!("{base}{}/", ObjectName::new(namespace)?).into(),
             None => base.into(),
-        })
+        }))
     }
 
     /// Everything of one resource in every tenant: for whoever was given the capability.

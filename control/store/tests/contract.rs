@@ -31,7 +31,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn key(t: &str, name: &str) -> Key {
-    Key::new(&pods(), &tenant(t), "default", name)
+    Key::new(&pods(), &tenant(t), "default", name).unwrap()
 }
 
 fn put(key: Key, value: &str) -> Txn {
@@ -75,8 +75,10 @@ async fn tenants_do_not_see_each_other() {
         for t in ["acme", "acme-2", "globex"] {
             store.commit(put(key(t, "same"), t)).await.unwrap();
         }
-        let listing =
-            store.range(&Prefix::tenant(&pods(), &tenant("acme"), None), RangeOptions::default()).await.unwrap();
+        let listing = store
+            .range(&Prefix::tenant(&pods(), &tenant("acme"), None).unwrap(), RangeOptions::default())
+            .await
+            .unwrap();
         assert_eq!(listing.entries.iter().map(|e| e.key.tenant()).collect::<Vec<_>>(), ["acme"]);
         let all = Prefix::all_tenants(&pods(), &AllTenants::grant());
         assert_eq!(store.count(&all).await.unwrap(), 3);
@@ -89,7 +91,7 @@ async fn pages_are_of_one_revision() {
         for i in 0..10 {
             store.commit(put(key("acme", &format!("p{i}")), "old")).await.unwrap();
         }
-        let prefix = Prefix::tenant(&pods(), &tenant("acme"), Some("default"));
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), Some("default")).unwrap();
         let page = |after, revision| RangeOptions { after, limit: 4, revision };
         let first = store.range(&prefix, page(None, None)).await.unwrap();
         assert!(first.more && first.entries.len() == 4);
@@ -120,7 +122,7 @@ async fn a_watch_sees_every_change_in_order() {
     for Engine { store, .. } in engines(Options::default()) {
         let start = store.commit(put(key("acme", "a"), "0")).await.unwrap();
         store.commit(put(key("acme", "a"), "1")).await.unwrap();
-        let mut changes = store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None), start).await.unwrap();
+        let mut changes = store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None).unwrap(), start).await.unwrap();
         store.commit(put(key("globex", "a"), "not ours")).await.unwrap();
         store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", "a"))] }).await.unwrap();
         let one = changes.recv().await.unwrap().unwrap();
@@ -129,7 +131,7 @@ async fn a_watch_sees_every_change_in_order() {
         assert_eq!((two.now.is_none(), &*two.before.as_ref().unwrap().value), (true, &b"1"[..]));
         assert!(two.revision > one.revision);
         assert!(matches!(
-            store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None), Revision(1 << 40)).await,
+            store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None).unwrap(), Revision(1 << 40)).await,
             Err(ReadError::Future(_))
         ));
     }
@@ -138,7 +140,7 @@ async fn a_watch_sees_every_change_in_order() {
 #[tokio::test]
 async fn a_slow_watcher_is_told_and_harms_nobody() {
     for Engine { store, .. } in engines(Options { watch_buffer: 4, ..Options::default() }) {
-        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None);
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
         let mut slow = store.watch(&prefix, Revision(0)).await.unwrap();
         for i in 0..20 {
             store.commit(put(key("acme", &format!("p{i}")), "v")).await.unwrap();
@@ -161,7 +163,7 @@ async fn the_past_is_bounded() {
         for i in 0..100 {
             store.commit(put(key("acme", "a"), &i.to_string())).await.unwrap();
         }
-        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None);
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
         assert!(matches!(store.watch(&prefix, Revision(5)).await, Err(ReadError::Compacted { .. })));
         let mut recent = store.watch(&prefix, Revision(95)).await.unwrap();
         assert_eq!(recent.recv().await.unwrap().unwrap().revision, Revision(96));
@@ -225,7 +227,7 @@ proptest! {
                 assert!(revision >= last);
                 last = revision;
                 let listing = store
-                    .range(&Prefix::tenant(&pods(), &tenant("acme"), None), RangeOptions::default())
+                    .range(&Prefix::tenant(&pods(), &tenant("acme"), None).unwrap(), RangeOptions::default())
                     .await
                     .unwrap();
                 let found: BTreeMap<String, String> = listing

@@ -13,7 +13,7 @@ use hypernetes_store::{
 };
 
 fn key(name: &str) -> Key {
-    Key::new(&ResourceId::new("", "configmaps"), &TenantId::system(), "default", name)
+    Key::new(&ResourceId::new("", "configmaps"), &TenantId::system(), "default", name).unwrap()
 }
 
 fn put(name: &str, value: Vec<u8>) -> Txn {
@@ -32,8 +32,10 @@ fn child_that_writes_and_tells() {
     let Ok(path) = std::env::var(CHILD) else { return };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
         let store = open(Path::new(&path));
-        let first =
-            store.count(&Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None)).await.unwrap();
+        let first = store
+            .count(&Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap())
+            .await
+            .unwrap();
         for i in first.. {
             store.commit(put(&format!("n{i}"), vec![7; 300])).await.unwrap();
             println!("acknowledged n{i}");
@@ -112,7 +114,7 @@ async fn a_full_disk_refuses_writes_and_loses_none() {
         }
     };
     assert!(matches!(error, TxnError::NoSpace(_)), "{error}");
-    let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None);
+    let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap();
     let listing = store.range(&prefix, RangeOptions::default()).await.unwrap();
     assert_eq!(listing.entries.len(), acknowledged.len(), "reads go on, and show only what is durable");
 
