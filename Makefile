@@ -9,7 +9,9 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up demo down build test test-unit test-e2e lint fuzz kernel bench bench-image clean-data dependencies tools
+.PHONY: help up demo down build test test-long test-unit test-e2e lint advisories fuzz kernel bench bench-image clean-data dependencies tools
+# What is installed here is found before anything else.
+export PATH := $(CURDIR)/$(TOOLS)/cargo/bin:$(PATH)
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,17 +40,25 @@ bench-image: build ## What an image costs: to unpack and build, beside tar, and 
 test: dependencies tools ## Lints and all tests, VMs and stock clients included
 	@scripts/test.sh
 
-test-unit: ## The tests that need no running system
+test-long: build tools ## Floods, kills and properties for longer than `make test`: some hours
+	@scripts/guest-kernel.sh $(GUEST)
+	@scripts/test-long.sh
+
+test-unit: tools ## The tests that need no running system
 	cargo nextest run --workspace --exclude hypernetes-tests
 
 test-e2e: build tools ## The tests of the whole system alone
 	@scripts/guest-kernel.sh $(GUEST)
 	@scripts/test-e2e.sh
 
-lint: ## Format, clippy, licences and sources of dependencies
+lint: tools ## Format, clippy, dependencies: their licences and sources, and that something uses them
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
+	cargo deny --offline check licenses bans sources
+	cargo shear --deny-warnings
+
+advisories: tools ## Known vulnerabilities of dependencies, by the clone of RustSec's advisory-db at DB=
+	@scripts/advisories.sh "$(DB)"
 
 fuzz: ## Feed the parsers with bytes from anywhere, FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh
@@ -61,3 +71,4 @@ dependencies:
 
 tools:
 	@scripts/client-tools.sh $(TOOLS)
+	@scripts/cargo-tools.sh

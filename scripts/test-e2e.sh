@@ -1,7 +1,17 @@
 #!/usr/bin/env bash
-# Starts a system of its own in a temporary directory, runs the tests in tests/ against it, and stops it.
+# Starts a system of its own in a temporary directory, runs the tests in tests/ against it, and stops it. With an argument, only
+# those that this filter of nextest's names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Mounts of its own: what is in /run/netns is this system's, whatever else runs on the machine.
+if [ -z "${HYPERNETES_TEST_MOUNTS:-}" ]; then
+    [ "$(id -u)" = 0 ] || { echo "the tests of the whole system need root, for VMs and network namespaces" >&2; exit 1; }
+    HYPERNETES_TEST_MOUNTS=own exec unshare --mount "$0" "$@"
+fi
+mkdir -p /run/netns
+mount -t tmpfs tmpfs /run/netns
+. scripts/steps.sh
+filter=${1:-all()}
 root=$(mktemp -d /tmp/hypernetes-test-XXXXXX)
 hypernetes=$PWD/target/release/hypernetes
 export HYPERNETES_TEST_ROOT=$root HYPERNETES_TEST_BINARY=$hypernetes
@@ -19,30 +29,35 @@ finish() {
         # CI keeps no files: the logs above are what there is. On a developer's machine the directory stays.
         [ -n "${CI:-}" ] && rm -rf "$root"
     fi
+    steps_table
     exit $code
 }
 trap finish EXIT
 
-# Others on this machine may have networks and VMs, too.
-networks() { ip netns list | grep -c '^hn-' || true; }
-vms() { pgrep -cx hypernetes-vm || true; }
-networks_before=$(networks) vms_before=$(vms)
-
+step "a system for the tests of the whole one"
 "$hypernetes" up --root "$root" --bind 127.0.0.1:0 --guest .tools/guest --detach
 demo/build-image.sh .tools/demo-web.tar
 "$hypernetes" image import --root "$root" .tools/demo-web.tar --name demo/web:1
-cargo nextest run --release -p hypernetes-tests -E 'not binary(survival)'
-cargo nextest run --release -p hypernetes-tests -j 1 -E 'binary(survival)'
+step "tests of the whole system"
+scripts/nextest.sh --release -p hypernetes-tests --no-tests warn -E "not binary(survival) & ($filter)"
+scripts/nextest.sh --release -p hypernetes-tests --no-tests warn -j 1 -E "binary(survival) & ($filter)"
+step "the end of that system"
 "$hypernetes" down --root "$root"
-# Nothing may be left: no VM, no network namespace. What is being ended has a moment.
-for _ in $(seq 50); do [ "$(vms)" = "$vms_before" ] && break; sleep 0.1; done
-networks_left=$(($(networks) - networks_before)) vms_left=$(($(vms) - vms_before))
-if [ "$networks_left" != 0 ] || [ "$vms_left" != 0 ]; then
-    echo "down left $networks_left network namespaces and $vms_left VMs" >&2
-    exit 1
-fi
+# Nothing may be left. What is being ended has a moment: processes write what they have to say below the directory.
+processes() { find /proc/[0-9]*/fd/2 -lname "$root/*" 2>/dev/null | cut -d/ -f3; }
+for _ in $(seq 300); do [ -z "$(processes)" ] && break; sleep 0.1; done
+left=0
+for pid in $(processes); do
+    echo "down left a process: $(ps -o pid=,args= -p "$pid")" >&2
+    left=1
+done
+for namespace in $(ip netns list | awk '{ print $1 }'); do
+    echo "down left the network namespace $namespace" >&2
+    left=1
+done
 if grep -q " $root/" /proc/self/mountinfo; then
     echo "down left mounts:" >&2
     grep " $root/" /proc/self/mountinfo >&2
-    exit 1
+    left=1
 fi
+exit $left

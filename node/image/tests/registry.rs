@@ -416,7 +416,7 @@ async fn another_registry_has_to_serve_a_layer_before_its_pullers_get_it() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "is run by another test"]
 async fn child_that_pulls() {
-    let (Ok(store), Ok(name)) = (std::env::var("STORE"), std::env::var("NAME")) else { return };
+    let (store, name) = (std::env::var("STORE").unwrap(), std::env::var("NAME").unwrap());
     ImageStore::open(store.into(), Limits::default()).unwrap().pull(&name, None).await.unwrap();
 }
 

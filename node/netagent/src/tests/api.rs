@@ -41,16 +41,16 @@ fn tenant(name: &str) -> TenantId {
 }
 
 impl Setup {
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         Self::with_linger(Duration::ZERO)
     }
 
-    fn with_linger(linger: Duration) -> Option<Self> {
-        let host = Host::new()?;
+    fn with_linger(linger: Duration) -> Self {
+        let host = Host::new();
         let clients = FakeApi::new().clients();
         let socket = host.directory.path().join("netagent.sock");
         let agent = start(config(&host, &clients, linger));
-        Some(Self { host, clients, socket, linger, agent })
+        Self { host, clients, socket, linger, agent }
     }
 
     async fn stop(&mut self) -> NetagentConfig {
@@ -170,7 +170,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() ->
 
 #[tokio::test]
 async fn pods_are_connected_as_their_ports_say() {
-    let Some(setup) = Setup::new() else { return };
+    let setup = Setup::new();
     for tenant in ["acme", "globex"] {
         setup.network(tenant).await;
         setup.port(tenant, "p2", 2).await;
@@ -220,7 +220,7 @@ async fn pods_are_connected_as_their_ports_say() {
 
 #[tokio::test]
 async fn an_unused_network_stays_for_what_waits_in_it() {
-    let Some(mut setup) = Setup::with_linger(Duration::from_secs(3600)) else { return };
+    let mut setup = Setup::with_linger(Duration::from_secs(3600));
     setup.network("acme").await;
     setup.port("acme", "p2", 2).await;
     setup.synced().await;
@@ -246,7 +246,7 @@ async fn an_unused_network_stays_for_what_waits_in_it() {
 
 #[tokio::test]
 async fn a_pod_waits_for_its_port() {
-    let Some(setup) = Setup::new() else { return };
+    let setup = Setup::new();
     setup.network("acme").await;
     setup.synced().await;
     let waiting = add("acme", "p2");
@@ -265,7 +265,7 @@ async fn a_pod_waits_for_its_port() {
 
 #[tokio::test]
 async fn what_the_api_takes_back_is_cut_off() {
-    let Some(mut setup) = Setup::new() else { return };
+    let mut setup = Setup::new();
     setup.network("acme").await;
     for last in [2, 3, 4] {
         setup.port("acme", &format!("p{last}"), last).await;
@@ -306,7 +306,7 @@ async fn what_the_api_takes_back_is_cut_off() {
 
 #[tokio::test]
 async fn a_new_sandbox_takes_its_pods_port_over() {
-    let Some(setup) = Setup::new() else { return };
+    let setup = Setup::new();
     setup.network("acme").await;
     setup.port("acme", "p2", 2).await;
     setup.synced().await;
@@ -322,7 +322,7 @@ async fn a_new_sandbox_takes_its_pods_port_over() {
 #[tokio::test]
 async fn the_plugin_is_installed_and_the_socket_is_private() {
     use std::os::unix::fs::PermissionsExt;
-    let Some(setup) = Setup::new() else { return };
+    let setup = Setup::new();
     setup.synced().await;
     assert_eq!(setup.socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let cni = setup.host.directory.path().join("cni");
