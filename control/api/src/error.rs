@@ -151,12 +151,12 @@ impl ApiError {
 
     /// `Pod "web" is invalid: <field>: <what>` with one cause per field, as `errors.NewInvalid` says it.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let list = match causes.as_slice() {
-            [one] => format!("{}: {}", one.field, one.message),
-            many => {
-                let all: Vec<String> = many.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-                format!("[{}]", all.join(", "))
-            }
+        // What is said of a field several times is one sentence, as upstream's, and several causes.
+        let mut seen = std::collections::HashSet::new();
+        let said = causes.iter().map(|c| format!("{}: {}", c.field, c.message));
+        let list = match said.filter(|words| seen.insert(words.clone())).collect::<Vec<_>>().as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
         };
         Self::new(Reason::Invalid, format!("{} {name:?} is invalid: {list}", qualified(group, kind))).with_details(
             Details { name: name.into(), group: group.into(), kind: kind.into(), causes, ..Details::default() },

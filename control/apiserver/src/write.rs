@@ -131,7 +131,7 @@ async fn create_object(
     }
     admit(server, call, &mut object, None).await?;
     let name = text(&object, &["metadata", "name"]).to_owned();
-    ty.invalid(&name, ty.validate_create(&object))?;
+    hypernetes_kinds::create(ty, &object)?;
     object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
     object["metadata"]["creationTimestamp"] = now().into();
     if let Some(metadata) = object["metadata"].as_object_mut() {
@@ -404,12 +404,12 @@ async fn write_existing(server: &Inner, call: &Call, change: Change<'_>) -> Resu
         match subresource {
             "status" => {
                 ty.prepare_status_update(&mut object, &old);
-                ty.invalid(name, ty.validate_status_update(&object, &old))?;
+                hypernetes_kinds::status_update(ty, &object, &old)?;
             }
             _ => {
                 ty.prepare_update(&mut object, &old);
                 admit(server, call, &mut object, Some(&old)).await?;
-                ty.invalid(name, ty.validate_update(&object, &old))?;
+                hypernetes_kinds::update(ty, &object, &old)?;
             }
         }
         if !applying {

@@ -9,7 +9,7 @@
 //! | 2 | [`ObjectType::set_defaults`] | the same | the same | the same |
 //! | 3 | [`ObjectType::prepare_create`] | [`ObjectType::prepare_update`] | as update | as create or update |
 //! | 4 | admission | | | |
-//! | 5 | [`ObjectType::validate_create`] | [`ObjectType::validate_update`] | as update | as create or update |
+//! | 5 | the rules of the kind: `hypernetes_kinds::create` | `hypernetes_kinds::update` | as update | as create or update |
 //! | 6 | [`managed::track_update`] | the same | the same | (done by apply) |
 //!
 //! All input is bounded by [`limits`]: hostile depth or size is an error, never a stack overflow.
@@ -30,10 +30,8 @@ mod strategic;
 pub mod table;
 mod tree;
 mod types;
-pub mod validate;
 mod walk;
 
 pub use decode::{Decoded, FieldValidation};
 pub use tree::{Field, ListKind, ListPatch, Schema, Struct};
 pub use types::ObjectType;
-pub use validate::FieldError;

@@ -1,7 +1,6 @@
 //! The kinds that the server knows, each with its schema, defaults, rules and columns behind one handle.
 
 use crate::decode::{Decoded, FieldValidation};
-use crate::validate::FieldError;
 use crate::{Schema, tree};
 use hypernetes_api::ApiError;
 use hypernetes_api::types::{identity, network, volume};
@@ -236,26 +235,6 @@ impl ObjectType {
     /// Before an update of the `status` subresource: keeps all of `old` but `status` (and managed fields).
     pub fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         crate::prepare::status_update(self, object, old);
-    }
-
-    /// Upstream's rules for a new object (after defaulting). Empty: valid.
-    pub fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        crate::validate::create(self, object)
-    }
-
-    /// Upstream's rules for an update, immutability included.
-    pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        crate::validate::update(self, object, old)
-    }
-
-    /// Rules for an update of the `status` subresource: metadata only.
-    pub fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        crate::validate::status_update(self, object, old)
-    }
-
-    /// `Pod "web" is invalid: …` of field errors, or nothing to say.
-    pub fn invalid(&self, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {
-        crate::validate::into_result(self, name, errors)
     }
 }
 

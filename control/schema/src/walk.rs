@@ -29,43 +29,6 @@ pub(crate) fn structs_mut(
     }
 }
 
-#[allow(dead_code, reason = "the rules of nested objects come with validation per kind")]
-/// Calls `visit` with the path of every object whose definition has a name, outermost first.
-pub(crate) fn structs(
-    schema: &Arc<Schema>,
-    value: &Value,
-    path: &str,
-    visit: &mut impl FnMut(&str, &Struct, &Map<String, Value>),
-) {
-    match (schema.resolve().as_ref(), value) {
-        (Schema::Object(fields), Value::Object(object)) => {
-            visit(path, fields, object);
-            for (name, value) in object {
-                if let Some(field) = fields.field(name) {
-                    structs(&field.schema, value, &join(path, name), visit);
-                }
-            }
-        }
-        (Schema::Map { values, .. }, Value::Object(object)) => {
-            for (key, value) in object {
-                structs(values, value, &format!("{path}[{key}]"), visit);
-            }
-        }
-        (Schema::List { items, .. }, Value::Array(list)) => {
-            for (at, value) in list.iter().enumerate() {
-                structs(items, value, &format!("{path}[{at}]"), visit);
-            }
-        }
-        _ => {}
-    }
-}
-
-#[allow(dead_code, reason = "as above")]
-/// `spec` and `replicas` → `spec.replicas`
-pub(crate) fn join(path: &str, field: &str) -> String {
-    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
-}
-
 /// The value at `a.b.c`.
 pub(crate) fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(value, |value, field| value.as_object()?.get(field))

@@ -1,0 +1,157 @@
+//! What every object has: names, labels, annotations, owners, finalizers (`apimachinery/pkg/api/validation`), and label
+//! selectors (`apis/meta/v1/validation`).
+
+use std::collections::HashSet;
+
+use hypernetes_schema::ObjectType;
+use serde_json::Value;
+
+use crate::{
+    field::{ErrorKind, Errors, Field},
+    format::{self, Faults},
+};
+
+/// The most bytes that keys and values of an object's annotations may have together.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// What a kind's names may look like.
+pub type NameRule = fn(&str) -> Faults;
+
+/// The rule of a kind's names.
+pub fn name_rule(group: &str, kind: &str) -> NameRule {
+    match (group, kind) {
+        ("", "Namespace" | "Service") => format::label,
+        ("rbac.authorization.k8s.io", _) => format::path_segment,
+        _ => format::subdomain,
+    }
+}
+
+/// Faults of a text, as errors of its field.
+pub fn text(field: &Field<'_>, errors: &mut Errors, faults: Faults) {
+    faults.into_iter().for_each(|fault| field.invalid_text(errors, fault));
+}
+
+/// `metadata` of an object of a kind, whatever it was before.
+pub fn metadata(ty: &ObjectType, object: &Field<'_>, errors: &mut Errors) {
+    let metadata = object.get("metadata");
+    let name = metadata.get("name");
+    if name.is_empty() {
+        name.required(errors, "name or generateName is required");
+    } else {
+        text(&name, errors, name_rule(&ty.group, &ty.kind)(name.text()));
+    }
+    let namespace = metadata.get("namespace");
+    match (ty.namespaced, namespace.is_empty()) {
+        (true, true) => namespace.required(errors, ""),
+        (true, false) => text(&namespace, errors, format::label(namespace.text())),
+        (false, true) => {}
+        (false, false) => namespace.forbidden(errors, "not allowed on this type"),
+    }
+    labels(&metadata.get("labels"), errors);
+    annotations(&metadata.get("annotations"), errors);
+    owners(&metadata.get("ownerReferences"), errors);
+    finalizers(&metadata.get("finalizers"), errors);
+}
+
+/// Labels, and what else has their keys and values.
+pub fn labels(field: &Field<'_>, errors: &mut Errors) {
+    for (key, value) in field.entries() {
+        format::qualified_name(key).into_iter().for_each(|fault| field.invalid_quoted(errors, key, fault));
+        let value = value.text();
+        format::label_value(value).into_iter().for_each(|fault| field.invalid_quoted(errors, value, fault));
+    }
+}
+
+/// Annotations: keys as labels have them, but for case; the sum of their lengths is bounded.
+pub fn annotations(field: &Field<'_>, errors: &mut Errors) {
+    let mut bytes = 0;
+    for (key, value) in field.entries() {
+        let faults = format::qualified_name(&key.to_lowercase());
+        faults.into_iter().for_each(|fault| field.invalid_quoted(errors, key, fault));
+        bytes += key.len() + value.text().len();
+    }
+    if bytes > MAX_ANNOTATIONS {
+        field.too_long(errors, MAX_ANNOTATIONS);
+    }
+}
+
+fn owners(field: &Field<'_>, errors: &mut Errors) {
+    let mut controller: Option<String> = None;
+    for owner in field.items() {
+        // Upstream's paths here have no index.
+        let at = |name: &'static str| Field::at(owner.get(name).value, field.path.child(name));
+        let version = at("apiVersion");
+        if version.text().is_empty() || version.text().ends_with('/') {
+            version.invalid_text(errors, "version must not be empty");
+        }
+        for name in ["kind", "name", "uid"] {
+            if at(name).is_empty() {
+                at(name).invalid_text(errors, "must not be empty");
+            }
+        }
+        if version.text() == "v1" && at("kind").text() == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            field.invalid_as(errors, owner.value, why);
+        }
+        if owner.get("controller").is_true() {
+            let this = format!("{}/{}", at("kind").text(), at("name").text());
+            match &controller {
+                None => controller = Some(this),
+                Some(first) => {
+                    let shown = shown_owners(field);
+                    let why = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    );
+                    field.invalid_as(errors, &shown, why);
+                }
+            }
+        }
+    }
+}
+
+/// Owner references with their fields in upstream's order.
+fn shown_owners(field: &Field<'_>) -> Value {
+    let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let one = |owner: Field<'_>| {
+        let fields = order.iter().filter_map(|name| Some(((*name).to_owned(), owner.value.get(name)?.clone())));
+        Value::Object(fields.collect())
+    };
+    Value::Array(field.items().map(one).collect())
+}
+
+fn finalizers(field: &Field<'_>, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for item in field.items() {
+        let name = item.text();
+        format::qualified_name(name).into_iter().for_each(|fault| field.invalid_quoted(errors, name, fault));
+        names.insert(name);
+    }
+    if names.contains("orphan") && names.contains("foregroundDeletion") {
+        field.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// What an update of metadata may not change.
+pub fn metadata_update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (metadata, before) = (object.get("metadata"), old.get("metadata"));
+    if before.get("deletionTimestamp").is_set() {
+        let had: HashSet<&str> = before.get("finalizers").items().map(|f| f.text()).collect();
+        let mut new: Vec<&str> =
+            metadata.get("finalizers").items().map(|f| f.text()).filter(|f| !had.contains(f)).collect();
+        new.sort_unstable();
+        if !new.is_empty() {
+            let quoted: Vec<String> = new.iter().map(|name| crate::field::quote(name)).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                quoted.join(", ")
+            );
+            metadata.get("finalizers").changed(errors, ErrorKind::Forbidden, String::new(), why);
+        }
+    }
+    for name in ["name", "namespace", "uid", "creationTimestamp"] {
+        let was = before.get(name);
+        if was.is_set() {
+            metadata.get(name).kept(errors, &was);
+        }
+    }
+}
