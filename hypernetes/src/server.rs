@@ -55,6 +55,7 @@ impl Server {
         let server = ApiServer::new(Config {
             store: Arc::new(store),
             service_account_public_key: pki::public_key(&key)?,
+            all_tenants: AllTenants::grant(),
             service_account_key: key,
         })?;
         let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE, tenant: None };

@@ -103,6 +103,7 @@ fn api_server(directory: &tempfile::TempDir) -> ApiServer {
         store: Arc::new(store),
         service_account_key: key.serialize_pem(),
         service_account_public_key: key.public_key_pem(),
+        all_tenants: AllTenants::grant(),
     };
     ApiServer::new(config).unwrap()
 }

@@ -122,6 +122,7 @@ impl Cloud {
             store: Arc::new(store),
             service_account_key: key.serialize_pem(),
             service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
         };
         let server = ApiServer::new(config).unwrap();
         let clients = Clients::in_process(server.loopback());

@@ -81,7 +81,9 @@ pub fn decode_bytes(value: &[u8], revision: Revision) -> Result<Value, ApiError>
     let json = value.get(HEADER..).unwrap_or_default();
     let mut object: Value = serde_json::from_slice(json)
         .map_err(|error| ApiError::internal(format!("a stored object is damaged: {error}")))?;
-    object["metadata"]["resourceVersion"] = Value::String(revision.to_string());
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.ok_or_else(|| ApiError::internal("a stored object is damaged: it has no metadata"))?;
+    metadata.insert("resourceVersion".into(), Value::String(revision.to_string()));
     Ok(object)
 }
 

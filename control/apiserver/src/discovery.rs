@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Inner, bytes_response, json_response, request,
+    subresource::Subresource,
     table::{Home, Resource},
 };
 
@@ -91,21 +92,9 @@ fn of<'a>(resources: &[&'a Resource], group: &str, version: &str) -> Result<Vec<
     if found.is_empty() { Err(request::not_found()) } else { Ok(found) }
 }
 
-/// Kind and verbs of a subresource.
-fn subresource(resource: &Resource, name: &str) -> (Value, Vec<&'static str>) {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
-    match name {
-        "scale" => (kind("autoscaling", "v1", "Scale"), vec!["get", "patch", "update"]),
-        "binding" => (kind("", "v1", "Binding"), vec!["create"]),
-        "eviction" => (kind("policy", "v1", "Eviction"), vec!["create"]),
-        "token" => (kind("authentication.k8s.io", "v1", "TokenRequest"), vec!["create"]),
-        "log" => (kind("", "v1", "Pod"), vec!["get"]),
-        "exec" => (kind("", "v1", "PodExecOptions"), vec!["create", "get"]),
-        "attach" => (kind("", "v1", "PodAttachOptions"), vec!["create", "get"]),
-        "portforward" => (kind("", "v1", "PodPortForwardOptions"), vec!["create", "get"]),
-        "finalize" => (kind("", "v1", "Namespace"), vec!["update"]),
-        _ => (kind(&resource.ty.group, &resource.ty.version, &resource.ty.kind), vec!["get", "patch", "update"]),
-    }
+fn kind_of(resource: &Resource, subresource: Subresource) -> Value {
+    let (group, version, kind) = subresource.kind(resource);
+    json!({"group": group, "version": version, "kind": kind})
 }
 
 fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<Value, ApiError> {
@@ -113,7 +102,7 @@ fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<
     for resource in of(resources, group, version)? {
         let mut one = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.ty.namespaced,
-            "kind": resource.ty.kind, "verbs": resource.verbs(),
+            "kind": resource.ty.kind, "verbs": resource.shown_verbs(),
         });
         if !resource.short_names.is_empty() {
             one["shortNames"] = json!(resource.short_names);
@@ -122,12 +111,12 @@ fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<
             one["categories"] = json!(resource.categories);
         }
         list.push(one);
-        for name in &resource.subresources {
-            let (kind, verbs) = subresource(resource, name);
+        for subresource in &resource.subresources {
+            let (group, version, kind) = subresource.kind(resource);
             list.push(json!({
-                "name": format!("{}/{name}", resource.plural), "singularName": "",
-                "namespaced": resource.ty.namespaced, "kind": kind["kind"], "group": kind["group"],
-                "version": kind["version"], "verbs": verbs,
+                "name": format!("{}/{}", resource.plural, subresource.name()), "singularName": "",
+                "namespaced": resource.ty.namespaced, "kind": kind, "group": group,
+                "version": version, "verbs": subresource.shown_verbs(),
             }));
         }
     }
@@ -157,13 +146,12 @@ fn aggregate_one(resource: &Resource) -> Value {
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
-        .map(|name| {
-            let (kind, verbs) = subresource(resource, name);
-            json!({"subresource": name, "responseKind": kind, "verbs": verbs})
+        .map(|one| {
+            json!({"subresource": one.name(), "responseKind": kind_of(resource, *one), "verbs": one.shown_verbs()})
         })
         .collect();
     let mut one = json!({
-        "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.verbs(),
+        "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.shown_verbs(),
         "responseKind": {"group": ty.group, "version": ty.version, "kind": ty.kind},
         "scope": if ty.namespaced { "Namespaced" } else { "Cluster" },
     });
@@ -192,15 +180,15 @@ fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Respo
         .map(|resource| openapi::Resource {
             ty: resource.ty.clone(),
             plural: resource.plural.to_owned(),
-            verbs: resource.verbs().iter().map(|v| (*v).to_owned()).collect(),
+            verbs: resource.shown_verbs().into_iter().map(str::to_owned).collect(),
             subresources: resource
                 .subresources
                 .iter()
-                .filter(|name| matches!(**name, "status"))
-                .map(|name| openapi::Subresource {
-                    name: (*name).to_owned(),
+                .filter(|one| **one == Subresource::Status)
+                .map(|one| openapi::Subresource {
+                    name: one.name().to_owned(),
                     ty: resource.ty.clone(),
-                    verbs: vec!["get".into(), "patch".into(), "update".into()],
+                    verbs: one.shown_verbs().into_iter().map(str::to_owned).collect(),
                 })
                 .collect(),
         })

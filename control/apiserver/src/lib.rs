@@ -11,11 +11,13 @@ mod codec;
 mod connect;
 mod discovery;
 mod media;
+mod options;
 mod read;
 mod request;
 mod reviews;
 mod selectors;
 mod serve;
+mod subresource;
 mod table;
 mod unread;
 mod watch;
@@ -28,10 +30,10 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{
-    ApiError, Reason, TenantId,
+    AllTenants, ApiError, Reason, TenantId,
     auth::{TokenAuthority, UserInfo},
     names,
 };
@@ -42,7 +44,8 @@ use serde_json::Value;
 use self::{
     authn::Authenticator,
     authz::{Attributes, Authorizer},
-    request::{Cluster, Query, ResourceTarget, Scope, Target},
+    request::{Cluster, Query, ResourceTarget, Scope, Target, Verb},
+    subresource::Subresource,
     table::{Home, Resource, Table},
 };
 pub use connect::KubeletClient;
@@ -54,6 +57,8 @@ pub struct Config {
     /// P-256 private key that signs service account tokens, PKCS #8 PEM, and its public key.
     pub service_account_key: String,
     pub service_account_public_key: String,
+    /// For answers that span tenants, which infrastructure asks for.
+    pub all_tenants: AllTenants,
 }
 
 /// The server has an unusable part.
@@ -69,6 +74,7 @@ pub(crate) struct Inner {
     store: Arc<dyn Store>,
     table: Table,
     authenticator: Authenticator,
+    all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
 }
 
@@ -78,9 +84,9 @@ pub(crate) struct Call {
     pub scope: Scope,
     pub resource: Arc<Resource>,
     pub target: ResourceTarget,
+    pub subresource: Option<Subresource>,
     pub query: Query,
     pub headers: http::HeaderMap,
-    pub method: Method,
     pub body: Bytes,
 }
 
@@ -103,6 +109,12 @@ impl Call {
         ApiError::not_found(&self.resource.ty.group, self.resource.plural, name)
     }
 
+    /// Whether the caller is one of the system's own components, or a node.
+    pub fn is_infrastructure(&self) -> bool {
+        let groups = [names::GROUP_INFRASTRUCTURE, names::GROUP_NODES];
+        self.user.tenant.is_system() && self.user.groups.iter().any(|group| groups.contains(&group.as_str()))
+    }
+
     pub fn accept(&self) -> &str {
         self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
@@ -114,7 +126,8 @@ impl ApiServer {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let authenticator = Authenticator::new(&config.service_account_key, &config.service_account_public_key)?;
         let kubelets = OnceLock::new();
-        Ok(Self(Arc::new(Inner { store: config.store, table: Table::builtin(), authenticator, kubelets })))
+        let Config { store, all_tenants, .. } = config;
+        Ok(Self(Arc::new(Inner { store, table: Table::builtin(), authenticator, all_tenants, kubelets })))
     }
 
     /// Lets in who has a Keystone token. Once.
@@ -187,9 +200,9 @@ impl ApiServer {
             Target::Resource(target) => target,
         };
         let watching = query.flag("watch");
-        let verb = request::verb(&head.method, &target, watching)?;
+        let verb = Verb::of(&head.method, &target, watching)?;
         let wanted = Attributes {
-            verb,
+            verb: verb.as_str(),
             group: &target.group,
             resource: &target.plural,
             subresource: target.subresource.as_deref().unwrap_or_default(),
@@ -204,7 +217,7 @@ impl ApiServer {
         let resource = self.0.table.find(&target.group, &target.version, &target.plural).cloned();
         let resource =
             resource.filter(|r| r.home != Home::System || tenant.is_system()).ok_or_else(request::not_found)?;
-        self.check_target(&resource, &target, verb, &tenant)?;
+        let subresource = check_target(&resource, &target, verb, &tenant)?;
         if connect::handles(&target) {
             let Scope::Tenant(tenant) = &scope else {
                 return Err(ApiError::bad_request("this request has to name one logical cluster"));
@@ -219,52 +232,48 @@ impl ApiServer {
             }
         })?;
         let body = media::to_json(&head.headers, body.to_bytes())?;
-        let call = Call { user, scope, resource, target, query, headers: head.headers, method: head.method, body };
-        match verb {
-            "watch" => watch::watch(&self.0, &call).await,
-            "get" => read::get(&self.0, &call).await,
-            "list" => read::list(&self.0, &call).await,
-            _ if call.resource.home == Home::Virtual => reviews::review(&self.0, &call).await,
-            "create" => write::create(&self.0, &call).await,
-            "update" => write::update(&self.0, &call).await,
-            "patch" => write::patch(&self.0, &call).await,
-            "delete" => write::delete(&self.0, &call).await,
-            _ => write::delete_collection(&self.0, &call).await,
-        }
+        let call = Call { user, scope, resource, target, subresource, query, headers: head.headers, body };
+        self.answer_call(verb, &call).await
     }
 
-    fn check_target(
-        &self,
-        resource: &Resource,
-        target: &ResourceTarget,
-        verb: &str,
-        tenant: &TenantId,
-    ) -> Result<(), ApiError> {
-        if !resource.verbs().contains(&verb) {
-            return Err(ApiError::new(
-                Reason::MethodNotAllowed,
-                "the server does not allow this method on the requested resource",
-            ));
+    /// What a verb does to a resource or to one of its subresources. There is no default: what is added has to be put here.
+    async fn answer_call(&self, verb: Verb, call: &Call) -> Result<Response<Body>, ApiError> {
+        use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
+        use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
+        let server = &*self.0;
+        match call.subresource {
+            None => match verb {
+                Get => read::get(server, call).await,
+                List => read::list(server, call).await,
+                Watch => watch::watch(server, call).await,
+                Create if call.resource.home == Home::Virtual => reviews::review(server, call).await,
+                Create => write::create(server, call).await,
+                Update => write::update(server, call).await,
+                Patch => write::patch(server, call).await,
+                Delete => write::delete(server, call).await,
+                DeleteCollection => write::delete_collection(server, call).await,
+            },
+            Some(Status | Finalize) => match verb {
+                Get => read::get(server, call).await,
+                Update => write::update(server, call).await,
+                Patch => write::patch(server, call).await,
+                List | Watch | Create | Delete | DeleteCollection => Err(request::not_allowed()),
+            },
+            Some(Scale) => match verb {
+                Get => write::subresource::scale::get(server, call).await,
+                Update => write::subresource::scale::update(server, call).await,
+                Patch => write::subresource::scale::patch(server, call).await,
+                List | Watch | Create | Delete | DeleteCollection => Err(request::not_allowed()),
+            },
+            Some(one @ (Binding | Eviction | Token)) => match (verb, one) {
+                (Create, Binding) => write::subresource::binding::create(server, call).await,
+                (Create, Eviction) => write::subresource::eviction::create(server, call).await,
+                (Create, _) => reviews::token(server, call).await,
+                (Get | List | Watch | Update | Patch | Delete | DeleteCollection, _) => Err(request::not_allowed()),
+            },
+            // They are handed on to the node before their bodies are read.
+            Some(Log | Exec | Attach | PortForward) => Err(request::not_allowed()),
         }
-        if let Some(subresource) = &target.subresource
-            && !resource.subresources.contains(&subresource.as_str())
-        {
-            return Err(request::not_found());
-        }
-        let one = target.name.is_some() || verb == "create";
-        let wrong_scope = match target.namespace {
-            Some(_) => !resource.ty.namespaced,
-            None => resource.ty.namespaced && one,
-        };
-        if wrong_scope {
-            return Err(request::not_found());
-        }
-        let reads = matches!(verb, "get" | "list" | "watch");
-        if resource.home == Home::Projected && !reads && !tenant.is_system() {
-            let message = format!("{} belong to the operator and are read-only in a tenant's cluster", resource.plural);
-            return Err(ApiError::new(Reason::Forbidden, message));
-        }
-        Ok(())
     }
 
     /// The logical cluster that a request is for: named by its path, else the credential's own.
@@ -315,6 +324,41 @@ impl ApiServer {
         }
         Ok(None)
     }
+}
+
+/// Whether there is such a path, which may be written, and the subresource that it names.
+///
+/// # Errors
+/// `MethodNotAllowed` for a verb that the resource or the subresource does not have, `NotFound` for what is not there,
+/// `Forbidden` for the operator's objects.
+fn check_target(
+    resource: &Resource,
+    target: &ResourceTarget,
+    verb: Verb,
+    tenant: &TenantId,
+) -> Result<Option<Subresource>, ApiError> {
+    let subresource = match target.subresource.as_deref() {
+        None => None,
+        Some(name) => {
+            let known = Subresource::parse(name).filter(|one| resource.subresources.contains(one));
+            Some(known.ok_or_else(request::not_found)?)
+        }
+    };
+    if !subresource.map_or(resource.verbs(), Subresource::verbs).contains(&verb) {
+        return Err(request::not_allowed());
+    }
+    match (&target.namespace, resource.ty.namespaced) {
+        (Some(_), false) => return Err(request::not_found()),
+        // What is in namespaces is listed and watched across them, and written in one.
+        (None, true) if target.name.is_some() || verb == Verb::Create => return Err(request::not_found()),
+        (None, true) if verb == Verb::DeleteCollection => return Err(request::not_allowed()),
+        _ => {}
+    }
+    if resource.home == Home::Projected && !verb.reads() && !tenant.is_system() {
+        let message = format!("{} belong to the operator and are read-only in a tenant's cluster", resource.plural);
+        return Err(ApiError::new(Reason::Forbidden, message));
+    }
+    Ok(subresource)
 }
 
 /// `--as`: allowed to whoever is cluster-admin anyway, within that logical cluster.

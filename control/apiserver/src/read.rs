@@ -4,13 +4,17 @@ use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
-use hypernetes_api::{AllTenants, ApiError, Reason, names};
+use hypernetes_api::{ApiError, Reason, error::Details, names};
 use hypernetes_schema::table::IncludeObject;
-use hypernetes_store::{Entry, Key, Prefix, RangeOptions, ReadError, Revision};
+use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Call, Inner, bytes_response, codec, json_response, request::Scope, selectors::Selector};
+use crate::{
+    Call, Inner, bytes_response, codec, json_response,
+    options::{ListOptions, Match},
+    request::Scope,
+};
 
 /// In what form an answer is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +65,6 @@ pub(crate) fn read_error(error: ReadError) -> ApiError {
 pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let name = call.target.name.as_deref().unwrap_or_default();
     let entry = server.store.get(&call.key(name)?).await.map_err(read_error)?.ok_or_else(|| call.not_found(name))?;
-    match call.target.subresource.as_deref() {
-        None | Some("status") => {}
-        Some("scale") => {
-            let object = codec::decode(&entry)?;
-            return Ok(json_response(StatusCode::OK, &crate::write::scale_of(&object)));
-        }
-        Some(other) => {
-            let message = format!("the subresource {other} of {} is not served", call.resource.plural);
-            return Err(ApiError::new(Reason::MethodNotAllowed, message));
-        }
-    }
     one(call, &entry)
 }
 
@@ -126,54 +119,67 @@ struct Continue {
     revision: u64,
 }
 
-pub fn prefix(call: &Call) -> Result<Prefix, ApiError> {
+pub fn prefix(server: &Inner, call: &Call) -> Result<Prefix, ApiError> {
     let namespace = call.target.namespace.as_deref();
     Ok(match (&call.scope, call.tenant()) {
         (_, Ok(tenant)) => Prefix::tenant(&call.resource.id, &tenant, namespace)?,
         // Who may ask this was checked when the scope was made.
-        (Scope::All, _) => Prefix::all_tenants(&call.resource.id, &AllTenants::grant()),
+        (Scope::All, _) => Prefix::all_tenants(&call.resource.id, &server.all_tenants),
         (_, Err(error)) => return Err(error),
     })
 }
 
-pub fn selector(call: &Call) -> Result<Selector, ApiError> {
-    let query = &call.query;
-    Selector::parse(&call.resource.ty.kind, query.get("labelSelector"), query.get("fieldSelector"))
-}
-
-/// Adds whose an object is, in answers that span tenants.
-pub fn mark(call: &Call, key: &Key, object: &mut Value) {
-    if call.scope == Scope::All {
-        object["metadata"]["annotations"][names::TENANT_ANNOTATION] = key.tenant().into();
-    }
-}
-
-pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (prefix, selector, form) = (prefix(call)?, selector(call)?, Form::of(call)?);
-    let mut options = RangeOptions { limit: call.query.number("limit")?.unwrap_or(0) as usize, ..Default::default() };
-    match call.query.get("continue") {
-        "" => {
-            let exact = call.query.get("resourceVersionMatch") == "Exact";
-            if exact && let Some(revision) = call.query.number("resourceVersion")? {
-                options.revision = Some(Revision(revision));
-            }
-        }
-        token => {
-            let invalid = || ApiError::bad_request("continue key is not valid");
-            let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-            let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-            let after = Key::parse(&token.after).filter(|key| prefix.contains(key)).ok_or_else(invalid)?;
-            (options.after, options.revision) = (Some(after), Some(Revision(token.revision)));
-        }
+/// The entries that are asked for, in the version that is asked for, with the token of the next page.
+pub async fn range(
+    server: &Inner,
+    call: &Call,
+    selection: &ListOptions,
+) -> Result<(Listing, Option<String>), ApiError> {
+    let prefix = prefix(server, call)?;
+    let mut options = RangeOptions { limit: selection.limit, ..Default::default() };
+    let version = selection.version.filter(|version| *version != 0);
+    if let Some(token) = &selection.token {
+        let invalid = || ApiError::bad_request("continue key is not valid");
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+        let after = Key::parse(&token.after).filter(|key| prefix.contains(key)).ok_or_else(invalid)?;
+        (options.after, options.revision) = (Some(after), Some(Revision(token.revision)));
+    } else if selection.matching == Some(Match::Exact) || (selection.matching.is_none() && selection.limit > 0) {
+        // A version with a limit and nothing else is that version, too.
+        options.revision = version.map(Revision);
     }
     let listing = server.store.range(&prefix, options).await.map_err(read_error)?;
-    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if let Some(version) = version.filter(|version| *version > listing.revision.0) {
+        let message = format!("Too large resource version: {version}, current: {}", listing.revision);
+        let details = Details { retry_after_seconds: Some(1), ..Details::default() };
+        return Err(ApiError::new(Reason::Timeout, message).with_details(details));
+    }
+    let mut next = None;
     if listing.more
         && let Some(last) = listing.entries.last()
     {
         let token = Continue { after: last.key.as_str().into(), revision: listing.revision.0 };
         let token = serde_json::to_vec(&token).map_err(|e| ApiError::internal(e.to_string()))?;
-        metadata["continue"] = URL_SAFE_NO_PAD.encode(token).into();
+        next = Some(URL_SAFE_NO_PAD.encode(token));
+    }
+    Ok((listing, next))
+}
+
+/// Adds whose an object is, in answers that span tenants.
+pub fn mark(call: &Call, key: &Key, object: &mut Value) {
+    if call.scope == Scope::All {
+        let annotations = crate::write::fields(object, &["metadata", "annotations"]);
+        annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
+    }
+}
+
+pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+    let (selection, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
+    let (listing, next) = range(server, call, &selection).await?;
+    let selector = &selection.selector;
+    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if let Some(next) = next {
+        metadata["continue"] = next.into();
     }
     let plain = selector.is_empty() && form == Form::Object && call.scope != Scope::All;
     let mut objects = Vec::new();

@@ -130,64 +130,111 @@ fn decode(text: &str) -> Result<String, ApiError> {
     String::from_utf8(bytes).map_err(|_| invalid())
 }
 
-/// A query string's parameters; the last of each name counts, and `command` may come many times.
+/// A query string's parameters. Of one that comes several times the first counts, as upstream reads it, unless it is a list.
 #[derive(Debug, Clone, Default)]
-pub struct Query(HashMap<String, String>);
+pub struct Query(HashMap<String, Vec<String>>);
 
 impl Query {
+    /// # Errors
+    /// `BadRequest` for what is not properly escaped.
     pub fn parse(uri: &Uri) -> Result<Self, ApiError> {
-        let mut parameters = HashMap::new();
+        let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            parameters.insert(decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?);
+            let value = decode(&value.replace('+', " "))?;
+            parameters.entry(decode(&name.replace('+', " "))?).or_default().push(value);
         }
         Ok(Self(parameters))
     }
 
+    /// The text of a parameter, which is empty where there is none.
     pub fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.all(name).first().map_or("", String::as_str)
     }
 
+    /// Every value of a parameter that is a list.
+    pub fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// By upstream's conversion: false is what is absent, `false` or `0`; everything else, the empty text too, is true.
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), "true" | "1" | "True")
+        self.choice(name).unwrap_or(false)
     }
 
-    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        match self.get(name) {
-            "" => Ok(None),
-            text => {
-                text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number")))
-            }
-        }
+    /// As [`Self::flag`], and whether it is there at all.
+    pub fn choice(&self, name: &str) -> Option<bool> {
+        self.all(name).first().map(|text| text != "0" && !text.eq_ignore_ascii_case("false"))
+    }
+
+    /// # Errors
+    /// `BadRequest` for a parameter that is there and is no number of 64 bits, as upstream's.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(text) = self.all(name).first() else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number")))
     }
 }
 
-/// The verb that authorization knows for a request on a resource.
-pub fn verb(method: &Method, target: &ResourceTarget, watch: bool) -> Result<&'static str, ApiError> {
-    let one = target.name.is_some();
-    // A WebSocket begins with GET, but what it does is not reading.
-    if crate::connect::handles(target)
-        && target.subresource.as_deref() != Some("log")
-        && matches!(method, &Method::GET | &Method::POST)
-    {
-        return Ok("create");
-    }
-    Ok(match (method, one) {
-        (&Method::GET | &Method::HEAD, _) if watch => "watch",
-        (&Method::GET | &Method::HEAD, true) => "get",
-        (&Method::GET | &Method::HEAD, false) => "list",
-        (&Method::POST, _) => "create",
-        (&Method::PUT, true) => "update",
-        (&Method::PATCH, true) => "patch",
-        (&Method::DELETE, true) => "delete",
-        (&Method::DELETE, false) => "deletecollection",
-        _ => {
-            return Err(ApiError::new(
-                Reason::MethodNotAllowed,
-                "the server does not allow this method on the requested resource",
-            ));
+/// What a request does to a resource, in authorization's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
         }
-    })
+    }
+
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::List | Self::Watch)
+    }
+
+    /// # Errors
+    /// `MethodNotAllowed` for a method that means nothing on such a path.
+    pub fn of(method: &Method, target: &ResourceTarget, watch: bool) -> Result<Self, ApiError> {
+        let one = target.name.is_some();
+        // A WebSocket begins with GET, but what it does is not reading.
+        if crate::connect::handles(target)
+            && target.subresource.as_deref() != Some("log")
+            && matches!(method, &Method::GET | &Method::POST)
+        {
+            return Ok(Self::Create);
+        }
+        Ok(match (method, one) {
+            (&Method::GET | &Method::HEAD, true) => Self::Get,
+            (&Method::GET | &Method::HEAD, false) if watch => Self::Watch,
+            (&Method::GET | &Method::HEAD, false) => Self::List,
+            // A new object's name is in its body.
+            (&Method::POST, _) if !one || target.subresource.is_some() => Self::Create,
+            (&Method::PUT, true) => Self::Update,
+            (&Method::PATCH, true) => Self::Patch,
+            (&Method::DELETE, true) => Self::Delete,
+            (&Method::DELETE, false) => Self::DeleteCollection,
+            _ => return Err(not_allowed()),
+        })
+    }
+}
+
+/// As Kubernetes answers for a method that a path does not have.
+pub fn not_allowed() -> ApiError {
+    ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Label and field selectors, as list and watch take them.
 
-use hypernetes_api::ApiError;
+use hypernetes_api::{ApiError, DnsSubdomain};
 use serde_json::Value;
 
 /// What an object has to be to be shown. Parsed once for each request.
@@ -16,6 +16,8 @@ enum LabelTerm {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    Greater(String, i64),
+    Less(String, i64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Selector {
     /// # Errors
     /// `BadRequest` for what is no selector, or a field that cannot be selected by.
     pub fn parse(kind: &str, labels: &str, fields: &str) -> Result<Self, ApiError> {
-        Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(kind, fields)? })
+        Ok(Self { labels: Labels { tokens: tokens(labels).into() }.terms()?, fields: parse_fields(kind, fields)? })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,11 +63,14 @@ impl Selector {
 
     pub fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
+        let number = |key: &str| label(key).and_then(|text| text.parse::<i64>().ok());
         self.labels.iter().all(|term| match term {
             LabelTerm::In(key, values) => label(key).is_some_and(|have| values.iter().any(|v| v == have)),
             LabelTerm::NotIn(key, values) => !label(key).is_some_and(|have| values.iter().any(|v| v == have)),
             LabelTerm::Exists(key) => label(key).is_some(),
             LabelTerm::Absent(key) => label(key).is_none(),
+            LabelTerm::Greater(key, bound) => number(key).is_some_and(|have| have > *bound),
+            LabelTerm::Less(key, bound) => number(key).is_some_and(|have| have < *bound),
         }) && self.fields.iter().all(|term| {
             let value = term.path.split('.').fold(object, |value, name| &value[name]);
             let text = match value {
@@ -78,95 +83,236 @@ impl Selector {
     }
 }
 
-fn bad(text: &str, why: &str) -> ApiError {
-    ApiError::bad_request(format!(
-        "unable to parse requirement: {why}: {:?}",
-        text.chars().take(200).collect::<String>()
-    ))
+fn bad(why: &str) -> ApiError {
+    ApiError::bad_request(format!("unable to parse requirement: {}", why.chars().take(400).collect::<String>()))
 }
 
-fn parse_labels(text: &str) -> Result<Vec<LabelTerm>, ApiError> {
-    split_terms(text)?.into_iter().map(parse_label).collect()
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    /// A word, or one of the signs `! = == != ( ) , > <`.
+    Word(String),
+    Sign(&'static str),
+    End,
 }
 
-/// Splits at commas that are not in parentheses.
-fn split_terms(text: &str) -> Result<Vec<&str>, ApiError> {
-    let (mut depth, mut start, mut terms) = (0, 0, Vec::new());
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                terms.push(&text[start..at]);
-                start = at + 1;
+impl Token {
+    fn text(&self) -> &str {
+        match self {
+            Self::Word(text) => text,
+            Self::Sign(sign) => sign,
+            Self::End => "",
+        }
+    }
+}
+
+/// Longest first.
+const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+
+fn tokens(mut text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    loop {
+        text = text.trim_start_matches([' ', '\t', '\r', '\n']);
+        if text.is_empty() {
+            tokens.push(Token::End);
+            return tokens;
+        }
+        if let Some(sign) = SIGNS.into_iter().find(|sign| text.starts_with(sign)) {
+            tokens.push(Token::Sign(sign));
+            text = &text[sign.len()..];
+            continue;
+        }
+        let end = text.find([' ', '\t', '\r', '\n', '=', '!', '(', ')', ',', '>', '<']).unwrap_or(text.len());
+        tokens.push(Token::Word(text[..end].to_owned()));
+        text = &text[end..];
+    }
+}
+
+/// Upstream's grammar of label selectors: requirements with commas between them, and nothing behind the last.
+struct Labels {
+    tokens: std::collections::VecDeque<Token>,
+}
+
+impl Labels {
+    fn next(&mut self) -> Token {
+        self.tokens.pop_front().unwrap_or(Token::End)
+    }
+
+    fn peek(&self) -> &Token {
+        self.tokens.front().unwrap_or(&Token::End)
+    }
+
+    fn terms(&mut self) -> Result<Vec<LabelTerm>, ApiError> {
+        let mut terms = Vec::new();
+        if *self.peek() == Token::End {
+            return Ok(terms);
+        }
+        loop {
+            match self.peek() {
+                Token::Word(_) | Token::Sign("!") => terms.push(self.term()?),
+                other if terms.is_empty() => {
+                    return Err(bad(&format!("found '{}', expected: !, identifier, or 'end of string'", other.text())));
+                }
+                other => return Err(bad(&format!("found '{}', expected: identifier after ','", other.text()))),
             }
-            _ => {}
-        }
-        if !(0..=1).contains(&depth) {
-            return Err(bad(text, "parentheses do not match"));
+            match self.next() {
+                Token::End => return Ok(terms),
+                Token::Sign(",") => {}
+                other => return Err(bad(&format!("found '{}', expected: ',' or 'end of string'", other.text()))),
+            }
         }
     }
-    if depth != 0 {
-        return Err(bad(text, "parentheses do not match"));
+
+    fn key(&mut self) -> Result<String, ApiError> {
+        match self.next() {
+            Token::Word(key) if is_key(&key) => Ok(key),
+            Token::Word(key) => Err(bad(&format!("key: Invalid value: {key:?}: it is no label key"))),
+            other => Err(bad(&format!("found '{}', expected: identifier", other.text()))),
+        }
     }
-    terms.push(&text[start..]);
-    Ok(terms.into_iter().map(str::trim).filter(|term| !term.is_empty()).collect())
+
+    fn term(&mut self) -> Result<LabelTerm, ApiError> {
+        if *self.peek() == Token::Sign("!") {
+            self.next();
+            return Ok(LabelTerm::Absent(self.key()?));
+        }
+        let key = self.key()?;
+        if matches!(self.peek(), Token::End | Token::Sign(",")) {
+            return Ok(LabelTerm::Exists(key));
+        }
+        let operator = self.next();
+        match operator.text() {
+            "=" | "==" => Ok(LabelTerm::In(key, vec![self.value()?])),
+            "!=" => Ok(LabelTerm::NotIn(key, vec![self.value()?])),
+            "in" => Ok(LabelTerm::In(key, self.values()?)),
+            "notin" => Ok(LabelTerm::NotIn(key, self.values()?)),
+            sign @ (">" | "<") => {
+                let value = self.value()?;
+                let why = || bad("for 'Gt', 'Lt' operators, the value must be an integer");
+                let value = value.parse().map_err(|_| why())?;
+                Ok(if sign == ">" { LabelTerm::Greater(key, value) } else { LabelTerm::Less(key, value) })
+            }
+            other => {
+                let expected = "in, notin, =, ==, !=, gt, lt";
+                Err(bad(&format!("found '{other}', expected: {expected}")))
+            }
+        }
+    }
+
+    /// One value, which may be empty.
+    fn value(&mut self) -> Result<String, ApiError> {
+        match self.peek() {
+            Token::End | Token::Sign(",") => Ok(String::new()),
+            Token::Word(_) => checked_value(self.next().text()),
+            other => Err(bad(&format!("found '{}', expected: identifier", other.text()))),
+        }
+    }
+
+    /// `(a, b)`; between two commas is the empty value.
+    fn values(&mut self) -> Result<Vec<String>, ApiError> {
+        let open = self.next();
+        if open != Token::Sign("(") {
+            return Err(bad(&format!("found '{}', expected: '('", open.text())));
+        }
+        if *self.peek() == Token::Sign(")") {
+            return Err(bad("for 'in', 'notin' operators, values set can't be empty"));
+        }
+        let mut values = Vec::new();
+        loop {
+            values.push(match self.peek() {
+                Token::Word(_) => checked_value(self.next().text())?,
+                Token::Sign("," | ")") => String::new(),
+                other => return Err(bad(&format!("found '{}', expected: ',', or identifier", other.text()))),
+            });
+            match self.next() {
+                Token::Sign(")") => return Ok(values),
+                Token::Sign(",") => {}
+                other => return Err(bad(&format!("found '{}', expected: ',' or ')'", other.text()))),
+            }
+        }
+    }
 }
 
-fn parse_label(term: &str) -> Result<LabelTerm, ApiError> {
-    let key_of = |text: &str| {
-        let key = text.trim();
-        let valid = !key.is_empty()
-            && key.len() <= 317
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
-        if valid { Ok(key.to_owned()) } else { Err(bad(term, "invalid label key")) }
-    };
-    let value_of = |text: &str| {
-        let value = text.trim();
-        let valid = value.len() <= 63 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if valid { Ok(value.to_owned()) } else { Err(bad(term, "invalid label value")) }
-    };
-    if let Some(rest) = term.strip_suffix(')') {
-        let (head, values) = rest.split_once('(').ok_or_else(|| bad(term, "found ')'"))?;
-        let values = values.split(',').map(value_of).collect::<Result<Vec<_>, _>>()?;
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => Ok(LabelTerm::In(key_of(key)?, values)),
-            (Some(key), Some("notin"), None) => Ok(LabelTerm::NotIn(key_of(key)?, values)),
-            _ => Err(bad(term, "expected in or notin")),
-        };
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return Ok(LabelTerm::NotIn(key_of(key)?, vec![value_of(value)?]));
-    }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return Ok(LabelTerm::In(key_of(key)?, vec![value_of(value)?]));
-    }
-    if let Some(key) = term.strip_prefix('!') {
-        return Ok(LabelTerm::Absent(key_of(key)?));
-    }
-    Ok(LabelTerm::Exists(key_of(term)?))
+fn is_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
+fn is_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    is_word(name) && prefix.is_none_or(|prefix| DnsSubdomain::new(prefix).is_ok())
+}
+
+fn checked_value(value: &str) -> Result<String, ApiError> {
+    if value.is_empty() || is_word(value) {
+        return Ok(value.to_owned());
+    }
+    Err(bad(&format!("values[0][key]: Invalid value: {value:?}: it is no label value")))
+}
+
+/// Upstream's grammar of field selectors: `\` before `,`, `=` and itself takes them as they are; empty terms are skipped, but
+/// where all are empty it selects nothing that one could have meant.
 fn parse_fields(kind: &str, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
+    let cannot = |term: &str| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"));
     let mut terms = Vec::new();
-    for term in text.split(',').map(str::trim).filter(|term| !term.is_empty()) {
-        let (path, value, equal) = if let Some((path, value)) = term.split_once("!=") {
-            (path, value, false)
-        } else if let Some((path, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-            (path, value, true)
-        } else {
-            return Err(ApiError::bad_request(format!("invalid field selector: {term:?}")));
+    for term in split_escaped(text).into_iter().filter(|term| !term.is_empty()) {
+        let at = operator(term).ok_or_else(|| cannot(term))?;
+        let (path, rest) = term.split_at(at);
+        let (operator, value) = match rest {
+            _ if rest.starts_with("!=") => ("!=", &rest[2..]),
+            _ if rest.starts_with("==") => ("==", &rest[2..]),
+            _ => ("=", &rest[1..]),
         };
-        let path = path.trim();
         let known = matches!(path, "metadata.name" | "metadata.namespace")
             || FIELDS.iter().any(|(of, field)| *of == kind && *field == path);
         if !known {
             return Err(ApiError::bad_request(format!("field label not supported: {path}")));
         }
-        terms.push(FieldTerm { path: path.into(), value: value.trim().into(), equal });
+        let value = unescaped(value).ok_or_else(|| cannot(term))?;
+        terms.push(FieldTerm { path: path.into(), value, equal: operator != "!=" });
+    }
+    if terms.is_empty() && !text.is_empty() {
+        return Err(cannot(text));
     }
     Ok(terms)
+}
+
+/// Splits at commas that are not escaped.
+fn split_escaped(text: &str) -> Vec<&str> {
+    let (mut start, mut escaped, mut terms) = (0, false, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                terms.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[start..]);
+    terms
+}
+
+/// Where the first operator is.
+fn operator(term: &str) -> Option<usize> {
+    term.char_indices().find(|(at, c)| *c == '=' || term[*at..].starts_with("!=")).map(|(at, _)| at)
+}
+
+fn unescaped(value: &str) -> Option<String> {
+    let mut out = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => chars.next().filter(|next| matches!(next, '\\' | ',' | '='))?,
+            ',' | '=' => return None,
+            c => c,
+        });
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -176,17 +322,30 @@ mod tests {
     use super::*;
 
     fn matches(labels: &str, fields: &str) -> bool {
-        let pod = json!({"metadata": {"name": "a", "labels": {"app": "web", "tier": "front"}},
+        let pod = json!({"metadata": {"name": "a", "labels": {"app": "web", "tier": "front", "rank": "5"}},
             "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
         Selector::parse("Pod", labels, fields).unwrap().matches(&pod)
     }
 
     #[test]
     fn terms_are_all_met() {
-        for yes in ["", "app=web", "app==web,tier", "app in (x, web)", "app notin (x),!none", "tier!=back", "none!=x"] {
+        for yes in [
+            "",
+            "app=web",
+            "app==web,tier",
+            "app in (x, web)",
+            "app notin (x),!none",
+            "tier!=back",
+            "none!=x",
+            " app = web ",
+            "rank>4,rank<6",
+            "app in (,web)",
+            "none notin (a,,b)",
+        ] {
             assert!(matches(yes, ""), "{yes}");
         }
-        for no in ["app=x", "none", "!app", "app in (x)", "app notin (web)", "app=web,none"] {
+        for no in ["app=x", "none", "!app", "app in (x)", "app notin (web)", "app=web,none", "rank>5", "app<9", "app="]
+        {
             assert!(!matches(no, ""), "{no}");
         }
         assert!(matches("", "spec.nodeName=n1,metadata.name!=b,status.phase=Running"));
@@ -195,10 +354,54 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_refused() {
-        for bad in ["a in (", "a in )", "a in ((x))", "=x", "a b", "a=b c", "a foo (x)"] {
+        let bad = [
+            ",",
+            ",,,",
+            "a=b,",
+            ",a=b",
+            "a,,b",
+            "=",
+            "!",
+            "!!a",
+            "a in (",
+            "a in )",
+            "a in ((x))",
+            "a in ()",
+            "a in x",
+            "=x",
+            "a b",
+            "a=b c",
+            "a foo (x)",
+            "a=b=c",
+            "a=b)",
+            "(a)",
+            "a>b",
+            "a=-",
+            "-a",
+            "a/b/c",
+            "a=\"b\"",
+            "a=%",
+            "*",
+            "a!b",
+        ];
+        for bad in bad {
             assert!(Selector::parse("Pod", bad, "").is_err(), "{bad}");
         }
         assert!(Selector::parse("Pod", "", "spec.nonsense=x").is_err());
         assert!(Selector::parse("Pod", "", "metadata.name").is_err());
+        for bad in [
+            ",",
+            ",,,",
+            "=",
+            "=x",
+            "metadata.name=a=b",
+            "metadata.name=a\\b",
+            " ",
+            "metadata.name=a,x",
+            " metadata.name=a",
+        ] {
+            assert!(Selector::parse("Pod", "", bad).is_err(), "{bad}");
+        }
+        assert!(Selector::parse("Pod", " ", "metadata.name=a,").is_ok());
     }
 }

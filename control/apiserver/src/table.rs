@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use hypernetes_schema::ObjectType;
 use hypernetes_store::ResourceId;
 
+use crate::{request::Verb, subresource::Subresource};
+
 /// Where a resource's objects live, and who may write them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
@@ -26,7 +28,7 @@ pub struct Resource {
     pub singular: String,
     pub short_names: Vec<&'static str>,
     pub categories: Vec<&'static str>,
-    pub subresources: Vec<&'static str>,
+    pub subresources: Vec<Subresource>,
     pub home: Home,
     /// Its `status` is written by infrastructure alone.
     pub guarded_status: bool,
@@ -35,14 +37,22 @@ pub struct Resource {
 
 impl Resource {
     pub fn has_status(&self) -> bool {
-        self.subresources.contains(&"status")
+        self.subresources.contains(&Subresource::Status)
     }
 
-    pub fn verbs(&self) -> &'static [&'static str] {
-        match self.home {
-            Home::Virtual => &["create"],
-            _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    pub fn verbs(&self) -> &'static [Verb] {
+        use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
+        match (self.home, self.id.plural.as_ref()) {
+            (Home::Virtual, _) => &[Create],
+            // As upstream's: what deletes all that a namespace has names it.
+            (_, "namespaces") => &[Create, Delete, Get, List, Patch, Update, Watch],
+            _ => &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch],
         }
+    }
+
+    /// [`Self::verbs`], as discovery shows them.
+    pub fn shown_verbs(&self) -> Vec<&'static str> {
+        self.verbs().iter().map(|verb| verb.as_str()).collect()
     }
 }
 
@@ -126,7 +136,7 @@ impl Table {
                     singular: kind.to_lowercase(),
                     short_names: words(short),
                     categories: words(categories),
-                    subresources: words(subresources),
+                    subresources: subresources.split_whitespace().filter_map(Subresource::parse).collect(),
                     home: *home,
                     guarded_status: group.ends_with(".hypernetes.io"),
                     id: ResourceId::new(group, plural),
@@ -157,7 +167,9 @@ mod tests {
     fn every_row_is_a_kind_that_the_schemas_know() {
         let table = Table::builtin();
         for row in ROWS {
-            assert!(table.find(row.0, row.1, row.3).is_some(), "{row:?}");
+            let resource = table.find(row.0, row.1, row.3);
+            let resource = resource.unwrap_or_else(|| panic!("{row:?}"));
+            assert_eq!(resource.subresources.len(), row.6.split_whitespace().count(), "{row:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Call, Inner, codec,
+    options::ListOptions,
     read::{self, Form},
     request::Scope,
     selectors::Selector,
@@ -29,34 +30,29 @@ struct Watcher {
 }
 
 pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (prefix, mut selector, form) = (read::prefix(call)?, read::selector(call)?, Form::of(call)?);
-    if let Some(name) = &call.target.name {
-        selector =
-            Selector::parse(&call.resource.ty.kind, call.query.get("labelSelector"), &format!("metadata.name={name}"))?;
-    }
-    let timeout = call.query.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let from = match call.query.get("resourceVersion") {
-        "" | "0" => None,
-        text => {
-            let number =
-                text.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: {text:?} is not valid")))?;
-            Some(Revision(number))
-        }
-    };
-    let initial = call.query.flag("sendInitialEvents") || from.is_none();
-    let mut watcher = Watcher { call: clone(call), selector, form, columns_sent: false };
+    let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
+    let prefix = read::prefix(server, call)?;
+    let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let from = options.version.filter(|version| *version != 0).map(Revision);
+    let bookmarks = options.bookmarks;
+    // Who gives no version is told of what is there, if they do not say otherwise.
+    let initial = options.initial_events.unwrap_or(from.is_none());
+    let mut watcher = Watcher { call: clone(call), selector: options.selector, form, columns_sent: false };
     let mut first = Vec::new();
     let start = if initial {
         let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
         for entry in &listing.entries {
             first.extend(watcher.event("ADDED", &entry.key, &entry.value, entry.mod_revision)?);
         }
-        if call.query.flag("sendInitialEvents") {
+        if options.initial_events == Some(true) && bookmarks {
             first.push(watcher.bookmark(listing.revision, true));
         }
         listing.revision
     } else {
-        from.unwrap_or_default()
+        match from {
+            Some(version) => version,
+            None => server.store.revision().await.map_err(read::read_error)?,
+        }
     };
     let changes = match server.store.watch(&prefix, start).await {
         Ok(changes) => changes,
@@ -69,7 +65,6 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
-    let bookmarks = call.query.flag("allowWatchBookmarks");
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(64);
     tokio::spawn(async move {
         for event in first {
@@ -95,9 +90,9 @@ fn clone(call: &Call) -> Call {
         scope: call.scope.clone(),
         resource: call.resource.clone(),
         target: call.target.clone(),
+        subresource: call.subresource,
         query: call.query.clone(),
         headers: call.headers.clone(),
-        method: call.method.clone(),
         body: Bytes::new(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use hypernetes_api::auth::UserInfo;
+use hypernetes_api::{AllTenants, auth::UserInfo};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use rcgen::KeyPair;
@@ -63,6 +63,7 @@ impl Bench {
             store: Arc::new(store),
             service_account_key: key.serialize_pem(),
             service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
         };
         Self { server: ApiServer::new(config).unwrap(), directory }
     }

@@ -38,6 +38,7 @@ impl Bench {
             store: Arc::new(store),
             service_account_key: key.serialize_pem(),
             service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
         })
         .unwrap();
         let clients = Clients::in_process(server.loopback());

@@ -75,6 +75,7 @@ impl Host {
             store: Arc::new(store),
             service_account_key: key.serialize_pem(),
             service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
         };
         let clients = Clients::in_process(ApiServer::new(config).unwrap().loopback());
         let driver = drive(directory.path(), &clients, "n1");

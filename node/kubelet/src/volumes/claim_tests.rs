@@ -75,6 +75,7 @@ impl Node {
             store: Arc::new(store),
             service_account_key: key.serialize_pem(),
             service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
         };
         let clients = Clients::in_process(ApiServer::new(config).unwrap().loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example");

@@ -1,0 +1,40 @@
+//! What of a tenant's objects is infrastructure's: the status of networks, volumes and so on, and the finalizers that keep
+//! an object until what it stands for on the hosts is cleared away.
+
+use hypernetes_api::ApiError;
+use serde_json::Value;
+
+use super::{Operation, Request, text};
+use crate::subresource::Subresource;
+
+/// Finalizers below this domain are added and removed by infrastructure alone, on whatever kind.
+const DOMAIN: &str = "hypernetes.io";
+
+pub(super) fn admit(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
+    // Deletion has marks only.
+    if request.call.is_infrastructure() || request.operation == Operation::Delete {
+        return Ok(());
+    }
+    let name = text(object, &["metadata", "name"]);
+    if request.call.resource.guarded_status && request.subresource == Some(Subresource::Status) {
+        return Err(request.forbidden(name, "its status is written by infrastructure only"));
+    }
+    let (wanted, have) = (owned(object), request.old.map(owned).unwrap_or_default());
+    match wanted.iter().find(|one| !have.contains(one)).or_else(|| have.iter().find(|one| !wanted.contains(one))) {
+        Some(finalizer) => {
+            Err(request
+                .forbidden(name, &format!("the finalizer {finalizer} is set and removed by infrastructure only")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn owned(object: &Value) -> Vec<&str> {
+    let finalizers = object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    finalizers
+        .filter(|finalizer| {
+            let domain = finalizer.split('/').next().unwrap_or_default();
+            domain == DOMAIN || domain.strip_suffix(DOMAIN).is_some_and(|rest| rest.ends_with('.'))
+        })
+        .collect()
+}

@@ -1,0 +1,49 @@
+//! What is the server's to decide about a write that is valid: an ordered chain, run on every operation and subresource.
+//! Each part looks at what it is about, may change the object (which is validated again then), refuse it, or add guards
+//! that the commit has to meet.
+
+mod claims;
+mod infrastructure;
+mod namespaces;
+mod pods;
+
+use hypernetes_api::{ApiError, Reason};
+use hypernetes_store::Guard;
+use serde_json::Value;
+
+use super::{Operation, fields, text};
+use crate::{Call, Inner, subresource::Subresource};
+
+/// A write that asks to be let in.
+pub(super) struct Request<'a> {
+    pub server: &'a Inner,
+    pub call: &'a Call,
+    pub operation: Operation,
+    pub subresource: Option<Subresource>,
+    /// The object as it is; none when it is new.
+    pub old: Option<&'a Value>,
+}
+
+impl Request<'_> {
+    /// Whether it is about a kind of a group.
+    fn is(&self, group: &str, kind: &str) -> bool {
+        self.call.resource.ty.group == group && self.call.resource.ty.kind == kind
+    }
+
+    fn forbidden(&self, name: &str, why: &str) -> ApiError {
+        let (group, plural) = (&self.call.resource.ty.group, self.call.resource.plural);
+        let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
+        ApiError::new(Reason::Forbidden, format!("{qualified} {name:?} is forbidden: {why}"))
+    }
+}
+
+/// # Errors
+/// The first refusal.
+pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Result<Vec<Guard>, ApiError> {
+    let mut guards = Vec::new();
+    infrastructure::admit(request, object)?;
+    namespaces::admit(request, object, &mut guards).await?;
+    pods::admit(request, object).await?;
+    claims::admit(request, object).await?;
+    Ok(guards)
+}

@@ -1,0 +1,110 @@
+//! What a pod may not ask of a host, and what belongs in every pod: its service account, and that account's token.
+
+use hypernetes_api::ApiError;
+use hypernetes_store::{Key, ResourceId};
+use serde_json::{Value, json};
+
+use super::{Operation, Request, fields, text};
+use crate::{codec, options::MAX_GRACE, read};
+
+const HOST_FIELDS: [&str; 3] = ["hostNetwork", "hostPID", "hostIPC"];
+
+pub(super) async fn admit(request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    if !request.is("", "Pod") || request.operation == Operation::Delete {
+        return Ok(());
+    }
+    stays_off_the_host(request, pod)?;
+    match request.operation {
+        Operation::Create => set_account(request, pod).await,
+        Operation::Update | Operation::Delete => Ok(()),
+    }
+}
+
+/// On every write, whatever validation has let through.
+fn stays_off_the_host(request: &Request<'_>, pod: &Value) -> Result<(), ApiError> {
+    let name = text(pod, &["metadata", "name"]);
+    let forbidden = |what: &str| {
+        let why = format!("{what}: a pod runs in a virtual machine of its own and never on the host");
+        Err(request.forbidden(name, &why))
+    };
+    for field in HOST_FIELDS {
+        if pod["spec"][field] == true {
+            return forbidden(field);
+        }
+    }
+    for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
+        if volume.get("hostPath").is_some() {
+            return forbidden("hostPath volumes");
+        }
+    }
+    let grace = |pod: &Value| pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(0);
+    // One that was stored when there was no bound stays changeable otherwise.
+    if grace(pod) > MAX_GRACE && request.old.is_none_or(|old| grace(old) != grace(pod)) {
+        let why = format!("terminationGracePeriodSeconds must be less than or equal to {MAX_GRACE}");
+        return Err(request.forbidden(name, &why));
+    }
+    Ok(())
+}
+
+async fn set_account(request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let call = request.call;
+    let pod_name = text(pod, &["metadata", "name"]).to_owned();
+    let account = match text(pod, &["spec", "serviceAccountName"]) {
+        "" => "default".to_owned(),
+        name => name.to_owned(),
+    };
+    let spec = fields(pod, &["spec"]);
+    spec.insert("serviceAccountName".into(), account.clone().into());
+    spec.insert("serviceAccount".into(), account.clone().into());
+    let namespace = call.target.namespace.as_deref().unwrap_or_default();
+    let missing = || {
+        let why =
+            format!("error looking up service account {namespace}/{account}: serviceaccount {account:?} not found");
+        request.forbidden(&pod_name, &why)
+    };
+    // A name that is none is nobody's.
+    let key = Key::new(&ResourceId::new("", "serviceaccounts"), &call.tenant()?, namespace, &account);
+    let entry = request.server.store.get(&key.map_err(|_| missing())?).await.map_err(read::read_error)?;
+    let object = codec::decode(&entry.ok_or_else(missing)?)?;
+    let wanted = pod["spec"]["automountServiceAccountToken"].as_bool();
+    if wanted.or(object["automountServiceAccountToken"].as_bool()).unwrap_or(true) {
+        mount_token(pod);
+    }
+    Ok(())
+}
+
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const TOKEN_VOLUME: &str = "kube-api-access";
+
+/// The projected volume with the pod's token, the authority's certificate and the namespace, as upstream's admission adds it.
+fn mount_token(pod: &mut Value) {
+    let spec = fields(pod, &["spec"]);
+    let mut used = false;
+    for kind in ["containers", "initContainers"] {
+        for container in spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+            let mounts = container["volumeMounts"].as_array();
+            if mounts.is_some_and(|mounts| mounts.iter().any(|m| m["mountPath"] == TOKEN_PATH)) {
+                continue;
+            }
+            used = true;
+            let mount = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": true});
+            push(fields(container, &[]), "volumeMounts", mount);
+        }
+    }
+    let volume = json!({"name": TOKEN_VOLUME, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+    ]}});
+    if used {
+        push(spec, "volumes", volume);
+    }
+}
+
+/// Puts one more into a list, which is made where there is none.
+fn push(map: &mut serde_json::Map<String, Value>, field: &str, item: Value) {
+    match map.entry(field).or_insert_with(|| json!([])) {
+        Value::Array(list) => list.push(item),
+        other => *other = json!([item]),
+    }
+}

@@ -1,0 +1,346 @@
+//! The one way of a write.
+//!
+//! ```text
+//! decode ─▶ propose ─▶ default ─▶ prepare ─▶ validate ─▶ admit ─▶ validate what admission changed ─▶ commit
+//! ```
+//!
+//! What an operation makes of an object is its own file (`create`, `update`, `patch`, `delete`, `subresource`); everything
+//! behind it is [`transact`], for main resources and subresources alike. Admission comes after validation: it sees only
+//! names that are some.
+
+mod admission;
+mod create;
+mod delete;
+mod patch;
+pub(crate) mod subresource;
+mod update;
+
+use axum::body::Body;
+use http::{Response, StatusCode, header};
+use hypernetes_api::{ApiError, Reason};
+use hypernetes_schema::managed::{self, Writer};
+use hypernetes_store::{Entry, Guard, Op, Revision, Txn, TxnError};
+use serde_json::{Map, Value};
+
+pub(crate) use create::create;
+pub(crate) use delete::{delete, delete_collection};
+pub(crate) use patch::patch;
+pub(crate) use update::update;
+
+use crate::{Call, Inner, codec, options::WriteOptions, read, subresource::Subresource};
+
+/// Attempts of a write that others write beside, and of a name that is made up.
+const ATTEMPTS: usize = 8;
+const CHANGED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_else(|_| jiff::Timestamp::now()).to_string()
+}
+
+fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    path.iter().fold(object, |value, name| &value[*name]).as_str().unwrap_or_default()
+}
+
+/// The object at a path, made where there is none. What is in its way and is no object is replaced: indexing would panic.
+pub(crate) fn fields<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
+    let made = |value: &'a mut Value| -> &'a mut Map<String, Value> {
+        if !value.is_object() {
+            *value = Value::Object(Map::new());
+        }
+        match value {
+            Value::Object(map) => map,
+            _ => unreachable!("it has just been made an object"),
+        }
+    };
+    path.iter().fold(made(object), |map, step| made(map.entry(*step).or_insert(Value::Null)))
+}
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// An object as a caller wants it to be.
+struct Proposal {
+    operation: Operation,
+    object: Value,
+    warnings: Vec<String>,
+    /// Its managed fields are what they shall be.
+    managed: bool,
+    /// It was made for one version of the object, and not for another one that may come between.
+    once: bool,
+}
+
+/// A write on its way: who writes, what, and how.
+struct Write<'a> {
+    server: &'a Inner,
+    call: &'a Call,
+    /// The part of the object that it may change.
+    subresource: Option<Subresource>,
+    options: &'a WriteOptions,
+}
+
+/// What came of it.
+struct Written {
+    operation: Operation,
+    entry: Entry,
+    object: Value,
+    warnings: Vec<String>,
+    /// It is no more.
+    gone: bool,
+}
+
+impl Written {
+    /// The object, with the warnings that it caused.
+    fn answer(&self, call: &Call) -> Result<Response<Body>, ApiError> {
+        let mut response = read::one(call, &self.entry)?;
+        if self.operation == Operation::Create {
+            *response.status_mut() = StatusCode::CREATED;
+        }
+        for warning in &self.warnings {
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = format!("299 - \"{quoted}\"").parse() {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+impl Write<'_> {
+    /// Who is noted in managed fields; `now` is RFC 3339.
+    fn writer<'a>(&'a self, now: &'a str) -> Writer<'a> {
+        let subresource = self.subresource.map_or("", Subresource::name);
+        Writer { manager: &self.options.manager, subresource, now }
+    }
+
+    fn conflict(&self, name: &str, why: &str) -> ApiError {
+        ApiError::conflict(&self.call.resource.ty.group, self.call.resource.plural, name, why)
+    }
+
+    /// What the server itself sets or keeps of each part.
+    fn prepare(&self, object: &mut Value, old: Option<&Value>) {
+        let resource = &self.call.resource;
+        let ty = &resource.ty;
+        match (old, self.subresource) {
+            (None, _) => {
+                ty.prepare_create(object);
+                let metadata = fields(object, &["metadata"]);
+                metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+                metadata.insert("creationTimestamp".into(), now().into());
+            }
+            (Some(old), Some(Subresource::Status)) => ty.prepare_status_update(object, old),
+            // It is made of the old object, and sets parts of spec and status.
+            (Some(_), Some(Subresource::Binding)) => {}
+            // The finalizers of a namespace's content are this subresource's.
+            (Some(old), subresource) => {
+                ty.prepare_update(object, old);
+                if is_namespace(self.call) && subresource != Some(Subresource::Finalize) {
+                    let kept = old["spec"]["finalizers"].clone();
+                    let spec = fields(object, &["spec"]);
+                    spec.remove("finalizers");
+                    if !kept.is_null() {
+                        spec.insert("finalizers".into(), kept);
+                    }
+                }
+            }
+        }
+        // A status that has no subresource of its own is infrastructure's, too.
+        if resource.guarded_status && !resource.has_status() && !self.call.is_infrastructure() {
+            let kept = old.map_or(Value::Null, |old| old["status"].clone());
+            let fields = fields(object, &[]);
+            fields.remove("status");
+            if !kept.is_null() {
+                fields.insert("status".into(), kept);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let ty = &self.call.resource.ty;
+        match (old, self.subresource) {
+            (None, _) => hypernetes_kinds::create(ty, object),
+            (Some(old), None | Some(Subresource::Scale | Subresource::Finalize)) => {
+                hypernetes_kinds::update(ty, object, old)
+            }
+            // A binding sets what no update may.
+            (Some(old), Some(_)) => hypernetes_kinds::status_update(ty, object, old),
+        }
+    }
+
+    /// An update is of the object that the URL names, of the version and the uid that it names.
+    fn check_identity(&self, name: &str, object: &Value, old: &Value) -> Result<(), ApiError> {
+        check_name(name, object)?;
+        let (wanted, have) =
+            (text(object, &["metadata", "resourceVersion"]), text(old, &["metadata", "resourceVersion"]));
+        if !wanted.is_empty() && wanted != have {
+            return Err(self.conflict(name, CHANGED));
+        }
+        let (wanted, have) = (text(object, &["metadata", "uid"]), text(old, &["metadata", "uid"]));
+        if !wanted.is_empty() && wanted != have {
+            return Err(self.conflict(name, &precondition_failed("UID", wanted, have)));
+        }
+        Ok(())
+    }
+
+    fn commit_error(&self, name: &str, error: TxnError) -> ApiError {
+        match error {
+            TxnError::Conflict { current: Some(_), .. } => self.conflict(name, CHANGED),
+            TxnError::Conflict { current: None, .. } => self.call.not_found(name),
+            TxnError::NoSpace(why) => {
+                ApiError::new(Reason::InsufficientStorage, format!("the server has no room to store this: {why}"))
+            }
+            TxnError::TooLarge(bytes) => {
+                ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {bytes} bytes"))
+            }
+            TxnError::Io(why) => ApiError::internal(why),
+        }
+    }
+}
+
+fn precondition_failed(what: &str, wanted: &str, have: &str) -> String {
+    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}")
+}
+
+fn is_namespace(call: &Call) -> bool {
+    call.resource.ty.group.is_empty() && call.resource.ty.kind == "Namespace"
+}
+
+/// Sets the namespace that the path names; another one in the object is an error.
+fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    let Some(namespace) = &call.target.namespace else { return Ok(()) };
+    match text(object, &["metadata", "namespace"]) {
+        "" => {
+            fields(object, &["metadata"]).insert("namespace".into(), namespace.clone().into());
+            Ok(())
+        }
+        given if given == namespace => Ok(()),
+        given => Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {given:?}"
+        ))),
+    }
+}
+
+/// The name in a body has to be the URL's.
+fn check_name(name: &str, object: &Value) -> Result<(), ApiError> {
+    match text(object, &["metadata", "name"]) {
+        given if given == name => Ok(()),
+        "" => {
+            let message =
+                format!("the name of the object ({name} based on URL) was undeterminable: name must be provided");
+            Err(ApiError::bad_request(message))
+        }
+        given => Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
+/// Marked for deletion, and nobody has anything left to do for it.
+fn is_gone(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let finalizers = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
+    let graceful = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
+    let holds = finalizers(&metadata["finalizers"])
+        || (object["kind"] == "Namespace" && finalizers(&object["spec"]["finalizers"]));
+    metadata["deletionTimestamp"].is_string() && !holds && !graceful
+}
+
+/// Carries out one write, whoever writes beside. `propose` says what shall become of the object of that name (none: of a
+/// new one), and is asked again when it has changed meanwhile.
+///
+/// # Errors
+/// What `propose`, validation and admission refuse; `Conflict` where the caller's version is not the current one.
+async fn transact<F>(write: &Write<'_>, name: Option<&str>, propose: F) -> Result<Written, ApiError>
+where
+    F: Fn(Option<&Value>) -> Result<Proposal, ApiError> + Send + Sync,
+{
+    let Write { server, call, options, .. } = *write;
+    let ty = &call.resource.ty;
+    for attempt in 0..ATTEMPTS {
+        let current = match name {
+            Some(name) => server.store.get(&call.key(name)?).await.map_err(read::read_error)?,
+            None => None,
+        };
+        let old = current.as_ref().map(codec::decode).transpose()?;
+        let Proposal { operation, mut object, warnings, managed, once } = propose(old.as_ref())?;
+        let generated = operation == Operation::Create && text(&object, &["metadata", "name"]).is_empty();
+        if generated {
+            create::name(&mut object);
+        }
+        if operation != Operation::Delete {
+            place(call, &mut object)?;
+            if let (Some(name), Some(old)) = (name, &old) {
+                write.check_identity(name, &object, old)?;
+            }
+            ty.set_defaults(&mut object);
+            write.prepare(&mut object, old.as_ref());
+        }
+        let own = text(&object, &["metadata", "name"]).to_owned();
+        if operation != Operation::Delete {
+            write.validate(&object, old.as_ref())?;
+        }
+        if operation == Operation::Create && name.is_some() {
+            // An apply that creates is a creation, too.
+            create::authorize(server, call, &own).await?;
+        }
+        let key = call.key(&own)?;
+        let before = object.clone();
+        let request = admission::Request { server, call, operation, subresource: write.subresource, old: old.as_ref() };
+        let mut guards = admission::admit(&request, &mut object).await?;
+        if operation != Operation::Delete && object != before {
+            write.validate(&object, old.as_ref())?;
+        }
+        if operation != Operation::Delete && !managed {
+            managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));
+        }
+        let value = codec::encode(&object)?;
+        let gone = operation != Operation::Create && is_gone(&object);
+        let (created, modified) =
+            current.as_ref().map_or_else(Default::default, |entry| (entry.create_revision, entry.mod_revision));
+        let written = |created: Revision, modified: Revision, mut object: Value| {
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.insert("resourceVersion".into(), modified.to_string().into());
+            }
+            let entry =
+                Entry { key: key.clone(), value: value.clone(), create_revision: created, mod_revision: modified };
+            Written { operation, entry, object, warnings, gone }
+        };
+        if !gone && current.as_ref().is_some_and(|entry| entry.value == value) {
+            return Ok(written(created, modified, object));
+        }
+        if options.dry_run {
+            let taken =
+                operation == Operation::Create && server.store.get(&key).await.map_err(read::read_error)?.is_some();
+            if taken {
+                return Err(ApiError::already_exists(&ty.group, call.resource.plural, &own));
+            }
+            return Ok(written(created, modified, object));
+        }
+        guards.push(match current {
+            None => Guard::Absent(key.clone()),
+            Some(_) => Guard::Unchanged(key.clone(), modified),
+        });
+        let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
+        match server.store.commit(Txn { guards, ops: vec![op] }).await {
+            Ok(revision) if operation == Operation::Create => return Ok(written(revision, revision, object)),
+            Ok(revision) => return Ok(written(created, revision, object)),
+            Err(TxnError::Conflict { key: changed, .. }) if changed == key => match operation {
+                Operation::Create if name.is_none() && !generated => {
+                    return Err(ApiError::already_exists(&ty.group, call.resource.plural, &own));
+                }
+                // Its object was made for a version that is none any more.
+                Operation::Update if once => return Err(write.conflict(&own, CHANGED)),
+                // Somebody else was faster; it starts again from what is there now.
+                _ => tracing::debug!(attempt, "a write met another"),
+            },
+            // What admission looked at has changed, and is looked at again.
+            Err(TxnError::Conflict { .. }) => {}
+            Err(error) => return Err(write.commit_error(&own, error)),
+        }
+    }
+    Err(write.conflict(name.unwrap_or_default(), CHANGED))
+}
