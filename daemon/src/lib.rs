@@ -1,6 +1,7 @@
 //! What the processes of every role have in common: memory, log, runtime, readiness and their end.
 
 mod allocator;
+pub mod log;
 pub mod notify;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -10,14 +11,16 @@ use tokio::{
     sync::watch,
 };
 
-/// Runs a program to its end; an error is printed behind the program's name. `log` is a level or directives, as
+/// Runs a program to its end; an error is printed behind the program's name. `directives` are a level or more, as
 /// `info,hypernetes_kubelet=debug`.
-pub fn run(program: &str, log: &str, work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     allocator::give_back_at_once();
-    let filter = tracing_subscriber::EnvFilter::try_new(log).unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log::ToStandardError)
+        // It would say with a panic that it cannot write.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     // One choice of cryptography for every TLS connection of the process.
@@ -25,14 +28,16 @@ pub fn run(program: &str, log: &str, work: impl Future<Output = anyhow::Result<(
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{program}: starting the runtime: {error}");
+            log::say(format_args!("{program}: starting the runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            log::say(format_args!("{program}: {error:#}"));
+            // What threads are still doing is not waited for: whoever started this process starts it again.
+            runtime.shutdown_background();
             ExitCode::FAILURE
         }
     }
