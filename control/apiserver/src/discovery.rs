@@ -15,6 +15,19 @@ use crate::{
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
 
+/// Not well is what will not be well again: on a full disk reads and deletions go on.
+fn health(server: &Inner, check: &str) -> Response<Body> {
+    match server.store.health() {
+        Ok(()) => plain("ok"),
+        Err(error) => {
+            let text = format!("[-]store failed: {error}\n{check} check failed\n");
+            let mut response = bytes_response(StatusCode::INTERNAL_SERVER_ERROR, text.into());
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            response
+        }
+    }
+}
+
 pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList");
@@ -22,7 +35,7 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
     let resources: Vec<&Resource> = server.table.all().iter().map(|r| &**r).filter(|r| visible(r)).collect();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => return Ok(plain("ok")),
+        [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
         ["version"] => json!({
             "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",

@@ -7,6 +7,7 @@
 
 pub mod authn;
 mod authz;
+mod budget;
 mod codec;
 mod connect;
 mod discovery;

@@ -111,6 +111,11 @@ impl Prefix {
         &self.0
     }
 
+    /// The tenant, when it is about one alone.
+    pub fn of_tenant(&self) -> Option<&str> {
+        self.0.split('/').nth(3).filter(|tenant| !tenant.is_empty())
+    }
+
     pub fn contains(&self, key: &Key) -> bool {
         key.as_str().starts_with(&*self.0)
     }

@@ -4,17 +4,21 @@
 //! every change after a revision, in order, without gaps, or say that they cannot ([`WatchError`]).
 #![forbid(unsafe_code)]
 
+mod changes;
 pub mod embedded;
 pub mod key;
+mod quota;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use hypernetes_api::TenantId;
 
+pub use changes::{Changes, WatchLimits};
 pub use embedded::EmbeddedStore;
 pub use key::{Key, Prefix, ResourceId};
+pub use quota::{Exceeded, Quota, Quotas, Usage};
 
 /// Number of a committed transaction; 0 is "before everything".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -65,9 +69,13 @@ pub enum TxnError {
     /// Nothing was written and nothing that was written before is lost.
     #[error("no room in the store: {0}")]
     NoSpace(String),
+    /// The tenant has, or would have, more than it may.
+    #[error("exceeded quota: {what:?}, used: {used}, limited: {limit}")]
+    Quota { what: Exceeded, used: u64, limit: u64 },
     /// The value is larger than [`MAX_VALUE_BYTES`].
     #[error("a value of {0} bytes is larger than the store's limit of {MAX_VALUE_BYTES}")]
     TooLarge(usize),
+    /// It is not known whether it was written.
     #[error("writing to the store: {0}")]
     Io(String),
 }
@@ -127,9 +135,6 @@ pub struct RangeOptions {
     pub revision: Option<Revision>,
 }
 
-/// Changes of a watch, in order. `None` never comes before an `Err`.
-pub type Changes = mpsc::Receiver<Result<std::sync::Arc<Change>, WatchError>>;
-
 /// An engine: embedded or etcd. One contract test suite runs on each.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -149,6 +154,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// The revision of the newest committed transaction.
     async fn revision(&self) -> Result<Revision, ReadError>;
+
+    /// Whether it can be written to.
+    ///
+    /// # Errors
+    /// When it never will be again.
+    fn health(&self) -> Result<(), ReadError>;
+
+    /// How much each tenant may keep.
+    fn quotas(&self) -> Arc<Quotas>;
+
+    /// What a tenant keeps now.
+    async fn usage(&self, tenant: &TenantId) -> Result<Usage, ReadError>;
 
     /// Forgets versions older than `revision`. Reads and watches from before it fail with `Compacted`.
     async fn compact(&self, revision: Revision) -> Result<(), ReadError>;

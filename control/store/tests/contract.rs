@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
-    EmbeddedStore, Guard, Key, Op, Prefix, RangeOptions, ReadError, ResourceId, Revision, Store, Txn, TxnError,
-    WatchError, embedded::Options,
+    EmbeddedStore, Exceeded, Guard, Key, Op, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store, Txn,
+    TxnError, Usage, WatchError, WatchLimits, embedded::Options,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -139,7 +139,9 @@ async fn a_watch_sees_every_change_in_order() {
 
 #[tokio::test]
 async fn a_slow_watcher_is_told_and_harms_nobody() {
-    for Engine { store, .. } in engines(Options { watch_buffer: 4, ..Options::default() }) {
+    for Engine { store, .. } in
+        engines(Options { tenant_watch: WatchLimits { bytes: 1200, tenant_bytes: 1 << 20 }, ..Options::default() })
+    {
         let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
         let mut slow = store.watch(&prefix, Revision(0)).await.unwrap();
         for i in 0..20 {
@@ -167,6 +169,118 @@ async fn the_past_is_bounded() {
         assert!(matches!(store.watch(&prefix, Revision(5)).await, Err(ReadError::Compacted { .. })));
         let mut recent = store.watch(&prefix, Revision(95)).await.unwrap();
         assert_eq!(recent.recv().await.unwrap().unwrap().revision, Revision(96));
+    }
+}
+
+#[tokio::test]
+async fn nobody_pushes_out_the_past_of_another() {
+    let options = Options { history_bytes: 1 << 20, history_total_bytes: 2 << 20, ..Options::default() };
+    for Engine { store, .. } in engines(options) {
+        let prefix = |t: &str| Prefix::tenant(&pods(), &tenant(t), None).unwrap();
+        let start = store.commit(put(key("acme", "a"), "0")).await.unwrap();
+        store.commit(put(key("acme", "a"), "1")).await.unwrap();
+        let large = "x".repeat(1 << 20);
+        for noisy in ["globex", "initech", "umbrella"] {
+            for i in 0..3 {
+                store.commit(put(key(noisy, &format!("p{i}")), &large)).await.unwrap();
+                // What is deleted weighs what it did.
+                store
+                    .commit(Txn { guards: vec![], ops: vec![Op::Delete(key(noisy, &format!("p{i}")))] })
+                    .await
+                    .unwrap();
+            }
+            let theirs = store.watch(&prefix(noisy), start).await;
+            assert!(matches!(theirs, Err(ReadError::Compacted { .. })), "{noisy}");
+        }
+        let mut ours = store.watch(&prefix("acme"), start).await.unwrap();
+        assert_eq!(&*ours.recv().await.unwrap().unwrap().now.as_ref().unwrap().value, b"1");
+        let at = RangeOptions { revision: Some(start), ..RangeOptions::default() };
+        let before = store.range(&prefix("acme"), at.clone()).await.unwrap();
+        assert_eq!(&*before.entries[0].value, b"0");
+        // Whoever looks at all of them has to start anew.
+        let all = Prefix::all_tenants(&pods(), &AllTenants::grant());
+        assert!(matches!(store.watch(&all, start).await, Err(ReadError::Compacted { .. })));
+        assert!(matches!(store.range(&all, at).await, Err(ReadError::Compacted { .. })));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_watchers_is_bounded_in_bytes_for_each_and_for_their_tenant() {
+    let limits = WatchLimits { bytes: 300 << 10, tenant_bytes: 500 << 10 };
+    for Engine { store, .. } in engines(Options { tenant_watch: limits, ..Options::default() }) {
+        let watch = async |t: &str| {
+            let revision = store.revision().await.unwrap();
+            store.watch(&Prefix::tenant(&pods(), &tenant(t), None).unwrap(), revision).await.unwrap()
+        };
+        let text = "x".repeat(90 << 10);
+        let (mut first, mut second, mut other) = (watch("acme").await, watch("acme").await, watch("globex").await);
+        for i in 0..4 {
+            store.commit(put(key("acme", &format!("p{i}")), &text)).await.unwrap();
+            store.commit(put(key("globex", &format!("p{i}")), "small")).await.unwrap();
+        }
+        let read = async |changes: &mut hypernetes_store::Changes| {
+            let mut seen = 0;
+            while let Some(change) = changes.recv().await {
+                match change {
+                    Ok(_) => seen += 1,
+                    Err(error) => return (seen, error),
+                }
+            }
+            panic!("a watch ended without a word");
+        };
+        // Three fit into one's limit, five into both's.
+        assert_eq!(read(&mut first).await, (3, WatchError::Lagged));
+        assert_eq!(read(&mut second).await, (2, WatchError::Lagged));
+        for _ in 0..4 {
+            other.recv().await.unwrap().unwrap();
+        }
+        // What was read, or given up, makes room.
+        drop(watch("acme").await);
+        let mut again = watch("acme").await;
+        store.commit(put(key("acme", "p9"), &text)).await.unwrap();
+        again.recv().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_keeps_no_more_than_its_quota() {
+    for Engine { store, .. } in engines(Options::default()) {
+        let create = |t: &str, name: &str, size: usize| put(key(t, name), &"x".repeat(size));
+        let delete = |name: &str| Txn { guards: vec![], ops: vec![Op::Delete(key("acme", name))] };
+        store.quotas().set_default(Quota { objects: 3, bytes: 10_000 });
+        for name in ["a", "b", "c"] {
+            store.commit(create("acme", name, 2000)).await.unwrap();
+        }
+        // Many at once are no way past it.
+        let attempts = (0..8).map(|i| store.commit(create("acme", &format!("d{i}"), 10)));
+        for attempt in futures::future::join_all(attempts).await {
+            let exceeded = matches!(attempt, Err(TxnError::Quota { what: Exceeded::Objects, used: 3, limit: 3 }));
+            assert!(exceeded, "{attempt:?}");
+        }
+        let error = store.commit(create("acme", "a", 6500)).await.unwrap_err();
+        assert!(matches!(error, TxnError::Quota { what: Exceeded::Bytes, .. }), "{error}");
+        // Others go on, and so does the tenant with less.
+        store.commit(create("globex", "a", 2000)).await.unwrap();
+        store.commit(create("acme", "a", 1000)).await.unwrap();
+        store.commit(delete("b")).await.unwrap();
+        store.commit(create("acme", "d", 10)).await.unwrap();
+        // A quota that shrinks below what is there stops growth, not deletion, nor the little that begins one.
+        store.quotas().set(&tenant("acme"), Some(Quota { objects: 1, bytes: 3100 }));
+        store.commit(create("acme", "a", 1100)).await.unwrap();
+        store.commit(create("acme", "a", 2200)).await.unwrap_err();
+        store.commit(delete("a")).await.unwrap();
+        store.commit(create("acme", "e", 1)).await.unwrap_err();
+        store.commit(delete("c")).await.unwrap();
+        store.commit(delete("d")).await.unwrap();
+        assert_eq!(store.usage(&tenant("acme")).await.unwrap(), Usage::default());
+        store.quotas().set(&tenant("acme"), None);
+        for name in ["a", "b", "c"] {
+            store.commit(create("acme", name, 1)).await.unwrap();
+        }
+        // The operator's own has none.
+        for i in 0..10 {
+            store.commit(create("system", &format!("s{i}"), 2000)).await.unwrap();
+        }
     }
 }
 
@@ -236,6 +350,9 @@ proptest! {
                     .map(|e| (e.key.name().to_owned(), String::from_utf8(e.value.to_vec()).unwrap()))
                     .collect();
                 assert_eq!(found, model);
+                let bytes = listing.entries.iter().map(|e| (e.key.as_str().len() + e.value.len()) as u64).sum();
+                let usage = Usage { objects: model.len() as u64, bytes };
+                assert_eq!(store.usage(&tenant("acme")).await.unwrap(), usage);
             }
         });
     }

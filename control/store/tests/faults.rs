@@ -96,37 +96,122 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Of a reserve that fits on [`SmallDisk`].
+fn open_small(path: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(path, Options { reserve_bytes: 1 << 20, ..Options::default() }).unwrap()
+}
+
+async fn names(store: &EmbeddedStore) -> Vec<String> {
+    let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap();
+    let listing = store.range(&prefix, RangeOptions::default()).await.unwrap();
+    listing.entries.iter().map(|entry| entry.key.name().to_owned()).collect()
+}
+
+fn delete(name: &str) -> Txn {
+    Txn { guards: vec![], ops: vec![Op::Delete(key(name))] }
+}
+
+/// Writes until there is no room.
+async fn fill(store: &EmbeddedStore) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    loop {
+        let name = format!("n{:03}", acknowledged.len());
+        match store.commit(put(&name, vec![b'x'; 20_000])).await {
+            Ok(_) => acknowledged.push(name),
+            Err(TxnError::NoSpace(_)) => return acknowledged,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(acknowledged.len() < 1000, "the disk never filled");
+    }
+}
+
+/// Until there is room again, which is looked for once a second.
+async fn commit_in_time(store: &EmbeddedStore, txn: Txn) {
+    let began = std::time::Instant::now();
+    while let Err(error) = store.commit(txn.clone()).await {
+        assert!(matches!(error, TxnError::NoSpace(_)), "{error}");
+        assert!(began.elapsed().as_secs() < 20, "there is room, and it is not found");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_loses_none() {
     let disk = SmallDisk::new();
     let path = disk.0.path().join("store.redb");
     let ballast = disk.0.path().join("ballast");
-    let store = open(&path);
-    let mut acknowledged = Vec::new();
-    let error = loop {
-        let name = format!("n{}", acknowledged.len());
-        match store.commit(put(&name, vec![b'x'; 20_000])).await {
-            Ok(_) => acknowledged.push(name),
-            Err(error) => break error,
-        }
-        assert!(acknowledged.len() < 1000, "the disk never filled");
-        if acknowledged.len() == 5 {
-            std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
-        }
-    };
-    assert!(matches!(error, TxnError::NoSpace(_)), "{error}");
-    let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap();
-    let listing = store.range(&prefix, RangeOptions::default()).await.unwrap();
-    assert_eq!(listing.entries.len(), acknowledged.len(), "reads go on, and show only what is durable");
+    let store = open_small(&path);
+    std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
+    let acknowledged = fill(&store).await;
+    assert!(acknowledged.len() > 5);
+    assert_eq!(names(&store).await, acknowledged, "reads go on, and show only what is durable");
+    store.health().unwrap();
 
     // With room again, the same process writes again.
     std::fs::remove_file(&ballast).unwrap();
-    store.commit(put("after", vec![1])).await.unwrap();
+    commit_in_time(&store, put("z-after", vec![1; 20_000])).await;
     drop(store);
-    let store = open(&path);
-    for name in acknowledged.iter().map(String::as_str).chain(["after"]) {
-        assert!(store.get(&key(name)).await.unwrap().is_some(), "{name}");
+    let mut all = acknowledged;
+    all.push("z-after".into());
+    assert_eq!(names(&open_small(&path)).await, all);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_everything_can_be_deleted_and_then_written() {
+    let disk = SmallDisk::new();
+    let path = disk.0.path().join("store.redb");
+    let store = open_small(&path);
+    let acknowledged = fill(&store).await;
+    // Somebody else takes what is left.
+    let mut ballast = std::fs::File::create(disk.0.path().join("ballast")).unwrap();
+    while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok() {}
+
+    // A small change to each, as deletion begins with one, and its deletion.
+    for (i, name) in acknowledged.iter().enumerate() {
+        store.commit(put(name, vec![b'y'; 20_100])).await.unwrap_or_else(|error| panic!("{i} {name}: {error}"));
+        assert!(matches!(store.commit(put("new", vec![0; 20_000])).await, Ok(_) | Err(TxnError::NoSpace(_))));
+        store.commit(delete(name)).await.unwrap_or_else(|error| panic!("{i} {name}: {error}"));
+        if i == acknowledged.len() / 2 {
+            break;
+        }
     }
+    // It opens again, as full as the disk is, and goes on.
+    drop(store);
+    let store = open_small(&path);
+    for name in names(&store).await {
+        store.commit(delete(&name)).await.unwrap();
+    }
+    assert!(names(&store).await.is_empty());
+    // What was deleted makes room, although the disk is as full as before.
+    commit_in_time(&store, put("after", vec![1; 20_000])).await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_one_without_a_version_is_not() {
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let set = |version: Option<u64>| {
+        let database = redb::Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut meta = txn.open_table(META).unwrap();
+            match version {
+                Some(version) => meta.insert("format", version).unwrap(),
+                None => meta.remove("format").unwrap(),
+            };
+        }
+        txn.commit().unwrap();
+    };
+    open(&path).commit(put("a", vec![1])).await.unwrap();
+    set(None);
+    let store = open(&path);
+    assert_eq!(names(&store).await, ["a"]);
+    store.commit(put("b", vec![1])).await.unwrap();
+    drop(store);
+    set(Some(2));
+    let error = EmbeddedStore::open(&path, Options::default()).err().expect("a newer version is refused");
+    assert!(error.to_string().contains("format 2") && error.to_string().contains("store.redb"), "{error}");
 }
 
 #[tokio::test]

@@ -196,6 +196,7 @@ impl Write<'_> {
             TxnError::TooLarge(bytes) => {
                 ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {bytes} bytes"))
             }
+            TxnError::Quota { .. } => crate::budget::over_quota(self.call, name, &error),
             TxnError::Io(why) => ApiError::internal(why),
         }
     }

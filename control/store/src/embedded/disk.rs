@@ -1,72 +1,189 @@
-//! The file: table `entries` of the newest versions, table `meta` with the revision.
+//! The file: table `entries` of the newest versions, table `meta` with the revision and the format.
 
 use std::{
-    fs::OpenOptions,
-    io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::memory::Batch;
-use crate::{Entry, Key, Revision, TxnError};
+use super::{
+    medium::{Backend, Medium, OpenFile, Outcome},
+    memory::{Batch, Growth},
+};
+use crate::{Entry, Key, Revision};
 
 /// Value: create revision and mod revision, 8 bytes big-endian each, then the value itself.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
+/// The version of all this. Files of before there were any have none, and are of version 1.
+const FORMAT: &str = "format";
+const FORMAT_VERSION: u64 = 1;
 const HEADER: usize = 16;
 /// Reads are served from memory, so redb needs only what a commit touches.
 const CACHE_BYTES: usize = 4 << 20;
+/// After there was no room: when to look again, if there seems to be no more than there was.
+const RETRY: Duration = Duration::from_secs(1);
+/// Bytes that must have become free for an earlier look.
+const WORTH_A_LOOK: u64 = 256 << 10;
 
 pub(super) struct Disk {
     path: PathBuf,
-    /// None after a failed write: redb must be opened anew before it writes again.
+    open_file: OpenFile,
+    medium: Arc<Medium>,
+    reserve: u64,
+    /// None after a write was refused: redb must be opened anew before it writes again.
     database: Option<Database>,
+    /// When there was no room, and how much was free then.
+    full: Option<(Instant, u64)>,
+    /// Something was deleted since the file was last compacted.
+    holes: bool,
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// There is no room. Nothing of it is in the file.
+    Refused(String),
+    /// Whether it is in the file is unknown, and nothing more may be written by this process.
+    Doubtful(String),
 }
 
 impl Disk {
     /// The file's content as it was last committed.
-    pub fn open(path: &Path) -> Result<(Self, Revision, Vec<Entry>), String> {
+    pub fn open(path: &Path, open_file: OpenFile, reserve: u64) -> Result<(Self, Revision, Vec<Entry>), String> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|e| e.to_string())?;
         }
-        // redb would make the file with the process's umask; it holds secrets.
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(|e| e.to_string())?;
-        let database = open_database(path).map_err(|e| e.to_string())?;
-        let (revision, entries) = load(&database).map_err(|e| e.to_string())?;
-        Ok((Self { path: path.to_owned(), database: Some(database) }, revision, entries))
+        let medium = Medium::new(path, reserve);
+        let (path, full, holes) = (path.to_owned(), None, true);
+        let mut disk = Self { path, open_file, medium, reserve, database: None, full, holes };
+        let database = disk.database().map_err(|e| e.to_string())?;
+        let (revision, entries) = load(database).map_err(|e| e.to_string())?;
+        Ok((disk, revision, entries))
     }
 
-    /// Durable when it returns `Ok`; nothing has changed when it returns `Err`.
-    pub fn write(&mut self, batch: &Batch) -> Result<(), TxnError> {
-        if self.database.is_none() {
-            self.database = Some(open_database(&self.path).map_err(|e| classify(&e.into()))?);
+    fn database(&mut self) -> Result<&mut Database, redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                self.medium.begin(0);
+                let file = (self.open_file)(&self.path)?;
+                let backend = Backend::new(file, self.medium.clone());
+                Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?
+            }
+        };
+        Ok(self.database.insert(database))
+    }
+
+    /// Whether there is any use in writing what takes more room. After it did not fit this is so when more has become
+    /// free, or after a while: a try that fails costs opening the file anew.
+    pub fn may_grow(&mut self) -> bool {
+        if self.full.is_none() && self.medium.fill_reserve() {
+            return true;
         }
-        let Some(database) = &self.database else { return Err(TxnError::Io("the store is closed".into())) };
-        let result = commit(database, batch);
-        result.map_err(|error| {
+        let due = |(when, free): (Instant, u64)| when.elapsed() > RETRY || self.free() > free + WORTH_A_LOOK;
+        if !self.full.is_none_or(due) {
+            return false;
+        }
+        let whole = self.medium.fill_reserve() || (self.compact() && self.medium.fill_reserve());
+        if !whole {
+            self.full = Some((Instant::now(), self.free()));
+        }
+        whole
+    }
+
+    /// Bytes that are free on the file's disk.
+    fn free(&self) -> u64 {
+        nix::sys::statvfs::statvfs(&self.path).map_or(0, |s| s.blocks_available() * s.fragment_size())
+    }
+
+    /// Gives what deletions have left back to the disk. True: there was something.
+    fn compact(&mut self) -> bool {
+        if !std::mem::take(&mut self.holes) {
+            return false;
+        }
+        self.medium.begin(0);
+        let compacted = self.database().ok().and_then(|database| database.compact().ok());
+        if self.medium.outcome() != Outcome::Fine {
             self.database = None;
-            classify(&error)
-        })
+        }
+        compacted == Some(true)
+    }
+
+    /// Durable when it returns `Ok`. `durable` is the revision of what was written before.
+    pub fn write(&mut self, batch: &Batch, durable: Revision) -> Result<(), WriteError> {
+        // A compaction may have failed in a way that leaves everything open.
+        if self.medium.outcome() == Outcome::Doubtful {
+            return Err(WriteError::Doubtful("the disk has failed".into()));
+        }
+        if self.database.is_none() {
+            let found = self.database().and_then(|database| revision(database));
+            match found {
+                Ok(found) if found == durable => {}
+                Ok(found) => return Err(WriteError::Doubtful(format!("the file is at {found}, not at {durable}"))),
+                Err(error) if self.medium.outcome() == Outcome::Refused => {
+                    self.database = None;
+                    return Err(WriteError::Refused(error.to_string()));
+                }
+                Err(error) => return Err(WriteError::Doubtful(error.to_string())),
+            }
+        }
+        self.medium.begin(match batch.growth() {
+            Growth::None => 0,
+            Growth::Small => self.reserve / 2,
+            Growth::Large => self.reserve,
+        });
+        let result = self.database().and_then(|database| commit(database, batch));
+        let outcome = self.medium.outcome();
+        match result {
+            Ok(()) => {
+                if batch.growth() == Growth::Large {
+                    self.full = None;
+                }
+                self.holes |= batch.deletes();
+                Ok(())
+            }
+            Err(error) if outcome == Outcome::Refused => {
+                self.database = None;
+                self.full = Some((Instant::now(), self.free()));
+                Err(WriteError::Refused(error.to_string()))
+            }
+            Err(error) => Err(WriteError::Doubtful(error.to_string())),
+        }
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+fn revision(database: &Database) -> Result<Revision, redb::Error> {
+    let txn = database.begin_read()?;
+    let meta = match txn.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Revision(0)),
+        Err(error) => return Err(error.into()),
+    };
+    let format = meta.get(FORMAT)?.map_or(FORMAT_VERSION, |version| version.value());
+    if format > FORMAT_VERSION {
+        let message = format!(
+            "it has format {format}, this program knows {FORMAT_VERSION} at most: a newer version has written it"
+        );
+        return Err(redb::Error::Corrupted(message));
+    }
+    Ok(Revision(meta.get(REVISION)?.map_or(0, |r| r.value())))
 }
 
 fn load(database: &Database) -> Result<(Revision, Vec<Entry>), redb::Error> {
+    let revision = revision(database)?;
     let txn = database.begin_read()?;
-    let revision = match txn.open_table(META) {
-        Ok(meta) => meta.get(REVISION)?.map_or(0, |r| r.value()),
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok((Revision(0), Vec::new())),
+    let table = match txn.open_table(ENTRIES) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok((revision, Vec::new())),
         Err(error) => return Err(error.into()),
     };
     let mut entries = Vec::new();
-    for row in txn.open_table(ENTRIES)?.iter()? {
+    for row in table.iter()? {
         let (key, value) = row?;
         let bytes = value.value();
         let number = |range: std::ops::Range<usize>| {
@@ -82,7 +199,7 @@ fn load(database: &Database) -> Result<(Revision, Vec<Entry>), redb::Error> {
             _ => return Err(redb::Error::Corrupted(format!("the entry {:?} is malformed", key.value()))),
         }
     }
-    Ok((Revision(revision), entries))
+    Ok((revision, entries))
 }
 
 fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
@@ -102,22 +219,10 @@ fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
                 None => drop(entries.remove(key.as_str())?),
             }
         }
-        txn.open_table(META)?.insert(REVISION, batch.revision().0)?;
+        let mut meta = txn.open_table(META)?;
+        meta.insert(FORMAT, FORMAT_VERSION)?;
+        meta.insert(REVISION, batch.revision().0)?;
     }
     txn.commit()?;
     Ok(())
-}
-
-fn classify(error: &redb::Error) -> TxnError {
-    match error {
-        redb::Error::Io(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-            ) =>
-        {
-            TxnError::NoSpace(e.to_string())
-        }
-        other => TxnError::Io(other.to_string()),
-    }
 }

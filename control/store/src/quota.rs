@@ -1,0 +1,92 @@
+//! How much each tenant may keep in the store. Checked in the commit, so that no two writers get past it together.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hypernetes_api::TenantId;
+use parking_lot::RwLock;
+
+use crate::{Change, Entry, TxnError};
+
+/// What a tenant has in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub objects: u64,
+    /// Of keys and values.
+    pub bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, entry: &Entry) {
+        self.objects += 1;
+        self.bytes += size(entry);
+    }
+
+    pub(crate) fn count(&mut self, change: &Change) {
+        if let Some(before) = &change.before {
+            self.objects = self.objects.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(size(before));
+        }
+        if let Some(now) = &change.now {
+            self.add(now);
+        }
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    (entry.key.as_str().len() + entry.value.len()) as u64
+}
+
+/// The most of each.
+pub type Quota = Usage;
+
+/// What a transaction would have exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceeded {
+    Objects,
+    Bytes,
+}
+
+/// Each tenant's quota. The operator's own cluster has none.
+#[derive(Debug, Default)]
+pub struct Quotas(RwLock<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    default: Option<Quota>,
+    tenants: HashMap<Arc<str>, Quota>,
+}
+
+impl Quotas {
+    /// For tenants that have none of their own. Until this is called there is no limit.
+    pub fn set_default(&self, quota: Quota) {
+        self.0.write().default = Some(quota);
+    }
+
+    /// None: the default.
+    pub fn set(&self, tenant: &TenantId, quota: Option<Quota>) {
+        let mut table = self.0.write();
+        match quota {
+            Some(quota) => drop(table.tenants.insert(tenant.as_str().into(), quota)),
+            None => drop(table.tenants.remove(tenant.as_str())),
+        }
+    }
+
+    /// What takes no more than before passes, and so do small changes to what exists, as deletion begins with one:
+    /// for these there is an eighth more.
+    pub(crate) fn check(&self, tenant: &str, before: Usage, after: Usage, large: bool) -> Result<(), TxnError> {
+        if tenant == TenantId::SYSTEM {
+            return Ok(());
+        }
+        let table = self.0.read();
+        let Some(quota) = table.tenants.get(tenant).copied().or(table.default) else { return Ok(()) };
+        let bytes = if large { quota.bytes } else { quota.bytes.saturating_add(quota.bytes / 8) };
+        let exceeded = |what, used, limit| Err(TxnError::Quota { what, used, limit });
+        if after.objects > before.objects && after.objects > quota.objects {
+            return exceeded(Exceeded::Objects, before.objects, quota.objects);
+        }
+        if after.bytes > before.bytes && after.bytes > bytes {
+            return exceeded(Exceeded::Bytes, before.bytes, quota.bytes);
+        }
+        Ok(())
+    }
+}
