@@ -7,7 +7,7 @@ use std::{
     fs,
     io::Write,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -179,17 +179,26 @@ pub fn public_key(private: &str) -> Result<String> {
     Ok(KeyPair::from_pem(private)?.public_key_pem())
 }
 
-/// Writes a file that only its owner may read: complete or not at all.
+/// Writes a file that only its owner may read: complete or not at all, and only when it says something else. So a disk
+/// that is full is no reason not to start.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let private = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o777 == 0o600);
+    if private && fs::read(path).is_ok_and(|present| present == content) {
+        return Ok(());
+    }
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().with_context(|| format!("writing {}", path.display()))
+    write()
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

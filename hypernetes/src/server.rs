@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hypernetes_api::{AllTenants, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
@@ -49,8 +49,12 @@ impl Server {
         let address = listener.local_addr()?;
         let url = format!("https://{address}");
 
+        remove_leftovers(&root);
         let authority = Authority::open(&root.join("pki"))?;
-        let store = EmbeddedStore::open(&root.join("store.redb"), embedded::Options::default())?;
+        let store_path = root.join("store.redb");
+        check_store(&root, &store_path)?;
+        let store = EmbeddedStore::open(&store_path, embedded::Options::default())?;
+        let store_ended = store.ended();
         let key = authority.service_account_key()?;
         let server = ApiServer::new(Config {
             store: Arc::new(store),
@@ -102,9 +106,39 @@ impl Server {
         write_credentials(&root, &authority, &url, &password)?;
         tracing::info!(url, "ready");
         hypernetes_daemon::notify::ready();
-        hypernetes_apiserver::serve(listener, router, &tls, stop).await?;
+        tokio::select! {
+            served = hypernetes_apiserver::serve(listener, router, &tls, stop) => served?,
+            why = store_ended => bail!("{}: {why}; the next start reads what the disk has", store_path.display()),
+        }
         let _ = tokio::join!(controllers, scheduler);
         Ok(())
+    }
+}
+
+/// A server that was ready once had objects. Without them its credentials are those of nobody, and to start as if it
+/// were new would end every pod.
+fn check_store(root: &Path, store: &Path) -> Result<()> {
+    let empty = std::fs::metadata(store).map_or(true, |file| file.len() == 0);
+    if empty && root.join("operator.kubeconfig").exists() {
+        bail!(
+            "{} is missing or empty, although this server has run before: put it back from a copy, or remove {} to \
+             start as a new one",
+            store.display(),
+            root.display()
+        );
+    }
+    Ok(())
+}
+
+/// What was being written when an earlier process ended.
+fn remove_leftovers(root: &Path) {
+    for directory in [root.to_owned(), root.join("pki")] {
+        let Ok(files) = std::fs::read_dir(directory) else { continue };
+        for path in files.flatten().map(|file| file.path()) {
+            if path.extension().and_then(|e| e.to_str()).is_some_and(|e| e.starts_with("new-")) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const RESTART_DELAYS: [Duration; 5] = [
     Duration::from_secs(5),
     Duration::from_secs(15),
 ];
+const REMEMBER_AGAIN: Duration = Duration::from_secs(2);
 /// A role that ran for so long starts at the shortest delay again.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -57,6 +58,16 @@ impl Supervisor {
         Ok(supervisor)
     }
 
+    fn record_of(&self, role: &Role) -> PathBuf {
+        self.run.join(format!("{}.pid", role.name))
+    }
+
+    /// Whole or not at all.
+    fn remember(&self, role: &Role, pid: u32) -> Result<Process> {
+        let record = self.record_of(role);
+        Process::remember(pid, record.clone()).inspect_err(|_| drop(fs::remove_file(&record))).map_err(Into::into)
+    }
+
     pub fn record(root: &Path, name: &str) -> PathBuf {
         root.join("run").join(format!("{name}.pid"))
     }
@@ -66,7 +77,7 @@ impl Supervisor {
         let mut keepers = Vec::new();
         for role in roles {
             let began = Instant::now();
-            let process = match Process::recall(&self.run.join(format!("{}.pid", role.name))) {
+            let process = match Process::recall(&self.record_of(&role)) {
                 Some(process) => {
                     notify::status(&format!("{} was running already (pid {})", role.name, process.pid));
                     process
@@ -91,11 +102,19 @@ impl Supervisor {
         let mut failures = 0;
         loop {
             let began = Instant::now();
-            tokio::select! {
-                () = process.ended() => {}
-                _ = stop.wait_for(|stopped| *stopped) => {
-                    process.stop(STOP_PATIENCE).await;
-                    return;
+            loop {
+                tokio::select! {
+                    () = process.ended() => break,
+                    _ = stop.wait_for(|stopped| *stopped) => {
+                        process.stop(STOP_PATIENCE).await;
+                        return;
+                    }
+                    // It was started on a full disk: when there is room the next supervisor shall find it.
+                    () = tokio::time::sleep(REMEMBER_AGAIN), if !self.record_of(&role).exists() => {
+                        if let Ok(remembered) = self.remember(&role, process.pid.unsigned_abs()) {
+                            process = remembered;
+                        }
+                    }
                 }
             }
             if began.elapsed() > STABLE_AFTER {
@@ -138,7 +157,10 @@ impl Supervisor {
         let mut child = command.spawn().with_context(|| format!("starting {}", role.name))?;
         let pid = child.id().context("the process has no pid")?;
         // tokio reaps it when it ends, whoever holds the pidfd.
-        let process = Process::remember(pid, self.run.join(format!("{}.pid", role.name)));
+        let process = self.remember(role, pid).or_else(|error| {
+            tracing::warn!(role = role.name, %error, "the process cannot be remembered yet");
+            Process::hold(i32::try_from(pid).unwrap_or_default()).context("it has ended")
+        });
         let wait = async {
             loop {
                 match listener.next().await? {
