@@ -22,8 +22,13 @@ pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_NODE_PREFIX: &str = "system:node:";
+/// `system:serviceaccount:<namespace>:<name>`
+pub const USER_SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// A client certificate's organizational unit `tenant:<id>` binds it to that logical cluster.
 pub const CERTIFICATE_TENANT_PREFIX: &str = "tenant:";
+
+/// Id of Keystone's default domain.
+pub const DEFAULT_DOMAIN: &str = "default";
 
 /// Groups that a Keystone-authenticated user is in, by the roles of the token's scope.
 pub const GROUP_KEYSTONE_ADMIN: &str = "keystone:admin";

@@ -43,6 +43,8 @@ pub struct KubernetesClaims {
     pub serviceaccount: Named,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<Named>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub secret: Option<Named>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,7 +92,7 @@ impl Authenticator {
             if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
                 return Err(unauthorized());
             }
-            if let Some(claims) = self.claims(token) {
+            if let Some(claims) = self.claims(token, &[ISSUER.to_owned()]) {
                 return if is_current(store, &claims).await? {
                     Ok(service_account(claims))
                 } else {
@@ -112,19 +114,20 @@ impl Authenticator {
             .map_err(|error| ApiError::internal(format!("signing a token: {error}")))
     }
 
-    pub fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
+    /// What one of our tokens says, if it is for one of these audiences. Whether what it names is still there is not looked at.
+    pub fn claims(&self, token: &str, audiences: &[String]) -> Option<ServiceAccountClaims> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_issuer(&[ISSUER]);
-        validation.set_audience(&[ISSUER]);
+        validation.set_audience(audiences);
         validation.leeway = 5;
         jsonwebtoken::decode(token, &self.decoding, &validation).ok().map(|data| data.claims)
     }
 }
 
-/// Whether the service account, and the pod that the token was made for, are still those that it names.
+/// Whether the service account, and the pod or secret that the token was made for, are still those that it names.
 pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
-    let KubernetesClaims { namespace, serviceaccount, pod } = &claims.kubernetes;
-    let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref())];
+    let KubernetesClaims { namespace, serviceaccount, pod, secret } = &claims.kubernetes;
+    let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref()), ("secrets", secret.as_ref())];
     for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
         let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name)?;
         let Some(entry) = store.get(&key).await.map_err(crate::read::read_error)? else { return Ok(false) };
@@ -135,10 +138,10 @@ pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Res
     Ok(true)
 }
 
-fn service_account(claims: ServiceAccountClaims) -> UserInfo {
+pub fn service_account(claims: ServiceAccountClaims) -> UserInfo {
     let KubernetesClaims { namespace, serviceaccount, .. } = claims.kubernetes;
     UserInfo {
-        name: format!("system:serviceaccount:{namespace}:{}", serviceaccount.name),
+        name: format!("{}{namespace}:{}", names::USER_SERVICE_ACCOUNT_PREFIX, serviceaccount.name),
         uid: serviceaccount.uid,
         groups: vec![
             "system:serviceaccounts".into(),
@@ -175,6 +178,22 @@ pub fn infrastructure() -> UserInfo {
     }
 }
 
+/// The name of a Keystone user in Kubernetes: the user's own in the default domain, `name@domain` in the others. The domain
+/// is what is behind the last `@`, so that no two users have one name; one that has an `@` itself is named by its id.
+/// `None` for a name that only the system gives.
+fn keystone_name(info: &TokenInfo) -> Option<String> {
+    let name = &info.user_name;
+    if name.is_empty() || ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved)) {
+        return None;
+    }
+    let default = info.user_domain_id == names::DEFAULT_DOMAIN;
+    Some(match &info.user_domain_name {
+        _ if default && !name.contains('@') => name.clone(),
+        domain if domain.contains('@') => format!("{name}@{}", info.user_domain_id),
+        domain => format!("{name}@{domain}"),
+    })
+}
+
 /// A token's user in the logical cluster of its project; a token without one is for Keystone alone.
 fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
     let mut groups = vec![names::GROUP_AUTHENTICATED.to_owned()];
@@ -198,8 +217,9 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
         }
         TokenScope::Unscoped | TokenScope::Domain { .. } => return None,
     };
+    let name = keystone_name(&info)?;
     let extra = BTreeMap::from([("keystone.hypernetes.io/domain".to_owned(), vec![info.user_domain_name.clone()])]);
-    Some(UserInfo { name: info.user_name, uid: info.user_id, groups, extra, tenant })
+    Some(UserInfo { name, uid: info.user_id, groups, extra, tenant })
 }
 
 /// Who a client certificate is: common name, organizations, and the tenant in its organizational unit.

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{ApiError, Reason, TenantId};
 use hypernetes_store::{Key, ResourceId};
@@ -66,6 +66,10 @@ pub(crate) async fn pod(
     let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name)?;
     let entry = server.store.get(&key).await.map_err(read::read_error)?;
     let pod = codec::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
+    if subresource != "log" && !is_upgrade(request.headers()) {
+        // The node is not asked: it would keep a session for whoever comes for it, who does not.
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
     let container =
         if subresource == "portforward" { None } else { Some(container(&pod, name, query.get("container"))?) };
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
@@ -104,6 +108,13 @@ pub(crate) async fn pod(
         }
         _ => Ok(response),
     }
+}
+
+/// Whether the connection is to become a WebSocket or SPDY.
+fn is_upgrade(headers: &http::HeaderMap) -> bool {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asks = connection.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    asks && headers.contains_key(header::UPGRADE)
 }
 
 /// The API's names of streams in the kubelet's words.
@@ -216,6 +227,19 @@ mod tests {
         let two = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
         let message = container(&two, "p", "").unwrap_err().to_string();
         assert_eq!(message, "a container name must be specified for pod p, choose one of: [a b]");
+    }
+
+    #[test]
+    fn only_an_upgrade_is_one() {
+        let headers = |pairs: &[(&str, &str)]| -> http::HeaderMap {
+            pairs.iter().map(|(k, v)| (k.parse::<http::HeaderName>().unwrap(), v.parse().unwrap())).collect()
+        };
+        assert!(is_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")])));
+        assert!(is_upgrade(&headers(&[("connection", "keep-alive, upgrade"), ("upgrade", "websocket")])));
+        assert!(
+            !is_upgrade(&headers(&[("upgrade", "websocket")])) && !is_upgrade(&headers(&[("connection", "upgrade")]))
+        );
+        assert!(!is_upgrade(&headers(&[("connection", "keep-alive"), ("upgrade", "websocket")])));
     }
 
     #[test]

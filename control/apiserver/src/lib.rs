@@ -11,15 +11,22 @@ mod budget;
 mod codec;
 mod connect;
 mod discovery;
+mod escalation;
+mod graph;
+mod impersonation;
 mod media;
+mod nodes;
 mod options;
+mod rbac;
 mod read;
 mod request;
 mod reviews;
+mod roles;
 mod selectors;
 mod serve;
 mod subresource;
 mod table;
+mod tokens;
 mod unread;
 mod watch;
 mod write;
@@ -46,6 +53,7 @@ use self::{
     authn::Authenticator,
     authz::{Attributes, Authorizer},
     request::{Cluster, Query, ResourceTarget, Scope, Target, Verb},
+    selectors::Selector,
     subresource::Subresource,
     table::{Home, Resource, Table},
 };
@@ -77,6 +85,13 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
+    graph: graph::Graph,
+}
+
+impl Inner {
+    fn authorizer(&self) -> Authorizer<'_> {
+        Authorizer { store: &*self.store, graph: &self.graph }
+    }
 }
 
 /// A request that is known: who, what, where.
@@ -128,7 +143,8 @@ impl ApiServer {
         let authenticator = Authenticator::new(&config.service_account_key, &config.service_account_public_key)?;
         let kubelets = OnceLock::new();
         let Config { store, all_tenants, .. } = config;
-        Ok(Self(Arc::new(Inner { store, table: Table::builtin(), authenticator, all_tenants, kubelets })))
+        let (table, graph) = (Table::builtin(), graph::Graph::new(all_tenants.clone()));
+        Ok(Self(Arc::new(Inner { store, table, authenticator, all_tenants, kubelets, graph })))
     }
 
     /// Lets in who has a Keystone token. Once.
@@ -162,12 +178,28 @@ impl ApiServer {
     + Send
     + Sync
     + 'static {
+        self.as_user(authn::infrastructure())
+    }
+
+    /// A way in for who is known already: for tests of what another identity may do.
+    pub fn as_user(
+        &self,
+        user: UserInfo,
+    ) -> impl tower::Service<
+        Request<kube::client::Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = futures::future::BoxFuture<'static, Result<Response<Body>, Infallible>>,
+    > + Clone
+    + Send
+    + Sync
+    + 'static {
         let server = self.clone();
         tower::service_fn(move |request: Request<kube::client::Body>| {
-            let server = server.clone();
+            let (server, user) = (server.clone(), user.clone());
             let future: futures::future::BoxFuture<'static, _> = Box::pin(async move {
                 let mut request = request.map(Body::new);
-                request.extensions_mut().insert(authn::infrastructure());
+                request.extensions_mut().insert(user);
                 Ok(server.answer(request).await)
             });
             future
@@ -184,9 +216,9 @@ impl ApiServer {
         let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
         let (cluster, target) = request::parse(&head.uri)?;
         let scope = self.scope(cluster, &user).await?;
-        let user = impersonated(&head.headers, user, &scope)?;
         let query = Query::parse(&head.uri)?;
-        let authorizer = Authorizer { store: &*self.0.store };
+        let authorizer = self.0.authorizer();
+        let user = impersonation::user(&head.headers, user, &scope, &authorizer).await?;
         let tenant = match &scope {
             Scope::Tenant(tenant) => tenant.clone(),
             Scope::All => TenantId::system(),
@@ -202,6 +234,10 @@ impl ApiServer {
         };
         let watching = query.flag("watch");
         let verb = Verb::of(&head.method, &target, watching)?;
+        let resource = self.0.table.find(&target.group, &target.version, &target.plural).cloned();
+        // One that does not parse is told so below.
+        let kind = resource.as_ref().map_or("", |resource| resource.ty.kind.as_str());
+        let selected = Selector::parse(kind, "", query.get("fieldSelector")).unwrap_or_default();
         let wanted = Attributes {
             verb: verb.as_str(),
             group: &target.group,
@@ -211,11 +247,17 @@ impl ApiServer {
                 // A namespace is in itself.
                 target.name.as_deref().filter(|_| target.group.is_empty() && target.plural == "namespaces"),
             ),
-            name: target.name.as_deref(),
+            // A collection narrowed to one name is that one.
+            name: target.name.as_deref().or_else(|| {
+                selected
+                    .requires("metadata.name")
+                    .filter(|_| matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection))
+            }),
             path: None,
+            selected: Some(&selected),
+            everywhere: scope == Scope::All,
         };
         authorizer.check(&user, &tenant, &wanted).await?;
-        let resource = self.0.table.find(&target.group, &target.version, &target.plural).cloned();
         let resource =
             resource.filter(|r| r.home != Home::System || tenant.is_system()).ok_or_else(request::not_found)?;
         let subresource = check_target(&resource, &target, verb, &tenant)?;
@@ -269,7 +311,7 @@ impl ApiServer {
             Some(one @ (Binding | Eviction | Token)) => match (verb, one) {
                 (Create, Binding) => write::subresource::binding::create(server, call).await,
                 (Create, Eviction) => write::subresource::eviction::create(server, call).await,
-                (Create, _) => reviews::token(server, call).await,
+                (Create, _) => tokens::create(server, call).await,
                 (Get | List | Watch | Update | Patch | Delete | DeleteCollection, _) => Err(request::not_allowed()),
             },
             // They are handed on to the node before their bodies are read.
@@ -291,19 +333,27 @@ impl ApiServer {
             Cluster::All if everywhere => Ok(Scope::All),
             Cluster::All => Err(forbidden("*")),
             Cluster::Named(name) => {
-                let own = user.tenant.as_str() == name;
                 let operator = everywhere || infrastructure(names::GROUP_MASTERS);
-                let id = if own { Some(user.tenant.clone()) } else { self.find_cluster(&name).await? };
+                if user.tenant.as_str() == name || (!operator && self.is_called(&user.tenant, &name).await?) {
+                    return Ok(Scope::Tenant(user.tenant.clone()));
+                }
+                // Whether it exists is nobody else's business.
+                if !operator {
+                    return Err(forbidden(&name));
+                }
+                let id = self.find_cluster(&name).await?;
                 // What a project that is gone has left is still there for those who clear it away.
                 let id = id.or_else(|| name.parse().ok().filter(|_| everywhere));
-                match id {
-                    Some(id) if id == user.tenant || operator => Ok(Scope::Tenant(id)),
-                    // Whether it exists is nobody else's business.
-                    _ if operator => Err(request::not_found()),
-                    _ => Err(forbidden(&name)),
-                }
+                id.map(Scope::Tenant).ok_or_else(request::not_found)
             }
         }
+    }
+
+    /// Whether a tenant's project has this name in the default domain.
+    async fn is_called(&self, tenant: &TenantId, name: &str) -> Result<bool, ApiError> {
+        let key = Key::new(&projects(), &TenantId::system(), "", tenant.as_str())?;
+        let entry = self.0.store.get(&key).await.map_err(read::read_error)?;
+        entry.map_or(Ok(false), |entry| is_project_called(&entry, name))
     }
 
     /// By id, or by a project's name in the default domain.
@@ -311,15 +361,18 @@ impl ApiServer {
         if name == TenantId::SYSTEM {
             return Ok(Some(TenantId::system()));
         }
-        let projects =
-            Prefix::tenant(&ResourceId::new("identity.hypernetes.io", "projects"), &TenantId::system(), None)?;
-        let listing = self.0.store.range(&projects, RangeOptions::default()).await.map_err(read::read_error)?;
+        let by_id = name.parse().ok().and_then(|id: TenantId| {
+            Key::new(&projects(), &TenantId::system(), "", id.as_str()).ok().map(|key| (id, key))
+        });
+        if let Some((id, key)) = by_id
+            && self.0.store.get(&key).await.map_err(read::read_error)?.is_some()
+        {
+            return Ok(Some(id));
+        }
+        let all = Prefix::tenant(&projects(), &TenantId::system(), None)?;
+        let listing = self.0.store.range(&all, RangeOptions::default()).await.map_err(read::read_error)?;
         for entry in &listing.entries {
-            let by_name = || {
-                let project = codec::decode(entry)?;
-                Ok::<_, ApiError>(project["spec"]["displayName"] == name && project["spec"]["domain"] == "default")
-            };
-            if entry.key.name() == name || by_name()? {
+            if is_project_called(entry, name)? {
                 return Ok(entry.key.name().parse().ok());
             }
         }
@@ -362,27 +415,13 @@ fn check_target(
     Ok(subresource)
 }
 
-/// `--as`: allowed to whoever is cluster-admin anyway, within that logical cluster.
-fn impersonated(headers: &http::HeaderMap, user: UserInfo, scope: &Scope) -> Result<UserInfo, ApiError> {
-    let text = |value: &HeaderValue| value.to_str().map(str::to_owned).unwrap_or_default();
-    let Some(name) = headers.get("impersonate-user").map(text) else { return Ok(user) };
-    let admin = [names::GROUP_MASTERS, names::GROUP_KEYSTONE_ADMIN, names::GROUP_INFRASTRUCTURE];
-    let allowed = user.groups.iter().any(|group| admin.contains(&group.as_str()));
-    let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect();
-    let reserved = groups.iter().any(|g| g == names::GROUP_INFRASTRUCTURE || g == names::GROUP_NODES);
-    let Scope::Tenant(tenant) = scope else { return Ok(user) };
-    if !allowed || reserved {
-        let message =
-            format!("users {name:?} is forbidden: User {:?} cannot impersonate resource \"users\"", user.name);
-        return Err(ApiError::new(Reason::Forbidden, message));
-    }
-    if let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
-        && groups.is_empty()
-    {
-        groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
-    }
-    groups.push(names::GROUP_AUTHENTICATED.into());
-    Ok(UserInfo { name, uid: String::new(), groups, extra: Default::default(), tenant: tenant.clone() })
+fn projects() -> ResourceId {
+    ResourceId::new("identity.hypernetes.io", "projects")
+}
+
+fn is_project_called(entry: &hypernetes_store::Entry, name: &str) -> Result<bool, ApiError> {
+    let project = codec::decode(entry)?;
+    Ok(project["spec"]["displayName"] == name && project["spec"]["domain"] == "default")
 }
 
 pub(crate) fn error_response(error: &ApiError) -> Response<Body> {

@@ -61,6 +61,11 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// The only value that a field may have.
+    pub fn requires(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+    }
+
     pub fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         let number = |key: &str| label(key).and_then(|text| text.parse::<i64>().ok());

@@ -70,6 +70,22 @@ impl Changes {
         }
         item
     }
+
+    /// What has come already; `Ok(None)`: nothing now.
+    ///
+    /// # Errors
+    /// When the watch has ended.
+    pub fn try_recv(&mut self) -> Result<Option<Arc<Change>>, WatchError> {
+        match self.receiver.try_recv() {
+            Ok(Ok(change)) => {
+                self.waiting.subtract(bytes_of(&change));
+                Ok(Some(change))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::error::TryRecvError::Disconnected) => Err(WatchError::Closed),
+        }
+    }
 }
 
 impl Drop for Changes {

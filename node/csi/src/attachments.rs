@@ -64,9 +64,12 @@ impl Attachments {
     /// Gives the volume back, if the pod has it. The attachment of another pod stays.
     pub(crate) async fn release(&self, held: &Record) -> Result<(), Failure> {
         let (attachments, _) = self.apis(held);
-        let Some(attachment) = attachments.get_opt(&held.volume).await.during("getting an attachment")? else {
-            return Ok(());
+        let attachment = match attachments.get_opt(&held.volume).await {
+            // Another node's, which is not for this one to see.
+            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(()),
+            other => other.during("getting an attachment")?,
         };
+        let Some(attachment) = attachment else { return Ok(()) };
         if !self.is_ours(&attachment, held) {
             return Ok(());
         }

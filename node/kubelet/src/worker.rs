@@ -425,7 +425,8 @@ impl Worker {
         for attempt in 0..60 {
             match api.delete(&name, &parameters).await {
                 Ok(_) => return,
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+                // Gone, or another of its name, here or on another node.
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => return,
                 Err(error) => {
                     tracing::warn!(pod = self.uid, attempt, %error, "saying that the pod is gone");
                     tokio::time::sleep(Duration::from_secs(1)).await;

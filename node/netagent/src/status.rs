@@ -31,8 +31,8 @@ pub(crate) async fn write(clients: &Clients, node: &str, report: &Report) {
     for _ in 0..ATTEMPTS {
         match api.patch_status(&report.port, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => return,
-            // The uid is another's: a newer port of the same name.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => return,
+            // The uid is another's: a newer port of the same name, perhaps of a pod on another node.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409 | 422) => return,
             Err(error) => tracing::warn!(tenant = %report.tenant, port = report.port, %error, "reporting a port"),
         }
         tokio::time::sleep(delay).await;

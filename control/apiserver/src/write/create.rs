@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Operation, Proposal, Write, fields, transact};
 use crate::{
     Call, Inner,
-    authz::{Attributes, Authorizer},
+    authz::Attributes,
     options::{OptionsOf, WriteOptions},
     request::{Scope, Verb},
 };
@@ -41,7 +41,7 @@ pub(super) async fn authorize(server: &Inner, call: &Call, name: &str) -> Result
         Scope::Tenant(tenant) => tenant.clone(),
         Scope::All => TenantId::system(),
     };
-    Authorizer { store: &*server.store }.check(&call.user, &tenant, &wanted).await
+    server.authorizer().check(&call.user, &tenant, &wanted).await
 }
 
 /// `generateName` and five letters that make no words, as upstream's.

@@ -6,6 +6,7 @@ mod claims;
 mod infrastructure;
 mod namespaces;
 mod pods;
+mod rights;
 
 use hypernetes_api::{ApiError, Reason};
 use hypernetes_store::Guard;
@@ -41,6 +42,7 @@ impl Request<'_> {
 /// The first refusal.
 pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Result<Vec<Guard>, ApiError> {
     let mut guards = Vec::new();
+    rights::admit(request, object).await?;
     infrastructure::admit(request, object)?;
     namespaces::admit(request, object, &mut guards).await?;
     pods::admit(request, object).await?;
