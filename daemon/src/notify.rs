@@ -4,14 +4,31 @@
 use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
+/// A way to whoever started this process that stays open whoever the process becomes.
+static CONNECTED: OnceLock<UnixDatagram> = OnceLock::new();
+
+/// Opens the way to whoever started this process now, because later it could not be opened any more.
+pub fn connect() {
+    let Some(path) = std::env::var_os(VARIABLE) else { return };
+    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect(&path).map(|()| socket));
+    match connected {
+        Ok(socket) => drop(CONNECTED.set(socket)),
+        Err(error) => tracing::debug!(%error, "cannot reach the supervisor"),
+    }
+}
+
 /// Tells whoever started this process, if they want to know.
 pub fn tell(state: &str) {
     let Some(path) = std::env::var_os(VARIABLE) else { return };
-    let send = || UnixDatagram::unbound()?.send_to(state.as_bytes(), Path::new(&path));
+    let send = || match CONNECTED.get() {
+        Some(socket) => socket.send(state.as_bytes()),
+        None => UnixDatagram::unbound()?.send_to(state.as_bytes(), Path::new(&path)),
+    };
     if let Err(error) = send() {
         tracing::debug!(%error, "cannot tell the supervisor");
     }

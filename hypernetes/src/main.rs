@@ -10,6 +10,7 @@ mod login;
 mod node;
 mod openrc;
 mod pki;
+mod privileges;
 mod server;
 mod supervise;
 mod tenant;
@@ -71,7 +72,13 @@ impl Root {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Command::Server(server) = &mut cli.command
+        && let Err(error) = server.give_up_root()
+    {
+        eprintln!("hypernetes: {error:#}");
+        return std::process::ExitCode::FAILURE;
+    }
     let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Node(_));
     let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
     hypernetes_daemon::run("hypernetes", log, async {

@@ -190,6 +190,9 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        if let Some(directory) = path.parent() {
+            crate::privileges::give_to_directory_owner(&file, directory)?;
+        }
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     kubeconfig,
     pki::{self, Authority, Client},
+    privileges,
 };
 
 /// Run the API server, scheduler, controllers, and the identity, network and volume services
@@ -37,12 +38,35 @@ pub struct Server {
     /// Directory of volumes' files [default: DIR/volumes].
     #[arg(long, value_name = "DIR")]
     volumes: Option<PathBuf>,
+    /// Number of the user to become, who is given the directories: the server needs no root. As `up` runs it.
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+    /// What its directory is called outside, once it has entered it.
+    #[arg(skip)]
+    shown_root: Option<PathBuf>,
 }
 
 impl Server {
+    /// Gives root up where `--user` says so. Before anything else of the process begins.
+    ///
+    /// # Errors
+    /// When it cannot be done: it does not run as root then.
+    pub fn give_up_root(&mut self) -> Result<()> {
+        let Some(user) = self.user.filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(()) };
+        hypernetes_daemon::notify::connect();
+        std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
+        self.shown_root = Some(self.root.canonicalize()?);
+        let others: Vec<&Path> = self.volumes.as_deref().into_iter().collect();
+        let opened = privileges::become_owner(user, &self.root, &others)?;
+        self.root = PathBuf::from(".");
+        self.volumes = opened.into_iter().next();
+        Ok(())
+    }
+
     pub async fn run(self) -> Result<()> {
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
-        let root = self.root.canonicalize()?;
+        let shown_root = self.shown_root.map_or_else(|| self.root.canonicalize(), Ok)?;
+        let root = self.root;
         let listener = tokio::net::TcpListener::bind(self.bind)
             .await
             .with_context(|| format!("listening on {}: stop what listens there, or choose --bind", self.bind))?;
@@ -103,7 +127,7 @@ impl Server {
         let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem };
         let controllers = tokio::spawn(hypernetes_controllers::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
-        write_credentials(&root, &authority, &url, &password)?;
+        write_credentials(&root, &shown_root, &authority, &url, &password)?;
         tracing::info!(url, "ready");
         hypernetes_daemon::notify::ready();
         tokio::select! {
@@ -159,7 +183,8 @@ fn admin_password(openrc: &Path) -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>()))
 }
 
-fn write_credentials(root: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
+/// `shown` is what `root` is called by those who read the files.
+fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
     let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: None };
     let operator = authority.client("operator", &client)?;
     let user = kubeconfig::User::Certificate(&operator);
@@ -167,7 +192,7 @@ fn write_credentials(root: &Path, authority: &Authority, url: &str, password: &s
     pki::write_private(&root.join("operator.kubeconfig"), config.as_bytes())?;
     let openrc = crate::openrc::render(&crate::openrc::Settings {
         url,
-        ca: &root.join("pki/ca.crt"),
+        ca: &shown.join("pki/ca.crt"),
         user: "admin",
         password,
         project: "admin",

@@ -193,6 +193,8 @@ impl Up {
                     self.bind.to_string().into(),
                     argument("--volumes"),
                     volumes.clone().into(),
+                    argument("--user"),
+                    crate::privileges::SERVER_USER.to_string().into(),
                 ],
             },
             Role {
