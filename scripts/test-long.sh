@@ -13,5 +13,5 @@ packages=()
 for manifest in $(grep -lE '^proptest\b' -- */Cargo.toml */*/Cargo.toml); do
     packages+=(-p "$(sed -nE 's/^name = "(.*)"/\1/p' "$manifest" | head -n 1)")
 done
-scripts/nextest.sh --release "${packages[@]}" --lib
+scripts/nextest.sh --release "${packages[@]}" --lib --bins
 scripts/test-e2e.sh 'binary(kill) or binary(attack)'

@@ -1,6 +1,7 @@
 //! `hypernetes`: the command line, and the wiring of the roles.
 #![forbid(unsafe_code)]
 
+mod attack;
 mod down;
 mod first;
 mod hyperd;
@@ -37,6 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Attack(attack::Attack),
     Up(up::Up),
     Down(down::Down),
     Hyperd(hyperd::Hyperd),
@@ -47,7 +49,7 @@ enum Command {
     Tenant(tenant::Tenant),
 }
 
-/// Where `up`, `down`, `tenant` and `image` find the installation on this machine.
+/// Where `up`, `down`, `attack`, `tenant` and `image` find the installation on this machine.
 #[derive(clap::Args, Clone)]
 pub struct Root {
     /// Directory of all data.
@@ -81,8 +83,11 @@ fn main() -> std::process::ExitCode {
     }
     let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Node(_));
     let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
-    hypernetes_daemon::run("hypernetes", log, async {
+    // What a command that has done its work has found out.
+    let verdict = std::cell::Cell::new(0);
+    let ended = hypernetes_daemon::run("hypernetes", log, async {
         match cli.command {
+            Command::Attack(command) => command.run().await.map(|found| verdict.set(found)),
             Command::Up(command) => command.run().await,
             Command::Down(command) => command.run().await,
             Command::Hyperd(command) => command.run(cli.log.as_deref()),
@@ -92,5 +97,6 @@ fn main() -> std::process::ExitCode {
             Command::Server(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
         }
-    })
+    });
+    if verdict.get() == 0 { ended } else { verdict.get().into() }
 }

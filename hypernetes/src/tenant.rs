@@ -81,16 +81,16 @@ impl Tenant {
 }
 
 /// What `up` has made on this machine, as the operator reaches it.
-struct Installation {
-    server_root: PathBuf,
+pub(crate) struct Installation {
+    pub(crate) server_root: PathBuf,
     /// Credentials of tenants that were made here.
     tenants: PathBuf,
-    url: String,
+    pub(crate) url: String,
     projects: Api<identity::Project>,
 }
 
 impl Installation {
-    async fn open(root: &Root) -> Result<Self> {
+    pub(crate) async fn open(root: &Root) -> Result<Self> {
         let place = root.directory.display();
         let missing = || format!("nothing is up in {place}: run `hypernetes up` first, or name its --root");
         let server_root = root.server().canonicalize().with_context(missing)?;
@@ -101,7 +101,7 @@ impl Installation {
         Ok(Self { tenants: root.directory.canonicalize()?.join("tenants"), server_root, url, projects })
     }
 
-    async fn administrator(&self) -> Result<Administrator> {
+    pub(crate) async fn administrator(&self) -> Result<Administrator> {
         let path = self.server_root.join("admin.openrc");
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let settings = openrc::parse(&text);
@@ -147,14 +147,7 @@ impl Installation {
                 project
             }
         };
-        let ready = |project: Option<&identity::Project>| {
-            project.and_then(|p| p.status.as_ref()).is_some_and(|status| status.phase == "Ready")
-        };
-        let wait = await_condition(self.projects.clone(), &project.id, ready);
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(found) => drop(found?),
-            Err(_) => bail!("the tenant {name:?} was made, but is not ready after {PATIENCE:?}: see the server's log"),
-        }
+        self.until_ready(&project.id).await.with_context(|| format!("the tenant {name:?} was made"))?;
         println!("tenant {name} ({}) is ready", project.id);
         if let Some(directory) = directory {
             std::fs::create_dir_all(directory)?;
@@ -167,6 +160,18 @@ impl Installation {
             println!("  . {}; openstack …", openrc.display());
         }
         Ok(())
+    }
+
+    /// Waits until a tenant's namespaces and network are there.
+    pub(crate) async fn until_ready(&self, id: &str) -> Result<()> {
+        let ready = |project: Option<&identity::Project>| {
+            project.and_then(|p| p.status.as_ref()).is_some_and(|status| status.phase == "Ready")
+        };
+        let wait = await_condition(self.projects.clone(), id, ready);
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(found) => found.map(drop).map_err(Into::into),
+            Err(_) => bail!("it is not ready after {PATIENCE:?}: see the server's log"),
+        }
     }
 
     fn render(&self, name: &str, openrc: &Path) -> Result<String> {
@@ -239,7 +244,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn random_password() -> String {
+pub(crate) fn random_password() -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>())
 }

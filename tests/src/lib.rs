@@ -13,8 +13,9 @@ use std::{
 
 use serde_json::Value;
 
-/// How long anything may take until a test gives up on it. Generous: the machine emulates its VMs.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take until a test gives up on it. Generous: the machine emulates its VMs, and may be busy. (nextest ends
+/// a test after five minutes.)
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The installation that the tests run against.
 #[derive(Clone)]
@@ -79,6 +80,43 @@ impl System {
         let path = self.root.join("run").join(format!("{role}.pid"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         text.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid")
+    }
+}
+
+/// A system that one test has to itself; stopped and removed when it is dropped.
+pub struct OwnSystem {
+    pub system: System,
+    directory: tempfile::TempDir,
+}
+
+impl OwnSystem {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a checkout").to_owned();
+        let own = Self { system: System { root: directory.path().join("root"), checkout }, directory };
+        let guest = own.system.checkout.join(".tools/guest");
+        let mut up = own.system.hypernetes();
+        up.args(["up", "--bind", "127.0.0.1:0", "--detach", "--guest"]).arg(guest);
+        Finished::of(&mut up).success();
+        own
+    }
+}
+
+impl Drop for OwnSystem {
+    fn drop(&mut self) {
+        let down = Finished::of(self.system.hypernetes().arg("down"));
+        if std::thread::panicking() {
+            // What its processes have said.
+            let logs = std::fs::read_dir(self.directory.path().join("root/log")).into_iter().flatten().flatten();
+            for log in logs {
+                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let last = lines[lines.len().saturating_sub(40)..].join("\n");
+                eprintln!("== last lines of {}\n{last}", log.path().display());
+            }
+            return;
+        }
+        down.success();
     }
 }
 
@@ -231,7 +269,7 @@ impl Kubectl {
 
     #[track_caller]
     pub fn wait_ready(&self, pod: &str) {
-        self.run(&format!("wait --for=condition=Ready pod/{pod} --timeout=90s")).success();
+        self.run(&format!("wait --for=condition=Ready pod/{pod} --timeout=240s")).success();
     }
 
     /// One field of one object.

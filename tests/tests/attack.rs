@@ -1,0 +1,17 @@
+//! `hypernetes attack` against a system of its own: nothing that it tries succeeds.
+//!
+//! `HYPERNETES_ATTACK_SECONDS` says how long each flood lasts (5).
+
+use hypernetes_tests::{Finished, OwnSystem};
+
+#[test]
+fn no_attack_succeeds() {
+    let own = OwnSystem::start();
+    let seconds = std::env::var("HYPERNETES_ATTACK_SECONDS").unwrap_or_else(|_| "5".into());
+    let attack = Finished::of(own.system.hypernetes().args(["attack", "--seconds", &seconds]));
+    println!("{}", attack.stdout);
+    assert_eq!(attack.code, Some(0), "{}{}", attack.stdout, attack.stderr);
+    // And the tenants that it made are gone.
+    let left = Finished::of(own.system.hypernetes().args(["tenant", "list"])).success().to_owned();
+    assert!(!left.contains("attack-"), "{left}");
+}
