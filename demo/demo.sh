@@ -18,6 +18,18 @@ k() {
     .tools/bin/kubectl --kubeconfig "run/$tenant.kubeconfig" "$@"
 }
 
+# How long anything may take, on a busy machine.
+patience=300s
+# eventually WHAT COMMAND…: until the command succeeds.
+eventually() {
+    local what=$1 deadline=$((SECONDS + ${patience%s}))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || fail "after $patience still not: $what"
+        sleep 0.2
+    done
+}
+
 make_tenants() {
     local root=$1 tenant
     (umask 077 && mkdir -p run)
@@ -38,8 +50,8 @@ apply() {
         k "$tenant" apply -f demo/manifest.yaml | sed 's/^/    /'
     done
     for tenant in "${tenants[@]}"; do
-        k "$tenant" rollout status deployment/web --timeout=120s | tail -n 1 | sed "s/^/  $tenant: /"
-        k "$tenant" wait --for=condition=Ready pod/notebook --timeout=120s | sed "s/^/  $tenant: /"
+        k "$tenant" rollout status deployment/web --timeout=$patience | tail -n 1 | sed "s/^/  $tenant: /"
+        k "$tenant" wait --for=condition=Ready pod/notebook --timeout=$patience | sed "s/^/  $tenant: /"
     done
 }
 
@@ -70,7 +82,7 @@ show() {
     say "acme's pods answer acme; the same addresses in globex are other pods"
     for tenant in "${tenants[@]}"; do
         for address in $(addresses "$tenant"); do
-            answer=$(k "$tenant" exec notebook -- timeout 5 wget -q -O - "http://$address:8080/")
+            answer=$(k "$tenant" exec notebook -- timeout 60 wget -q -O - "http://$address:8080/")
             echo "  from $tenant, http://$address:8080/ says: $answer"
             grep -qxF "${answer#this is }" <<<"$(names "$tenant")" || fail "$tenant was answered by what is not its own"
         done
@@ -79,13 +91,10 @@ show() {
     say "What only globex has, acme does not reach"
     k globex delete pod only-globex --ignore-not-found --wait >/dev/null
     k globex run only-globex --image=demo/web:1 --restart=Never -- sh -c 'mkdir /tmp/w; echo globex only >/tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w' >/dev/null
-    k globex wait --for=condition=Ready pod/only-globex --timeout=60s >/dev/null
+    k globex wait --for=condition=Ready pod/only-globex --timeout=$patience >/dev/null
     address=$(k globex get pod only-globex -o jsonpath='{.status.podIP}')
-    answer=
-    for _ in 1 2 3 4 5; do
-        answer=$(k globex exec notebook -- timeout 3 wget -q -O - "http://$address:8080/" 2>/dev/null) && break
-        sleep 1
-    done
+    fetched() { answer=$(k globex exec notebook -- timeout 3 wget -q -O - "http://$address:8080/" 2>/dev/null); }
+    eventually "globex reaches its own pod at $address" fetched
     [ "$answer" = "globex only" ] || fail "globex does not reach its own pod at $address"
     echo "  from globex, http://$address:8080/ says: $answer"
     if answer=$(k acme exec notebook -- timeout 3 wget -q -O - "http://$address:8080/" 2>&1); then
@@ -102,11 +111,15 @@ show() {
 
     say "A volume outlives its pod"
     local before after
+    # It runs, and so is Ready, before its shell has written.
+    written() { k acme exec notebook -- sh -c 'grep -qxF "written by $(cat /proc/sys/kernel/random/boot_id)" /notes/log'; }
+    eventually "the notebook has written" written
     before=$(k acme exec notebook -- cat /notes/log)
     printf '%s\n' "$before" | sed 's/^/  before: /'
     k acme delete pod notebook --wait >/dev/null
     k acme apply -f demo/manifest.yaml >/dev/null
-    k acme wait --for=condition=Ready pod/notebook --timeout=60s >/dev/null
+    k acme wait --for=condition=Ready pod/notebook --timeout=$patience >/dev/null
+    eventually "the new notebook has written" written
     after=$(k acme exec notebook -- cat /notes/log)
     printf '%s\n' "$after" | sed 's/^/  after:  /'
     [ "$(printf '%s\n' "$after" | head -n "$(printf '%s\n' "$before" | wc -l)")" = "$before" ] || fail "the volume lost what was written"

@@ -64,7 +64,7 @@ fn volumes_are_the_pods_groups() {
         said.split_whitespace().collect::<Vec<_>>(),
         ["4001", "2000", "2000", "2000", "2000", "2777", "2000", "hidden"]
     );
-    k.run("delete pod nobody --timeout=60s").success();
+    k.run("delete pod nobody --timeout=240s").success();
 }
 
 #[test]
@@ -77,6 +77,7 @@ fn a_claim_survives_its_pod_and_has_one_user() {
     k.wait_ready("writer");
     assert!(k.shell("writer", "mount | grep ' /v '").success().contains("ext4"));
     assert!(o.run("volume list").success().contains("in-use"));
+    eventually("it is written", || (k.shell("writer", "sync; cat /v/file").stdout == "precious\n").then_some(()));
     // Held by one pod, it is refused to another.
     k.apply(&with_claim("second", "data", "cat /v/file; sleep 100000"));
     eventually("the second pod is told why it waits", || {
@@ -85,12 +86,12 @@ fn a_claim_survives_its_pod_and_has_one_user() {
     });
     let volume = k.field("pvc/data", ".spec.volumeName");
     assert!(!volume.is_empty());
-    k.run("delete pod writer --timeout=60s").success();
+    k.run("delete pod writer --timeout=240s").success();
     k.wait_ready("second");
-    assert!(k.run("logs second").success().contains("precious"));
-    k.run("delete pod second --timeout=60s").success();
+    eventually("the second pod reads it", || k.run("logs second").success().contains("precious").then_some(()));
+    k.run("delete pod second --timeout=240s").success();
     eventually("it is available again", || o.run("volume list").success().contains("available").then_some(()));
-    k.run("delete pvc data --timeout=60s").success();
+    k.run("delete pvc data --timeout=240s").success();
     eventually("the volume goes with its claim", || o.run("volume list -f value").success().is_empty().then_some(()));
     eventually("and the persistent volume", || k.run("get pv -o name").success().is_empty().then_some(()));
 }

@@ -26,9 +26,8 @@ fn every_pod_has_a_kernel_of_its_own_and_its_containers_share_it() {
     assert_eq!(a, b, "containers of one pod share its VM");
     assert_eq!(BTreeSet::from([&one, &a, &host]).len(), 3, "pods and the host have different kernels");
     // They share the network, and not their processes or files.
-    let shared =
-        k.arguments(&["exec", "two", "-c", "b", "--", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/etc/passwd"]);
-    assert!(shared.success().contains("root:"));
+    let fetch = ["exec", "two", "-c", "b", "--", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/etc/passwd"];
+    eventually("one container serves the other", || k.arguments(&fetch).stdout.contains("root:").then_some(()));
     let processes = k.arguments(&["exec", "two", "-c", "b", "--", "ps"]).success().to_owned();
     assert!(!processes.contains("httpd"), "{processes}");
 }

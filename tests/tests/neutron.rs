@@ -96,7 +96,7 @@ fn a_namespace_can_be_on_another_network() {
     k.input("apply -n backend -f -", &shell_pod("client", "sleep 100000")).success();
     k.wait_ready("front");
     for pod in ["db", "client"] {
-        k.run(&format!("wait -n backend --for=condition=Ready pod/{pod} --timeout=90s")).success();
+        k.run(&format!("wait -n backend --for=condition=Ready pod/{pod} --timeout=240s")).success();
     }
     let db = k.run("get pod db -n backend -o jsonpath={.status.podIP}").success().to_owned();
     assert!(db.starts_with("10.77.0."), "{db}");

@@ -65,7 +65,7 @@ fn a_tenant_cannot_write_what_infrastructure_says() {
     // Nor can a status be smuggled in with the object.
     k.apply("apiVersion: volume.hypernetes.io/v1alpha1\nkind: Volume\nmetadata: {name: v}\nspec: {sizeBytes: 1073741824}\nstatus: {phase: Available, driver: file, sizeBytes: 1}\n");
     assert_ne!(k.field("volume/v", ".status.sizeBytes"), "1");
-    k.run("delete volume v --timeout=60s").success();
+    k.run("delete volume v --timeout=240s").success();
 }
 
 #[test]

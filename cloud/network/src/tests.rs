@@ -30,7 +30,7 @@ use crate::{NetworkConfig, NetworkService};
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 /// Longest wait for what happens in milliseconds.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Tokens are `<role>@<project>`, `admin@system` the operator's.
 struct Tokens;

@@ -38,7 +38,7 @@ const MEMBER: &str = "member@0123456789abcdef0123456789abcdef";
 const READER: &str = "reader@0123456789abcdef0123456789abcdef";
 const OTHER: &str = "admin@fedcba9876543210fedcba9876543210";
 /// Longest wait for what happens in milliseconds.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
 
 /// Tokens are `<role>@<project>`.

@@ -39,7 +39,7 @@ const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 const GIB: u64 = 1 << 30;
 /// Longest wait for what happens in milliseconds.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A host with its driver, and the server.
 struct Host {
@@ -174,7 +174,7 @@ impl Host {
 
 fn drive(directory: &Path, clients: &Clients, node: &str) -> Driver {
     let config = CsiConfig {
-        patience: Duration::from_millis(500),
+        patience: Duration::from_secs(3),
         ..CsiConfig::new(node, directory.join("csi.sock"), directory.join("volumes"), clients.clone())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -144,7 +144,7 @@ impl Node {
     }
 
     async fn wait_exited(&self, id: &str) -> cri::ContainerStatus {
-        for _ in 0..200 {
+        for _ in 0..1200 {
             let status = self.container(id).await;
             if status.state == cri::ContainerState::ContainerExited as i32 {
                 return status;
@@ -189,7 +189,7 @@ impl Drop for Node {
 }
 
 async fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..2400 {
         if condition() {
             return;
         }

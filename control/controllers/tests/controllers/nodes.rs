@@ -34,7 +34,7 @@ fn taints(node: &Node) -> Vec<(&str, &str)> {
 }
 
 async fn silent_soon() -> Bench {
-    bench_with(Limits { node_grace: Duration::from_secs(2), ..Limits::default() }).await
+    bench_with(Limits { node_grace: Duration::from_secs(5), ..Limits::default() }).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +70,7 @@ async fn a_renewed_lease_is_a_sign_of_life() {
     for _ in 0..10 {
         let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now());
         merge(&leases, "n1", json!({"spec": {"renewTime": now}})).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         let node = nodes.get("n1").await.unwrap();
         assert!(is(&node, "Ready", "True") && taints(&node).is_empty());
     }

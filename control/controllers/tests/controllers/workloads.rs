@@ -171,7 +171,7 @@ async fn a_replica_set_replaces_what_is_lost_and_adopts() {
     // Let go by its label, it is replaced and stays.
     merge(&pods, "stray", json!({"metadata": {"labels": {"app": "other"}}})).await;
     until(&pods, "stray", "released", |pod| pod.owner_references().is_empty()).await;
-    for _ in 0..100 {
+    for _ in 0..3000 {
         if pods.list(&ListParams::default()).await.unwrap().items.len() == 4 {
             break;
         }

@@ -28,7 +28,7 @@ use crate::{KubeletConfig, ServerTls, cri::Runtime, csi::Drivers};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1 << 30;
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 struct Node {
     directory: tempfile::TempDir,

@@ -1,6 +1,9 @@
 //! The whole agent: Port objects in an API server in memory, the plugin's requests over the socket.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use hypernetes_api::{
     AllTenants, TenantId,
@@ -21,6 +24,9 @@ use crate::{
     fake_api::FakeApi,
     records::{Attachment, Records},
 };
+
+/// For what must happen, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Setup {
     host: Host,
@@ -159,13 +165,14 @@ fn del(tenant: &str, pod: &str) -> Request {
 }
 
 async fn eventually<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -> T {
-    for _ in 0..500 {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
         if let Some(found) = probe().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it did not happen within 5 s");
+    panic!("it did not happen within {PATIENCE:?}");
 }
 
 #[tokio::test]
@@ -193,9 +200,9 @@ async fn pods_are_connected_as_their_ports_say() {
 
     let (a, b) = (setup.guest("acme", "p2").await, setup.guest("acme", "p3").await);
     let c = setup.guest("globex", "p2").await;
-    a.ping(b.ip, a.ask(b.ip).unwrap());
-    assert_eq!(b.pinged(), Some((a.ip, 8)));
-    assert_eq!(c.ask(b.ip), None);
+    a.ping(b.ip, a.ask(b.ip));
+    assert_eq!(b.pinged(), (a.ip, 8));
+    assert!(!c.reaches(b.ip));
 
     let ports: Api<Port> = setup.api("acme");
     eventually(|| async {
@@ -280,8 +287,8 @@ async fn what_the_api_takes_back_is_cut_off() {
         let ports = ports.clone();
         async move { ports.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap() }
     };
-    let reaches = || b.ask(a.ip).is_some();
-    assert!(reaches());
+    let reaches = || b.reaches(a.ip);
+    b.ask(a.ip);
     set("pod-p3", json!({"adminStateDown": true})).await;
     eventually(|| async { (!reaches()).then_some(()) }).await;
     set("pod-p3", json!({"adminStateDown": false})).await;
@@ -295,11 +302,11 @@ async fn what_the_api_takes_back_is_cut_off() {
 
     // What went while no agent ran is noticed by the next one, and the rest goes on.
     setup.restart().await;
-    assert!(a.ask("10.244.0.1".parse().unwrap()).is_some());
+    a.ask("10.244.0.1".parse().unwrap());
     drop(b);
     setup.restart().await;
     eventually(|| async { (setup.records().len() == 1).then_some(()) }).await;
-    assert!(a.ask("10.244.0.1".parse().unwrap()).is_some());
+    a.ask("10.244.0.1".parse().unwrap());
     setup.ask(&del("acme", "p2")).await.unwrap();
     setup.left().await;
 }

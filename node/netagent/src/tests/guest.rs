@@ -18,7 +18,9 @@ use crate::{
 
 /// virtio_net_hdr
 const HEADER: usize = 10;
-/// Packets arrive within microseconds; what has not come after this will not.
+/// How long what must come may take, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Packets arrive within microseconds; what has not come after this will not. Nothing that must come is waited for so briefly.
 const SILENCE: Duration = Duration::from_millis(400);
 
 pub struct Guest {
@@ -28,35 +30,27 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Opens the tap as hyperd does, and waits until the kernel sends through it: it drops what comes before, and may take
-    /// a second to notice on a host where many links change.
+    /// Opens the tap as hyperd does.
     pub async fn boot(directory: &std::path::Path, attachment: &Attachment) -> Self {
         let namespace = Namespace::open(directory, &attachment.namespace().unwrap()).await.unwrap().unwrap();
         let name = attachment.tap().unwrap();
         let tap = namespace.run("opening a tap", move || tap::open(&name)).await.unwrap();
-        Self::attached(directory, attachment, tap).await
+        Self::attached(attachment, tap)
     }
 
-    /// Has had its tap open since before it was the attachment's.
-    pub async fn attached(directory: &std::path::Path, attachment: &Attachment, tap: OwnedFd) -> Self {
-        let namespace = Namespace::open(directory, &attachment.namespace().unwrap()).await.unwrap().unwrap();
-        let name = attachment.tap().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let wanted = name.clone();
-            let running = move || {
-                let found = nix::ifaddrs::getifaddrs()?.find(|interface| interface.interface_name == wanted);
-                Ok(found.is_some_and(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_RUNNING)))
-            };
-            if namespace.run("looking at a tap", running).await.unwrap() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "the tap {name} has no carrier");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Has had its tap open since before it was the attachment's. Waits until its gateway answers: the kernel drops what it
+    /// has for a tap whose carrier it has not noticed yet, which takes it a second where many links change.
+    pub fn attached(attachment: &Attachment, tap: OwnedFd) -> Self {
+        let address = &attachment.addresses[0];
+        let guest = Self { tap: tap.into(), mac: attachment.mac, ip: address.ip };
+        let gateway = address.gateway.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !guest.reaches(gateway) {
+            assert!(Instant::now() < deadline, "the gateway of {} does not answer", guest.ip);
         }
-        // The queue follows the flag.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        Self { tap: tap.into(), mac: attachment.mac, ip: attachment.addresses[0].ip }
+        // Answers to earlier questions are no answers to later ones.
+        while guest.receive(SILENCE / 4, |_| Some(())).is_some() {}
+        guest
     }
 
     fn send(&self, frame: &[u8]) {
@@ -65,9 +59,9 @@ impl Guest {
         (&self.tap).write_all(&buffer).unwrap();
     }
 
-    /// The next frame that satisfies, unless there is none for a while.
-    fn receive<T>(&self, satisfies: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + SILENCE;
+    /// The next frame that satisfies, unless there is none for so long.
+    fn receive<T>(&self, patience: Duration, satisfies: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis() as u16;
             let mut polled = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
@@ -82,12 +76,24 @@ impl Guest {
         }
     }
 
-    /// Who has that address?
-    pub fn ask(&self, target: Ipv4Addr) -> Option<Mac> {
-        self.ask_as(self.mac, self.ip, target)
+    /// Who has that address? Somebody must.
+    pub fn ask(&self, target: Ipv4Addr) -> Mac {
+        self.ask_as(self.mac, self.ip, target);
+        self.receive(PATIENCE, |frame| answer(frame, target)).unwrap_or_else(|| panic!("nobody has {target}"))
     }
 
-    pub fn ask_as(&self, mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) -> Option<Mac> {
+    /// Asks once who has an address, and says whether anybody answered soon.
+    pub fn reaches(&self, target: Ipv4Addr) -> bool {
+        self.reaches_as(self.mac, self.ip, target)
+    }
+
+    /// Likewise, with sources of the caller's choice.
+    pub fn reaches_as(&self, mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) -> bool {
+        self.ask_as(mac, ip, target);
+        self.receive(SILENCE, |frame| answer(frame, target)).is_some()
+    }
+
+    fn ask_as(&self, mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) {
         let mut frame = ethernet(Mac([0xff; 6]), self.mac, 0x0806);
         frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
         frame.extend_from_slice(&mac.0);
@@ -95,11 +101,6 @@ impl Guest {
         frame.extend_from_slice(&[0; 6]);
         frame.extend_from_slice(&target.octets());
         self.send(&frame);
-        self.receive(|frame| {
-            let reply = frame.get(12..14)? == [8, 6] && frame.get(20..22)? == [0, 2];
-            let sender = frame.get(28..32)?;
-            (reply && sender == target.octets()).then(|| Mac(frame[22..28].try_into().unwrap()))
-        })
     }
 
     /// Sends an ICMP echo request by way of the station `by`, with sources of the caller's choice.
@@ -123,15 +124,29 @@ impl Guest {
         self.ping_as(self.mac, self.ip, target, by);
     }
 
-    /// The source and ICMP type of the next ping or answer.
-    pub fn pinged(&self) -> Option<(Ipv4Addr, u8)> {
-        self.receive(|frame| {
-            let is_icmp = frame.get(12..14)? == [8, 0] && *frame.get(23)? == 1;
-            let source: [u8; 4] = frame.get(26..30)?.try_into().ok()?;
-            let kind = *frame.get(34)?;
-            (is_icmp && frame[..6] == self.mac.0).then(|| (source.into(), kind))
-        })
+    /// The source and ICMP type of the next ping or answer, which must come.
+    pub fn pinged(&self) -> (Ipv4Addr, u8) {
+        self.receive(PATIENCE, |frame| self.echo(frame)).unwrap_or_else(|| panic!("nobody has pinged {}", self.ip))
     }
+
+    /// No ping or answer comes.
+    pub fn is_left_alone(&self) -> bool {
+        self.receive(SILENCE, |frame| self.echo(frame)).is_none()
+    }
+
+    fn echo(&self, frame: &[u8]) -> Option<(Ipv4Addr, u8)> {
+        let is_icmp = frame.get(12..14)? == [8, 0] && *frame.get(23)? == 1;
+        let source: [u8; 4] = frame.get(26..30)?.try_into().ok()?;
+        let kind = *frame.get(34)?;
+        (is_icmp && frame[..6] == self.mac.0).then(|| (source.into(), kind))
+    }
+}
+
+/// Who has the address, if the frame is an answer to that.
+fn answer(frame: &[u8], target: Ipv4Addr) -> Option<Mac> {
+    let reply = frame.get(12..14)? == [8, 6] && frame.get(20..22)? == [0, 2];
+    let sender = frame.get(28..32)?;
+    (reply && sender == target.octets()).then(|| Mac(frame[22..28].try_into().unwrap()))
 }
 
 fn ethernet(to: Mac, from: Mac, protocol: u16) -> Vec<u8> {
