@@ -237,7 +237,7 @@ async fn watches(attacker: Attacker) {
 }
 
 async fn unread(attacker: Attacker) {
-    let one = wire::request("GET", "/openapi/v2", attacker.authorization.as_deref(), "", 0);
+    let one = wire::request("GET", "/openapi/v3/api/v1", attacker.authorization.as_deref(), "", 0);
     let many = one.repeat(64);
     pile_up(attacker, 50, |attacker| {
         let many = many.clone();

@@ -95,6 +95,8 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
 async fn every_verb(attacker: &Caller, cluster: &str, kind: &Kind) -> Vec<(&'static str, super::stage::Answer)> {
     let all = format!("/clusters/{cluster}{}", kind.path);
     let one = format!("{all}/theirs");
+    // Where it is not refused after all, nothing of the system's own shall come to harm.
+    let (write_all, write_one) = (format!("{all}?dryRun=All"), format!("{one}?dryRun=All"));
     let object = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "theirs"}});
     let send = async |method: Method, path: &str, body: Option<&Value>, content: &str| {
         attacker.send(method, path, body.map(|body| (content, body.to_string()))).await
@@ -104,11 +106,11 @@ async fn every_verb(attacker: &Caller, cluster: &str, kind: &Kind) -> Vec<(&'sta
         ("list", send(Method::GET, &all, None, json).await),
         ("watch", send(Method::GET, &format!("{all}?watch=true&timeoutSeconds=1"), None, json).await),
         ("get", send(Method::GET, &one, None, json).await),
-        ("create", send(Method::POST, &all, Some(&object), json).await),
-        ("update", send(Method::PUT, &one, Some(&object), json).await),
-        ("patch", send(Method::PATCH, &one, Some(&object), merge).await),
-        ("delete", send(Method::DELETE, &one, None, json).await),
-        ("deletecollection", send(Method::DELETE, &all, None, json).await),
+        ("create", send(Method::POST, &write_all, Some(&object), json).await),
+        ("update", send(Method::PUT, &write_one, Some(&object), json).await),
+        ("patch", send(Method::PATCH, &write_one, Some(&object), merge).await),
+        ("delete", send(Method::DELETE, &write_one, None, json).await),
+        ("deletecollection", send(Method::DELETE, &write_all, None, json).await),
     ]
 }
 
