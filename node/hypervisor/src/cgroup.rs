@@ -1,12 +1,27 @@
 //! Control groups of VMs, version 2 or 1: what a VM takes of the host, its VMM included, has an end.
+//!
+//! ```text
+//! hypernetes          all VMs: the host's memory but for a reserve
+//!   tenant.<id>       a tenant's: as much of the processors as any other tenant's, where they are scarce
+//!     <VM>            its own limits
+//! ```
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
+use hypernetes_names::DnsLabel;
+
 /// All groups are below this one.
 const PARENT: &str = "hypernetes";
+/// What the name of a tenant's group begins with; no VM's id has a dot.
+const TENANT: &str = "tenant.";
+/// Of the host's memory, for what is no VM: a sixteenth, and not less than this.
+const RESERVE_PART: u64 = 16;
+const LEAST_RESERVE: u64 = 256 << 20;
+/// How often a tenant's group is made again that the end of its last VM has just removed.
+const ATTEMPTS: usize = 8;
 const PERIOD_MICROS: u64 = 100_000;
 /// Threads of a VMM beside its processors: one that serves, and those that wait for disks.
 const VMM_THREADS: u64 = 128;
@@ -14,8 +29,10 @@ const VMM_THREADS: u64 = 128;
 const VMM_PERCENT: u64 = 50;
 
 /// What one VM may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// With whose VMs it shares what a tenant may take; none: those of no tenant.
+    pub tenant: Option<DnsLabel>,
     /// The guest's memory and the VMM's.
     pub memory_bytes: u64,
     /// Virtual processors.
@@ -72,15 +89,31 @@ impl Cgroups {
     }
 
     /// Makes a VM's group with its limits.
-    pub fn make(&self, id: &str, limits: Limits) -> io::Result<Group> {
+    pub fn make(&self, id: &str, limits: &Limits) -> io::Result<Group> {
+        let mut attempt = 1;
+        loop {
+            match self.try_to_make(id, limits) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn try_to_make(&self, id: &str, limits: &Limits) -> io::Result<Group> {
+        let tenant = limits.tenant.as_deref().unwrap_or_default();
+        let below = PathBuf::from(PARENT).join(format!("{TENANT}{tenant}"));
         match self {
             Self::V2(root) => {
-                let parent = root.join(PARENT);
-                for directory in [root, &parent] {
+                let tenants = root.join(&below);
+                for directory in [root, &root.join(PARENT), &tenants] {
                     fs::create_dir_all(directory)?;
                     write(&directory.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
                 }
-                let group = parent.join(id);
+                if let Some(bytes) = all_vms_memory() {
+                    write(&root.join(PARENT).join("memory.max"), &bytes.to_string())?;
+                }
+                write(&tenants.join("cpu.weight"), "100")?;
+                let group = tenants.join(id);
                 make(&group)?;
                 for (file, value) in limits.v2() {
                     write(&group.join(file), &value)?;
@@ -90,8 +123,19 @@ impl Cgroups {
             Self::V1(controllers) => {
                 let mut join = Vec::new();
                 for (controller, root) in controllers {
-                    let group = root.join(PARENT).join(id);
-                    fs::create_dir_all(root.join(PARENT))?;
+                    let parent = root.join(PARENT);
+                    fs::create_dir_all(&parent)?;
+                    if let ("memory", Some(bytes)) = (*controller, all_vms_memory()) {
+                        // Newer kernels know no other way.
+                        let _ = fs::write(parent.join("memory.use_hierarchy"), "1");
+                        write(&parent.join("memory.limit_in_bytes"), &bytes.to_string())?;
+                    }
+                    let tenants = root.join(&below);
+                    fs::create_dir_all(&tenants)?;
+                    if *controller == "cpu" {
+                        write(&tenants.join("cpu.shares"), "1024")?;
+                    }
+                    let group = tenants.join(id);
                     make(&group)?;
                     for (_, file, value) in limits.v1().into_iter().filter(|(name, ..)| name == controller) {
                         write(&group.join(file), &value)?;
@@ -107,26 +151,35 @@ impl Cgroups {
         }
     }
 
-    /// Names of the groups that there are.
-    pub fn ids(&self) -> Vec<String> {
-        let roots = match self {
+    fn roots(&self) -> Vec<&PathBuf> {
+        match self {
             Self::V2(root) => vec![root],
             Self::V1(controllers) => controllers.iter().map(|(_, root)| root).collect(),
-        };
-        let entries = roots.into_iter().filter_map(|root| fs::read_dir(root.join(PARENT)).ok()).flatten().flatten();
-        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        groups.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        }
     }
 
-    /// Removes a VM's group, whose processes have ended. That there is none is fine.
+    /// Directories that have VMs' groups in them: the tenants', and the one above, where earlier versions made them.
+    fn above_vms(root: &Path) -> Vec<PathBuf> {
+        let parent = root.join(PARENT);
+        let tenants = directories(&parent).into_iter().filter(|name| name.starts_with(TENANT));
+        tenants.map(|name| parent.join(name)).chain([parent.clone()]).collect()
+    }
+
+    /// Names of the VMs' groups that there are.
+    pub fn ids(&self) -> Vec<String> {
+        let above = self.roots().into_iter().flat_map(|root| Self::above_vms(root));
+        above.flat_map(|above| directories(&above)).filter(|name| !name.starts_with(TENANT)).collect()
+    }
+
+    /// Removes a VM's group, whose processes have ended, and its tenant's with the last. That there is none is fine.
     pub fn remove(&self, id: &str) {
-        let roots: Vec<&PathBuf> = match self {
-            Self::V2(root) => vec![root],
-            Self::V1(controllers) => controllers.iter().map(|(_, root)| root).collect(),
-        };
-        for root in roots {
-            let group = root.join(PARENT).join(id);
+        for above in self.roots().into_iter().flat_map(|root| Self::above_vms(root)) {
+            let group = above.join(id);
             match fs::remove_dir(&group) {
+                Ok(()) if !above.ends_with(PARENT) => {
+                    // Others of the tenant's may be in it.
+                    let _ = fs::remove_dir(&above);
+                }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(group = %group.display(), %error, "a VM's control group was left behind");
                 }
@@ -134,6 +187,19 @@ impl Cgroups {
             }
         }
     }
+}
+
+/// Names of the directories in one.
+fn directories(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let found = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    found.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// What all VMs together may take of the host's memory, in bytes; none when the host does not say what it has.
+fn all_vms_memory() -> Option<u64> {
+    let host = crate::host_memory();
+    (host > 0).then(|| host - (host / RESERVE_PART).max(LEAST_RESERVE).min(host / 2))
 }
 
 /// One that is there already is an earlier attempt's.
@@ -149,15 +215,15 @@ fn write(file: &Path, value: &str) -> io::Result<()> {
 }
 
 impl Limits {
-    fn quota_micros(self) -> u64 {
+    fn quota_micros(&self) -> u64 {
         (u64::from(self.cpus) * 100 + VMM_PERCENT) * PERIOD_MICROS / 100
     }
 
-    fn threads(self) -> u64 {
+    fn threads(&self) -> u64 {
         u64::from(self.cpus) + VMM_THREADS
     }
 
-    fn v2(self) -> [(&'static str, String); 4] {
+    fn v2(&self) -> [(&'static str, String); 4] {
         [
             ("memory.max", self.memory_bytes.to_string()),
             // Half a VM helps nobody.
@@ -167,7 +233,7 @@ impl Limits {
         ]
     }
 
-    fn v1(self) -> [(&'static str, &'static str, String); 4] {
+    fn v1(&self) -> [(&'static str, &'static str, String); 4] {
         [
             ("memory", "memory.limit_in_bytes", self.memory_bytes.to_string()),
             ("cpu", "cpu.cfs_period_us", PERIOD_MICROS.to_string()),
@@ -201,17 +267,41 @@ mod tests {
     fn groups_of_either_version_are_made_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().to_owned();
-        let limits = Limits { memory_bytes: 300 << 20, cpus: 2 };
+        let acme = Some(DnsLabel::new("acme").unwrap());
+        let limits = Limits { tenant: acme, memory_bytes: 300 << 20, cpus: 2 };
         let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
-        let v2 = Cgroups::V2(root.clone()).make("a", limits).unwrap();
-        assert_eq!(v2.directory, Some(root.join("hypernetes/a")));
-        assert_eq!(read("hypernetes/a/memory.max"), "314572800");
-        assert_eq!(read("hypernetes/a/cpu.max"), "250000 100000");
+        let version2 = Cgroups::V2(root.clone());
+        let v2 = version2.make("a", &limits).unwrap();
+        assert_eq!(v2.directory, Some(root.join("hypernetes/tenant.acme/a")));
+        assert_eq!(read("hypernetes/tenant.acme/a/memory.max"), "314572800");
+        assert_eq!(read("hypernetes/tenant.acme/a/cpu.max"), "250000 100000");
+        assert_eq!(read("hypernetes/tenant.acme/cpu.weight"), "100");
+        let (all, host) = (read("hypernetes/memory.max").parse::<u64>().unwrap(), crate::host_memory());
+        assert!(all < host && all >= host / 2, "{all} of {host}");
         let cgroups = Cgroups::V1(vec![("cpu", root.join("cpu")), ("memory", root.join("memory"))]);
-        let v1 = cgroups.make("b", limits).unwrap();
-        assert_eq!(v1.join, [root.join("cpu/hypernetes/b/tasks"), root.join("memory/hypernetes/b/tasks")]);
-        assert_eq!(read("cpu/hypernetes/b/cpu.cfs_quota_us"), "250000");
-        assert_eq!(read("memory/hypernetes/b/memory.limit_in_bytes"), "314572800");
-        assert!(!root.join("memory/hypernetes/b/cpu.cfs_quota_us").exists());
+        let v1 = cgroups.make("b", &limits).unwrap();
+        let tasks = |controller: &str| root.join(controller).join("hypernetes/tenant.acme/b/tasks");
+        assert_eq!(v1.join, [tasks("cpu"), tasks("memory")]);
+        assert_eq!(read("cpu/hypernetes/tenant.acme/b/cpu.cfs_quota_us"), "250000");
+        assert_eq!(read("memory/hypernetes/tenant.acme/b/memory.limit_in_bytes"), "314572800");
+        assert_eq!(read("memory/hypernetes/memory.limit_in_bytes"), all.to_string());
+        assert!(!root.join("memory/hypernetes/tenant.acme/b/cpu.cfs_quota_us").exists());
+        // Those of no tenant have a place of their own, and an earlier version's are known, too.
+        version2.make("n", &Limits { tenant: None, ..limits }).unwrap();
+        fs::create_dir(root.join("hypernetes/old")).unwrap();
+        let mut ids = version2.ids();
+        ids.sort();
+        assert_eq!(ids, ["a", "n", "old"]);
+        // The kernel's files are none that keep a directory.
+        for group in ["tenant.acme/a", "tenant.acme", "tenant./n", "tenant."] {
+            for file in fs::read_dir(root.join("hypernetes").join(group)).unwrap().flatten() {
+                if file.path().is_file() {
+                    fs::remove_file(file.path()).unwrap();
+                }
+            }
+        }
+        ids.iter().for_each(|id| version2.remove(id));
+        assert!(version2.ids().is_empty());
+        assert!(!root.join("hypernetes/tenant.acme").exists() && !root.join("hypernetes/old").exists());
     }
 }

@@ -249,3 +249,10 @@ pub trait Vm: Send + Sync {
     /// The last bytes of the guest's console, for error messages.
     async fn console_tail(&self) -> String;
 }
+
+/// Of this host, in bytes; 0 when it does not say.
+fn host_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    total.and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
+}

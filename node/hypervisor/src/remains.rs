@@ -14,7 +14,7 @@ impl Remains {
     /// Makes a VM's control group, where VMs have any.
     pub fn group(&self, id: &str, limits: Limits) -> std::io::Result<Group> {
         match &self.cgroups {
-            Some(cgroups) => cgroups.make(id, limits),
+            Some(cgroups) => cgroups.make(id, &limits),
             None => Ok(Group { join: Vec::new(), directory: None }),
         }
     }
@@ -51,7 +51,7 @@ pub fn usable_cgroups() -> Option<Cgroups> {
         }
     }
     let id = format!("{PROBE}{}", std::process::id());
-    match cgroups.make(&id, Limits { memory_bytes: 1 << 30, cpus: 1 }) {
+    match cgroups.make(&id, &Limits { tenant: None, memory_bytes: 1 << 30, cpus: 1 }) {
         Ok(_) => {
             cgroups.remove(&id);
             Some(cgroups)

@@ -112,7 +112,12 @@ pub async fn start(shared: &Shared, spec: &VmSpec, directory: &Path, origin: Ori
     };
     let socket = format!("{RUN}/{API}");
     let line = ["--api-sock", &socket, "--id", &spec.id, "--level", "Error"].map(Into::into).to_vec();
-    let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
+    let limits = Limits {
+        // A tenant that is none in its form shares with those of none.
+        tenant: spec.tenant.parse().ok(),
+        memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES,
+        cpus: spec.cpus,
+    };
     let process = launch.start(line, limits).await?;
     let make = async {
         let api = answering(shared, directory).await?;

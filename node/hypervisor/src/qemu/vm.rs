@@ -239,7 +239,12 @@ impl QemuVm {
             }
             descriptors.push((tap, command::TAP_FD));
         }
-        let limits = Limits { memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES, cpus: spec.cpus };
+        let limits = Limits {
+            // A tenant that is none in its form shares with those of none.
+            tenant: spec.tenant.parse().ok(),
+            memory_bytes: (u64::from(spec.memory_mib) << 20) + VMM_BYTES,
+            cpus: spec.cpus,
+        };
         let process = match origin.original() {
             Some(original) => {
                 let group = shared.remains.group(&spec.id, limits)?;

@@ -21,7 +21,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Nic, TemplateInfo, VmSpec};
+use crate::{Nic, TemplateInfo, VmSpec, host_memory};
 
 /// How long after a failure no other attempt is made.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -42,13 +42,6 @@ impl Default for TemplateLimits {
         // With as much memory as a VM takes that does nothing, each; all together no more than a part of the host's.
         Self { count: 32, bytes: host_memory() / 8, delay: Duration::from_secs(3) }
     }
-}
-
-/// Bytes; 0 when the host does not say.
-fn host_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
 
 /// Everything that a VM and the template that it is copied from have to have in common.
@@ -192,17 +185,25 @@ impl<F> Templates<F> {
         self.state.lock().failed.insert(key.clone(), Instant::now());
     }
 
-    /// Keeps a template, and lets those go that were not used for longest when there are too many.
+    /// Keeps a template, and lets others go when there are too many: of the tenant that has most of them the one that was not
+    /// used for longest, so that no tenant's many kinds of pods cost another its own.
     pub fn insert(&self, template: Arc<Template<F>>) {
         let ready = &mut self.state.lock().ready;
         // Of an earlier VMM of the same name there will be no copies any more.
         ready.retain(|other| other.key.program == template.key.program && other.key != template.key);
         ready.push(template);
         while ready.len() > self.limits.count || ready.iter().map(|t| t.bytes).sum::<u64>() > self.limits.bytes {
-            let oldest = ready.remove(0);
+            let oldest = ready.remove(least_deserved(ready));
             tracing::debug!(key = ?oldest.key, "a template makes room for others");
         }
     }
+}
+
+/// Which of several templates goes first; the one used last is the last.
+fn least_deserved<F>(ready: &[Arc<Template<F>>]) -> usize {
+    let count = |of: &Arc<Template<F>>| ready.iter().filter(|other| other.key.tenant == of.key.tenant).count();
+    let most = ready.iter().map(count).max().unwrap_or(0);
+    ready.iter().position(|template| count(template) == most).unwrap_or(0)
 }
 
 /// Gives the claim back, however the attempt ends.

@@ -54,3 +54,15 @@ fn one_is_made_at_a_time_and_not_again_after_a_failure() {
     templates.insert(template("c", 1));
     assert!(!templates.claim(&key("c")));
 }
+
+#[test]
+fn one_tenants_many_kinds_cost_no_other_its_own() {
+    let templates = Templates::new(limits(3, 100));
+    templates.insert(template("quiet", 10));
+    for cpus in 1..20 {
+        templates.insert(Template::new(Key { cpus, ..key("busy") }, (), 10));
+    }
+    let ready = &templates.state.lock().ready;
+    let kept: Vec<_> = ready.iter().map(|template| (template.key.tenant.as_str(), template.key.cpus)).collect();
+    assert_eq!(kept, [("quiet", 1), ("busy", 18), ("busy", 19)]);
+}
