@@ -201,7 +201,7 @@ if [ ! -e "$images/complete" ]; then
 fi
 rm -rf "$root/hn" "$root/tmp"; mkdir "$root/tmp"; export TMPDIR=$root/tmp
 network
-SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --allow-host-path "$root/tmp" --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
+SSL_CERT_FILE=$root/cert.pem "$HYPERNETES" hyperd --root "$root/hn" --allow-host-path "$root/tmp" --internal-registries --log "${CRITEST_LOG:-info}" >"$root/hyperd.log" 2>&1 &
 pids+=($!)
 hyperd=$!
 until [ -S "$root/hn/hyperd.sock" ]; do

@@ -1,7 +1,12 @@
 //! Containers: create, start, stop, remove.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use hypernetes_names::PathComponent;
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -26,8 +31,8 @@ const KILLED: i32 = 137;
 /// What other runtimes say of a container that never started.
 const START_ERROR: i32 = 128;
 const SIGKILL: u32 = 9;
-/// How long a killed container may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the guest may take, beyond the grace, to have ended a container that is stopped.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// Chunks that an attached client may be behind.
 const ATTACH_BACKLOG: usize = 256;
 
@@ -208,19 +213,15 @@ pub(crate) async fn ended_with_vm(runtime: &Runtime, sandbox: &Sandbox, containe
     }
 }
 
+/// The log of a container, in its sandbox's directory of logs: that path has been parsed (see `sandbox::check_config`), and
+/// so is each part of this one.
 fn log_path(config: &cri::ContainerConfig, sandbox: &cri::PodSandboxConfig) -> Result<Option<PathBuf>> {
     if config.log_path.is_empty() || sandbox.log_directory.is_empty() {
         return Ok(None);
     }
-    let path = PathBuf::from(&sandbox.log_directory).join(&config.log_path);
-    let clean = path.is_absolute()
-        && path.starts_with(&sandbox.log_directory)
-        && !path.components().any(|c| matches!(c, std::path::Component::ParentDir));
-    if clean {
-        Ok(Some(path))
-    } else {
-        Err(Error::InvalidArgument(format!("{:?} is not a path for a log", config.log_path)))
-    }
+    let parts: Result<PathBuf, _> = config.log_path.split('/').map(PathComponent::new).collect();
+    let parts = parts.map_err(|error| Error::InvalidArgument(format!("the path of the log: {error}")))?;
+    Ok(Some(Path::new(&sandbox.log_directory).join(parts)))
 }
 
 fn check_config(config: &cri::ContainerConfig) -> Result<()> {
@@ -260,12 +261,12 @@ impl Runtime {
         }
         check_config(&config)?;
         let reference = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
-        let image = self.image(&reference)?;
+        let image = self.image(&sandbox, &reference)?;
         let mut config = config;
         for mount in &mut config.mounts {
             // What the mount's image is, whatever its name means later.
             if let Some(reference) = mounts::image_reference(mount).map(str::to_owned) {
-                let id = self.image(&reference)?.id.to_string();
+                let id = self.image(&sandbox, &reference)?.id.to_string();
                 mount.image.get_or_insert_default().image_ref = id;
             }
         }
@@ -302,6 +303,7 @@ impl Runtime {
         }
         match self.prepare_container(&sandbox, &live, &container, prepared).await {
             Ok(()) => {
+                self.collect_dead(&sandbox, &container);
                 self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerCreatedEvent);
                 Ok(container.id.clone())
             }
@@ -311,6 +313,33 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+
+    /// Removes, in the background, all but the last of the dead containers that a new one follows: whoever crashes again and
+    /// again leaves one log and one layer behind. A kubelet may do the same, and later.
+    fn collect_dead(self: &Arc<Self>, sandbox: &Sandbox, new: &Container) {
+        let name = |of: &Container| of.record().config.metadata.map(|metadata| metadata.name);
+        let is_dead = |c: &Arc<Container>| matches!(c.record().state, ContainerState::Exited(_));
+        let of_name = name(new);
+        let mut dead: Vec<_> = self
+            .containers_of(&sandbox.id)
+            .into_iter()
+            .filter(|other| other.id != new.id && is_dead(other) && name(other) == of_name)
+            .collect();
+        // They come in the order in which they were made.
+        dead.pop();
+        let runtime = self.clone();
+        tokio::spawn(async move {
+            for container in dead {
+                if let Err(error) = runtime.remove_container(&container.id).await {
+                    tracing::warn!(container = %container.id, %error, "a dead container was left behind");
+                    continue;
+                }
+                if let Some(log) = container.record().log_path {
+                    crate::logs::remove(&log);
+                }
+            }
+        });
     }
 
     /// Undoes an unfinished container.
@@ -379,30 +408,55 @@ impl Runtime {
     }
 
     /// Asks the container to end, and kills it after `grace`. Idempotent.
+    ///
+    /// It ends within `grace` and [`STOP_PATIENCE`] whatever the guest does: where that does not do its part the VM is killed, and
+    /// all of the pod's containers with it.
     pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let container = match self.container(id) {
             Err(Error::NotFound { .. }) => return Ok(()),
             other => other?,
         };
+        let sandbox = self.sandbox(&container.sandbox_id)?;
+        let politely = self.stop_politely(&sandbox, &container, grace);
+        let why = match tokio::time::timeout(grace + STOP_PATIENCE, politely).await {
+            Ok(Ok(())) => return Ok(()),
+            // It may answer yet; who wants the pod away stops the sandbox.
+            Ok(Err(error)) if sandbox.is_hibernated() => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the guest has not ended a container within {} s", (grace + STOP_PATIENCE).as_secs()),
+        };
+        self.kill_vm(&sandbox, &why).await
+    }
+
+    async fn stop_politely(&self, sandbox: &Arc<Sandbox>, container: &Arc<Container>, grace: Duration) -> Result<()> {
         let _operation = container.operation.lock().await;
         match container.record().state {
             // Only an earlier hyperd knew how far it came; the agent is being asked.
             ContainerState::Starting | ContainerState::Running { .. } => {}
             _ => return Ok(()),
         }
-        let agent = self.sandbox(&container.sandbox_id)?.live()?.agent.clone();
+        if sandbox.is_ready() && sandbox.live().is_err() {
+            // It is just being connected to.
+            drop(sandbox.operation.lock().await);
+        }
+        let agent = sandbox.live()?.agent.clone();
         let process = ProcessHandle { agent, container_id: container.id.clone(), exec_id: String::new() };
         if !grace.is_zero() {
             let record = container.record();
-            process.signal(signals::stop(record.config.stop_signal(), &record.stop_signal), false).await?;
-            if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+            let ask = async {
+                let signal = signals::stop(record.config.stop_signal(), &record.stop_signal);
+                if let Err(error) = process.signal(signal, false).await {
+                    tracing::debug!(container = %container.id, %error, "it could not be asked to end");
+                }
+                container.ended().await;
+            };
+            if tokio::time::timeout(grace, ask).await.is_ok() {
                 return Ok(());
             }
         }
         process.signal(SIGKILL, true).await?;
-        tokio::time::timeout(KILL_TIMEOUT, container.ended())
-            .await
-            .map_err(|_| Error::Timeout { what: "killing the container", seconds: KILL_TIMEOUT.as_secs() })
+        container.ended().await;
+        Ok(())
     }
 
     /// Removes a container, running or not. Idempotent.
@@ -417,8 +471,8 @@ impl Runtime {
         if sandbox.is_ready() || sandbox.is_hibernated() {
             // While its VM sleeps or is being connected to, nothing could be given back there.
             sandbox.live()?;
+            self.release_container(&sandbox, &container).await;
         }
-        self.release_container(&sandbox, &container).await;
         self.records.remove_container(&container.id).map_err(Error::file("removing the record of container", id))?;
         self.forget_container(&container.id);
         self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerDeletedEvent);
@@ -483,7 +537,7 @@ impl Runtime {
         };
         let removed = live
             .agent
-            .call("RemoveProcess", crate::agent::CALL_TIMEOUT, |mut c| async move { c.remove_process(request).await })
+            .call("RemoveProcess", STOP_PATIENCE, |mut c| async move { c.remove_process(request).await })
             .await;
         match removed {
             Err(error) if !error.is_code(tonic::Code::NotFound) => return Err(error.into()),

@@ -35,8 +35,9 @@ pub enum Error {
     Image(#[from] ImageError),
     #[error("{operation} {path}: {source}")]
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("preparing the volume {path}: {reason}")]
-    Volume { path: PathBuf, reason: String },
+    /// Names no path of the host: tenants read it.
+    #[error("preparing a volume: {reason}")]
+    Volume { reason: String },
     /// Too much of something at once.
     #[error("{0}")]
     Exhausted(String),

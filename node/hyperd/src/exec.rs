@@ -8,6 +8,7 @@ use tonic::Code;
 
 use crate::{
     agent::{Agent, AgentError, CALL_TIMEOUT},
+    budget::Limits,
     container::Container,
     error::{Error, Result},
     logs::Stream,
@@ -19,6 +20,10 @@ use crate::{
 
 /// Most of stdout and stderr together that `ExecSync` returns; the rest is read and thrown away.
 const MAX_SYNC_OUTPUT: usize = 16 << 20;
+/// Commands whose output is collected at one time.
+pub(crate) const COMMANDS: Limits = Limits { pod: 32, tenant: 128, all: 512 };
+/// Bytes of their output: what comes when there is no room for it is thrown away, too.
+pub(crate) const COLLECTED: Limits = Limits { pod: 32 << 20, tenant: 64 << 20, all: 256 << 20 };
 /// How long the agent may hold one `WaitProcess`.
 pub(crate) const WAIT_SLICE: Duration = Duration::from_secs(300);
 /// How long output may still be silent after the process's end before it is taken to be over.
@@ -211,13 +216,17 @@ impl Runtime {
         command: Vec<String>,
         limit: Duration,
     ) -> Result<Captured> {
+        let owner = self.owner(&container.sandbox_id)?;
+        let _command = self.commands.take(owner.clone(), 1)?;
+        let mut room = self.collected.take(owner, 0)?;
         let work = async {
             let exec = self.start_exec(container, command, false, false).await?;
             let mut captured = Captured::default();
             let mut following = exec.process.follow(false).await?;
             while let Some(chunk) = following.next().await? {
-                let room = MAX_SYNC_OUTPUT - captured.stdout.len() - captured.stderr.len();
-                let kept = &chunk.data[..chunk.data.len().min(room)];
+                let left = MAX_SYNC_OUTPUT - captured.stdout.len() - captured.stderr.len();
+                let kept = &chunk.data[..chunk.data.len().min(left)];
+                let kept = if room.grow(kept.len()).is_ok() { kept } else { &[] };
                 match chunk.stream {
                     Stream::Stdout => captured.stdout.extend_from_slice(kept),
                     Stream::Stderr => captured.stderr.extend_from_slice(kept),

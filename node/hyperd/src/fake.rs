@@ -111,15 +111,25 @@ impl FakeHypervisor {
         let (mut stop, service, path) = (ended.subscribe(), guest.clone(), socket.clone());
         self.tasks.spawn(async move {
             let listener = tokio::net::UnixListener::bind(path).unwrap();
-            let conversations = UnixListenerStream::new(listener).then(|stream| async {
-                let mut stream = stream?;
-                let (near, mut far) = tokio::io::duplex(64 << 10);
-                tokio::spawn(async move {
-                    let first = session::accept(&mut stream).await?;
-                    far.write_all(&first).await?;
-                    tokio::io::copy_bidirectional(&mut stream, &mut far).await
-                });
-                Ok::<_, std::io::Error>(near)
+            let (state, over) = (service.clone(), stop.clone());
+            let conversations = UnixListenerStream::new(listener).then(move |stream| {
+                let (state, mut over) = (state.clone(), over.clone());
+                async move {
+                    let mut stream = stream?;
+                    let (near, mut far) = tokio::io::duplex(64 << 10);
+                    tokio::spawn(async move {
+                        let converse = async {
+                            let first = session::accept(&mut stream).await?;
+                            far.write_all(&first).await?;
+                            tokio::io::copy_bidirectional(&mut stream, &mut far).await
+                        };
+                        tokio::select! {
+                            () = async { drop(over.wait_for(|over| *over).await) } => {}
+                            () = state.or_hang(converse) => {}
+                        }
+                    });
+                    Ok::<_, std::io::Error>(near)
+                }
             });
             let server = tonic::transport::Server::builder()
                 .add_service(AgentServer::from_arc(Arc::new(GuestService(service))))
@@ -260,6 +270,7 @@ impl Vm for FakeVm {
     }
 
     async fn go_on(&self) -> Result<(), HypervisorError> {
+        self.0.guest.or_hang(async {}).await;
         self.0.guest.stopped.store(false, Ordering::Relaxed);
         self.0.guest.signal_all(SIGCONT);
         Ok(())
@@ -294,6 +305,8 @@ pub(crate) struct Guest {
     pub host_path_replies: Mutex<Vec<v1::HostPathReply>>,
     /// What this one guest does wrong.
     pub misdeed: Mutex<Option<misdeeds::Misdeed>>,
+    /// Neither it nor its VMM does anything any more: lines stay open and nothing comes over them, as after a SIGSTOP.
+    pub hung: watch::Sender<bool>,
     processes: Mutex<HashMap<(String, String), Arc<Process>>>,
     pids: AtomicU32,
 }
@@ -307,6 +320,17 @@ struct Process {
 }
 
 impl Guest {
+    /// Works as long as nothing hangs, and then never ends.
+    async fn or_hang<T>(&self, work: impl Future<Output = T>) {
+        let mut hung = self.hung.subscribe();
+        let hangs = async { drop(hung.wait_for(|hung| *hung).await) };
+        tokio::select! {
+            biased;
+            () = hangs => std::future::pending().await,
+            _ = work => {}
+        }
+    }
+
     fn signal_all(&self, signal: u32) {
         for process in self.processes.lock().values() {
             process.signal(signal);
@@ -684,27 +708,44 @@ impl Agent for GuestService {
     }
 }
 
-/// One image, `test`, whose "root file system" is never read.
+/// Two images, whose "root file systems" are never read: `test` is everybody's, `private` is acme's, or whose credentials are
+/// good.
 pub(crate) struct FakeImages;
+
+/// The one tenant that has pulled `private`.
+const OWNER: &str = "acme";
 
 #[async_trait]
 impl crate::Images for FakeImages {
     fn get(&self, reference_or_id: &str) -> Option<Image> {
-        self.list().into_iter().find(|i| reference_or_id == "test" || reference_or_id == i.id.to_string())
+        self.list().into_iter().find(|image| {
+            let named = |tag: &String| tag.ends_with(&format!("/{reference_or_id}:latest"));
+            image.tags.iter().any(named) || reference_or_id == image.id.to_string()
+        })
     }
 
     fn list(&self) -> Vec<Image> {
-        vec![Image {
-            id: Digest::of(b"test"),
-            tags: vec!["docker.io/library/test:latest".into()],
+        let image = |name: &str| Image {
+            id: Digest::of(name.as_bytes()),
+            tags: vec![format!("docker.io/library/{name}:latest")],
             digests: vec![],
             size_bytes: 1,
             config: ImageConfig { entrypoint: vec!["/bin/sh".into(), "-c".into()], ..Default::default() },
             rootfs: "/dev/null".into(),
-        }]
+        };
+        vec![image("test"), image("private")]
     }
 
-    async fn pull(&self, reference: &str, _credentials: Option<Credentials>) -> Result<Image, ImageError> {
+    fn may_use(&self, id: &Digest, tenant: &str) -> bool {
+        *id == Digest::of(b"test") || tenant == OWNER
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        _credentials: Option<Credentials>,
+        _tenant: &str,
+    ) -> Result<Image, ImageError> {
         self.get(reference).ok_or_else(|| ImageError::NotFound { reference: reference.into() })
     }
 

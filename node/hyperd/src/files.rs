@@ -3,8 +3,10 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    ffi::OsStr,
+    fs,
+    io::{self, Read},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::Agent,
     error::{Error, Result},
+    pod_dir::{Links, PodDir},
 };
 
 /// Bounds of one set. A config map or secret is at most 1 MiB, a projected volume may hold several.
@@ -57,13 +60,12 @@ impl FileSetSource {
 }
 
 /// Reads a set. Relative links within it stay links: the kubelet's atomic writer changes a set by one of them
-/// (`..data`), and so does the guest. Other links are followed, but never out of `inside`.
-pub(crate) fn read_set(source: &Path, inside: &Path) -> Result<Vec<v1::File>> {
-    let inside = inside.canonicalize().map_err(Error::file("reading", inside))?;
-    let mut reader = Reader { inside, files: Vec::new(), bytes: 0 };
-    let metadata = fs::metadata(source).map_err(Error::file("reading", source))?;
-    if metadata.is_dir() {
-        reader.directory(source, "", 0)?;
+/// (`..data`), and so does the guest. Other links are followed, but never out of the pod's directory.
+pub(crate) fn read_set(source: &Path, pod: &PodDir) -> Result<Vec<v1::File>> {
+    let mut reader = Reader { pod, files: Vec::new(), bytes: 0 };
+    let opened = reader.open(source)?;
+    if opened.1.is_dir() {
+        reader.directory(&opened.0, source, "", 0)?;
     } else {
         reader.entry(source, SINGLE.into(), 0)?;
     }
@@ -75,57 +77,67 @@ fn is_within(target: &Path) -> bool {
     target.to_str().is_some() && target.components().all(|c| matches!(c, Component::Normal(_)))
 }
 
-struct Reader {
-    inside: PathBuf,
+struct Reader<'p> {
+    pod: &'p PodDir,
     files: Vec<v1::File>,
     bytes: usize,
 }
 
-impl Reader {
-    fn directory(&mut self, directory: &Path, prefix: &str, depth: usize) -> Result<()> {
+impl Reader<'_> {
+    /// What is read is what was looked at.
+    fn open(&self, path: &Path) -> Result<(fs::File, fs::Metadata)> {
+        let opened = self.pod.read(path, Links::Within).and_then(|file| Ok((file.metadata()?, file)));
+        match opened {
+            Ok((metadata, file)) => Ok((file, metadata)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc) if libc == Errno::EXDEV as i32) => {
+                Err(Error::FailedPrecondition(format!("{} leads out of the pod's directory", path.display())))
+            }
+            Err(error) => Err(Error::file("reading", path)(error)),
+        }
+    }
+
+    fn directory(&mut self, opened: &fs::File, directory: &Path, prefix: &str, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(Error::FailedPrecondition(format!("{} is nested too deeply", directory.display())));
         }
+        let failed = |error: rustix::io::Errno| Error::file("reading", directory)(error.into());
         let mut names = Vec::new();
-        for entry in fs::read_dir(directory).map_err(Error::file("reading", directory))? {
-            names.push(entry.map_err(Error::file("reading", directory))?.file_name());
+        for entry in rustix::fs::Dir::read_from(opened).map_err(failed)? {
+            names.push(entry.map_err(failed)?.file_name().to_owned());
+            self.count(directory, names.len())?;
         }
         names.sort();
         for name in names {
-            let Some(name) = name.to_str() else { continue };
-            if name == SWAPPED_IN {
+            let Some(name) = name.to_str().ok().filter(|name| !matches!(*name, "." | ".." | SWAPPED_IN)) else {
                 continue;
-            }
+            };
             let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            let from = directory.join(name);
-            match fs::read_link(&from) {
-                Ok(target) if depth == 0 && is_within(&target) => self.link(path, &target)?,
-                _ => self.entry(&from, path, depth)?,
+            match rustix::fs::readlinkat(opened, name, Vec::new()) {
+                Ok(target) if depth == 0 && is_within(Path::new(OsStr::from_bytes(target.as_bytes()))) => {
+                    self.link(path, Path::new(OsStr::from_bytes(target.as_bytes())))?;
+                }
+                _ => self.entry(&directory.join(name), path, depth)?,
             }
         }
         Ok(())
     }
 
     fn link(&mut self, path: String, target: &Path) -> Result<()> {
-        self.count(Path::new(&path))?;
+        self.count(Path::new(&path), 0)?;
         self.files.push(v1::File { path, symlink_target: target.display().to_string(), ..Default::default() });
         Ok(())
     }
 
-    fn count(&self, path: &Path) -> Result<()> {
-        if self.files.len() < MAX_SET_FILES {
+    fn count(&self, path: &Path, more: usize) -> Result<()> {
+        if self.files.len() + more < MAX_SET_FILES {
             return Ok(());
         }
         Err(Error::FailedPrecondition(format!("{} is one file of more than {MAX_SET_FILES}", path.display())))
     }
 
     fn entry(&mut self, from: &Path, path: String, depth: usize) -> Result<()> {
-        self.count(from)?;
-        let real = from.canonicalize().map_err(Error::file("reading", from))?;
-        if !real.starts_with(&self.inside) {
-            return Err(Error::FailedPrecondition(format!("{} leads out of the pod's directory", from.display())));
-        }
-        let metadata = fs::metadata(&real).map_err(Error::file("reading", from))?;
+        self.count(from, 0)?;
+        let (opened, metadata) = self.open(from)?;
         let mut file = v1::File {
             path: path.clone(),
             mode: metadata.mode() & 0o7777,
@@ -136,16 +148,18 @@ impl Reader {
         if metadata.is_dir() {
             file.directory = true;
             self.files.push(file);
-            return self.directory(&real, &path, depth + 1);
+            return self.directory(&opened, from, &path, depth + 1);
         }
         if !metadata.is_file() {
             return Err(Error::FailedPrecondition(format!("{} is not a file", from.display())));
         }
-        if self.bytes as u64 + metadata.len() > MAX_SET_BYTES as u64 {
-            return Err(Error::FailedPrecondition(format!("{} is larger than 16 MiB in all", from.display())));
+        let too_large = || Error::FailedPrecondition(format!("{} is larger than 16 MiB in all", from.display()));
+        let room = (MAX_SET_BYTES - self.bytes) as u64;
+        let read = opened.take(room + 1).read_to_end(&mut file.data).map_err(Error::file("reading", from))?;
+        if read as u64 > room {
+            return Err(too_large());
         }
-        file.data = fs::read(&real).map_err(Error::file("reading", from))?;
-        self.bytes += file.data.len();
+        self.bytes += read;
         self.files.push(file);
         Ok(())
     }
@@ -155,7 +169,7 @@ impl Reader {
 pub(crate) async fn put_and_follow(
     watcher: &Arc<Watcher>,
     source: FileSetSource,
-    inside: PathBuf,
+    pod: PodDir,
     agent: Agent,
     cancel: CancellationToken,
 ) -> Result<()> {
@@ -165,7 +179,7 @@ pub(crate) async fn put_and_follow(
         Some(directory) => watcher.watch(directory).map_err(Error::file("watching", directory))?,
         None => return Err(Error::InvalidArgument(format!("{} has no directory", source.path.display()))),
     };
-    put(&source, &inside, &agent).await?;
+    put(&source, &pod, &agent).await?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -173,7 +187,7 @@ pub(crate) async fn put_and_follow(
                 () = watch.changed() => {}
             }
             tokio::time::sleep(SETTLE).await;
-            while let Err(error) = put(&source, &inside, &agent).await {
+            while let Err(error) = put(&source, &pod, &agent).await {
                 // Its owner is being removed: nothing to do any more.
                 if !source.path.exists() {
                     return;
@@ -189,9 +203,9 @@ pub(crate) async fn put_and_follow(
     Ok(())
 }
 
-async fn put(source: &FileSetSource, inside: &Path, agent: &Agent) -> Result<()> {
-    let (path, inside) = (source.path.clone(), inside.to_owned());
-    let mut files = tokio::task::spawn_blocking(move || read_set(&path, &inside))
+async fn put(source: &FileSetSource, pod: &PodDir, agent: &Agent) -> Result<()> {
+    let (path, pod) = (source.path.clone(), pod.clone());
+    let mut files = tokio::task::spawn_blocking(move || read_set(&path, &pod))
         .await
         .map_err(|e| Error::FailedPrecondition(e.to_string()))??;
     for file in &mut files {
@@ -293,6 +307,13 @@ mod tests {
 
     use super::*;
 
+    fn pod() -> (tempfile::TempDir, PodDir) {
+        let pods = tempfile::tempdir().unwrap();
+        let pod = PodDir::new(pods.path(), hypernetes_names::Uid::new("uid-1").unwrap());
+        fs::create_dir(pod.path()).unwrap();
+        (pods, pod)
+    }
+
     /// A directory as the kubelet's atomic writer leaves it.
     fn atomic(dir: &Path, version: &str, value: &str) {
         let data = dir.join(format!("..{version}"));
@@ -307,23 +328,39 @@ mod tests {
 
     #[test]
     fn atomic_directories_stay_as_they_are() {
-        let dir = tempfile::tempdir().unwrap();
-        atomic(dir.path(), "1", "a");
-        let files = read_set(dir.path(), dir.path()).unwrap();
+        let (_pods, pod) = pod();
+        atomic(&pod.path(), "1", "a");
+        let files = read_set(&pod.path(), &pod).unwrap();
         let seen: Vec<_> =
             files.iter().map(|f| (f.path.as_str(), f.symlink_target.as_str(), f.data.as_slice())).collect();
         let expected: [(&str, &str, &[u8]); 4] =
             [("..1", "", b""), ("..1/key", "", b"a"), ("..data", "..1", b""), ("key", "..data/key", b"")];
         assert_eq!(seen, expected);
-        let files = read_set(&dir.path().join("key"), dir.path()).unwrap();
+        let files = read_set(&pod.path().join("key"), &pod).unwrap();
         assert_eq!((files[0].path.as_str(), files[0].data.as_slice()), (SINGLE, &b"a"[..]));
     }
 
     #[test]
     fn links_out_of_the_pod_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        symlink("/etc/passwd", dir.path().join("x")).unwrap();
-        assert!(matches!(read_set(dir.path(), dir.path()), Err(Error::FailedPrecondition(_))));
+        let (pods, pod) = pod();
+        std::fs::create_dir(pods.path().join("other")).unwrap();
+        std::fs::write(pods.path().join("other/secret"), "theirs").unwrap();
+        let other = pods.path().join("other");
+        for (target, name) in [
+            (Path::new("/etc/passwd"), "x"),
+            (Path::new("../other/secret"), "x"),
+            (&other, "x"),
+            (Path::new("../other"), "x"),
+        ] {
+            symlink(target, pod.path().join(name)).unwrap();
+            let read = read_set(&pod.path(), &pod);
+            assert!(matches!(read, Err(Error::FailedPrecondition(_))), "{target:?}: {read:?}");
+            std::fs::remove_file(pod.path().join(name)).unwrap();
+        }
+        // Another pod's, or the host's, is none of this one's however it is named.
+        for path in [&other, Path::new("/etc")] {
+            assert!(read_set(path, &pod).is_err());
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 pub trait Images: Send + Sync + 'static {
     fn get(&self, reference_or_id: &str) -> Option<Image>;
     fn list(&self) -> Vec<Image>;
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<Image, ImageError>;
+    /// For a tenant; empty: for nobody's pods.
+    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError>;
+    /// Whether a tenant's pods may have the image: it has pulled it, or anybody may.
+    fn may_use(&self, id: &Digest, tenant: &str) -> bool;
     async fn import(
         &self,
         path: &Path,
@@ -57,8 +60,12 @@ impl Images for ImageStore {
         ImageStore::list(self)
     }
 
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<Image, ImageError> {
-        ImageStore::pull(self, reference, credentials).await
+    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError> {
+        ImageStore::pull(self, reference, credentials, tenant).await
+    }
+
+    fn may_use(&self, id: &Digest, tenant: &str) -> bool {
+        ImageStore::may_use(self, id, tenant)
     }
 
     async fn import(

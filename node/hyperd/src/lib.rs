@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod budget;
 mod cni;
 mod collect;
 mod container;
@@ -33,6 +34,7 @@ mod metrics;
 mod modules;
 mod mounts;
 mod output;
+mod pod_dir;
 mod pool;
 mod prepare;
 mod process;
@@ -106,7 +108,7 @@ pub struct HyperdConfig {
     pub pods_dir: PathBuf,
     /// What else the operator's own pods may mount (those of no tenant or of `system`).
     pub allowed_host_paths: Vec<AllowedHostPath>,
-    /// Volume descriptors may name files below these directories only.
+    /// Where volumes are: `<directory>/<tenant>/<volume's uid>.raw`.
     pub volume_dirs: Vec<PathBuf>,
     /// Modules of the guest's kernel, for containers that may have them loaded; none: they get none.
     pub modules_dir: Option<PathBuf>,

@@ -6,9 +6,9 @@
 //! of hyperd, and the host's own death takes the VM and its output along anyway.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -43,39 +43,101 @@ struct Position {
     length: u64,
 }
 
-/// Writes one container's log.
+/// Writes one container's log. What cannot be written stays with the caller, who gives it again until [`LogWriter::settle`] says
+/// that it is lost: a full disk holds up no container for long, and the log goes on when there is room.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     path: PathBuf,
-    file: File,
-    position_file: File,
+    position_path: PathBuf,
+    /// None as long as they could not be opened.
+    files: Option<Files>,
     position: Position,
     /// Bytes of a line whose end has not come yet; the position does not include them.
     pending: [Vec<u8>; 2],
     /// The log is rotated at this length, so that a container fills no disk when nobody else rotates.
     max_bytes: u64,
+    /// Bytes of output that could not be written since something could.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Files {
+    log: File,
+    position: File,
 }
 
 impl LogWriter {
-    /// Opens a log where it was left.
-    pub(crate) fn open(path: &Path, position_path: &Path, max_bytes: u64) -> io::Result<Self> {
-        create(path)?;
-        let mut position = match std::fs::read(position_path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Position::default(),
-            Err(error) => return Err(error),
+    /// Goes on where a log was left. The log itself is opened as soon as that is possible.
+    pub(crate) fn open(path: &Path, position_path: &Path, max_bytes: u64) -> Self {
+        let position = std::fs::read(position_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut writer = Self {
+            path: path.into(),
+            position_path: position_path.into(),
+            files: None,
+            position: position.unwrap_or_default(),
+            pending: [vec![], vec![]],
+            max_bytes,
+            lost: 0,
         };
-        let file = open_log(path)?;
-        let metadata = file.metadata()?;
-        if metadata.ino() == position.inode && metadata.len() > position.length {
-            file.set_len(position.length)?;
+        // It is tried again by what is written.
+        let _ = writer.files();
+        writer
+    }
+
+    fn files(&mut self) -> io::Result<&mut Files> {
+        if self.files.is_none() {
+            create(&self.path)?;
+            let log = open_log(&self.path)?;
+            let metadata = log.metadata()?;
+            if metadata.ino() == self.position.inode && metadata.len() > self.position.length {
+                log.set_len(self.position.length)?;
+            }
+            (self.position.inode, self.position.length) = (metadata.ino(), log.metadata()?.len());
+            let position =
+                OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.position_path)?;
+            save(&position, &self.position)?;
+            self.files = Some(Files { log, position });
         }
-        (position.inode, position.length) = (metadata.ino(), file.metadata()?.len());
-        let position_file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(position_path)?;
-        let writer = Self { path: path.into(), file, position_file, position, pending: [vec![], vec![]], max_bytes };
-        writer.save_position()?;
-        Ok(writer)
+        self.files.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Whether an attempt to write has settled the matter: what was given is in the log, or it is lost, because it was the last
+    /// attempt or the ones before have failed already. `end` is the offset in the stream up to which it goes.
+    pub(crate) fn settle(
+        &mut self,
+        written: io::Result<()>,
+        stream: Stream,
+        end: u64,
+        last_attempt: bool,
+        container: &str,
+    ) -> bool {
+        match written {
+            Ok(()) if self.lost > 0 => {
+                let lost = std::mem::take(&mut self.lost);
+                tracing::warn!(container, lost, "the log is written again; bytes of output were lost");
+                true
+            }
+            Ok(()) => true,
+            Err(error) if last_attempt || self.lost > 0 => {
+                if self.lost == 0 {
+                    tracing::warn!(container, %error, "the log cannot be written: output is lost");
+                }
+                self.lose(stream, end);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Gives up what a stream has up to an offset and is not in the log: somebody waits for it to be taken.
+    fn lose(&mut self, stream: Stream, end: u64) {
+        let position = match stream {
+            Stream::Stdout => &mut self.position.stdout,
+            Stream::Stderr => &mut self.position.stderr,
+        };
+        self.lost = self.lost.saturating_add(end.saturating_sub(*position));
+        *position = end.max(*position);
+        self.pending[stream as usize].clear();
     }
 
     /// Offsets of stdout and stderr up to which everything is in the log.
@@ -150,8 +212,9 @@ impl LogWriter {
 
     /// Opens the path anew after somebody renamed the file.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        self.file = open_log(&self.path)?;
-        let metadata = self.file.metadata()?;
+        let log = open_log(&self.path)?;
+        let metadata = log.metadata()?;
+        self.files()?.log = log;
         (self.position.inode, self.position.length) = (metadata.ino(), metadata.len());
         self.save_position()
     }
@@ -160,13 +223,17 @@ impl LogWriter {
         if taken == 0 {
             return Ok(());
         }
+        // Its length is known when it is open.
+        self.files()?;
         if self.position.length > 0 && self.position.length + lines.len() as u64 > self.max_bytes {
             std::fs::rename(&self.path, rotated(&self.path))?;
             self.reopen()?;
         }
-        if let Err(error) = self.file.write_all(lines) {
+        let before = self.position;
+        let files = self.files()?;
+        if let Err(error) = files.log.write_all(lines) {
             // No half lines: they would be doubled by the next attempt.
-            let _ = self.file.set_len(self.position.length);
+            let _ = files.log.set_len(before.length);
             return Err(error);
         }
         self.position.length += lines.len() as u64;
@@ -174,14 +241,25 @@ impl LogWriter {
             Stream::Stdout => self.position.stdout += taken as u64,
             Stream::Stderr => self.position.stderr += taken as u64,
         }
-        self.save_position()
+        self.save_position().inspect_err(|_| {
+            // As if it had not been written: it is going to be.
+            self.position = before;
+            if let Some(files) = &self.files {
+                let _ = files.log.set_len(before.length);
+            }
+        })
     }
 
-    fn save_position(&self) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(&self.position)?;
-        bytes.resize(POSITION_BYTES, b' ');
-        self.position_file.write_all_at(&bytes, 0)
+    fn save_position(&mut self) -> io::Result<()> {
+        let position = self.position;
+        save(&self.files()?.position, &position)
     }
+}
+
+fn save(file: &File, position: &Position) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(position)?;
+    bytes.resize(POSITION_BYTES, b' ');
+    file.write_all_at(&bytes, 0)
 }
 
 fn rotated(path: &Path) -> PathBuf {
@@ -190,9 +268,22 @@ fn rotated(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Removes a log with what was rotated of it.
+pub(crate) fn remove(path: &Path) {
+    for path in [path.to_owned(), rotated(path)] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a log was left behind");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Makes an empty log, if there is none: readers look for it as soon as the container has started.
 pub(crate) fn create(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let directory = |path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    path.parent().map_or(Ok(()), directory)?;
     open_log(path).map(drop)
 }
 
@@ -200,7 +291,7 @@ fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
         .append(true)
-        .mode(0o640)
+        .mode(0o600)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)
 }
@@ -233,7 +324,7 @@ mod tests {
     fn lines_are_tagged_and_wait_for_their_end() {
         let dir = tempfile::tempdir().unwrap();
         let (log, position) = (dir.path().join("pod/0.log"), dir.path().join("p"));
-        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        let mut writer = LogWriter::open(&log, &position, 1 << 20);
         writer.append(Stream::Stdout, b"one\ntw", now()).unwrap();
         writer.append(Stream::Stderr, b"oops\n", now()).unwrap();
         assert_eq!(writer.durable(), (4, 5));
@@ -248,7 +339,7 @@ mod tests {
     fn long_lines_are_cut_into_partial_ones() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
-        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 1 << 20).unwrap();
+        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 1 << 20);
         writer.append(Stream::Stdout, &[b'a'; MAX_LINE], now()).unwrap();
         assert_eq!(writer.durable().0, 0);
         writer.append(Stream::Stdout, b"b\n", now()).unwrap();
@@ -262,13 +353,13 @@ mod tests {
     fn a_crash_between_log_and_position_neither_loses_nor_doubles() {
         let dir = tempfile::tempdir().unwrap();
         let (log, position) = (dir.path().join("0.log"), dir.path().join("p"));
-        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        let mut writer = LogWriter::open(&log, &position, 1 << 20);
         writer.append(Stream::Stdout, b"one\nhalf", now()).unwrap();
         let saved = std::fs::read(&position).unwrap();
         writer.append(Stream::Stdout, b"\ntwo\n", now()).unwrap();
         drop(writer);
         std::fs::write(&position, saved).unwrap();
-        let mut writer = LogWriter::open(&log, &position, 1 << 20).unwrap();
+        let mut writer = LogWriter::open(&log, &position, 1 << 20);
         assert_eq!(writer.durable(), (4, 0));
         writer.append(Stream::Stdout, b"half\ntwo\n", now()).unwrap();
         assert_eq!(contents(&log), ["stdout F one", "stdout F half", "stdout F two"]);
@@ -278,7 +369,7 @@ mod tests {
     fn growth_is_bounded_and_reopening_follows_a_rename() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
-        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 4096).unwrap();
+        let mut writer = LogWriter::open(&log, &dir.path().join("p"), 4096);
         for _ in 0..1000 {
             writer.append(Stream::Stdout, b"0123456789012345678901234567890123456789\n", now()).unwrap();
         }
@@ -288,5 +379,39 @@ mod tests {
         writer.reopen().unwrap();
         writer.append(Stream::Stdout, b"new\n", now()).unwrap();
         assert_eq!(contents(&log), ["stdout F new"]);
+    }
+
+    /// What cannot be written is lost when somebody says so, and what comes after it is written as soon as that is possible.
+    #[test]
+    fn a_log_that_cannot_be_written_goes_on_when_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, position) = (dir.path().join("pod/0.log"), dir.path().join("p"));
+        // Its directory cannot be made.
+        std::fs::write(dir.path().join("pod"), "in the way").unwrap();
+        let mut writer = LogWriter::open(&log, &position, 1 << 20);
+        assert!(writer.append(Stream::Stdout, b"one\n", now()).is_err());
+        assert_eq!(writer.next(Stream::Stdout), 0, "it may be given again");
+        assert!(writer.append(Stream::Stdout, b"one\n", now()).is_err());
+        let full = || Err(io::ErrorKind::StorageFull.into());
+        assert!(!writer.settle(full(), Stream::Stdout, 4, false, "c"));
+        assert!(writer.settle(full(), Stream::Stdout, 4, true, "c"));
+        assert_eq!((writer.next(Stream::Stdout), writer.durable()), (4, (4, 0)));
+        std::fs::remove_file(dir.path().join("pod")).unwrap();
+        writer.append(Stream::Stdout, b"two\n", now()).unwrap();
+        assert!(writer.lost == 4 && writer.settle(Ok(()), Stream::Stdout, 8, false, "c") && writer.lost == 0);
+        assert_eq!(contents(&log), ["stdout F two"]);
+        // A position that cannot be saved leaves nothing in the log that would be doubled.
+        writer.files.as_mut().unwrap().position = File::open("/dev/full").unwrap();
+        assert!(writer.append(Stream::Stdout, b"three\n", now()).is_err());
+        assert_eq!(contents(&log), ["stdout F two"]);
+        writer.files.as_mut().unwrap().position = OpenOptions::new().write(true).open(&position).unwrap();
+        writer.append(Stream::Stdout, b"three\n", now()).unwrap();
+        // Nor does a full disk.
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut writer.files.as_mut().unwrap().log, full);
+        assert!(writer.append(Stream::Stdout, b"four\n", now()).is_err());
+        writer.files.as_mut().unwrap().log = file;
+        writer.append(Stream::Stdout, b"four\n", now()).unwrap();
+        assert_eq!(contents(&log), ["stdout F two", "stdout F three", "stdout F four"]);
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     files::FileSetSource,
     host_paths::{AllowedHostPath, HostPath, HostPathReadOnly},
+    pod_dir::{Links, PodDir},
     subpaths,
     volumes::Descriptor,
 };
@@ -40,10 +41,8 @@ pub(crate) enum Source {
 /// Which host paths of a pod mean something.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy<'a> {
-    /// The kubelet's directory of pods.
-    pub pods_dir: &'a Path,
-    /// The pod whose paths are acceptable; another pod's are not.
-    pub pod_uid: String,
+    /// The pod's own directory; another pod's is not acceptable.
+    pub pod: Option<PodDir>,
     /// What else is.
     pub allowed: &'a [AllowedHostPath],
 }
@@ -99,19 +98,21 @@ impl Policy<'_> {
     }
 
     fn source(&self, mount: &cri::Mount, host_path: &Path) -> Result<Source> {
-        let parts = self.parts(host_path);
-        match parts.as_deref().unwrap_or_default() {
-            ["etc-hosts"] => Ok(files(host_path)),
+        let Some((pod, parts)) = self.pod.as_ref().and_then(|pod| Some((pod, parts(pod, host_path)?))) else {
+            return self.shared(mount, host_path);
+        };
+        match parts.as_slice() {
+            ["etc-hosts"] => Ok(files(pod, host_path)),
             ["containers", _name, _file] => Ok(Source::TerminationLog { host_path: host_path.into() }),
             ["volumes", SCRATCH, name, rest @ ..] => Ok(Source::Scratch {
                 name: (*name).into(),
                 sub_path: rest.join("/"),
-                like: self.pod_dir().join("volumes").join(SCRATCH).join(name),
+                like: pod.path().join("volumes").join(SCRATCH).join(name),
             }),
-            ["volume-subpaths", name, _container, _number] => self.sub_path(mount, host_path, name),
+            ["volume-subpaths", name, _container, _number] => self.sub_path(mount, pod, host_path, name),
             // With a subPath our kubelet hands out a path below the volume.
-            ["volumes", plugin, _name, ..] if COPIED.contains(plugin) => Ok(files(host_path)),
-            ["volumes" | "volumeDevices", _plugin, _name, ..] => match volume(host_path, &self.pod_dir())? {
+            ["volumes", plugin, _name, ..] if COPIED.contains(plugin) => Ok(files(pod, host_path)),
+            ["volumes" | "volumeDevices", plugin, _name, ..] => match volume(host_path, pod, plugin)? {
                 Some(volume) => Ok(volume),
                 None => self.shared(mount, host_path),
             },
@@ -120,8 +121,8 @@ impl Policy<'_> {
     }
 
     /// A part of the volume `name`, as upstream's kubelet binds it.
-    fn sub_path(&self, mount: &cri::Mount, host_path: &Path, name: &str) -> Result<Source> {
-        let volumes = self.pod_dir().join("volumes");
+    fn sub_path(&self, mount: &cri::Mount, pod: &PodDir, host_path: &Path, name: &str) -> Result<Source> {
+        let volumes = pod.path().join("volumes");
         let plugins = std::fs::read_dir(&volumes).into_iter().flatten().flatten();
         let volume = plugins.map(|plugin| plugin.path().join(name)).find(|volume| volume.exists());
         let plugin = volume.as_ref().and_then(|volume| volume.parent()?.file_name()?.to_str());
@@ -133,12 +134,13 @@ impl Policy<'_> {
         };
         match plugin {
             SCRATCH => Ok(Source::Scratch { name: name.into(), sub_path: part(volume)?, like: volume.clone() }),
-            plugin if COPIED.contains(&plugin) => part(volume).map(|_| files(host_path)),
+            plugin if COPIED.contains(&plugin) => part(volume).map(|_| files(pod, host_path)),
             // A driver of CSI has a directory in it, others have itself.
             _ => {
                 for base in [volume.join("mount"), volume.clone()] {
-                    if let Some(descriptor) = Descriptor::read(&base)? {
-                        return Ok(Source::Volume { descriptor, sub_path: part(&base)?, fs_group: group_of(&base) });
+                    if let Some(descriptor) = Descriptor::read(pod, &base)? {
+                        let fs_group = group_of(pod, &base);
+                        return Ok(Source::Volume { descriptor, sub_path: part(&base)?, fs_group });
                     }
                 }
                 self.shared(mount, host_path)
@@ -196,27 +198,14 @@ impl Policy<'_> {
     /// Whether a path without links is in what the kubelet or a driver has mounted for this pod. What is only a directory there
     /// is a volume that is not ready, or has another meaning.
     fn is_the_pods(&self, path: &Path) -> bool {
-        let Ok(pods_dir) = self.pods_dir.canonicalize() else { return false };
-        let pod = Policy { pods_dir: &pods_dir, pod_uid: self.pod_uid.clone(), allowed: &[] };
-        match pod.parts(path).as_deref() {
+        let Some(pod) = self.pod.as_ref().and_then(PodDir::canonical) else { return false };
+        match parts(&pod, path).as_deref() {
             Some(["volumes", plugin, _name, ..]) if *plugin != SCRATCH && !COPIED.contains(plugin) => {
-                hypernetes_hostfs::is_mounted(path, &pod.pod_dir())
+                hypernetes_hostfs::is_mounted(path, &pod.path())
             }
-            Some(["volume-subpaths", _name, _container, ..]) => hypernetes_hostfs::is_mounted(path, &pod.pod_dir()),
+            Some(["volume-subpaths", _name, _container, ..]) => hypernetes_hostfs::is_mounted(path, &pod.path()),
             _ => false,
         }
-    }
-
-    fn pod_dir(&self) -> PathBuf {
-        self.pods_dir.join(&self.pod_uid)
-    }
-
-    /// The parts of a path below the pod's own directory.
-    fn parts<'p>(&self, path: &'p Path) -> Option<Vec<&'p str>> {
-        if self.pod_uid.is_empty() || self.pod_uid.contains(['/', '.']) {
-            return None;
-        }
-        path.strip_prefix(self.pod_dir()).ok()?.iter().map(|p| p.to_str()).collect()
     }
 
     fn refusal(&self, mount: &cri::Mount) -> Error {
@@ -246,20 +235,26 @@ fn resolve(path: &Path) -> io::Result<(PathBuf, bool)> {
     }
 }
 
-/// The volume whose descriptor lies in the directory, or, for a subPath, in one above it within the pod's.
-fn volume(path: &Path, pod_dir: &Path) -> Result<Option<Source>> {
-    for directory in path.ancestors().take_while(|a| *a != pod_dir) {
-        if let Some(descriptor) = Descriptor::read(directory)? {
+/// The parts of a path below the pod's own directory.
+fn parts<'p>(pod: &PodDir, path: &'p Path) -> Option<Vec<&'p str>> {
+    pod.relative(path)?.iter().map(|part| part.to_str()).collect()
+}
+
+/// The volume whose descriptor lies in the directory, or, for a subPath, in one above it within the plugin's.
+fn volume(path: &Path, pod: &PodDir, plugin: &str) -> Result<Option<Source>> {
+    for directory in path.ancestors().take_while(|above| !above.ends_with(plugin)) {
+        if let Some(descriptor) = Descriptor::read(pod, directory)? {
             let sub_path = path.strip_prefix(directory).unwrap_or(Path::new("")).display().to_string();
-            return Ok(Some(Source::Volume { descriptor, sub_path, fs_group: group_of(directory) }));
+            return Ok(Some(Source::Volume { descriptor, sub_path, fs_group: group_of(pod, directory) }));
         }
     }
     Ok(None)
 }
 
 /// The group that the kubelet has given a volume's place on the host to, with the bit that hands it down (`fsGroup`).
-fn group_of(directory: &Path) -> u32 {
-    directory.metadata().ok().filter(|place| place.mode() & 0o2000 != 0).map_or(0, |place| place.gid())
+fn group_of(pod: &PodDir, directory: &Path) -> u32 {
+    let place = pod.read(directory, Links::None).and_then(|place| place.metadata()).ok();
+    place.filter(|place| place.mode() & 0o2000 != 0).map_or(0, |place| place.gid())
 }
 
 /// Refuses combinations that CRI forbids.
@@ -307,8 +302,8 @@ pub(crate) fn image_reference(mount: &cri::Mount) -> Option<&str> {
     mount.image.as_ref().map(|image| image.image.as_str()).filter(|image| !image.is_empty())
 }
 
-fn files(path: &Path) -> Source {
-    Source::Files { source: FileSetSource::new(path), single: !path.is_dir() }
+fn files(pod: &PodDir, path: &Path) -> Source {
+    Source::Files { source: FileSetSource::new(path), single: !pod.is_directory(path) }
 }
 
 /// Size of an empty-dir volume of medium Memory, on which the kubelet mounts a tmpfs; none: it is of another.
@@ -326,13 +321,25 @@ pub(crate) fn is_clean_absolute(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    fn pod_in(dir: &Path) -> PodDir {
+        PodDir::new(dir, hypernetes_names::Uid::new("uid-1").unwrap())
+    }
+
+    /// As the driver leaves it.
+    fn describe(directory: &Path) {
+        let path = directory.join(crate::volumes::DESCRIPTOR);
+        let text = r#"{"version":2,"engine":"file","tenant":"acme","volume":"1","readOnly":false}"#;
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     fn classify(dir: &Path, host: &str, container: &str) -> Result<Source> {
         let mount = cri::Mount {
             host_path: host.replace("PODS", dir.to_str().unwrap()),
             container_path: container.into(),
             ..Default::default()
         };
-        Policy { pods_dir: dir, pod_uid: "uid-1".into(), allowed: &[] }.classify(&mount)
+        Policy { pod: Some(pod_in(dir)), allowed: &[] }.classify(&mount)
     }
 
     #[test]
@@ -344,7 +351,7 @@ mod tests {
         assert_eq!(source, Source::Files { source: FileSetSource::new(&config), single: false });
         let mount = dir.path().join("uid-1/volumes/kubernetes.io~csi/pv/mount");
         std::fs::create_dir_all(&mount).unwrap();
-        std::fs::write(mount.join("volume.hypernetes.json"), r#"{"id":"1","driver":"file","path":"/v.raw"}"#).unwrap();
+        describe(&mount);
         for (path, expected) in [("mount", ""), ("mount/a/b", "a/b")] {
             let source =
                 classify(dir.path(), &format!("PODS/uid-1/volumes/kubernetes.io~csi/pv/{path}"), "/data").unwrap();
@@ -391,7 +398,7 @@ mod tests {
             assert_eq!(of("e/web/0").unwrap(), expected);
             let claim = pod.join("volumes/kubernetes.io~csi/pv/mount");
             std::fs::create_dir_all(&claim).unwrap();
-            std::fs::write(claim.join("volume.hypernetes.json"), r#"{"id":"1","driver":"file","path":"/v"}"#).unwrap();
+            describe(&claim);
             bind("kubernetes.io~csi/pv/mount/data", "pv/web/1");
             assert!(matches!(of("pv/web/1"), Ok(Source::Volume { sub_path, .. }) if sub_path == "data"));
             let config = pod.join("volumes/kubernetes.io~configmap/c/..1");
@@ -415,7 +422,7 @@ mod tests {
     #[test]
     fn options_have_to_fit() {
         let dir = tempfile::tempdir().unwrap();
-        let policy = Policy { pods_dir: dir.path(), pod_uid: "uid-1".into(), allowed: &[] };
+        let policy = Policy { pod: Some(pod_in(dir.path())), allowed: &[] };
         let mount = |part: &str| cri::Mount {
             host_path: dir.path().join("uid-1").join(part).display().to_string(),
             container_path: "/x".into(),
@@ -512,7 +519,7 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.join("srv/dangling")).unwrap();
         let allow = |path: &str, read_only| AllowedHostPath { path: dir.join(path), read_only };
         let allowed = [allow("alias", false), allow("srv/look", true)];
-        let policy = Policy { pods_dir: &dir.join("pods"), pod_uid: "uid-1".into(), allowed: &allowed };
+        let policy = Policy { pod: Some(pod_in(&dir.join("pods"))), allowed: &allowed };
         let classify = |path: &str, change: fn(&mut cri::Mount)| {
             let mut mount = cri::Mount {
                 host_path: dir.join(path).display().to_string(),

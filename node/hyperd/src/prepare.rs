@@ -20,10 +20,11 @@ use crate::{
     host_paths::HostPathReadOnly,
     identity::ETC_SET,
     mounts::{self, Policy, Source},
+    pod_dir::PodDir,
     records::{ContainerState, ProcessUser, TerminationLog},
     resources,
     runtime::Runtime,
-    sandbox::{Live, Sandbox, check_namespaces},
+    sandbox::{Live, Sandbox, check_namespaces, tenant_of},
     volumes::{self, Descriptor, Mode},
 };
 
@@ -57,7 +58,7 @@ impl Prepared {
                 return Err(Error::InvalidArgument(format!("two mounts at {}", mount.container_path)));
             }
             let source = match mounts::image_reference(&mount) {
-                Some(reference) => mounts::image(&mount, &runtime.image(reference)?)?,
+                Some(reference) => mounts::image(&mount, &runtime.image(sandbox, reference)?)?,
                 None => policy.classify(&mount)?,
             };
             mounts.push((mount, source));
@@ -138,11 +139,17 @@ impl Runtime {
     pub(crate) fn policy(&self, sandbox: &cri::PodSandboxConfig) -> Policy<'_> {
         let tenant = sandbox.annotations.get(crate::TENANT_ANNOTATION).map(String::as_str).unwrap_or_default();
         Policy {
-            pods_dir: &self.config.pods_dir,
-            pod_uid: sandbox.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default(),
+            pod: self.pod_dir(sandbox).ok(),
             // Tenants do not get what the operator allows to pods of their own.
             allowed: if matches!(tenant, "" | OPERATOR) { &self.config.allowed_host_paths } else { &[] },
         }
+    }
+
+    /// The pod's own directory at the kubelet.
+    pub(crate) fn pod_dir(&self, sandbox: &cri::PodSandboxConfig) -> Result<PodDir> {
+        let uid = sandbox.metadata.as_ref().map(|metadata| metadata.uid.as_str()).unwrap_or_default();
+        let uid = uid.parse().map_err(|error| Error::InvalidArgument(format!("the sandbox's uid: {error}")))?;
+        Ok(PodDir::new(&self.config.pods_dir, uid))
     }
 
     pub(crate) async fn prepare_container(
@@ -192,10 +199,12 @@ impl Runtime {
             .await
     }
 
-    /// An image by reference or id.
-    pub(crate) fn image(&self, reference: &str) -> Result<Image> {
-        let missing = || Error::NotFound { kind: "image", id: reference.chars().take(300).collect() };
-        self.config.images.get(reference).ok_or_else(missing)
+    /// An image by reference or id, for a pod. One that the pod's tenant has not shown they may have is not there.
+    pub(crate) fn image(&self, sandbox: &Sandbox, reference: &str) -> Result<Image> {
+        let tenant = tenant_of(&sandbox.record().config)?;
+        let tenant = tenant.as_deref().unwrap_or_default();
+        let found = self.config.images.get(reference).filter(|image| self.config.images.may_use(&image.id, tenant));
+        found.ok_or_else(|| Error::NotFound { kind: "image", id: reference.chars().take(300).collect() })
     }
 
     async fn prepare_mount(
@@ -236,7 +245,8 @@ impl Runtime {
                 guest.read_only |= read_only;
                 guest.block_device = volume.mode == Mode::Block;
                 let slot = self.attach(sandbox, live, container, disk).await?;
-                guest.source = Some(GuestSource::Disk(v1::Disk { slot: slot.0, fs_type: volume.fs_type, read_only }));
+                guest.source =
+                    Some(GuestSource::Disk(v1::Disk { slot: slot.0, fs_type: volumes::FILE_SYSTEM.into(), read_only }));
             }
             Source::Files { source, single } => {
                 if single {
@@ -244,7 +254,7 @@ impl Runtime {
                 }
                 guest.source = Some(GuestSource::FileSet(source.set.clone()));
                 container.update(&self.records, |r| r.file_sets.push(source.clone())).await?;
-                self.follow(live, source).await?;
+                self.follow(sandbox, live, source).await?;
             }
             Source::Scratch { name, sub_path, like } => {
                 guest.source = Some(GuestSource::Scratch(name));
@@ -280,7 +290,8 @@ impl Runtime {
     }
 
     async fn volume_disk(&self, sandbox: &Sandbox, volume: &Descriptor) -> Result<DiskSource> {
-        let path = volume.check(&self.config.volume_dirs)?;
+        let tenant = tenant_of(&sandbox.record().config)?;
+        let path = volume.locate(tenant.as_ref(), &self.config.volume_dirs)?;
         // The attachment object is the cluster's lock; this one keeps two VMs of this host off one file.
         let elsewhere = self.containers().into_iter().find(|c| {
             c.sandbox_id != sandbox.id
@@ -290,7 +301,8 @@ impl Runtime {
         if let Some(other) = elsewhere {
             return Err(Error::FailedPrecondition(format!(
                 "the volume {} is in use by the sandbox {}",
-                volume.id, other.sandbox_id
+                volume.id(),
+                other.sandbox_id
             )));
         }
         if volume.mode == Mode::Filesystem && !volume.read_only {
@@ -317,7 +329,7 @@ impl Runtime {
             Some(_) => {
                 return Err(Error::FailedPrecondition(format!(
                     "{} cannot be attached to one pod both read-only and writable",
-                    disk.path.display()
+                    disk.path.file_name().unwrap_or_default().display()
                 )));
             }
             None => live.vm.attach_disk(disk.clone()).await?,
@@ -354,13 +366,13 @@ impl Runtime {
     }
 
     /// Copies a file set into the VM and keeps it as the host's is, once per VM.
-    pub(crate) async fn follow(self: &Arc<Self>, live: &Arc<Live>, source: FileSetSource) -> Result<()> {
+    pub(crate) async fn follow(&self, sandbox: &Sandbox, live: &Arc<Live>, source: FileSetSource) -> Result<()> {
         let cancel = live.cancel.child_token();
         if live.followed.lock().contains_key(&source.set) {
             return Ok(());
         }
-        let inside = self.config.pods_dir.clone();
-        put_and_follow(&self.watcher, source.clone(), inside, live.agent.clone(), cancel.clone()).await?;
+        let pod = self.pod_dir(&sandbox.record().config)?;
+        put_and_follow(&self.watcher, source.clone(), pod, live.agent.clone(), cancel.clone()).await?;
         if let Some(earlier) = live.followed.lock().insert(source.set, cancel) {
             earlier.cancel();
         }

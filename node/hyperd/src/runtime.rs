@@ -12,14 +12,16 @@ use parking_lot::RwLock;
 
 use crate::{
     HyperdConfig,
+    budget::{Budget, Owner},
     cni::Cni,
     container::Container,
     error::{Error, Result},
     events::Events,
+    exec,
     files::Watcher,
     pool::Pool,
     records::Records,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, tenant_of},
     streaming::Sessions,
 };
 
@@ -34,6 +36,9 @@ pub(crate) struct Runtime {
     /// Modules as guests get them, read when the first is wanted.
     pub modules: tokio::sync::OnceCell<Arc<Vec<v1::File>>>,
     pub pool: Pool,
+    /// Commands whose output is collected, probes' among them, and bytes of it.
+    pub commands: Arc<Budget>,
+    pub collected: Arc<Budget>,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
 }
@@ -50,6 +55,8 @@ impl Runtime {
             watcher,
             sessions,
             modules: tokio::sync::OnceCell::new(),
+            commands: Budget::new("commands", exec::COMMANDS),
+            collected: Budget::new("bytes of commands' output", exec::COLLECTED),
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
         }
@@ -63,6 +70,14 @@ impl Runtime {
     /// By id, or by the beginning of one that is unique.
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>> {
         find(&self.containers.read(), "container", id)
+    }
+
+    /// Whose budgets a pod's requests are counted in.
+    pub(crate) fn owner(&self, sandbox_id: &str) -> Result<Owner> {
+        let sandbox = self.sandbox(sandbox_id)?;
+        let tenant = tenant_of(&sandbox.record().config)?;
+        let tenant = tenant.map_or_else(String::new, |tenant| tenant.to_string());
+        Ok(Owner { tenant, sandbox_id: sandbox.id.clone() })
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {

@@ -1,12 +1,14 @@
 //! Pod sandboxes: each is a VM.
 
 use std::{
+    path::Path,
     sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{Nic, Vm};
+use hypernetes_names::{DnsLabel, ObjectName, Uid};
 use k8s_cri::v1 as cri;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,10 +16,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     agent::{Agent, AgentError, CALL_TIMEOUT, Greeting},
     cni::{Choice, CniError, Pod, PodNetwork},
-    container::ended_with_vm,
+    container::{STOP_PATIENCE, ended_with_vm},
     error::{Error, Result},
     host_paths::Served,
     identity,
+    mounts::is_clean_absolute,
     pool::{Kind, Ready, STILL_THERE},
     records::{Records, SandboxRecord, SandboxState},
     resources,
@@ -27,6 +30,8 @@ use crate::{
 
 /// How long the guest has to write its file systems and power off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it has to say that it is there, before it is asked to.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const MAX_CPUS: u64 = 64;
 const MAX_MEMORY_MIB: u64 = 1 << 20;
 
@@ -266,10 +271,28 @@ fn mapping(user: &cri::UserNamespace) -> Result<v1::UserNamespace> {
     Ok(v1::UserNamespace { host_id: first.host_id, length: first.length })
 }
 
+/// Whose the pod is, as the kubelet says; none: nobody's, which is given nothing of a tenant's.
+pub(crate) fn tenant_of(config: &cri::PodSandboxConfig) -> Result<Option<DnsLabel>> {
+    let tenant = config.annotations.get(crate::TENANT_ANNOTATION).filter(|tenant| !tenant.is_empty());
+    let parsed = tenant.map(|tenant| DnsLabel::new(tenant)).transpose();
+    parsed.map_err(|error| Error::InvalidArgument(format!("the annotation {}: {error}", crate::TENANT_ANNOTATION)))
+}
+
 fn check_config(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<()> {
-    let metadata = config.metadata.as_ref().filter(|m| !m.name.is_empty() && !m.uid.is_empty());
-    if metadata.is_none() {
-        return Err(Error::InvalidArgument("the sandbox's metadata needs a name and a uid".into()));
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let invalid = |what: &str, error| Error::InvalidArgument(format!("the sandbox's {what}: {error}"));
+    ObjectName::new(&metadata.name).map_err(|error| invalid("name", error))?;
+    Uid::new(&metadata.uid).map_err(|error| invalid("uid", error))?;
+    // A pod that was made by hand may be in none.
+    let namespace = Some(&metadata.namespace).filter(|namespace| !namespace.is_empty());
+    namespace.map(|n| ObjectName::new(n)).transpose().map_err(|error| invalid("namespace", error))?;
+    tenant_of(config)?;
+    let directory = Path::new(&config.log_directory);
+    if !config.log_directory.is_empty() && !is_clean_absolute(directory) {
+        let shown: String = config.log_directory.chars().take(80).collect();
+        return Err(Error::InvalidArgument(format!(
+            "the log directory {shown:?} is not an absolute path without \"..\""
+        )));
     }
     if !matches!(runtime_handler, "" | "hypernetes") {
         return Err(Error::InvalidArgument(format!("unknown runtime handler {runtime_handler:?}")));
@@ -559,7 +582,7 @@ impl Runtime {
             Err(Error::NotFound { .. }) => return Ok(()),
             other => other?,
         };
-        let _operation = sandbox.operation.lock().await;
+        let _operation = self.take_over(&sandbox).await?;
         if matches!(sandbox.record().state, SandboxState::Stopped { .. }) {
             return Ok(());
         }
@@ -567,6 +590,15 @@ impl Runtime {
         sandbox.update(&self.records, stopped).await?;
         self.publish(&sandbox, None, cri::ContainerEventType::ContainerStoppedEvent);
         Ok(())
+    }
+
+    /// The turn to end a sandbox. Whoever has it, and waits for a guest, is not waited for without end: the VM is killed then.
+    async fn take_over<'s>(&self, sandbox: &'s Arc<Sandbox>) -> Result<tokio::sync::MutexGuard<'s, ()>> {
+        if let Ok(turn) = tokio::time::timeout(STOP_PATIENCE, sandbox.operation.lock()).await {
+            return Ok(turn);
+        }
+        self.kill_vm(sandbox, "it was to be stopped while something else was being done to it").await?;
+        Ok(sandbox.operation.lock().await)
     }
 
     /// Ends the VM, its containers and its network, and gives what the record has to say from now on.
@@ -613,9 +645,10 @@ impl Runtime {
         }
     }
 
-    /// Lets the guest write its file systems, then ends the VM in any case.
+    /// Lets the guest write its file systems, then ends the VM in any case. One that does not even answer is not waited for.
     async fn shut_down(&self, live: &Live) -> Result<()> {
         let politely = async {
+            live.agent.hello(ANSWER_TIMEOUT).await?;
             live.agent
                 .call("Shutdown", SHUTDOWN_TIMEOUT, |mut c| async move { c.shutdown(v1::ShutdownRequest {}).await })
                 .await?;
@@ -638,7 +671,7 @@ impl Runtime {
             Err(Error::NotFound { .. }) => return Ok(()),
             other => other?,
         };
-        let _operation = sandbox.operation.lock().await;
+        let _operation = self.take_over(&sandbox).await?;
         if !matches!(sandbox.record().state, SandboxState::Stopped { .. }) {
             let stopped = self.tear_down(&sandbox, "it was removed").await?;
             // What is removed need not be written first: the disk may be full.

@@ -2,6 +2,8 @@
 //! after a restart of hyperd.
 
 use std::{
+    io::Write,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,6 +13,7 @@ use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{HypervisorError, Vm};
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use tonic::Code;
 
 use crate::{
@@ -19,8 +22,9 @@ use crate::{
     error::{Error, Result},
     exec::ProcessHandle,
     hibernate::{SINCE_RECONFIGURED, set_clock},
-    logs::LogWriter,
+    logs::{LogWriter, Stream},
     output::Output,
+    pod_dir::Links,
     records::{ContainerState, Exit, SandboxState},
     runtime::{Runtime, now_nanos},
     sandbox::{Live, Sandbox},
@@ -35,6 +39,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leftovers of networks may put off that hyperd serves.
 const GARBAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
+/// How often a line is tried to be written before it is lost.
+const LOG_ATTEMPTS: u32 = 4;
 /// The kubelet shows this much of a termination message.
 const MAX_TERMINATION_MESSAGE: u64 = 4096;
 
@@ -84,7 +90,32 @@ impl Runtime {
         }
     }
 
-    async fn vm_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
+    /// Ends the VM of a pod that does not end by being asked, and its containers: by the VMM's process, which no guest and no
+    /// VMM that stands still can keep alive. Whatever waits for the guest fails then.
+    pub(crate) async fn kill_vm(&self, sandbox: &Arc<Sandbox>, why: &str) -> Result<()> {
+        let reason = format!("the pod's VM was killed: {why}");
+        tracing::warn!(sandbox = %sandbox.id, why, "killing a VM");
+        if let Ok(live) = sandbox.live() {
+            live.vm.kill().await?;
+            self.vm_ended(sandbox, &live, &reason).await;
+            return Ok(());
+        }
+        let record = sandbox.record();
+        if let Some(vm) = record.vm.filter(|_| record.state != SandboxState::Hibernated) {
+            match self.config.hypervisor.adopt(vm).await {
+                Ok(vm) => vm.kill().await?,
+                Err(HypervisorError::Gone { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.not_ready(sandbox, &reason).await;
+        for container in self.containers_of(&sandbox.id) {
+            ended_with_vm(self, sandbox, &container, &reason).await;
+        }
+        Ok(())
+    }
+
+    async fn vm_ended(&self, sandbox: &Arc<Sandbox>, live: &Arc<Live>, reason: &str) {
         live.cancel.cancel();
         live.gone.cancel();
         if let Err(error) = live.vm.kill().await {
@@ -167,10 +198,7 @@ impl Runtime {
 
     /// Brings the container's output into its log and to those who are attached, until it ends.
     async fn pump(self: Arc<Self>, live: Arc<Live>, container: Arc<Container>) {
-        let log = tokio::select! {
-            () = live.cancel.cancelled() => return,
-            log = self.open_log(&container) => log,
-        };
+        let Ok(log) = self.open_log(&container).await else { return };
         loop {
             match self.pump_once(&live, &container, &log).await {
                 Ok(()) => return,
@@ -184,24 +212,14 @@ impl Runtime {
     }
 
     /// A container without a log path has its output read and forgotten.
-    async fn open_log(&self, container: &Arc<Container>) -> Arc<Mutex<LogWriter>> {
+    async fn open_log(&self, container: &Arc<Container>) -> Result<Arc<Mutex<LogWriter>>, tokio::task::JoinError> {
         let path = container.record().log_path.unwrap_or_else(|| "/dev/null".into());
         let position = self.records.log_position(&container.id);
-        let max_bytes = if path == std::path::Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
-        loop {
-            match LogWriter::open(&path, &position, max_bytes) {
-                Ok(writer) => {
-                    let log = Arc::new(Mutex::new(writer));
-                    *container.log.lock() = Some(log.clone());
-                    return log;
-                }
-                // Meanwhile the container is blocked by its pipe: nothing is lost.
-                Err(error) => {
-                    tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be opened");
-                }
-            }
-            tokio::time::sleep(RETRY * 4).await;
-        }
+        let max_bytes = if path == Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
+        let log = tokio::task::spawn_blocking(move || LogWriter::open(&path, &position, max_bytes)).await?;
+        let log = Arc::new(Mutex::new(log));
+        *container.log.lock() = Some(log.clone());
+        Ok(log)
     }
 
     async fn pump_once(&self, live: &Live, container: &Arc<Container>, log: &Arc<Mutex<LogWriter>>) -> Result<()> {
@@ -230,12 +248,15 @@ impl Runtime {
             if !data.is_empty() {
                 let _ = container.output.send((stream, data.clone()));
             }
-            self.write_log(live, container, log, move |log| {
+            let (offset, end) = (chunk.offset + known as u64, chunk.offset + (known + data.len()) as u64);
+            self.write_log(live, container, log, (stream, end), move |log| {
                 let now = jiff::Timestamp::now();
-                if let Some(offset) = gap {
+                if let Some(offset) = gap.filter(|offset| log.next(stream) < *offset) {
                     log.skip_to(stream, offset, now)?;
                 }
-                log.append(stream, &data, now)?;
+                // An earlier attempt may have come as far as the end of the data.
+                let done = usize::try_from(log.next(stream).saturating_sub(offset)).unwrap_or(usize::MAX);
+                log.append(stream, &data[done.min(data.len())..], now)?;
                 if eof { log.finish(stream, now) } else { Ok(()) }
             })
             .await;
@@ -248,24 +269,26 @@ impl Runtime {
         Ok(())
     }
 
-    /// Writes to the log, however long it takes for the disk to have room.
+    /// Writes to the log. What cannot be written is tried again and then lost, up to the offset `end` of its stream: a full disk
+    /// holds no container up, and the log goes on as soon as there is room.
     async fn write_log(
         &self,
         live: &Live,
         container: &Arc<Container>,
         log: &Arc<Mutex<LogWriter>>,
+        (stream, end): (Stream, u64),
         write: impl Fn(&mut LogWriter) -> std::io::Result<()> + Clone + Send + 'static,
     ) {
-        loop {
-            let (log, write) = (log.clone(), write.clone());
-            let written = tokio::task::spawn_blocking(move || write(&mut log.lock())).await;
-            match written.map_err(std::io::Error::other).flatten() {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(container = %container.id, %error, "the log cannot be written"),
+        for attempt in 1.. {
+            let (file, write) = (log.clone(), write.clone());
+            let written = tokio::task::spawn_blocking(move || write(&mut file.lock())).await;
+            let written = written.map_err(std::io::Error::other).flatten();
+            if log.lock().settle(written, stream, end, attempt >= LOG_ATTEMPTS, &container.id) {
+                return;
             }
             tokio::select! {
                 () = live.cancel.cancelled() => return,
-                () = tokio::time::sleep(RETRY * 4) => {}
+                () = tokio::time::sleep(RETRY) => {}
             }
         }
     }
@@ -282,7 +305,7 @@ impl Runtime {
             Ok(response) if response.data.is_empty() => return,
             Ok(mut response) => {
                 response.data.truncate(MAX_TERMINATION_MESSAGE as usize);
-                std::fs::write(&log.host_path, response.data).map_err(|e| e.to_string())
+                self.write_termination_message(container, &log.host_path, &response.data).map_err(|e| e.to_string())
             }
             Err(error) if error.is_code(Code::NotFound) => return,
             Err(error) => Err(error.to_string()),
@@ -290,6 +313,13 @@ impl Runtime {
         if let Err(error) = saved {
             tracing::warn!(container = %container.id, error, "the termination message was not saved");
         }
+    }
+
+    /// The kubelet has made the file in the pod's directory, and reads it as root.
+    fn write_termination_message(&self, container: &Container, path: &Path, message: &[u8]) -> Result<()> {
+        let pod = self.pod_dir(&self.sandbox(&container.sandbox_id)?.record().config)?;
+        let opened = pod.open(path, OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK, Links::None);
+        opened.and_then(|mut file| file.write_all(message)).map_err(Error::file("writing", path))
     }
 
     /// Finds again what an earlier hyperd left: running VMs are taken over, unfinished ones undone.
@@ -359,7 +389,12 @@ impl Runtime {
         let live = Live::new(vm.clone(), agent.clone());
         let operation = sandbox.operation.lock().await;
         // An earlier hyperd may have stopped it. The record says that the VM is the pod: what was saved of it is not any more.
-        if let Err(error) = vm.go_on().await {
+        let went_on = tokio::select! {
+            // Its monitor may be as hung as the guest.
+            _ = vm.wait() => Ok(()),
+            went_on = vm.go_on() => went_on,
+        };
+        if let Err(error) = went_on {
             // It may be hung, or this host very busy: it is not ended for that.
             let reason = format!("the pod's VM does not answer any more: {error}");
             return self.not_ready(&sandbox, &reason).await;
@@ -395,7 +430,7 @@ impl Runtime {
         for container in self.containers_of(&sandbox.id) {
             let record = container.record();
             for source in record.file_sets {
-                if let Err(error) = self.follow(&live, source).await {
+                if let Err(error) = self.follow(&sandbox, &live, source).await {
                     tracing::warn!(container = %container.id, %error, "files are not followed any more");
                 }
             }

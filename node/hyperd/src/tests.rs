@@ -95,6 +95,14 @@ impl Node {
         self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
     }
 
+    /// Another of the same pod.
+    async fn run_sandbox_again(&self, attempt: u32) -> String {
+        let mut config = self.sandbox_config();
+        config.metadata.as_mut().unwrap().attempt = attempt;
+        let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        self.runtime().await.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
     /// One of a tenant's, which a pool may have made ready.
     async fn sandbox_of(&self, tenant: &str, attempt: u32) -> (String, Arc<Machine>) {
         let mut config = self.sandbox_config();

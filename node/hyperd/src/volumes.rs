@@ -1,14 +1,18 @@
-//! Persistent volumes: the descriptor that the CSI driver leaves in the mount's directory, and the file system of a
-//! volume that has none yet.
+//! Persistent volumes: the descriptor that the CSI driver leaves in the mount's directory (`node/csi` is the other side),
+//! and the file system of a volume that has none yet.
+//!
+//! A descriptor says which volume of which tenant is meant, and nothing of where it is: the path is made here, of names that
+//! have been parsed, below the directories that the operator has named. It counts for pods of that tenant only.
 
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use hypernetes_names::{DnsLabel, Uid};
 use nix::{
     errno::Errno,
     unistd::{Whence, lseek},
@@ -16,25 +20,38 @@ use nix::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    pod_dir::{Links, PodDir, open_beneath},
+};
 
 /// Name of the descriptor in the mount's directory.
 pub(crate) const DESCRIPTOR: &str = "volume.hypernetes.json";
 const MAX_DESCRIPTOR_BYTES: u64 = 64 << 10;
 const FORMAT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bits of a mode by which others than the owner may write.
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A descriptor as it lies in the directory; what it claims is not checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {
-    pub id: String,
-    driver: String,
-    pub path: PathBuf,
-    #[serde(default = "ext4")]
-    pub fs_type: String,
-    #[serde(default)]
+    place: Place,
     pub read_only: bool,
-    #[serde(default)]
     pub mode: Mode,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Volume {
+        tenant: DnsLabel,
+        volume: Uid,
+    },
+    /// As drivers said before they named tenants.
+    Path {
+        id: Uid,
+        path: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -44,55 +61,158 @@ pub(crate) enum Mode {
     Block,
 }
 
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default = "first")]
+    version: u32,
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// What is written today.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Second {
+    #[serde(rename = "version")]
+    _version: u32,
+    engine: String,
+    tenant: DnsLabel,
+    volume: Uid,
+    read_only: bool,
+    #[serde(default)]
+    mode: Mode,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct First {
+    id: Uid,
+    driver: String,
+    path: PathBuf,
+    #[serde(default = "ext4")]
+    fs_type: String,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    mode: Mode,
+}
+
 fn ext4() -> String {
-    "ext4".into()
+    FILE_SYSTEM.into()
+}
+
+/// The only engine whose volumes this host opens: files below `--volumes`.
+const ENGINE: &str = "file";
+/// The only file system that VMs mount.
+pub(crate) const FILE_SYSTEM: &str = "ext4";
+
+fn refuse(reason: impl Into<String>) -> Error {
+    Error::Volume { reason: reason.into() }
 }
 
 impl Descriptor {
-    /// The descriptor in a directory; none when there is no such file.
-    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
-        let path = directory.join(DESCRIPTOR);
-        let file = match File::open(&path) {
+    /// The descriptor in a directory of the pod; none when there is no such file.
+    ///
+    /// # Errors
+    /// When others than root could have written it, or it cannot be understood.
+    pub(crate) fn read(pod: &PodDir, directory: &Path) -> Result<Option<Self>> {
+        let file = match pod.read(&directory.join(DESCRIPTOR), Links::None) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
-            Err(error) => return Err(Error::file("reading", path)(error)),
+            Err(error) => return Err(refuse(format!("its descriptor cannot be opened: {error}"))),
         };
+        let unreadable = |error: io::Error| refuse(format!("its descriptor cannot be read: {error}"));
+        let metadata = file.metadata().map_err(unreadable)?;
+        let above = pod.read(directory, Links::None).and_then(|above| above.metadata()).map_err(unreadable)?;
+        // A pod's group (`fsGroup`) is marked on the directory, and nobody on the host is in it.
+        let roots = |of: &fs::Metadata, writable: u32| {
+            of.uid() == rustix::process::geteuid().as_raw() && of.mode() & writable == 0
+        };
+        if !metadata.is_file() || !roots(&metadata, GROUP_WRITES | OTHERS_WRITE) || !roots(&above, OTHERS_WRITE) {
+            return Err(refuse("its descriptor could have been written by others than root"));
+        }
         let mut text = Vec::new();
-        file.take(MAX_DESCRIPTOR_BYTES).read_to_end(&mut text).map_err(Error::file("reading", &path))?;
-        let refuse = |reason: String| Error::Volume { path: path.clone(), reason };
-        let descriptor: Self = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
-        if descriptor.driver != "file" {
-            return Err(refuse(format!("the driver {:?} is not known", descriptor.driver)));
-        }
-        if descriptor.fs_type != "ext4" {
-            return Err(refuse(format!("the file system {:?} is not supported, only ext4", descriptor.fs_type)));
-        }
-        Ok(Some(descriptor))
+        file.take(MAX_DESCRIPTOR_BYTES).read_to_end(&mut text).map_err(unreadable)?;
+        Self::parse(&text).map(Some)
     }
 
-    /// Checks that the volume is a file or device below one of the allowed directories.
-    pub(crate) fn check(&self, allowed: &[PathBuf]) -> Result<PathBuf> {
-        let refuse = |reason: String| Error::Volume { path: self.path.clone(), reason };
-        let real = self.path.canonicalize().map_err(|e| refuse(e.to_string()))?;
-        let inside = allowed.iter().filter_map(|d| d.canonicalize().ok()).any(|d| real.starts_with(d));
-        if !inside {
-            return Err(refuse("it is not in a directory of volumes".into()));
+    fn parse(text: &[u8]) -> Result<Self> {
+        let unknown = |error: serde_json::Error| refuse(format!("its descriptor: {error}"));
+        let Version { version } = serde_json::from_slice(text).map_err(unknown)?;
+        let (engine, descriptor) = match version {
+            1 => {
+                let First { id, driver, path, fs_type, read_only, mode } =
+                    serde_json::from_slice(text).map_err(unknown)?;
+                if fs_type != FILE_SYSTEM {
+                    return Err(refuse(format!("the file system {fs_type:?} is not supported, only {FILE_SYSTEM}")));
+                }
+                (driver, Self { place: Place::Path { id, path }, read_only, mode })
+            }
+            2 => {
+                let Second { engine, tenant, volume, read_only, mode, .. } =
+                    serde_json::from_slice(text).map_err(unknown)?;
+                (engine, Self { place: Place::Volume { tenant, volume }, read_only, mode })
+            }
+            version => return Err(refuse(format!("this hyperd does not know version {version} of its descriptor"))),
+        };
+        if engine != ENGINE {
+            return Err(refuse(format!("the engine {engine:?} is not known")));
         }
-        let kind = fs::metadata(&real).map_err(|e| refuse(e.to_string()))?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(refuse("it is neither a file nor a block device".into()));
+        Ok(descriptor)
+    }
+
+    /// The volume's id.
+    pub(crate) fn id(&self) -> &Uid {
+        match &self.place {
+            Place::Volume { volume, .. } => volume,
+            Place::Path { id, .. } => id,
         }
-        Ok(real)
+    }
+
+    /// Where the volume is, below one of the operator's directories of volumes: `<directory>/<tenant>/<id>.raw`.
+    ///
+    /// # Errors
+    /// When it is not a volume of this tenant, the pod's, or not there.
+    pub(crate) fn locate(&self, tenant: Option<&DnsLabel>, directories: &[PathBuf]) -> Result<PathBuf> {
+        let Some(tenant) = tenant else {
+            return Err(refuse("volumes are for pods of a tenant, and this one is of none"));
+        };
+        let id = self.id();
+        let below = Path::new(tenant.as_str()).join(format!("{id}.raw"));
+        match &self.place {
+            Place::Volume { tenant: owner, .. } if owner != tenant => {
+                return Err(refuse(format!("the volume {id} is not one of the pod's tenant")));
+            }
+            // Whose it is can be told by the path alone.
+            Place::Path { path, .. } if !directories.iter().any(|directory| *path == directory.join(&below)) => {
+                return Err(refuse(format!("that the volume {id} is one of the pod's tenant cannot be verified")));
+            }
+            _ => {}
+        }
+        for directory in directories {
+            let found = open_beneath(directory, &below).and_then(|place| place.metadata());
+            let found = match found {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|error| refuse(format!("the volume {id} cannot be opened: {error}")))?,
+            };
+            if !found.is_file() && !found.file_type().is_block_device() {
+                return Err(refuse(format!("the volume {id} is neither a file nor a block device")));
+            }
+            let directory = directory.canonicalize().map_err(|error| refuse(error.to_string()))?;
+            return Ok(directory.join(below));
+        }
+        Err(refuse(format!("the volume {id} is not on this host")))
     }
 }
 
 /// Makes a file system on a volume that holds no data at all. `state` remembers formats that are under way, so that
 /// an interrupted one is done again.
 pub(crate) async fn format_if_blank(volume: &Path, state: &Path) -> Result<()> {
-    let refuse = |reason: String| Error::Volume { path: volume.into(), reason };
-    fs::create_dir_all(state).map_err(Error::file("making", state))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(Error::file("making", state))?;
     let metadata = fs::metadata(volume).map_err(|e| refuse(e.to_string()))?;
     let key = format!("{}:{}:{}", volume.display(), metadata.dev(), metadata.ino());
     let marker = state.join(hex::encode(Sha256::digest(key)));
@@ -141,6 +261,8 @@ fn is_blank(volume: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]
@@ -172,19 +294,129 @@ mod tests {
         assert_eq!(fs::read(&foreign).unwrap(), b"not a file system");
     }
 
+    fn pod(dir: &Path) -> (PodDir, PathBuf) {
+        let pod = PodDir::new(dir, Uid::new("uid-1").unwrap());
+        let mount = pod.path().join("mount");
+        fs::create_dir_all(&mount).unwrap();
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o755)).unwrap();
+        (pod, mount)
+    }
+
+    fn label(text: &str) -> DnsLabel {
+        DnsLabel::new(text).unwrap()
+    }
+
+    const ID: &str = "0c3c7a1e-5c1e-4c43-9c3e-0d6a3e1c9b11";
+
     #[test]
-    fn descriptors_are_checked() {
+    fn a_descriptor_counts_for_its_tenants_pods_only() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Descriptor::read(dir.path()).unwrap().is_none());
-        let write = |text: &str| fs::write(dir.path().join(DESCRIPTOR), text).unwrap();
-        write(r#"{"id":"1","driver":"file","path":"/etc/passwd"}"#);
-        let descriptor = Descriptor::read(dir.path()).unwrap().unwrap();
-        assert_eq!((descriptor.fs_type.as_str(), descriptor.mode), ("ext4", Mode::Filesystem));
-        assert!(descriptor.check(&[dir.path().into()]).is_err());
-        assert!(descriptor.check(&[]).is_err());
-        write(r#"{"id":"1","driver":"nfs","path":"/x"}"#);
-        assert!(Descriptor::read(dir.path()).is_err());
-        write("{");
-        assert!(Descriptor::read(dir.path()).is_err());
+        let (acme, globex) = (label("acme"), label("globex"));
+        let volumes = dir.path().join("volumes");
+        for tenant in ["acme", "globex"] {
+            fs::create_dir_all(volumes.join(tenant)).unwrap();
+            fs::write(volumes.join(tenant).join(format!("{ID}.raw")), tenant).unwrap();
+        }
+        let dirs = [dir.path().join("none"), volumes.clone()];
+        let of = |tenant: &str| {
+            let text =
+                format!(r#"{{"version":2,"engine":"file","tenant":"{tenant}","volume":"{ID}","readOnly":true}}"#);
+            Descriptor::parse(text.as_bytes())
+        };
+        let descriptor = of("acme").unwrap();
+        assert!(descriptor.read_only && descriptor.mode == Mode::Filesystem);
+        let place = descriptor.locate(Some(&acme), &dirs).unwrap();
+        assert_eq!(fs::read(place).unwrap(), b"acme");
+        for tenant in [Some(&globex), None] {
+            assert!(matches!(descriptor.locate(tenant, &dirs), Err(Error::Volume { .. })), "{tenant:?}");
+        }
+        assert!(descriptor.locate(Some(&acme), &dirs[..1]).is_err());
+        for bad in ["..", "a/b", "", "/etc", "Acme"] {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+        // Neither a link nor a directory is a volume.
+        let stolen = label("thief");
+        fs::create_dir_all(volumes.join("thief")).unwrap();
+        let place = volumes.join(format!("thief/{ID}.raw"));
+        std::os::unix::fs::symlink(format!("../acme/{ID}.raw"), &place).unwrap();
+        assert!(of("thief").unwrap().locate(Some(&stolen), &dirs).is_err());
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        assert!(of("thief").unwrap().locate(Some(&stolen), &dirs).is_err());
+        fs::remove_dir_all(volumes.join("thief")).unwrap();
+        std::os::unix::fs::symlink("acme", volumes.join("thief")).unwrap();
+        assert!(of("thief").unwrap().locate(Some(&stolen), &dirs).is_err());
+    }
+
+    #[test]
+    fn an_old_descriptor_counts_where_its_path_says_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let acme = label("acme");
+        fs::create_dir_all(dir.path().join("acme")).unwrap();
+        fs::write(dir.path().join(format!("acme/{ID}.raw")), "").unwrap();
+        fs::write(dir.path().join("other.raw"), "").unwrap();
+        let dirs = [dir.path().to_owned()];
+        let of = |path: &str| {
+            let path = dir.path().join(path);
+            let text = serde_json::json!({"id": ID, "driver": "file", "path": path}).to_string();
+            Descriptor::parse(text.as_bytes()).unwrap()
+        };
+        let own = format!("acme/{ID}.raw");
+        assert!(of(&own).locate(Some(&acme), &dirs).is_ok());
+        assert!(of(&own).locate(Some(&label("globex")), &dirs).is_err());
+        assert!(of(&own).locate(None, &dirs).is_err());
+        for path in ["other.raw", "globex/x.raw", "/etc/passwd", &format!("globex/../acme/{ID}.raw")] {
+            assert!(matches!(of(path).locate(Some(&acme), &dirs), Err(Error::Volume { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_roots_descriptors_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, mount) = pod(dir.path());
+        assert!(Descriptor::read(&pod, &mount).unwrap().is_none());
+        assert!(Descriptor::read(&pod, &mount.join("not/there")).unwrap().is_none());
+        let path = mount.join(DESCRIPTOR);
+        let good = format!(r#"{{"version":2,"engine":"file","tenant":"acme","volume":"{ID}","readOnly":false}}"#);
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(&good);
+        assert!(Descriptor::read(&pod, &mount).unwrap().is_some());
+        assert!(Descriptor::read(&pod, &mount.join("a/b")).unwrap().is_none());
+        for bad in [
+            "{",
+            "[]",
+            &good.replace("file", "rbd"),
+            &good.replace(":2", ":3"),
+            &good.replace(ID, "../x"),
+            &good.replace("false}", "false,\"path\":\"/etc/passwd\"}"),
+            r#"{"id":"1","driver":"nfs","path":"/x"}"#,
+            r#"{"id":"1","driver":"file","path":"/x","fsType":"xfs"}"#,
+        ] {
+            write(bad);
+            assert!(matches!(Descriptor::read(&pod, &mount), Err(Error::Volume { .. })), "{bad}");
+        }
+        // What others could have written is nobody's word.
+        write(&good);
+        for mode in [0o620, 0o602, 0o666] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(Descriptor::read(&pod, &mount).is_err(), "{mode:o}");
+        }
+        write(&good);
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Descriptor::read(&pod, &mount).is_err());
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o2770)).unwrap();
+        assert!(Descriptor::read(&pod, &mount).is_ok());
+        fs::rename(&path, mount.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(Descriptor::read(&pod, &mount).is_err());
+        if rustix::process::geteuid().is_root() {
+            fs::remove_file(&path).unwrap();
+            write(&good);
+            std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
+            assert!(Descriptor::read(&pod, &mount).is_err());
+        }
     }
 }

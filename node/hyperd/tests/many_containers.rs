@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::node::{Node, POD_UID, node};
+use common::node::{Node, POD_UID, describe_volume, node};
 use k8s_cri::v1 as cri;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -45,20 +45,19 @@ impl Pod {
         for n in 0..IMAGES {
             node.import(&image(n), &[("which", &format!("image {n}"))]).await;
         }
-        std::fs::create_dir_all(node.path("volumes")).unwrap();
+        std::fs::create_dir_all(node.path("volumes/acme")).unwrap();
         let pod = node.path("pods").join(POD_UID);
         let volume = |n: usize| {
             let mount = pod.join(format!("volumes/kubernetes.io~csi/pvc-{n}/mount"));
             std::fs::create_dir_all(&mount).unwrap();
-            let path = node.path("volumes").join(format!("{n}.raw"));
+            let path = node.path("volumes/acme").join(format!("{n}.raw"));
             // Each of another length: a disk is told its new one.
             std::fs::File::create(&path).unwrap().set_len((16 + 8 * n as u64) << 20).unwrap();
-            let descriptor = serde_json::json!({"id": n.to_string(), "driver": "file", "path": path});
-            std::fs::write(mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+            describe_volume(&mount, "acme", &n.to_string());
             (mount, String::new())
         };
         let volumes = (0..VOLUMES).map(volume).collect();
-        let sandbox = node.run_sandbox("").await;
+        let sandbox = node.run_sandbox("acme").await;
         Self { node, sandbox, volumes, containers: BTreeMap::new(), made: 0 }
     }
 

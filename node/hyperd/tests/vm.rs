@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::node::{Node, POD_UID, node, within};
+use common::node::{Node, POD_UID, describe_volume, node, within};
 use hypernetes_hyperd::EPHEMERAL_STORAGE_ANNOTATION;
 use hypernetes_hyperd_api::{HibernateSandboxRequest, InfoRequest, ResumeSandboxRequest, hyperd_client::HyperdClient};
 use k8s_cri::v1 as cri;
@@ -25,11 +25,10 @@ async fn a_pod_in_a_vm() {
     std::fs::write(&termination, "").unwrap();
     let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-1/mount");
     std::fs::create_dir_all(&volume_mount).unwrap();
-    std::fs::create_dir_all(node.path("volumes")).unwrap();
-    let volume = node.path("volumes/v.raw");
+    std::fs::create_dir_all(node.path("volumes/acme")).unwrap();
+    let volume = node.path("volumes/acme/v.raw");
     std::fs::File::create(&volume).unwrap().set_len(128 << 20).unwrap();
-    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
-    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    describe_volume(&volume_mount, "acme", "v");
     let mount = |host: &Path, container: &str| cri::Mount {
         host_path: host.display().to_string(),
         container_path: container.into(),
@@ -38,7 +37,7 @@ async fn a_pod_in_a_vm() {
     let scratch = pod.join("volumes/kubernetes.io~empty-dir/shared");
 
     let started = Instant::now();
-    let sandbox = node.run_sandbox("").await;
+    let sandbox = node.run_sandbox("acme").await;
     eprintln!("sandbox ready after {:?}", started.elapsed());
     let one = node
         .start(
@@ -81,7 +80,7 @@ async fn a_pod_in_a_vm() {
     node.remove(&sandbox).await;
     assert!(!Path::new(&format!("/proc/{}", info.machines[0].pid)).exists());
     // The volume's data outlives the pod.
-    let sandbox = node.run_sandbox("").await;
+    let sandbox = node.run_sandbox("acme").await;
     let three = node.start(&sandbox, "three", "cat /data/file", vec![mount(&volume_mount, "/data")]).await;
     node.exited(&three).await;
     assert_eq!(node.log("three.log"), ["stdout F kept"]);
@@ -235,14 +234,13 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
         ..Default::default()
     });
     let linux = cri::LinuxPodSandboxConfig { security_context, ..Default::default() };
-    let sandbox = node.run_sandbox_with("", Some(linux)).await;
+    let sandbox = node.run_sandbox_with("acme", Some(linux)).await;
     let volume_mount = pod.join("volumes/kubernetes.io~csi/pvc-2/mount");
     std::fs::create_dir_all(&volume_mount).unwrap();
-    std::fs::create_dir_all(node.path("volumes")).unwrap();
-    let volume = node.path("volumes/v.raw");
+    std::fs::create_dir_all(node.path("volumes/acme")).unwrap();
+    let volume = node.path("volumes/acme/v.raw");
     std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
-    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
-    std::fs::write(volume_mount.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    describe_volume(&volume_mount, "acme", "v");
     let config = pod.join("volumes/kubernetes.io~configmap/cfg");
     std::fs::create_dir_all(&config).unwrap();
     std::fs::write(config.join("key"), "secret").unwrap();

@@ -2,7 +2,7 @@
 //! each image has for itself; `layers/`, what images share.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ use crate::{
     manifest::Descriptor,
     policy::Policy,
     pull::{self, Counters, Pulls},
-    registry::Session,
+    registry::{Reach, Session},
 };
 
 /// How many layers of one image are fetched at the same time.
@@ -46,6 +46,8 @@ pub struct Options {
     pub policy: Option<PathBuf>,
     /// References of images that are never collected.
     pub pinned: Vec<String>,
+    /// Registries may be at loopback, link-local and private addresses without being configured in `hosts`.
+    pub internal_registries: bool,
 }
 
 /// All images under one directory. Cheap to share behind an `Arc`.
@@ -72,6 +74,38 @@ struct Record {
     /// Seconds since 1970: when it was pulled, imported, or last seen in use.
     #[serde(default)]
     used: u64,
+    /// Of one that was added before this was put down nothing is known.
+    #[serde(default)]
+    access: Option<Access>,
+}
+
+/// Who has shown that they may have an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Access {
+    /// It was imported by the host's operator, or its registry gives it to anybody.
+    Everybody,
+    /// It was pulled with credentials, for these.
+    Pullers(BTreeSet<String>),
+}
+
+/// How an image that is added is found, and by whom.
+struct KnownAs {
+    tags: Vec<String>,
+    digests: Vec<String>,
+    access: Access,
+}
+
+impl Access {
+    fn merge(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Pullers(mut some), Self::Pullers(more)) => {
+                some.extend(more);
+                Self::Pullers(some)
+            }
+            _ => Self::Everybody,
+        }
+    }
 }
 
 /// What was removed to make room.
@@ -109,7 +143,14 @@ impl ImageStore {
             let whole = |record: &Record| {
                 record.image.rootfs.is_file() && record.layers.iter().all(|layer| layers.get(layer).is_some())
             };
-            let records: Vec<Record> = records.into_iter().filter(whole).collect();
+            let mut records: Vec<Record> = records.into_iter().filter(whole).collect();
+            // Of before this was put down: what the operator has imported is from no registry; others are asked for again.
+            let imported = |layer: &Digest| layers.get(layer).is_some_and(|layer| layer.registries.is_empty());
+            for record in records.iter_mut().filter(|record| record.access.is_none()) {
+                let imported = record.layers.iter().all(imported);
+                let access = if imported { Access::Everybody } else { Access::Pullers(BTreeSet::new()) };
+                record.access = Some(access);
+            }
             for file in fs::read_dir(directory.join("rootfs"))? {
                 let path = file?.path();
                 let of = |record: &Record| path.file_stem().is_some_and(|stem| stem == record.image.id.hex().as_str());
@@ -156,6 +197,32 @@ impl ImageStore {
         self.records.read().iter().map(|record| record.image.clone()).collect()
     }
 
+    /// Whether an image may be used for a puller (a tenant's id, or empty): they have pulled it, or anybody may. What is not
+    /// known of an image means no.
+    pub fn may_use(&self, id: &Digest, puller: &str) -> bool {
+        let records = self.records.read();
+        let Some(record) = records.iter().find(|record| record.image.id == *id) else { return false };
+        match &record.access {
+            Some(Access::Everybody) => true,
+            Some(Access::Pullers(pullers)) => pullers.contains(puller),
+            None => false,
+        }
+    }
+
+    /// Forgets what a puller has shown; the images stay until they are collected.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn forget_puller(&self, puller: &str) -> Result<(), ImageError> {
+        self.change(|records| {
+            for record in records.iter_mut() {
+                if let Some(Access::Pullers(pullers)) = &mut record.access {
+                    pullers.remove(puller);
+                }
+            }
+        })
+    }
+
     /// The configuration document as the image has it (OCI image-spec, `config.md`).
     pub fn config_document(&self, id: &Digest) -> Option<String> {
         fs::read_to_string(self.config_path(id)).ok()
@@ -171,15 +238,25 @@ impl ImageStore {
         self.pulls.list()
     }
 
-    /// Pulls from a registry; concurrent pulls of one reference do the work once.
+    /// Pulls from a registry for somebody (a tenant's id, or empty); concurrent pulls of one reference do the work once. The
+    /// registry is asked in any case, so that whoever has pulled an image has shown that they may have it.
     ///
     /// # Errors
     /// As [`ImageError`]'s variants say; no image has changed then.
-    pub async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<Image, ImageError> {
+    pub async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+        puller: &str,
+    ) -> Result<Image, ImageError> {
         let reference = Reference::parse(reference)?;
         let started = Instant::now();
         let active = self.pulls.begin(&reference);
-        let outcome = self.pull_now(&reference, credentials, &active.counters).await;
+        let access = match &credentials {
+            Some(_) => Access::Pullers(BTreeSet::from([puller.to_owned()])),
+            None => Access::Everybody,
+        };
+        let outcome = self.pull_now(&reference, credentials, access, &active.counters).await;
         match &outcome {
             Ok(image) => {
                 let received = active.counters.received_bytes.load(Ordering::Relaxed);
@@ -199,11 +276,13 @@ impl ImageStore {
         &self,
         reference: &Reference,
         credentials: Option<Credentials>,
+        access: Access,
         counters: &Counters,
     ) -> Result<Image, ImageError> {
         let _turn = self.turn(reference.to_string()).await;
         let limits = &self.options.limits;
-        let session = Session::new(self.options.hosts.as_deref(), reference, credentials, self.options.retries)?;
+        let reach = if self.options.internal_registries { Reach::Anywhere } else { Reach::Public };
+        let session = Session::new(self.options.hosts.as_deref(), reference, credentials, self.options.retries, reach)?;
         let (digest, document) = pull::resolve(&session, reference, limits).await?;
         if let Some(path) = &self.options.policy {
             Policy::read(path)?.check(path, &session, reference, digest, limits).await?;
@@ -229,7 +308,7 @@ impl ImageStore {
         stream::iter(fetches).buffer_unordered(PARALLEL_LAYERS).try_collect::<()>().await?;
         let tags = if reference.digest().is_some() { Vec::new() } else { reference.tagged().into_iter().collect() };
         let digests = vec![format!("{}@{digest}", reference.repository())];
-        let image = self.add(resolved.config, document, tags, digests, work.path()).await;
+        let image = self.add(resolved.config, document, KnownAs { tags, digests, access }, work.path()).await;
         drop(held);
         image
     }
@@ -338,7 +417,10 @@ impl ImageStore {
                 .collect(),
         };
         let digests = name.zip(manifest).map(|(name, digest)| format!("{}@{digest}", name.repository()));
-        let image = self.add(config, document, tags, digests.into_iter().collect(), work.path()).await;
+        let image = {
+            let known_as = KnownAs { tags, digests: digests.into_iter().collect(), access: Access::Everybody };
+            self.add(config, document, known_as, work.path()).await
+        };
         drop(held);
         image
     }
@@ -364,10 +446,10 @@ impl ImageStore {
         &self,
         config: Vec<u8>,
         document: ConfigDocument,
-        tags: Vec<String>,
-        digests: Vec<String>,
+        known_as: KnownAs,
         work: &Path,
     ) -> Result<Image, ImageError> {
+        let KnownAs { tags, digests, access } = known_as;
         let id = Digest::of(&config);
         let _turn = self.turn(id.to_string()).await;
         let layers = document.rootfs.diff_ids;
@@ -386,7 +468,7 @@ impl ImageStore {
             }
         };
         let image = Image { id, tags, digests, size_bytes: 0, config: document.config, rootfs };
-        let mut new = Record { image, layers, used: now() };
+        let mut new = Record { image, layers, used: now(), access: Some(access) };
         new.image.size_bytes = self.own_bytes(&id) + self.layer_bytes(&new.layers);
         let changed = self.change(move |records| {
             // A tag names one image: the newest that was given it.
@@ -403,6 +485,10 @@ impl ImageStore {
                     record.image.tags.extend(tags);
                     record.image.digests.extend(digests);
                     record.used = new.used;
+                    record.access = match (record.access.take(), new.access) {
+                        (Some(known), Some(shown)) => Some(known.merge(shown)),
+                        (known, shown) => shown.or(known),
+                    };
                 }
                 None => records.push(new),
             }

@@ -200,8 +200,8 @@ async fn archives_of_both_kinds_are_one_image() {
 #[tokio::test]
 async fn pulling_what_is_not_there_says_so() {
     let bench = Bench::new(Limits::default());
-    assert!(matches!(bench.store.pull("Not A Name", None).await, Err(ImageError::Reference(_))));
-    let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None).await.unwrap_err();
+    assert!(matches!(bench.store.pull("Not A Name", None, "").await, Err(ImageError::Reference(_))));
+    let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None, "").await.unwrap_err();
     assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
     assert!(error.to_string().starts_with("RegistryUnavailable"), "{error}");
 }

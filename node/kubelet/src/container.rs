@@ -1,5 +1,6 @@
 //! Making one container: image, mounts, environment, security, resources.
 
+use hypernetes_api::names;
 use k8s_cri::v1 as cri;
 use k8s_openapi::{
     api::core::v1::{Container as ContainerSpec, Pod, PodSpec, Secret},
@@ -141,7 +142,9 @@ async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec
     let name = wanted.image.clone().unwrap_or_default();
     let shared = &worker.shared;
     let mut images = shared.runtime.images.clone();
-    let image = Some(cri::ImageSpec { image: name.clone(), ..Default::default() });
+    // The runtime tells who may have what is there by who asks for it, and puts down for whom it pulls.
+    let annotations = [(names::TENANT_ANNOTATION.to_owned(), worker.tenant.to_string())].into();
+    let image = Some(cri::ImageSpec { image: name.clone(), annotations, ..Default::default() });
     let failed = |reason: &'static str, message: String| StartError { image: true, ..StartError::new(reason, message) };
     let status = images.image_status(cri::ImageStatusRequest { image: image.clone(), verbose: false }).await;
     let status = status.map_err(|s| match s.code() {

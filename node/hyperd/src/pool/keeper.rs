@@ -1,7 +1,7 @@
 //! Who fills the pool, and empties it again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -49,14 +49,38 @@ impl Waiting {
     }
 }
 
+/// How many VMs of each kind are to wait: as many as are wanted, up to the part of the tenant's. The kinds that are wanted most
+/// come first.
+fn targets(state: &mut HashMap<Kind, Waiting>, now: Instant, limits: &PoolLimits) -> HashMap<Kind, usize> {
+    let mut wanted: Vec<(usize, Kind)> = state
+        .iter_mut()
+        .map(|(kind, waiting)| (waiting.target(now, limits), kind.clone()))
+        .filter(|(target, _)| *target > 0)
+        .collect();
+    let tenants = wanted.iter().map(|(_, kind)| &kind.tenant).collect::<HashSet<_>>().len();
+    let part = limits.count.checked_div(tenants).unwrap_or(limits.count).clamp(1, limits.count_of_a_tenant.max(1));
+    wanted.sort_by_key(|(target, _)| std::cmp::Reverse(*target));
+    let mut left: HashMap<String, usize> = HashMap::new();
+    wanted
+        .into_iter()
+        .map(|(target, kind)| {
+            let left = left.entry(kind.tenant.clone()).or_insert(part);
+            let target = target.min(*left);
+            *left -= target;
+            (kind, target)
+        })
+        .collect()
+}
+
 impl Pool {
     fn next_step(&self) -> Step {
         let now = Instant::now();
         let mut state = self.state.lock();
         let mut surplus = Vec::new();
-        for waiting in state.values_mut() {
+        let targets = targets(&mut state, now, &self.limits);
+        for (kind, waiting) in state.iter_mut() {
             surplus.append(&mut waiting.dead);
-            let target = waiting.target(now, &self.limits);
+            let target = targets.get(kind).copied().unwrap_or(0);
             surplus.extend(waiting.ready.drain(..waiting.ready.len().saturating_sub(target)));
             waiting.put_off_until = waiting.put_off_until.filter(|until| *until > now);
         }
@@ -67,8 +91,8 @@ impl Pool {
         if state.values().map(|waiting| waiting.ready.len()).sum::<usize>() >= self.limits.count {
             return Step::Nothing;
         }
-        let missing = state.iter_mut().filter(|(_, waiting)| waiting.put_off_until.is_none()).map(|(kind, waiting)| {
-            let missing = waiting.target(now, &self.limits).saturating_sub(waiting.ready.len());
+        let missing = state.iter().filter(|(_, waiting)| waiting.put_off_until.is_none()).map(|(kind, waiting)| {
+            let missing = targets.get(kind).copied().unwrap_or(0).saturating_sub(waiting.ready.len());
             (missing, kind, waiting)
         });
         match missing.filter(|(missing, ..)| *missing > 0).max_by_key(|(missing, ..)| *missing) {
@@ -234,6 +258,32 @@ mod tests {
 
     use super::*;
     use crate::{agent::Greeting, fake::FakeHypervisor};
+
+    #[test]
+    fn no_tenant_has_all_that_wait() {
+        let limits = PoolLimits::default();
+        let now = Instant::now();
+        let kind =
+            |tenant: &str, cpus| Kind { tenant: tenant.into(), cpus, memory_mib: 64, disk_slots: 1, network: None };
+        let mut state: HashMap<Kind, Waiting> = HashMap::new();
+        let want = |state: &mut HashMap<Kind, Waiting>, kind, count| {
+            let waiting = state.entry(kind).or_default();
+            (0..count).for_each(|_| waiting.demand.taken(now));
+        };
+        for cpus in 1..8 {
+            want(&mut state, kind("busy", cpus), 50);
+        }
+        let of = |targets: &HashMap<Kind, usize>, tenant: &str| -> usize {
+            targets.iter().filter(|(kind, _)| kind.tenant == tenant).map(|(_, target)| target).sum()
+        };
+        assert_eq!(of(&targets(&mut state, now, &limits), "busy"), limits.count_of_a_tenant);
+        for n in 0..7 {
+            want(&mut state, kind(&format!("quiet{n}"), 1), 1);
+        }
+        let targets = targets(&mut state, now, &limits);
+        assert_eq!(of(&targets, "busy"), limits.count / 8);
+        assert!((0..7).all(|n| of(&targets, &format!("quiet{n}")) == 1));
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_vm_that_is_found_dead_is_ended_by_the_keeper_with_what_it_leaves() {

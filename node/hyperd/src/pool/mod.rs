@@ -37,13 +37,15 @@ pub struct PoolLimits {
     pub count: usize,
     /// Most of them for pods of one kind.
     pub count_of_a_kind: usize,
+    /// Most of them for pods of one tenant; where many want some, each has its part of `count`.
+    pub count_of_a_tenant: usize,
     /// How long after the last pod of a kind one still waits for the next.
     pub idle: Duration,
 }
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self { count: 32, count_of_a_kind: 12, idle: Duration::from_secs(600) }
+        Self { count: 32, count_of_a_kind: 12, count_of_a_tenant: 16, idle: Duration::from_secs(600) }
     }
 }
 

@@ -22,6 +22,13 @@ fn reference(spec: Option<cri::ImageSpec>) -> Result<String> {
     if image.is_empty() { Err(Error::InvalidArgument("no image is named".into())) } else { Ok(image) }
 }
 
+/// For whom an image is looked for or pulled: the annotation is the image's or, in a pull, the sandbox's. The operator's own
+/// tools name none.
+fn tenant(spec: Option<&cri::ImageSpec>, sandbox: Option<&cri::PodSandboxConfig>) -> Option<String> {
+    let named = spec.and_then(|spec| spec.annotations.get(crate::TENANT_ANNOTATION));
+    named.or_else(|| sandbox?.annotations.get(crate::TENANT_ANNOTATION)).cloned()
+}
+
 fn to_cri(images: &dyn Images, image: Image) -> cri::Image {
     // `user` or `user:group`, by name or number.
     let user = image.config.user.split(':').next().unwrap_or_default();
@@ -138,7 +145,10 @@ impl ImageService for Service {
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
         let cri::ImageStatusRequest { image, verbose } = request.into_inner();
         let images = self.0.config.images.as_ref();
+        let tenant = tenant(image.as_ref(), None);
         let found = images.get(&reference(image)?);
+        // To a tenant who has not shown that they may have it, it is not here: they will have it pulled.
+        let found = found.filter(|image| tenant.is_none_or(|tenant| images.may_use(&image.id, &tenant)));
         let info = found.as_ref().filter(|_| verbose).map(|image| info(images, image)).unwrap_or_default();
         Ok(Response::new(cri::ImageStatusResponse { image: found.map(|image| to_cri(images, image)), info }))
     }
@@ -147,11 +157,12 @@ impl ImageService for Service {
         &self,
         request: Request<cri::PullImageRequest>,
     ) -> Result<Response<cri::PullImageResponse>, Status> {
-        let cri::PullImageRequest { image, auth, sandbox_config: _ } = request.into_inner();
+        let cri::PullImageRequest { image, auth, sandbox_config } = request.into_inner();
+        let tenant = tenant(image.as_ref(), sandbox_config.as_ref()).unwrap_or_default();
         let reference = reference(image)?;
         let credentials = credentials(auth.filter(|auth| is_for(&auth.server_address, &reference)))?;
         let images = self.0.config.images.clone();
-        let image = detached(async move { Ok(images.pull(&reference, credentials).await?) }).await?;
+        let image = detached(async move { Ok(images.pull(&reference, credentials, &tenant).await?) }).await?;
         Ok(Response::new(cri::PullImageResponse { image_ref: image.id.to_string() }))
     }
 

@@ -254,8 +254,9 @@ impl RuntimeService for Service {
             return Err(Error::InvalidArgument("no command to run".into()).into());
         }
         let streams = Streams { stdin, stdout, stderr, tty }.check()?;
+        let owner = self.0.owner(&container.sandbox_id)?;
         let session = Session::Exec { container_id: container.id.clone(), command: cmd, streams };
-        Ok(Response::new(cri::ExecResponse { url: self.0.sessions.offer(session)? }))
+        Ok(Response::new(cri::ExecResponse { url: self.0.sessions.offer(owner, session)? }))
     }
 
     async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
@@ -263,8 +264,9 @@ impl RuntimeService for Service {
         let container = self.0.container(&container_id)?;
         self.0.process_to_attach(&container)?;
         let streams = Streams { stdin, stdout, stderr, tty }.check()?;
+        let owner = self.0.owner(&container.sandbox_id)?;
         let session = Session::Attach { container_id: container.id.clone(), streams };
-        Ok(Response::new(cri::AttachResponse { url: self.0.sessions.offer(session)? }))
+        Ok(Response::new(cri::AttachResponse { url: self.0.sessions.offer(owner, session)? }))
     }
 
     async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
@@ -273,8 +275,9 @@ impl RuntimeService for Service {
         sandbox.live()?;
         let ports = port.into_iter().map(u16::try_from).collect::<Result<Vec<u16>, _>>();
         let ports = ports.map_err(|_| Error::InvalidArgument("a port is out of range".into()))?;
+        let owner = self.0.owner(&sandbox.id)?;
         let session = Session::PortForward { sandbox_id: sandbox.id.clone(), ports };
-        Ok(Response::new(cri::PortForwardResponse { url: self.0.sessions.offer(session)? }))
+        Ok(Response::new(cri::PortForwardResponse { url: self.0.sessions.offer(owner, session)? }))
     }
 
     async fn container_stats(

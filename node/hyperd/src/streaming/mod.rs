@@ -25,14 +25,15 @@ use axum::{
 use parking_lot::Mutex;
 
 use crate::{
+    budget::{Budget, Limits, Owner, Share},
     error::{Error, Result},
     runtime::Runtime,
 };
 
 /// How long a URL is good for.
 const EXPIRY: Duration = Duration::from_secs(60);
-/// URLs that were handed out and not used yet.
-const MAX_PENDING: usize = 1000;
+/// Sessions that are open or wait for their clients.
+const LIMITS: Limits = Limits { pod: 64, tenant: 256, all: 1000 };
 /// Largest message from a client.
 const MAX_MESSAGE: usize = 4 << 20;
 
@@ -65,20 +66,22 @@ impl Streams {
     }
 }
 
-/// Sessions that wait for their client.
-#[derive(Debug, Default)]
+/// Sessions that wait for their client, each with its share of the budget, which it keeps until it ends.
+#[derive(Debug)]
 pub(crate) struct Sessions {
     address: OnceLock<SocketAddr>,
-    pending: Mutex<HashMap<String, (Session, Instant)>>,
+    pending: Mutex<HashMap<String, (Session, Share, Instant)>>,
+    budget: Arc<Budget>,
 }
 
 impl Sessions {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address: OnceLock::from(address), pending: Mutex::default() }
+        let budget = Budget::new("streaming sessions", LIMITS);
+        Self { address: OnceLock::from(address), pending: Mutex::default(), budget }
     }
 
     /// The URL at which the session can be had once.
-    pub(crate) fn offer(&self, session: Session) -> Result<String> {
+    pub(crate) fn offer(&self, owner: Owner, session: Session) -> Result<String> {
         let address = self.address.get().ok_or_else(|| Error::FailedPrecondition("no streaming server".into()))?;
         let kind = match session {
             Session::Exec { .. } => "exec",
@@ -88,17 +91,15 @@ impl Sessions {
         let token = hex::encode(rand::random::<[u8; 32]>());
         let url = format!("http://{address}/{kind}/{token}");
         let mut pending = self.pending.lock();
-        pending.retain(|_, (_, offered)| offered.elapsed() < EXPIRY);
-        if pending.len() >= MAX_PENDING {
-            return Err(Error::Exhausted("too many streaming sessions are waiting for their clients".into()));
-        }
-        pending.insert(token, (session, Instant::now()));
+        pending.retain(|_, (.., offered)| offered.elapsed() < EXPIRY);
+        let share = self.budget.take(owner, 1)?;
+        pending.insert(token, (session, share, Instant::now()));
         Ok(url)
     }
 
-    fn take(&self, token: &str) -> Option<Session> {
-        let (session, offered) = self.pending.lock().remove(token)?;
-        (offered.elapsed() < EXPIRY).then_some(session)
+    fn take(&self, token: &str) -> Option<(Session, Share)> {
+        let (session, share, offered) = self.pending.lock().remove(token)?;
+        (offered.elapsed() < EXPIRY).then_some((session, share))
     }
 }
 
@@ -118,19 +119,19 @@ async fn serve(
         Err(_) if spdy::is_wanted(request.headers()) => Upgrade::Spdy(request),
         Err(_) => return (StatusCode::BAD_REQUEST, "only WebSocket and SPDY/3.1 are spoken here\n").into_response(),
     };
-    let Some(session) = runtime.sessions.take(&token) else {
+    let Some((session, share)) = runtime.sessions.take(&token) else {
         return (StatusCode::NOT_FOUND, "no such session: it was used, or its time is over\n").into_response();
     };
     match (session, upgrade) {
         (Session::PortForward { sandbox_id, ports }, Upgrade::WebSocket(upgrade)) => {
-            port_forward::serve(runtime, upgrade, sandbox_id, ports)
+            port_forward::serve(runtime, upgrade, sandbox_id, ports, share)
         }
         (Session::PortForward { sandbox_id, .. }, Upgrade::Spdy(request)) => {
-            port_forward_spdy::upgrade(runtime, request, sandbox_id)
+            port_forward_spdy::upgrade(runtime, request, sandbox_id, share)
         }
         (Session::Exec { container_id, command, streams }, upgrade) => {
             let target = remote_command::Target::Exec(command);
-            upgrade.remote_command(runtime, container_id, target, streams)
+            upgrade.remote_command(runtime, container_id, target, streams, share)
         }
         (Session::Attach { container_id, streams }, upgrade) => {
             let Ok(container) = runtime.container(&container_id) else {
@@ -138,7 +139,7 @@ async fn serve(
             };
             // From before the client is answered on: what it starts then, it sees from the first byte on.
             let output = container.output.subscribe();
-            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach(output), streams)
+            upgrade.remote_command(runtime, container_id, remote_command::Target::Attach(output), streams, share)
         }
     }
 }
@@ -156,10 +157,11 @@ impl Upgrade {
         container_id: String,
         target: remote_command::Target,
         streams: Streams,
+        share: Share,
     ) -> Response {
         match self {
-            Self::WebSocket(upgrade) => remote_command::serve(runtime, upgrade, container_id, target, streams),
-            Self::Spdy(request) => remote_command_spdy::serve(runtime, request, container_id, target, streams),
+            Self::WebSocket(upgrade) => remote_command::serve(runtime, upgrade, container_id, target, streams, share),
+            Self::Spdy(request) => remote_command_spdy::serve(runtime, request, container_id, target, streams, share),
         }
     }
 }
@@ -172,15 +174,28 @@ mod tests {
     fn a_token_works_once() {
         let sessions = Sessions::new(([127, 0, 0, 1], 1).into());
         let session = Session::PortForward { sandbox_id: "s".into(), ports: vec![80] };
-        let url = sessions.offer(session.clone()).unwrap();
+        let owner = |tenant: &str, sandbox: &str| Owner { tenant: tenant.into(), sandbox_id: sandbox.into() };
+        let url = sessions.offer(owner("acme", "s"), session.clone()).unwrap();
         let token = url.rsplit('/').next().unwrap();
         assert_eq!(token.len(), 64);
-        assert_eq!(sessions.take(token), Some(session.clone()));
-        assert_eq!(sessions.take(token), None);
-        for _ in 0..MAX_PENDING {
-            sessions.offer(session.clone()).unwrap();
+        let (taken, share) = sessions.take(token).unwrap();
+        assert_eq!(taken, session);
+        assert!(sessions.take(token).is_none());
+        // One that is open counts as one that waits does.
+        for _ in 1..LIMITS.pod {
+            sessions.offer(owner("acme", "s"), session.clone()).unwrap();
         }
-        assert!(matches!(sessions.offer(session), Err(Error::Exhausted(_))));
+        assert!(matches!(sessions.offer(owner("acme", "s"), session.clone()), Err(Error::Exhausted(_))));
+        // Others have theirs, also when a tenant spends all of its own.
+        sessions.offer(owner("globex", "t"), session.clone()).unwrap();
+        let mut spent = 0;
+        while sessions.offer(owner("acme", &format!("s{}", spent / LIMITS.pod)), session.clone()).is_ok() {
+            spent += 1;
+        }
+        assert_eq!(spent, LIMITS.tenant - LIMITS.pod);
+        sessions.offer(owner("globex", "t"), session.clone()).unwrap();
+        drop(share);
+        sessions.offer(owner("acme", "s"), session).unwrap();
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::port_forward_spdy::{self, TUNNEL};
 use crate::{
+    budget::Share,
     dial::{Connection, Reader, Writer},
     runtime::Runtime,
 };
@@ -25,16 +26,28 @@ const PROTOCOL: &str = "v4.channel.k8s.io";
 /// Channel numbers fit into a byte.
 const MAX_PORTS: usize = 127;
 
-pub(super) fn serve(runtime: Arc<Runtime>, upgrade: WebSocketUpgrade, sandbox_id: String, ports: Vec<u16>) -> Response {
+pub(super) fn serve(
+    runtime: Arc<Runtime>,
+    upgrade: WebSocketUpgrade,
+    sandbox_id: String,
+    ports: Vec<u16>,
+    share: Share,
+) -> Response {
     let upgrade = upgrade.protocols([TUNNEL, PROTOCOL]);
     if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
         // The client names the ports in its streams.
-        return upgrade.on_upgrade(move |socket| port_forward_spdy::tunnel(runtime, socket, sandbox_id));
+        return upgrade.on_upgrade(move |socket| async move {
+            let _share = share;
+            port_forward_spdy::tunnel(runtime, socket, sandbox_id).await;
+        });
     }
     if ports.is_empty() || ports.len() > MAX_PORTS {
         return (StatusCode::BAD_REQUEST, "between 1 and 127 ports must be named\n").into_response();
     }
-    upgrade.on_upgrade(move |socket| forward(runtime, socket, sandbox_id, ports))
+    upgrade.on_upgrade(move |socket| async move {
+        let _share = share;
+        forward(runtime, socket, sandbox_id, ports).await;
+    })
 }
 
 async fn forward(runtime: Arc<Runtime>, socket: WebSocket, sandbox_id: String, ports: Vec<u16>) {

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::spdy::{self, Session, Status, Stream};
 use crate::{
+    budget::Share,
     dial::{Connection, Reader, Writer},
     error::Result,
     runtime::Runtime,
@@ -67,9 +68,12 @@ impl Half {
 }
 
 /// Forwards over the connection itself.
-pub(super) fn upgrade(runtime: Arc<Runtime>, request: Request, sandbox_id: String) -> Response {
+pub(super) fn upgrade(runtime: Arc<Runtime>, request: Request, sandbox_id: String, share: Share) -> Response {
     let (session, streams) = Session::new(Some(PATIENCE));
-    spdy::upgrade(request, &[PROTOCOL], session, |_| serve(runtime, sandbox_id, streams))
+    spdy::upgrade(request, &[PROTOCOL], session, |_| async move {
+        let _share = share;
+        serve(runtime, sandbox_id, streams).await;
+    })
 }
 
 /// Forwards in a WebSocket whose subprotocol is [`TUNNEL`].

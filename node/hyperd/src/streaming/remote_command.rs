@@ -21,6 +21,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Streams;
 use crate::{
+    budget::Share,
     container::Container,
     error::{Error, Result},
     exec::ProcessHandle,
@@ -43,8 +44,10 @@ pub(super) fn serve(
     container_id: String,
     target: Target,
     streams: Streams,
+    share: Share,
 ) -> Response {
     upgrade.protocols([V5, V4]).on_upgrade(move |socket| async move {
+        let _share = share;
         let (mut to_client, from_client) = socket.split();
         let messages = from_client.take_while(|message| ready(!matches!(message, Err(_) | Ok(Message::Close(_)))));
         let input = messages.filter_map(|message| ready(message.ok().and_then(input_of)));

@@ -20,7 +20,7 @@ use super::{
     remote_command::{self, Input, Output, Size, Target},
     spdy::{self, Closer, Receiver, Sender, Session, Status, Stream},
 };
-use crate::{logs, runtime::Runtime};
+use crate::{budget::Share, logs, runtime::Runtime};
 
 const V4: &str = "v4.channel.k8s.io";
 const V3: &str = "v3.channel.k8s.io";
@@ -37,11 +37,13 @@ pub(super) fn serve(
     container_id: String,
     target: Target,
     streams: Streams,
+    share: Share,
 ) -> Response {
     // A process may read its input slowly, and nothing else is in the session that it would hold up.
     let (session, mut opened) = Session::new(None);
     let closer = session.closer();
     spdy::upgrade(request, &[V4, V3, V2, V1], session, move |protocol| async move {
+        let _share = share;
         let wanted = wanted(streams, protocol);
         match tokio::time::timeout(OPENING, gather(&mut opened, &wanted)).await {
             Ok(Some(gathered)) => {

@@ -182,3 +182,93 @@ async fn a_hostile_guest_harms_only_itself() {
     assert!(node.log("liar/0.log").is_empty());
     client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
 }
+
+/// More than [`crate::container::STOP_PATIENCE`], and less than one call to an agent may take.
+const BOUNDED: Duration = Duration::from_secs(20);
+
+async fn within_bounds<T>(what: &str, call: impl Future<Output = Result<T, tonic::Status>>) -> T {
+    let answer = tokio::time::timeout(BOUNDED, call).await;
+    answer.unwrap_or_else(|_| panic!("{what} is held up by a guest")).unwrap_or_else(|e| panic!("{what}: {e}"))
+}
+
+/// As the kubelet does when a pod is deleted.
+async fn delete(node: &Node, sandbox: &str, container: &str) {
+    let mut client = node.runtime().await;
+    let stop = cri::StopContainerRequest { container_id: container.into(), timeout: 1 };
+    within_bounds("StopContainer", client.stop_container(stop.clone())).await;
+    within_bounds("a second StopContainer", client.stop_container(stop)).await;
+    assert_eq!(node.container(container).await.state, cri::ContainerState::ContainerExited as i32);
+    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.into() };
+    within_bounds("StopPodSandbox", client.stop_pod_sandbox(stop)).await;
+    remove(node, sandbox).await;
+}
+
+async fn remove(node: &Node, sandbox: &str) {
+    let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.into() };
+    within_bounds("RemovePodSandbox", node.runtime().await.remove_pod_sandbox(remove)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_vm_hangs_can_be_ended() {
+    let node = Node::start().await;
+    let mut pods = Vec::new();
+    for attempt in 0..3 {
+        let (sandbox, machine) = node.sandbox_of("acme", attempt).await;
+        let container = node.create_and_start(&sandbox, shell(&format!("c{attempt}"), "sleep 1000")).await;
+        pods.push((sandbox, machine, container));
+    }
+    let [stopped, removed, good] = pods.as_slice() else { panic!() };
+    for (_, machine, _) in [stopped, removed] {
+        machine.guest.hung.send_replace(true);
+    }
+    tokio::join!(delete(&node, &stopped.0, &stopped.2), remove(&node, &removed.0));
+    assert!(!stopped.1.is_running() && !removed.1.is_running());
+    // The neighbour goes on, and is all that is left.
+    assert!(good.1.is_running());
+    assert_eq!(node.container(&good.2).await.state, cri::ContainerState::ContainerRunning as i32);
+    let list = node.runtime().await.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.items.len(), 1);
+    assert_eq!(std::fs::read_dir(node.path("root/sandboxes")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_vm_hung_before_a_restart_can_be_ended() {
+    let mut node = Node::start().await;
+    let mut pods = Vec::new();
+    for attempt in 0..2 {
+        let (sandbox, machine) = node.sandbox_of("acme", attempt).await;
+        let container = node.create_and_start(&sandbox, shell(&format!("c{attempt}"), "sleep 1000")).await;
+        machine.guest.hung.send_replace(true);
+        pods.push((sandbox, machine, container));
+    }
+    // While it is being connected to, which takes longer than anybody waits.
+    node.kill().await;
+    node.run().await;
+    tokio::join!(delete(&node, &pods[0].0, &pods[0].2), remove(&node, &pods[1].0));
+    for (_, machine, _) in &pods {
+        assert!(!machine.is_running());
+    }
+    for directory in ["root/sandboxes", "root/containers"] {
+        assert_eq!(std::fs::read_dir(node.path(directory)).unwrap().count(), 0, "{directory}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_not_ready_can_be_ended_container_by_container() {
+    let mut node = Node::start().await;
+    let (sandbox, machine) = node.sandbox_of("acme", 0).await;
+    let container = node.create_and_start(&sandbox, shell("a", "sleep 1000")).await;
+    machine.guest.hung.send_replace(true);
+    for _ in 0..400 {
+        if node.sandbox(&sandbox).await.0.state == cri::PodSandboxState::SandboxNotready as i32 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(node.sandbox(&sandbox).await.0.state, cri::PodSandboxState::SandboxNotready as i32);
+    // And nobody knows its line any more.
+    node.kill().await;
+    node.run().await;
+    delete(&node, &sandbox, &container).await;
+    assert!(!machine.is_running());
+}

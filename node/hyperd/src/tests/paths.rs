@@ -63,12 +63,11 @@ async fn mounts_are_copied_followed_and_read_back() {
     std::fs::write(&termination, "").unwrap();
     let volume_dir = pod.join("volumes/kubernetes.io~csi/pvc-1/mount");
     std::fs::create_dir_all(&volume_dir).unwrap();
-    let volume = node.path("volumes/v.raw");
-    std::fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
-    let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
-    std::fs::write(volume_dir.join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+    std::fs::create_dir(node.path("volumes/acme")).unwrap();
+    std::fs::File::create(node.path("volumes/acme/v.raw")).unwrap().set_len(64 << 20).unwrap();
+    describe(&volume_dir, "acme", "v");
 
-    let sandbox = node.run_sandbox().await;
+    let (sandbox, _) = node.sandbox_of("acme", 0).await;
     let mut spec =
         shell("a", "for f in $FILES/termination-*/file; do echo bye > $f; done; cat $FILES/sandbox-etc/hostname");
     spec.mounts =
@@ -85,4 +84,99 @@ async fn mounts_are_copied_followed_and_read_back() {
     std::fs::write(config.join("key.new"), "two").unwrap();
     std::fs::rename(config.join("key.new"), config.join("key")).unwrap();
     wait_until("the change to arrive", || machine.guest.file(&set, "key").as_deref() == Some("two")).await;
+}
+
+fn describe(directory: &Path, tenant: &str, volume: &str) {
+    let text =
+        serde_json::json!({"version": 2, "engine": "file", "tenant": tenant, "volume": volume, "readOnly": false});
+    let path = directory.join("volume.hypernetes.json");
+    std::fs::write(&path, text.to_string()).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// Whoever could write a descriptor, or name another pod's path, gets nothing that is another tenant's.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_disk_and_another_pods_files_are_out_of_reach() {
+    let node = Node::start().await;
+    let pod = node.path("pods").join(POD_UID);
+    for tenant in ["acme", "globex"] {
+        std::fs::create_dir_all(node.path("volumes").join(tenant)).unwrap();
+        std::fs::File::create(node.path("volumes").join(tenant).join("v.raw")).unwrap().set_len(64 << 20).unwrap();
+    }
+    let claim = |name: &str| {
+        let directory = pod.join("volumes/kubernetes.io~csi").join(name).join("mount");
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    };
+    let (own, stolen, old, forged) = (claim("own"), claim("stolen"), claim("old"), claim("forged"));
+    describe(&own, "acme", "v");
+    describe(&stolen, "globex", "v");
+    let path = node.path("volumes/globex/v.raw");
+    std::fs::write(
+        old.join("volume.hypernetes.json"),
+        serde_json::json!({"id": "v", "driver": "file", "path": path}).to_string(),
+    )
+    .unwrap();
+    describe(&forged, "acme", "v");
+    std::fs::set_permissions(
+        forged.join("volume.hypernetes.json"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o666),
+    )
+    .unwrap();
+    let other = node.path("pods/other-uid/volumes/kubernetes.io~secret/s");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("key"), "theirs").unwrap();
+    let link = pod.join("volumes/kubernetes.io~secret/link");
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let relative = pod.join("volumes/kubernetes.io~secret/relative");
+    std::os::unix::fs::symlink("../../../other-uid/volumes/kubernetes.io~secret/s", &relative).unwrap();
+
+    let (sandbox, machine) = node.sandbox_of("acme", 0).await;
+    for (n, path) in [&stolen, &old, &forged, &other, &link, &relative].into_iter().enumerate() {
+        let mut spec = shell(&format!("c{n}"), "true");
+        spec.mounts = vec![mount(path, "/data")];
+        let error = node.create(&sandbox, spec).await.unwrap_err();
+        let code = error.code();
+        assert!(matches!(code, Code::FailedPrecondition | Code::InvalidArgument | Code::Unknown), "{path:?}: {error}");
+        assert!(machine.disks().is_empty(), "{path:?}: {:?}", machine.disks());
+    }
+    // A pod of nobody's gets nobody's volume.
+    let nobodys = node.run_sandbox_again(1).await;
+    let mut spec = shell("nobodys", "true");
+    spec.mounts = vec![mount(&own, "/data")];
+    assert_eq!(node.create(&nobodys, spec.clone()).await.unwrap_err().code(), Code::FailedPrecondition);
+    node.create(&sandbox, spec).await.unwrap();
+    assert_eq!(machine.disks().len(), 2);
+    assert!(machine.disks().iter().any(|disk| disk.path.ends_with("volumes/acme/v.raw")));
+}
+
+/// What CRI says becomes a path when it is a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_paths_make_no_sandbox_and_no_container() {
+    let node = Node::start().await;
+    let refused = async |change: &dyn Fn(&mut cri::PodSandboxConfig)| {
+        let mut config = node.sandbox_config();
+        change(&mut config);
+        let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        let error = node.runtime().await.run_pod_sandbox(request).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    };
+    for bad in ["", "..", "../x", "/tmp/x", "a/b", "a\0b"] {
+        refused(&|config| config.metadata.as_mut().unwrap().uid = bad.into()).await;
+        refused(&|config| config.metadata.as_mut().unwrap().name = bad.into()).await;
+        if bad.is_empty() {
+            continue;
+        }
+        refused(&|config| config.metadata.as_mut().unwrap().namespace = bad.into()).await;
+        refused(&|config| drop(config.annotations.insert(crate::TENANT_ANNOTATION.into(), bad.into()))).await;
+    }
+    for bad in ["logs", "/logs/../x", "../x"] {
+        refused(&|config| config.log_directory = bad.into()).await;
+    }
+    let sandbox = node.run_sandbox().await;
+    for bad in ["../x", "/tmp/x", "a/../../x", "a//b", ".", "a/"] {
+        let config = cri::ContainerConfig { log_path: bad.into(), ..shell("a", "true") };
+        assert_eq!(node.create(&sandbox, config).await.unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
+    }
 }

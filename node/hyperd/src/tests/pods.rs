@@ -293,7 +293,7 @@ async fn lists_usage_and_metrics() {
     assert_eq!(stream.message().await.unwrap().unwrap().pod_sandboxes.len(), 1);
     let mut images = ImageServiceClient::new(node.channel().await);
     let mut stream = images.stream_images(cri::StreamImagesRequest::default()).await.unwrap().into_inner();
-    assert_eq!(stream.message().await.unwrap().unwrap().images.len(), 1);
+    assert_eq!(stream.message().await.unwrap().unwrap().images.len(), 2);
 
     let request = cri::PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
     let stats = client.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
@@ -328,4 +328,72 @@ async fn lists_usage_and_metrics() {
     assert_eq!(resize(32 << 20).await, Ok(()));
     assert_eq!(resize(1 << 40).await, Err(Code::InvalidArgument));
     assert_eq!(resize(1 << 30).await, Err(Code::FailedPrecondition));
+}
+
+/// What one tenant has pulled with its credentials, another does not run, whatever it calls it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_image_is_for_who_has_pulled_it() {
+    let node = Node::start().await;
+    let mut images = ImageServiceClient::new(node.channel().await);
+    let id = Digest::of(b"private").to_string();
+    let (acme, _) = node.sandbox_of("acme", 0).await;
+    let (globex, _) = node.sandbox_of("globex", 1).await;
+    let nobodys = node.run_sandbox_again(2).await;
+    let asks = |name: &str, of: &str| cri::ContainerConfig {
+        image: Some(cri::ImageSpec { image: of.into(), ..Default::default() }),
+        ..shell(name, "true")
+    };
+    for (n, image) in ["private", id.as_str()].into_iter().enumerate() {
+        let name = format!("c{n}");
+        for sandbox in [&globex, &nobodys] {
+            let error = node.create(sandbox, asks(&name, image)).await.unwrap_err();
+            assert_eq!(error.code(), Code::NotFound, "{error}");
+            let mut mounted = shell(&name, "true");
+            mounted.mounts.push(cri::Mount {
+                container_path: "/private".into(),
+                readonly: true,
+                image: Some(cri::ImageSpec { image: image.into(), ..Default::default() }),
+                ..Default::default()
+            });
+            assert_eq!(node.create(sandbox, mounted).await.unwrap_err().code(), Code::NotFound);
+        }
+        node.create(&acme, asks(&name, image)).await.unwrap();
+        // The kubelet is told so that it pulls; the operator's tools see all.
+        for (tenant, there) in [(Some("acme"), true), (Some("globex"), false), (None, true)] {
+            let tenant = tenant.map(|tenant| (crate::TENANT_ANNOTATION.to_owned(), tenant.to_owned()));
+            let annotations = tenant.into_iter().collect();
+            let spec = cri::ImageSpec { image: image.into(), annotations, ..Default::default() };
+            let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
+            assert_eq!(images.image_status(request).await.unwrap().into_inner().image.is_some(), there);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_crashes_again_and_again_leaves_one_log_behind() {
+    let node = Node::start().await;
+    let sandbox = node.run_sandbox().await;
+    let other = node.create_and_start(&sandbox, shell("other", "true")).await;
+    node.wait_exited(&other).await;
+    let mut ids = Vec::new();
+    for attempt in 0..5 {
+        let config = cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: "crash".into(), attempt }),
+            log_path: format!("crash/{attempt}.log"),
+            ..shell("crash", "echo out; exit 1")
+        };
+        let id = node.create_and_start(&sandbox, config).await;
+        node.wait_exited(&id).await;
+        ids.push(id);
+    }
+    // The last, and the one before it, whose log `kubectl logs --previous` shows.
+    let logs = || std::fs::read_dir(node.path("logs/crash")).unwrap().count();
+    wait_until("the others to be gone", || logs() == 2).await;
+    let list = node.runtime().await.list_containers(cri::ListContainersRequest::default()).await.unwrap().into_inner();
+    let mut left: Vec<_> = list.containers.into_iter().map(|container| container.id).collect();
+    left.sort();
+    let mut expected = vec![ids[3].clone(), ids[4].clone(), other];
+    expected.sort();
+    assert_eq!(left, expected);
+    assert_eq!(node.log("crash/3.log"), ["stdout F out"]);
 }

@@ -25,6 +25,16 @@ use super::layout::busybox_layout;
 
 pub const POD_UID: &str = "0b5ee2a8-1111-4222-8333-444455556666";
 
+/// Leaves in a directory of the kubelet's what the CSI driver does: the volume is `volumes/<tenant>/<volume>.raw`.
+#[allow(dead_code, reason = "not every test has volumes")]
+pub fn describe_volume(directory: &Path, tenant: &str, volume: &str) {
+    let text =
+        serde_json::json!({"version": 2, "engine": "file", "tenant": tenant, "volume": volume, "readOnly": false});
+    let path = directory.join("volume.hypernetes.json");
+    std::fs::write(&path, text.to_string()).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -9,7 +9,7 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-use super::{Endpoint, Failure, causes, limited};
+use super::{Endpoint, Failure, causes, limited, reach::NO_HOST};
 
 /// What a registry is told of who pulls. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -101,6 +101,9 @@ pub(crate) async fn answer(
         }
         (Challenge::Bearer { realm, mut parameters }, credentials) => {
             let realm = realm_url(endpoint, &realm)?;
+            if !endpoint.reach.allows(&realm) {
+                return Err(Failure::Unreachable(format!("its token server: {NO_HOST}")));
+            }
             parameters.entry("scope".into()).or_insert_with(|| format!("repository:{repository}:pull"));
             parameters.retain(|key, _| matches!(key.as_str(), "service" | "scope"));
             bearer(&token(endpoint, realm, &parameters, credentials).await?)

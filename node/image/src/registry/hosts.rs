@@ -17,12 +17,15 @@ use reqwest::{
 };
 use serde::Deserialize;
 
+use super::reach::{NO_HOST, PublicOnly, Reach};
 use crate::{ImageError, Reference};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two pieces of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
+/// The place for registries that have none of their own.
+const ALL_OTHERS: &str = "_default";
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_SERVER: &str = "registry-1.docker.io";
 
@@ -38,6 +41,8 @@ pub(crate) struct Endpoint {
     pub pulls: bool,
     /// The registry that the reference names: the only one that is shown the puller's credentials.
     pub is_origin: bool,
+    /// Where it, and what it refers to, may be.
+    pub reach: Reach,
 }
 
 #[derive(Deserialize)]
@@ -87,15 +92,22 @@ enum ClientCertificates {
     Pairs(Vec<(String, String)>),
 }
 
-/// Which servers to ask, in order; the registry itself is the last.
-pub(crate) fn endpoints(directory: Option<&Path>, reference: &Reference) -> Result<Vec<Endpoint>, ImageError> {
+/// Which servers to ask, in order; the registry itself is the last. Where nobody has configured that, it has to be within
+/// `reach`.
+pub(crate) fn endpoints(
+    directory: Option<&Path>,
+    reference: &Reference,
+    reach: Reach,
+) -> Result<Vec<Endpoint>, ImageError> {
     let registry = reference.registry();
     let server = if registry == DOCKER_HUB { DOCKER_HUB_SERVER } else { registry };
     let scheme = if reference.is_loopback() { "http" } else { "https" };
     let default_server = format!("{scheme}://{server}");
     let Some(place) = directory.and_then(|directory| place(directory, registry)) else {
-        return Ok(vec![endpoint(&default_server, &HostOptions::default(), None, true)?]);
+        return Ok(vec![endpoint(&default_server, &HostOptions::default(), None, true, reach)?]);
     };
+    // What is for all registries does not name this one.
+    let reach = if place.ends_with(ALL_OTHERS) { reach } else { Reach::Anywhere };
     let path = place.join("hosts.toml");
     let wrong = |reason: String| ImageError::Configuration { path: path.clone(), reason };
     let text = match fs::read_to_string(&path) {
@@ -104,7 +116,7 @@ pub(crate) fn endpoints(directory: Option<&Path>, reference: &Reference) -> Resu
             let options = docker_certificates(&place).map_err(|error| wrong(error.to_string()))?;
             // Whoever lays certificates down means TLS.
             let server = if options.ca.is_some() { format!("https://{server}") } else { default_server };
-            return Ok(vec![endpoint(&server, &options, Some(&place), true)?]);
+            return Ok(vec![endpoint(&server, &options, Some(&place), true, reach)?]);
         }
         Err(error) => return Err(wrong(error.to_string())),
     };
@@ -112,17 +124,20 @@ pub(crate) fn endpoints(directory: Option<&Path>, reference: &Reference) -> Resu
     let mut endpoints = Vec::new();
     for (name, options) in file.host {
         let options: HostOptions = options.try_into().map_err(|error| wrong(format!("host {name:?}: {error}")))?;
-        endpoints.push(endpoint(&name, &options, Some(&place), false)?);
+        endpoints.push(endpoint(&name, &options, Some(&place), false, Reach::Anywhere)?);
     }
-    let server = file.server.filter(|server| !server.is_empty()).unwrap_or(default_server);
-    endpoints.push(endpoint(&server, &file.own, Some(&place), true)?);
+    let (server, reach) = match file.server.filter(|server| !server.is_empty()) {
+        Some(server) => (server, Reach::Anywhere),
+        None => (default_server, reach),
+    };
+    endpoints.push(endpoint(&server, &file.own, Some(&place), true, reach)?);
     Ok(endpoints)
 }
 
 /// `host:port` may also be written `host_port_`.
 fn place(directory: &Path, registry: &str) -> Option<PathBuf> {
     let safe = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
-    [Some(registry.to_owned()), safe, Some("_default".into())]
+    [Some(registry.to_owned()), safe, Some(ALL_OTHERS.into())]
         .into_iter()
         .flatten()
         .map(|name| directory.join(name))
@@ -152,6 +167,7 @@ fn endpoint(
     options: &HostOptions,
     place: Option<&Path>,
     is_origin: bool,
+    reach: Reach,
 ) -> Result<Endpoint, ImageError> {
     let path = place.map_or_else(|| PathBuf::from(server), Path::to_owned);
     let wrong = |reason: String| ImageError::Configuration { path: path.clone(), reason };
@@ -166,12 +182,13 @@ fn endpoint(
     }
     let may = |what: &str| options.capabilities.as_ref().is_none_or(|all| all.iter().any(|found| found == what));
     Ok(Endpoint {
-        client: client(options, place).map_err(wrong)?,
+        client: client(options, place, reach).map_err(wrong)?,
         base,
         headers: headers(options).map_err(wrong)?,
         resolves: may("resolve"),
         pulls: may("pull"),
         is_origin,
+        reach,
     })
 }
 
@@ -187,7 +204,7 @@ fn headers(options: &HostOptions) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-fn client(options: &HostOptions, place: Option<&Path>) -> Result<Client, String> {
+fn client(options: &HostOptions, place: Option<&Path>, reach: Reach) -> Result<Client, String> {
     // reqwest leaves the choice of cryptography to the process; what another part has chosen already stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let read = |name: &str| {
@@ -201,17 +218,22 @@ fn client(options: &HostOptions, place: Option<&Path>) -> Result<Client, String>
             None => CONNECT_TIMEOUT,
         })
         .read_timeout(READ_TIMEOUT)
-        .redirect(Policy::custom(|attempt| {
+        .redirect(Policy::custom(move |attempt| {
             let secure = attempt.previous().first().is_some_and(|first| first.scheme() == "https");
             if attempt.previous().len() > MAX_REDIRECTS {
                 attempt.error("it redirects too often")
             } else if secure && attempt.url().scheme() != "https" {
                 attempt.error("it redirects from https to http")
+            } else if !reach.allows(attempt.url()) {
+                attempt.error(NO_HOST)
             } else {
                 attempt.follow()
             }
         }))
         .tls_danger_accept_invalid_certs(options.skip_verify);
+    if reach == Reach::Public {
+        builder = builder.dns_resolver(PublicOnly::shared());
+    }
     for file in options.ca.iter().flat_map(OneOrMany::all) {
         let certificates = Certificate::from_pem_bundle(&read(file)?).map_err(|error| format!("{file}: {error}"))?;
         if certificates.is_empty() {
@@ -255,7 +277,7 @@ mod tests {
     use super::*;
 
     fn found(directory: &Path, reference: &str) -> Vec<Endpoint> {
-        endpoints(Some(directory), &Reference::parse(reference).unwrap()).unwrap()
+        endpoints(Some(directory), &Reference::parse(reference).unwrap(), Reach::Public).unwrap()
     }
 
     #[test]
@@ -291,6 +313,27 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_configured_may_be_anywhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let reach = |reference: &str| -> Vec<Reach> {
+            found(directory.path(), reference).into_iter().map(|endpoint| endpoint.reach).collect()
+        };
+        assert_eq!(reach("10.0.0.1:5000/a"), [Reach::Public]);
+        // Its place alone says that it is meant.
+        fs::create_dir(directory.path().join("10.0.0.1:5000")).unwrap();
+        assert_eq!(reach("10.0.0.1:5000/a"), [Reach::Anywhere]);
+        assert_eq!(reach("10.0.0.1:5001/a"), [Reach::Public]);
+        // A mirror of all is, what it mirrors is not.
+        let place = directory.path().join("_default");
+        fs::create_dir(&place).unwrap();
+        assert_eq!(reach("10.0.0.1:5001/a"), [Reach::Public]);
+        fs::write(place.join("hosts.toml"), "[host.\"http://10.0.0.9\"]").unwrap();
+        assert_eq!(reach("10.0.0.1:5001/a"), [Reach::Anywhere, Reach::Public]);
+        fs::write(place.join("hosts.toml"), "server = \"http://10.0.0.9\"").unwrap();
+        assert_eq!(reach("10.0.0.1:5001/a"), [Reach::Anywhere]);
+    }
+
+    #[test]
     fn a_wrong_file_says_what_is_wrong() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("_default");
@@ -304,7 +347,7 @@ mod tests {
             ("[host.\"https://x\"]\ncapabilities = 1", "host \"https://x\""),
         ] {
             fs::write(place.join("hosts.toml"), file).unwrap();
-            let error = endpoints(Some(directory.path()), &reference).err().expect(file).to_string();
+            let error = endpoints(Some(directory.path()), &reference, Reach::Public).err().expect(file).to_string();
             assert!(error.contains(message), "{error}");
         }
     }

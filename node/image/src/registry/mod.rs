@@ -2,6 +2,7 @@
 
 mod auth;
 mod hosts;
+mod reach;
 
 use std::{
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 
 pub use auth::Credentials;
 use parking_lot::Mutex;
+pub(crate) use reach::Reach;
 use reqwest::{
     Response, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, HeaderName, HeaderValue, RANGE, RETRY_AFTER},
@@ -152,8 +154,9 @@ impl Session {
         reference: &Reference,
         credentials: Option<Credentials>,
         retries: Retries,
+        reach: Reach,
     ) -> Result<Self, ImageError> {
-        let servers = hosts::endpoints(hosts, reference)?
+        let servers = hosts::endpoints(hosts, reference, reach)?
             .into_iter()
             .map(|endpoint| {
                 let known = if endpoint.is_origin { auth::in_advance(credentials.as_ref()) } else { None };
@@ -290,6 +293,9 @@ impl Session {
         let endpoint = &server.endpoint;
         let repository = self.reference.repository_path();
         let url = format!("{}/{repository}/{path}", endpoint.base);
+        if url.parse().is_ok_and(|url| !endpoint.reach.allows(&url)) {
+            return Err(Failure::Unreachable(reach::NO_HOST.into()));
+        }
         let mut failures = 0;
         let mut answered = false;
         loop {

@@ -68,6 +68,11 @@ struct Images {
     /// Mirrors, certificates and addresses of registries, laid out as containerd's certs.d [default: DIR/certs.d].
     #[arg(long, value_name = "DIR")]
     registry_hosts: Option<PathBuf>,
+    /// Ask registries at loopback, link-local and private addresses that --registry-hosts has no directory for, too.
+    ///
+    /// Else whoever names an image could have this host ask whatever it reaches in the operator's network.
+    #[arg(long)]
+    internal_registries: bool,
     /// Which images are accepted: a containers-policy.json(5) with sigstoreSigned and digestRequired [default: all].
     #[arg(long, value_name = "FILE")]
     image_policy: Option<PathBuf>,
@@ -112,6 +117,7 @@ impl Hyperd {
             hosts: Some(self.images.registry_hosts.unwrap_or_else(|| root.join("certs.d"))),
             policy: self.images.image_policy,
             pinned: self.images.pinned_image,
+            internal_registries: self.images.internal_registries,
             ..Options::default()
         };
         let images = ImageStore::open_with(root.join("images"), options)?;
