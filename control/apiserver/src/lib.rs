@@ -38,7 +38,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{
     AllTenants, ApiError, Reason, TenantId,
@@ -228,7 +228,9 @@ impl ApiServer {
                 let verb = head.method.as_str().to_ascii_lowercase();
                 let wanted = Attributes { verb: &verb, path: Some(&path), ..Default::default() };
                 authorizer.check(&user, &tenant, &wanted).await?;
-                return discovery::path(&self.0, &tenant, &path, &head.headers);
+                let answer = discovery::path(&self.0, &tenant, &path, &head.headers)?;
+                let reads = matches!(head.method, Method::GET | Method::HEAD);
+                return if reads { Ok(answer) } else { Err(request::not_allowed()) };
             }
             Target::Resource(target) => target,
         };

@@ -266,6 +266,8 @@ pub fn is_reserved(wanted: &Attributes<'_>) -> bool {
         && match (wanted.group, wanted.resource) {
             ("", "pods") => matches!(wanted.subresource, "binding" | "status"),
             ("", "bindings") | ("volume.hypernetes.io", "attachments") => true,
+            // What became of a network or a volume, infrastructure says.
+            (group, _) if group.ends_with(".hypernetes.io") => wanted.subresource == "status",
             _ => false,
         }
 }

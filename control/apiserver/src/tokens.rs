@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use crate::{
     Call, Inner,
     authn::{ISSUER, KubernetesClaims, Named, ServiceAccountClaims},
-    codec, json_response, nodes, read,
+    codec, json_response, nodes,
+    options::{OptionsOf, WriteOptions},
+    read,
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -33,6 +35,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 }
 
 pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::parse(call, OptionsOf::Create)?;
     let ty = ObjectType::builtin(GROUP, "v1", "TokenRequest")
         .ok_or_else(|| ApiError::internal("there is no schema of TokenRequest"))?;
     let mut request = ty.decode(&call.body, FieldValidation::Ignore)?.object;
@@ -106,8 +109,9 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
     }
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
-    request["status"] =
-        json!({"token": server.authenticator.issue(&claims)?, "expirationTimestamp": expires.to_string()});
+    // A token that was only tried opens no door.
+    let token = if options.dry_run { String::new() } else { server.authenticator.issue(&claims)? };
+    request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     Ok(json_response(StatusCode::CREATED, &request))
 }
 

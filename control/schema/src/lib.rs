@@ -8,8 +8,8 @@
 //! | 1 | [`ObjectType::decode`] | the same | [`patch::json_patch`], [`patch::merge_patch`], [`patch::strategic_merge_patch`], then [`ObjectType::check`] | [`ObjectType::decode`], then [`managed::apply`] |
 //! | 2 | [`ObjectType::set_defaults`] | the same | the same | the same |
 //! | 3 | [`ObjectType::prepare_create`] | [`ObjectType::prepare_update`] | as update | as create or update |
-//! | 4 | admission | | | |
-//! | 5 | the rules of the kind: `hypernetes_kinds::create` | `hypernetes_kinds::update` | as update | as create or update |
+//! | 4 | the rules of the kind: `hypernetes_kinds::create` | `hypernetes_kinds::update` | as update | as create or update |
+//! | 5 | admission, and the rules again for what it changed | the same | the same | the same |
 //! | 6 | [`managed::track_update`] | the same | the same | (done by apply) |
 //!
 //! All input is bounded by [`limits`]: hostile depth or size is an error, never a stack overflow.

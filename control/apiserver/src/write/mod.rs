@@ -31,6 +31,8 @@ use crate::{Call, Inner, codec, options::WriteOptions, read, subresource::Subres
 
 /// Attempts of a write that others write beside, and of a name that is made up.
 const ATTEMPTS: usize = 8;
+/// Attempts of a write that is met by changes of what admission looked at: each means that somebody else got on.
+const GUARDED_ATTEMPTS: usize = 64;
 const CHANGED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 pub(crate) fn now() -> String {
@@ -261,7 +263,9 @@ where
 {
     let Write { server, call, options, .. } = *write;
     let ty = &call.resource.ty;
-    for attempt in 0..ATTEMPTS {
+    let (mut attempts, mut guarded_attempts) = (0, 0);
+    let mut own = String::new();
+    while attempts < ATTEMPTS && guarded_attempts < GUARDED_ATTEMPTS {
         let current = match name {
             Some(name) => server.store.get(&call.key(name)?).await.map_err(read::read_error)?,
             None => None,
@@ -280,7 +284,7 @@ where
             ty.set_defaults(&mut object);
             write.prepare(&mut object, old.as_ref());
         }
-        let own = text(&object, &["metadata", "name"]).to_owned();
+        own = text(&object, &["metadata", "name"]).to_owned();
         if operation != Operation::Delete {
             write.validate(&object, old.as_ref())?;
         }
@@ -336,12 +340,12 @@ where
                 // Its object was made for a version that is none any more.
                 Operation::Update if once => return Err(write.conflict(&own, CHANGED)),
                 // Somebody else was faster; it starts again from what is there now.
-                _ => tracing::debug!(attempt, "a write met another"),
+                _ => attempts += 1,
             },
             // What admission looked at has changed, and is looked at again.
-            Err(TxnError::Conflict { .. }) => {}
+            Err(TxnError::Conflict { .. }) => guarded_attempts += 1,
             Err(error) => return Err(write.commit_error(&own, error)),
         }
     }
-    Err(write.conflict(name.unwrap_or_default(), CHANGED))
+    Err(write.conflict(&own, CHANGED))
 }

@@ -12,12 +12,18 @@ const DOMAIN: &str = "hypernetes.io";
 
 pub(super) fn admit(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     // Deletion has marks only.
-    if request.call.is_infrastructure() || request.operation == Operation::Delete {
+    if request.operation == Operation::Delete {
         return Ok(());
     }
+    let call = request.call;
     let name = text(object, &["metadata", "name"]);
-    if request.call.resource.guarded_status && request.subresource == Some(Subresource::Status) {
+    let status = request.subresource == Some(Subresource::Status);
+    if call.resource.guarded_status && status && !call.is_infrastructure() {
         return Err(request.forbidden(name, "its status is written by infrastructure only"));
+    }
+    // A node has no part in them, and the operator may have to mend what components left.
+    if call.is_component() || call.is_operator() {
+        return Ok(());
     }
     let (wanted, have) = (owned(object), request.old.map(owned).unwrap_or_default());
     match wanted.iter().find(|one| !have.contains(one)).or_else(|| have.iter().find(|one| !wanted.contains(one))) {

@@ -8,7 +8,7 @@ mod namespaces;
 mod pods;
 mod rights;
 
-use hypernetes_api::{ApiError, Reason};
+use hypernetes_api::ApiError;
 use hypernetes_store::Guard;
 use serde_json::Value;
 
@@ -32,9 +32,7 @@ impl Request<'_> {
     }
 
     fn forbidden(&self, name: &str, why: &str) -> ApiError {
-        let (group, plural) = (&self.call.resource.ty.group, self.call.resource.plural);
-        let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-        ApiError::new(Reason::Forbidden, format!("{qualified} {name:?} is forbidden: {why}"))
+        self.call.forbidden(name, why)
     }
 }
 

@@ -1,113 +1,17 @@
 //! The REST API in process, over the embedded store: verbs, conflicts, watches, tenants, bad input.
 
-use std::sync::Arc;
+mod bench;
+mod matrix;
+mod options;
+mod writes;
 
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use hypernetes_api::{AllTenants, auth::UserInfo};
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_store::{EmbeddedStore, embedded::Options};
-use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
-const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
-
-struct Bench {
-    server: ApiServer,
-    directory: tempfile::TempDir,
-}
-
-struct Answer {
-    code: StatusCode,
-    body: Value,
-}
-
-impl Answer {
-    #[track_caller]
-    fn ok(self) -> Value {
-        assert!(self.code.is_success(), "{} {}", self.code, self.body);
-        self.body
-    }
-
-    #[track_caller]
-    fn refused(self, code: u16, reason: &str) -> String {
-        assert_eq!((self.code.as_u16(), self.body["reason"].as_str()), (code, Some(reason)), "{}", self.body);
-        assert_eq!((self.body["kind"].as_str(), self.body["code"].as_u64()), (Some("Status"), Some(u64::from(code))));
-        self.body["message"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
-fn user(name: &str, groups: &[&str], tenant: &str) -> UserInfo {
-    UserInfo {
-        name: name.into(),
-        uid: String::new(),
-        groups: groups.iter().map(|g| (*g).to_owned()).chain(["system:authenticated".to_owned()]).collect(),
-        extra: Default::default(),
-        tenant: tenant.parse().unwrap(),
-    }
-}
-
-fn admin(tenant: &str) -> UserInfo {
-    user("admin", &["system:masters"], tenant)
-}
-
-impl Bench {
-    /// A server over what is in the directory.
-    fn over(directory: tempfile::TempDir) -> Self {
-        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        };
-        Self { server: ApiServer::new(config).unwrap(), directory }
-    }
-
-    async fn new() -> Self {
-        let bench = Self::over(tempfile::tempdir().unwrap());
-        for tenant in ["system", ACME, GLOBEX] {
-            let namespace = json!({"metadata": {"name": "default"}});
-            bench
-                .send(&admin(tenant), "POST", "/api/v1/namespaces", "application/json", &namespace.to_string())
-                .await
-                .ok();
-        }
-        bench
-    }
-
-    async fn send(&self, user: &UserInfo, method: &str, path: &str, content: &str, body: &str) -> Answer {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content)
-            .body(Body::from(body.to_owned()))
-            .unwrap();
-        request.extensions_mut().insert(user.clone());
-        let response = self.server.router().oneshot(request).await.unwrap();
-        let code = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
-    }
-
-    async fn get(&self, user: &UserInfo, path: &str) -> Answer {
-        self.send(user, "GET", path, "application/json", "").await
-    }
-
-    async fn post(&self, user: &UserInfo, path: &str, body: Value) -> Answer {
-        self.send(user, "POST", path, "application/json", &body.to_string()).await
-    }
-}
-
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-fn map(name: &str, value: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"app": "t"}}, "data": {"k": value}})
-}
+use bench::{ACME, Bench, GLOBEX, MAPS, admin, map, user};
 
 #[tokio::test]
 async fn an_object_lives() {
