@@ -86,7 +86,7 @@ impl Subresource {
     }
 
     /// Group, version and kind of its bodies.
-    pub fn kind<'a>(self, resource: &'a Resource) -> (&'a str, &'a str, &'a str) {
+    pub fn kind(self, resource: &Resource) -> (&str, &str, &str) {
         let own = || (resource.ty.group.as_str(), resource.ty.version.as_str(), resource.ty.kind.as_str());
         self.row().and_then(|row| row.kind).unwrap_or_else(own)
     }
