@@ -47,6 +47,8 @@ impl Down {
             stopped?;
         }
         if root.join("node/node.kubeconfig").exists() {
+            // No VM has them open any more.
+            hypernetes_kubelet::drop_memory(&root.join("node"))?;
             hypernetes_netagent::leave_unused(&network_agent(&root).await?).await?;
         }
         Ok(())

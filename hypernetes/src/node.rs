@@ -39,9 +39,6 @@ pub struct Node {
     /// hyperd's directory: its socket, and where it looks for CNI plugins.
     #[arg(long, value_name = "DIR")]
     hyperd_root: PathBuf,
-    /// Directory of volume files.
-    #[arg(long, value_name = "DIR")]
-    volumes: PathBuf,
 }
 
 impl Node {
@@ -74,10 +71,8 @@ impl Node {
         let plugin = supervise::program("hypernetes-cni")?;
         hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &plugin, &agent_socket)
             .context("installing the CNI plugin")?;
-        // It goes into descriptors, which hyperd reads from another working directory.
-        let volumes = std::path::absolute(&self.volumes).context("finding the directory of volumes")?;
         let csi_socket = root.join("csi.sock");
-        let driver = CsiConfig::new(&name, &csi_socket, volumes, clients.clone());
+        let driver = CsiConfig::new(&name, &csi_socket, clients.clone());
         let kubelet = KubeletConfig {
             node_name: name,
             root: root.clone(),

@@ -210,7 +210,7 @@ impl Up {
                     argument("--pods-dir"),
                     node.join("pods").into(),
                     argument("--volumes"),
-                    volumes.clone().into(),
+                    volumes.into(),
                 ],
             },
             Role {
@@ -224,8 +224,6 @@ impl Up {
                     node_name.into(),
                     argument("--hyperd-root"),
                     hyperd.into(),
-                    argument("--volumes"),
-                    volumes.into(),
                 ],
             },
         ])

@@ -1,15 +1,16 @@
-//! What hyperd reads in a mount's directory (`node/hyperd/src/volumes.rs` is the other side).
-
-use std::path::{Path, PathBuf};
+//! What hyperd reads in a mount's directory (`node/hyperd/src/volumes.rs` is the other side): which volume it is, and
+//! never where. hyperd makes the path by its own configuration, and only for a pod of the tenant.
 
 use hypernetes_api::TenantId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Name of the file backend in a Volume's status, and of its descriptors.
+/// Name of the file backend in a Volume's status, and of its descriptors: `<volumes>/<tenant>/<volume>.raw`.
 pub(crate) const FILE_DRIVER: &str = "file";
 /// The only file system that VMs mount; also where nothing is said.
 pub(crate) const EXT4: &str = "ext4";
+/// Of the descriptor's form.
+const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Mode {
@@ -18,26 +19,20 @@ pub(crate) enum Mode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Descriptor {
-    pub id: Uuid,
-    pub driver: String,
-    pub path: PathBuf,
-    pub fs_type: String,
+    version: u32,
+    pub engine: String,
+    pub tenant: TenantId,
+    /// Uid of the Volume object.
+    pub volume: Uuid,
     pub read_only: bool,
     pub mode: Mode,
 }
 
 impl Descriptor {
-    /// A file of the file backend. Tenant and uid are plain file names by their types: neither leads elsewhere.
-    pub(crate) fn file(volumes: &Path, tenant: &TenantId, id: Uuid, mode: Mode, read_only: bool) -> Self {
-        Self {
-            id,
-            driver: FILE_DRIVER.into(),
-            path: volumes.join(tenant.as_str()).join(format!("{id}.raw")),
-            fs_type: EXT4.into(),
-            read_only,
-            mode,
-        }
+    /// A volume of the file backend.
+    pub(crate) fn file(tenant: &TenantId, volume: Uuid, mode: Mode, read_only: bool) -> Self {
+        Self { version: VERSION, engine: FILE_DRIVER.into(), tenant: tenant.clone(), volume, read_only, mode }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a call is refused, and the code that CSI has for it: the caller acts on the code.
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use hypernetes_api::{TenantId, types::network::PodReference};
 use tonic::Status;
@@ -20,18 +20,19 @@ pub(crate) enum Failure {
     Slow { volume: String, seconds: u64 },
     #[error("the attachment of the volume {0:?} was removed while it was waited for")]
     Lost(String),
-    #[error("another call for {0} is under way")]
-    UnderWay(PathBuf),
-    #[error("{path} holds another volume already: {held:?}")]
-    Occupied { path: PathBuf, held: String },
+    #[error("another call for this mount is under way")]
+    UnderWay,
+    #[error("the mount holds another volume already: {held:?}")]
+    Occupied { held: String },
     #[error("the volume {volume:?} is held by the backend {driver:?}, which this node does not know")]
     UnknownBackend { volume: String, driver: String },
     #[error("{doing}: {source}")]
     Api { doing: &'static str, source: Box<kube::Error> },
     #[error("watching the attachment of the volume {volume:?}: {source}")]
     Watch { volume: String, source: Box<kube::runtime::wait::Error> },
-    #[error("{doing} {path}: {source}")]
-    File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// Without the path: its message reaches the pod's tenant.
+    #[error("{doing} the mount's directory: {source}")]
+    File { doing: &'static str, source: io::Error },
     #[error("the work was lost: {0}")]
     Task(tokio::task::JoinError),
 }
@@ -56,7 +57,7 @@ impl From<Failure> for Status {
             // "The volume cannot be published at several nodes": only for this, so that a caller may rely on it.
             Failure::InUse { .. } => Self::failed_precondition(message),
             Failure::Slow { .. } => Self::deadline_exceeded(message),
-            Failure::UnderWay(_) => Self::aborted(message),
+            Failure::UnderWay => Self::aborted(message),
             Failure::Occupied { .. } => Self::already_exists(message),
             Failure::NotReady { .. } | Failure::Lost(_) | Failure::Api { .. } | Failure::Watch { .. } => {
                 Self::unavailable(message)

@@ -1,7 +1,7 @@
 //! The CSI driver of the built-in volume service: makes a tenant's Volume usable by one pod of this node.
 //!
 //! There is no mount on the host. A published volume is a descriptor ([`names::VOLUME_DESCRIPTOR`]) in the target
-//! directory, from which hyperd gives the pod's VM the volume as a block device. Before it is written, the driver has
+//! directory, which says whose volume it is, and from which hyperd gives the pod's VM that volume as a block device. Before it is written, the driver has
 //! the volume's one Attachment object, which the store gives to one pod in the whole cluster.
 //!
 //! ```text
@@ -54,8 +54,6 @@ pub struct CsiConfig {
     pub node_name: String,
     /// Where the driver is served, for root alone.
     pub socket: PathBuf,
-    /// Directory of the file backend's volumes, the volume service's own: `<volumes>/<tenant>/<uid>.raw`.
-    pub volumes: PathBuf,
     /// With the node's identity.
     pub clients: Clients,
     /// How long a call waits for an attachment before it asks to be called again.
@@ -63,18 +61,7 @@ pub struct CsiConfig {
 }
 
 impl CsiConfig {
-    pub fn new(
-        node_name: impl Into<String>,
-        socket: impl Into<PathBuf>,
-        volumes: impl Into<PathBuf>,
-        clients: Clients,
-    ) -> Self {
-        Self {
-            node_name: node_name.into(),
-            socket: socket.into(),
-            volumes: volumes.into(),
-            clients,
-            patience: DEFAULT_PATIENCE,
-        }
+    pub fn new(node_name: impl Into<String>, socket: impl Into<PathBuf>, clients: Clients) -> Self {
+        Self { node_name: node_name.into(), socket: socket.into(), clients, patience: DEFAULT_PATIENCE }
     }
 }

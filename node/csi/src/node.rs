@@ -24,7 +24,6 @@ use crate::{
 
 pub(crate) struct Node {
     pub attachments: Attachments,
-    pub volumes: PathBuf,
     /// Targets that a call is working on.
     pub under_way: Arc<Mutex<HashSet<PathBuf>>>,
 }
@@ -53,7 +52,7 @@ impl Node {
     fn turn(&self, target: &Target) -> Result<Turn, Failure> {
         let path = target.path().to_owned();
         if !self.under_way.lock().insert(path.clone()) {
-            return Err(Failure::UnderWay(path));
+            return Err(Failure::UnderWay);
         }
         Ok(Turn { under_way: self.under_way.clone(), path })
     }
@@ -63,12 +62,12 @@ impl Node {
         let _turn = self.turn(&target)?;
         let (place, begun) = (target.clone(), record.clone());
         blocking(move || match place.record()? {
-            Some(held) if held != begun => Err(Failure::Occupied { path: place.path().to_owned(), held: held.volume }),
+            Some(held) if held != begun => Err(Failure::Occupied { held: held.volume }),
             _ => place.begin(&begun),
         })
         .await?;
         let id = self.attachments.acquire(&record, read_only).await?;
-        let descriptor = Descriptor::file(&self.volumes, &record.tenant, id, mode, read_only);
+        let descriptor = Descriptor::file(&record.tenant, id, mode, read_only);
         blocking(move || target.publish(&descriptor)).await?;
         tracing::info!(tenant = %record.tenant, volume = record.volume, pod = record.pod.uid, "published");
         Ok(())
@@ -84,7 +83,7 @@ impl Node {
             if let Some(held) = &held
                 && held.volume != volume
             {
-                return Err(Failure::Occupied { path: place.path().to_owned(), held: held.volume.clone() });
+                return Err(Failure::Occupied { held: held.volume.clone() });
             }
             place.withdraw()?;
             Ok(held)

@@ -33,7 +33,7 @@ pub async fn run(config: CsiConfig, stop: CancellationToken) -> Result<(), CsiEr
     let listener = listen(&config).map_err(|source| CsiError::Listen { path: config.socket.clone(), source })?;
     tracing::info!(socket = %config.socket.display(), "the volume driver is ready");
     let attachments = Attachments { clients: config.clients, node: config.node_name, patience: config.patience };
-    let node = Node { attachments, volumes: config.volumes, under_way: Default::default() };
+    let node = Node { attachments, under_way: Default::default() };
     let server = tonic::transport::Server::builder()
         .add_service(IdentityServer::new(Identity))
         .add_service(NodeServer::new(node))

@@ -112,7 +112,10 @@ impl Target {
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
         let path = self.0.clone();
-        move |source| Failure::File { doing, path, source }
+        move |source| {
+            tracing::warn!(path = %path.display(), %source, "{doing} a mount's directory");
+            Failure::File { doing, source }
+        }
     }
 }
 

@@ -175,7 +175,7 @@ impl Host {
 fn drive(directory: &Path, clients: &Clients, node: &str) -> Driver {
     let config = CsiConfig {
         patience: Duration::from_secs(3),
-        ..CsiConfig::new(node, directory.join("csi.sock"), directory.join("volumes"), clients.clone())
+        ..CsiConfig::new(node, directory.join("csi.sock"), clients.clone())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.spawn(async move { crate::run(config, CancellationToken::new()).await.unwrap() });

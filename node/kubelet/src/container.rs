@@ -1,20 +1,25 @@
 //! Making one container: image, mounts, environment, security, resources.
 
-use hypernetes_api::names;
+use std::collections::BTreeMap;
+
+use hypernetes_api::{DnsLabel, PathComponent};
 use k8s_cri::v1 as cri;
 use k8s_openapi::{
-    api::core::v1::{Container as ContainerSpec, Pod, PodSpec, Secret},
+    api::core::v1::{Container as ContainerSpec, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity,
 };
-use kube::Api;
 use serde_json::Value;
 
 use crate::{
     cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
-    node, qos, security, users, volumes,
-    worker::{SANDBOX, Worker, names_of},
+    objects::Objects,
+    pod_dir::Place as File,
+    qos,
+    quantity::Amount,
+    security, users, volumes,
+    worker::{SANDBOX, Worker},
 };
 
 /// Tells hyperd the size of a container's writable layer, for which CRI has no field; other runtimes ignore it.
@@ -45,49 +50,56 @@ impl StartError {
 }
 
 pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -> Result<(), StartError> {
-    let shared = &worker.shared;
-    let image = ensure_image(worker, place, wanted).await?;
+    let (shared, id) = (&worker.shared, &worker.id);
     let config_error = |message: String| StartError::new("CreateContainerConfigError", message);
-    let env = environment::of(shared, &worker.tenant, place.pod, wanted).await.map_err(config_error)?;
-    let directory = shared.pod_directory(&worker.uid);
-    let mut mounts = volumes::mounts(&directory, place.spec, wanted, &env).map_err(config_error)?;
-    let termination = directory.join("containers").join(&wanted.name).join(place.attempt.to_string());
-    let prepare = || -> std::io::Result<()> {
-        termination.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::write(&termination, "")
-    };
-    prepare().map_err(|e| config_error(e.to_string()))?;
+    let failed = |error: std::io::Error| config_error(error.to_string());
+    let own_name = DnsLabel::new(&wanted.name).map_err(|error| config_error(error.to_string()))?;
+    let image = ensure_image(worker, place, wanted).await?;
+    let env = environment::of(shared, id, place.pod, wanted).await.map_err(config_error)?;
+    let dir = shared.pods.make(id.uid.clone()).map_err(failed)?;
+    let mut mounts = volumes::mounts(&dir, place.spec, wanted, &env).map_err(config_error)?;
+    let attempt = PathComponent::new(&place.attempt.to_string()).map_err(|error| config_error(error.to_string()))?;
+    let own = File::of("containers").then(own_name.clone());
+    let termination = own.then(attempt);
+    dir.make_dir(&own).and_then(|()| dir.write(&termination, b"", 0o644, None)).map_err(failed)?;
     mounts.push(cri::Mount {
         container_path: wanted.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into()),
-        host_path: termination.display().to_string(),
+        host_path: dir.path(&termination).display().to_string(),
         ..Default::default()
     });
-    let mut security = security::of(place.spec, wanted, &worker.uid, &shared.config.root.join("seccomp"));
-    if security.run_as_group.is_some() && security.run_as_user.is_none() {
-        let wanted = Some(cri::ImageSpec { image: image.clone(), ..Default::default() });
-        let request = cri::ImageStatusRequest { image: wanted, verbose: false };
-        let status = shared.runtime.images.clone().image_status(request).await;
-        let status = status.map_err(|s| StartError::new("ImageInspectError", s.message()))?;
-        users::complete(&mut security, status.into_inner().image.as_ref());
+    let mut security = security::of(place.spec, wanted, &id.uid, &shared.config.root.join("seccomp"));
+    let must_not_be_root = security::must_not_be_root(place.spec, wanted);
+    if must_not_be_root || (security.run_as_group.is_some() && security.run_as_user.is_none()) {
+        let found = shared.runtime.image(image.clone(), &id.tenant).await;
+        let found = found.map_err(|s| StartError::new("ImageInspectError", s.message()))?;
+        if must_not_be_root {
+            security::check_not_root(&security, found.as_ref(), id, &own_name).map_err(config_error)?;
+        }
+        users::complete(&mut security, found.as_ref());
     }
-    let (name, namespace) = names_of(place.pod);
-    let log_directory = shared.log_directory(&worker.tenant, &namespace, &name, &worker.uid);
-    std::fs::create_dir_all(log_directory.join(&wanted.name)).map_err(|e| config_error(e.to_string()))?;
+    let logs = worker.logs().map_err(failed)?;
+    logs.make_dir(&File::of(own_name.clone())).map_err(failed)?;
+    let log_directory = logs.root().display().to_string();
+    let (name, namespace) = (id.name.to_string(), id.namespace.to_string());
     let labels = [
         (POD_NAME, name.as_str()),
         (POD_NAMESPACE, &namespace),
-        (POD_UID, &worker.uid),
+        (POD_UID, &id.uid),
         (CONTAINER_NAME, &wanted.name),
         (SANDBOX, place.sandbox),
     ];
     let expand = |words: Option<&Vec<String>>| -> Vec<String> {
         words.into_iter().flatten().map(|word| environment::expand(word, &env)).collect()
     };
+    let (command, args) = (expand(wanted.command.as_ref()), expand(wanted.args.as_ref()));
+    if command.iter().chain(&args).map(|word| word.len() + 1).sum::<usize>() > environment::MAX_BYTES {
+        return Err(config_error("the command is larger than 2 MiB".into()));
+    }
     let config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: wanted.name.clone(), attempt: place.attempt }),
         image: Some(cri::ImageSpec { image, ..Default::default() }),
-        command: expand(wanted.command.as_ref()),
-        args: expand(wanted.args.as_ref()),
+        command,
+        args,
         working_dir: wanted.working_dir.clone().unwrap_or_default(),
         envs: env
             .iter()
@@ -99,13 +111,13 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
             .map(|bytes| (EPHEMERAL_STORAGE.to_owned(), bytes.to_string()))
             .into_iter()
             .collect(),
-        log_path: format!("{}/{}.log", wanted.name, place.attempt),
+        log_path: format!("{own_name}/{}.log", place.attempt),
         stdin: wanted.stdin.unwrap_or(false),
         stdin_once: wanted.stdin_once.unwrap_or(false),
         tty: wanted.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(cri::LinuxContainerResources {
-                oom_score_adj: qos::oom_score_adj(place.spec, wanted, node::memory_kib() << 10),
+                oom_score_adj: qos::oom_score_adj(place.spec, wanted, shared.allocatable.memory),
                 ..resources(wanted)
             }),
             security_context: Some(security),
@@ -113,24 +125,21 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         ..Default::default()
     };
     let sandbox_config = cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name, uid: worker.uid.clone(), namespace, attempt: 0 }),
-        log_directory: log_directory.display().to_string(),
+        metadata: Some(cri::PodSandboxMetadata { name, uid: id.uid.to_string(), namespace, attempt: 0 }),
+        log_directory,
         ..Default::default()
     };
-    let mut runtime = shared.runtime.runtime.clone();
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: place.sandbox.to_owned(),
         config: Some(config),
         sandbox_config: Some(sandbox_config),
     };
-    let created = runtime.create_container(request).await;
-    let created = created.map_err(|s| StartError::new("CreateContainerError", s.message()))?.into_inner();
-    tell(shared, &worker.tenant, place.pod, false, "Created", &format!("Created container: {}", wanted.name)).await;
-    let request = cri::StartContainerRequest { container_id: created.container_id };
-    match runtime.start_container(request).await {
-        Ok(_) => {
-            tell(shared, &worker.tenant, place.pod, false, "Started", &format!("Started container {}", wanted.name))
-                .await;
+    let created = shared.runtime.create_container(request).await;
+    let created = created.map_err(|s| StartError::new("CreateContainerError", s.message()))?;
+    tell(shared, id, false, "Created", &format!("Created container: {}", wanted.name)).await;
+    match shared.runtime.start_container(created).await {
+        Ok(()) => {
+            tell(shared, id, false, "Started", &format!("Started container {}", wanted.name)).await;
             Ok(())
         }
         Err(status) => Err(StartError { ended: true, ..StartError::new("RunContainerError", status.message()) }),
@@ -140,26 +149,20 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
 /// Pulls the image where the policy says so; its reference in the runtime.
 async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -> Result<String, StartError> {
     let name = wanted.image.clone().unwrap_or_default();
-    let shared = &worker.shared;
-    let mut images = shared.runtime.images.clone();
-    // The runtime tells who may have what is there by who asks for it, and puts down for whom it pulls.
-    let annotations = [(names::TENANT_ANNOTATION.to_owned(), worker.tenant.to_string())].into();
-    let image = Some(cri::ImageSpec { image: name.clone(), annotations, ..Default::default() });
+    let (shared, id) = (&worker.shared, &worker.id);
     let failed = |reason: &'static str, message: String| StartError { image: true, ..StartError::new(reason, message) };
-    let status = images.image_status(cri::ImageStatusRequest { image: image.clone(), verbose: false }).await;
-    let status = status.map_err(|s| match s.code() {
+    let present = shared.runtime.image(name.clone(), &id.tenant).await.map_err(|s| match s.code() {
         tonic::Code::InvalidArgument => {
             failed("InvalidImageName", format!("Failed to apply default image tag {name:?}: {}", s.message()))
         }
         _ => failed("ImageInspectError", s.message().to_owned()),
     })?;
-    let present = status.into_inner().image;
     let policy = wanted.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (present, policy) {
         (Some(present), "Never" | "IfNotPresent") => {
             if place.attempt == 0 {
                 let text = format!("Container image {name:?} already present on machine");
-                tell(shared, &worker.tenant, place.pod, false, "Pulled", &text).await;
+                tell(shared, id, false, "Pulled", &text).await;
             }
             return Ok(present.id);
         }
@@ -169,13 +172,12 @@ async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec
         }
         _ => {}
     }
-    tell(shared, &worker.tenant, place.pod, false, "Pulling", &format!("Pulling image {name:?}")).await;
+    tell(shared, id, false, "Pulling", &format!("Pulling image {name:?}")).await;
     let auth = pull_secret(worker, place, &name).await;
-    match images.pull_image(cri::PullImageRequest { image, auth, sandbox_config: None }).await {
-        Ok(pulled) => {
-            tell(shared, &worker.tenant, place.pod, false, "Pulled", &format!("Successfully pulled image {name:?}"))
-                .await;
-            Ok(pulled.into_inner().image_ref)
+    match shared.runtime.pull(name.clone(), &id.tenant, auth).await {
+        Ok(reference) => {
+            tell(shared, id, false, "Pulled", &format!("Successfully pulled image {name:?}")).await;
+            Ok(reference)
         }
         Err(status) => Err(failed("ErrImagePull", status.message().to_owned())),
     }
@@ -183,10 +185,10 @@ async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec
 
 /// Credentials for an image's registry from the pod's `imagePullSecrets`.
 async fn pull_secret(worker: &Worker, place: &Place<'_>, image: &str) -> Option<cri::AuthConfig> {
-    let (_, namespace) = names_of(place.pod);
-    let api: Api<Secret> = Api::namespaced(worker.shared.config.clients.tenant(&worker.tenant), &namespace);
-    for reference in place.spec.image_pull_secrets.clone().unwrap_or_default() {
-        let Ok(Some(secret)) = api.get_opt(&reference.name).await else { continue };
+    let objects = Objects::of(&worker.shared, &worker.id);
+    for reference in place.spec.image_pull_secrets.as_deref().unwrap_or_default() {
+        // As upstream: one that is not there, or is no name, is passed over.
+        let Ok(Some(secret)) = objects.secret(&reference.name).await else { continue };
         let data = secret.data.unwrap_or_default();
         let Some(config) = data.get(".dockerconfigjson") else { continue };
         let Ok(config) = serde_json::from_slice::<Value>(&config.0) else { continue };
@@ -207,61 +209,39 @@ async fn pull_secret(worker: &Worker, place: &Place<'_>, image: &str) -> Option<
     None
 }
 
-fn quantity(quantities: Option<&std::collections::BTreeMap<String, Quantity>>, name: &str) -> Option<f64> {
-    parse(&quantities?.get(name)?.0)
-}
-
-/// A quantity as a number; the API server lets only such through.
-fn parse(text: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 14] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("Ei", 1_152_921_504_606_846_976.0),
-        ("m", 0.001),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("E", 1e18),
-        ("n", 1e-9),
-    ];
-    let (number, factor) =
-        SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor))).unwrap_or((text, 1.0));
-    number.parse::<f64>().ok().map(|n| n * factor)
+fn quantity(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Option<Amount> {
+    Amount::of(list, name).ok().flatten()
 }
 
 /// What a container asks for: a limit alone is a request, too.
-pub fn request(wanted: &ContainerSpec, name: &str) -> Option<f64> {
+pub fn request(wanted: &ContainerSpec, name: &str) -> Option<Amount> {
     let resources = wanted.resources.as_ref()?;
     quantity(resources.requests.as_ref(), name).or_else(|| quantity(resources.limits.as_ref(), name))
 }
 
+/// Length of the kernel's period, in microseconds, and its least quota in one.
+const CPU_PERIOD: i64 = 100_000;
+const LEAST_QUOTA: i64 = 1000;
+const LEAST_SHARES: i64 = 2;
+
 fn resources(wanted: &ContainerSpec) -> cri::LinuxContainerResources {
-    let resources = wanted.resources.clone().unwrap_or_default();
-    let limit = |name: &str| quantity(resources.limits.as_ref(), name);
-    let request = |name: &str| request(wanted, name);
+    let limits = wanted.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     // As the kubelet converts: 1024 shares and a quota of 100 ms for each processor.
-    let mut out = cri::LinuxContainerResources {
-        cpu_shares: request("cpu").map_or(2, |cpu| (cpu * 1024.0).max(2.0) as i64),
-        ..Default::default()
-    };
-    if let Some(cpu) = limit("cpu") {
-        out.cpu_period = 100_000;
-        out.cpu_quota = (cpu * 100_000.0).max(1000.0) as i64;
+    let shares = request(wanted, "cpu").map_or(0, |cpu| cpu.millis().saturating_mul(1024) / 1000);
+    let mut out = cri::LinuxContainerResources { cpu_shares: shares.max(LEAST_SHARES), ..Default::default() };
+    if let Some(cpu) = quantity(limits, "cpu").map(Amount::millis).filter(|millis| *millis > 0) {
+        out.cpu_period = CPU_PERIOD;
+        out.cpu_quota = cpu.saturating_mul(CPU_PERIOD / 1000).max(LEAST_QUOTA);
     }
-    if let Some(memory) = limit("memory") {
-        out.memory_limit_in_bytes = memory as i64;
+    if let Some(memory) = quantity(limits, "memory") {
+        out.memory_limit_in_bytes = memory.units();
     }
     out
 }
 
-fn storage_limit(wanted: &ContainerSpec) -> Option<u64> {
+fn storage_limit(wanted: &ContainerSpec) -> Option<i64> {
     let limits = wanted.resources.as_ref()?.limits.as_ref();
-    quantity(limits, "ephemeral-storage").map(|bytes| bytes as u64).filter(|bytes| *bytes > 0)
+    quantity(limits, "ephemeral-storage").map(Amount::units).filter(|bytes| *bytes > 0)
 }
 
 /// What the pod's VM needs: the sum of its containers' limits, where all have one.
@@ -269,10 +249,10 @@ pub fn sandbox_resources(spec: &PodSpec) -> cri::LinuxContainerResources {
     let all: Vec<_> = spec.containers.iter().map(resources).collect();
     let sum = |get: fn(&cri::LinuxContainerResources) -> i64| {
         let values: Vec<i64> = all.iter().map(get).collect();
-        if values.iter().all(|v| *v > 0) { values.iter().sum() } else { 0 }
+        if values.iter().all(|v| *v > 0) { values.iter().fold(0, |sum: i64, v| sum.saturating_add(*v)) } else { 0 }
     };
     cri::LinuxContainerResources {
-        cpu_period: 100_000,
+        cpu_period: CPU_PERIOD,
         cpu_quota: sum(|r| r.cpu_quota),
         memory_limit_in_bytes: sum(|r| r.memory_limit_in_bytes),
         ..Default::default()
@@ -294,6 +274,15 @@ mod tests {
         let out = resources(&wanted);
         assert_eq!((out.cpu_shares, out.cpu_quota, out.memory_limit_in_bytes), (256, 150_000, 64 << 20));
         let spec: PodSpec = serde_json::from_value(json!({"containers": [wanted, {"name": "b"}]})).unwrap();
+        let whole: ContainerSpec = serde_json::from_value(json!({"name": "a", "resources":
+            {"limits": {"cpu": "9223372036854775807", "memory": "-1"}}}))
+        .unwrap();
+        let out = resources(&whole);
+        assert_eq!(
+            (out.cpu_quota, out.memory_limit_in_bytes),
+            (i64::MAX, 0),
+            "no more than can be said, nothing less than none"
+        );
         assert_eq!(sandbox_resources(&spec).memory_limit_in_bytes, 0, "one without a limit has none together");
     }
 }

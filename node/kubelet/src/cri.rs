@@ -1,12 +1,14 @@
-//! The runtime, as the kubelet calls it.
+//! The runtime, as the kubelet calls it. Every call has a deadline: one that does not answer for one pod holds up neither
+//! that pod's end nor the others.
 
 use std::{path::Path, time::Duration};
 
-use hypernetes_hyperd_api::hyperd_client::HyperdClient;
+use hypernetes_api::{TenantId, Uid, names};
+use hypernetes_hyperd_api::{DialChunk, hyperd_client::HyperdClient};
 use k8s_cri::v1::{
     self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Response, Status, Streaming, transport::Channel};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -15,12 +17,45 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Largest answer of the runtime.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// For what the runtime knows without asking anybody.
+const LOOK: Duration = Duration::from_secs(10);
+/// For what it has to do: upstream's `runtimeRequestTimeout`.
+const ACT: Duration = Duration::from_secs(120);
+/// For a sandbox, as upstream: twice that.
+const RUN_SANDBOX: Duration = Duration::from_secs(240);
+/// For ending a sandbox, which is asked for again if it takes longer.
+const END_SANDBOX: Duration = Duration::from_secs(30);
+const PULL: Duration = Duration::from_secs(30 * 60);
+/// What a call with a time of its own may take beyond it.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// The answer, unless it comes too late: then `DeadlineExceeded`.
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "the container runtime did not answer within {} s ({what})",
+            limit.as_secs()
+        ))),
+    }
+}
+
+/// The runtime tells who may have what is there by who asks for it, and puts down for whom it pulls.
+fn of_tenant(image: String, tenant: &TenantId) -> cri::ImageSpec {
+    let annotations = [(names::TENANT_ANNOTATION.to_owned(), tenant.to_string())].into();
+    cri::ImageSpec { image, annotations, ..Default::default() }
+}
+
 #[derive(Clone)]
 pub struct Runtime {
-    pub runtime: RuntimeServiceClient<Channel>,
-    pub images: ImageServiceClient<Channel>,
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
     /// What our runtime has beside CRI.
-    pub hyperd: HyperdClient<Channel>,
+    hyperd: HyperdClient<Channel>,
 }
 
 /// A container as the runtime has it.
@@ -43,36 +78,50 @@ impl Runtime {
         }
     }
 
+    pub async fn version(&self) -> Result<cri::VersionResponse, Status> {
+        let request = cri::VersionRequest { version: "v1".into() };
+        within(LOOK, "version", self.runtime.clone().version(request)).await
+    }
+
     /// Sandboxes of a pod, newest first.
-    pub async fn sandboxes(&self, uid: &str) -> Result<Vec<cri::PodSandbox>, Status> {
-        let filter = cri::PodSandboxFilter {
-            label_selector: [(POD_UID.to_owned(), uid.to_owned())].into(),
-            ..Default::default()
-        };
+    pub async fn sandboxes(&self, uid: &Uid) -> Result<Vec<cri::PodSandbox>, Status> {
+        self.sandboxes_labelled(vec![(POD_UID, &**uid)]).await
+    }
+
+    /// Sandboxes that have all these labels, newest first.
+    pub async fn sandboxes_labelled(&self, labels: Vec<(&str, &str)>) -> Result<Vec<cri::PodSandbox>, Status> {
+        let labels = labels.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned()));
+        let filter = cri::PodSandboxFilter { label_selector: labels.collect(), ..Default::default() };
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        let mut items = self.runtime.clone().list_pod_sandbox(request).await?.into_inner().items;
+        let mut items = within(LOOK, "listing sandboxes", self.runtime.clone().list_pod_sandbox(request)).await?.items;
         items.sort_by_key(|s| std::cmp::Reverse(s.created_at));
         Ok(items)
     }
 
     /// All sandboxes, for what is left of pods that are gone.
     pub async fn all_sandboxes(&self) -> Result<Vec<cri::PodSandbox>, Status> {
-        Ok(self.runtime.clone().list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.into_inner().items)
+        let request = cri::ListPodSandboxRequest::default();
+        Ok(within(LOOK, "listing sandboxes", self.runtime.clone().list_pod_sandbox(request)).await?.items)
     }
 
-    /// Containers of a pod with their statuses, newest attempt of each name first.
-    pub async fn containers(&self, uid: &str) -> Result<Vec<Container>, Status> {
+    async fn list_containers(&self, uid: &Uid) -> Result<Vec<cri::Container>, Status> {
         let filter = cri::ContainerFilter {
-            label_selector: [(POD_UID.to_owned(), uid.to_owned())].into(),
+            label_selector: [(POD_UID.to_owned(), uid.to_string())].into(),
             ..Default::default()
         };
         let request = cri::ListContainersRequest { filter: Some(filter) };
-        let listed = self.runtime.clone().list_containers(request).await?.into_inner().containers;
+        Ok(within(LOOK, "listing containers", self.runtime.clone().list_containers(request)).await?.containers)
+    }
+
+    /// Containers of a pod with their statuses, newest attempt of each name first.
+    pub async fn containers(&self, uid: &Uid) -> Result<Vec<Container>, Status> {
+        let listed = self.list_containers(uid).await?;
         let mut containers = Vec::with_capacity(listed.len());
         for one in listed {
             let request = cri::ContainerStatusRequest { container_id: one.id.clone(), verbose: false };
-            let status = match self.runtime.clone().container_status(request).await {
-                Ok(response) => response.into_inner().status,
+            let answer = within(LOOK, "a container's status", self.runtime.clone().container_status(request)).await;
+            let status = match answer {
+                Ok(response) => response.status,
                 Err(status) if status.code() == tonic::Code::NotFound => None,
                 Err(status) => return Err(status),
             };
@@ -84,27 +133,74 @@ impl Runtime {
         Ok(containers)
     }
 
+    /// Ids of a pod's containers that run.
+    pub async fn running(&self, uid: &Uid) -> Result<Vec<String>, Status> {
+        let listed = self.list_containers(uid).await?.into_iter();
+        Ok(listed.filter(|c| c.state() == cri::ContainerState::ContainerRunning).map(|c| c.id).collect())
+    }
+
+    pub async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let made = within(RUN_SANDBOX, "running a sandbox", self.runtime.clone().run_pod_sandbox(request)).await?;
+        Ok(made.pod_sandbox_id)
+    }
+
     pub async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>, Status> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
-        Ok(self.runtime.clone().pod_sandbox_status(request).await?.into_inner().status)
+        Ok(within(LOOK, "a sandbox's status", self.runtime.clone().pod_sandbox_status(request)).await?.status)
     }
 
     /// Stops and removes a sandbox with all that is in it.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), Status> {
-        let mut runtime = self.runtime.clone();
-        runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.into() }).await?;
-        runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() }).await?;
-        Ok(())
+        // A sandbox that cannot be stopped may still be removed.
+        let stopped = self.stop_sandbox(id).await;
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
+        match within(END_SANDBOX, "removing a sandbox", self.runtime.clone().remove_pod_sandbox(request)).await {
+            Err(status) => Err(stopped.err().unwrap_or(status)),
+            Ok(_) => Ok(()),
+        }
     }
 
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), Status> {
-        self.runtime.clone().stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.into() }).await.map(drop)
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
+        within(END_SANDBOX, "stopping a sandbox", self.runtime.clone().stop_pod_sandbox(request)).await.map(drop)
     }
 
+    /// The container's id.
+    pub async fn create_container(&self, request: cri::CreateContainerRequest) -> Result<String, Status> {
+        let made = within(ACT, "creating a container", self.runtime.clone().create_container(request)).await?;
+        Ok(made.container_id)
+    }
+
+    pub async fn start_container(&self, id: String) -> Result<(), Status> {
+        let request = cri::StartContainerRequest { container_id: id };
+        within(ACT, "starting a container", self.runtime.clone().start_container(request)).await.map(drop)
+    }
+
+    /// Asks a container to end and ends it after `grace`, which has to be bounded.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Status> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = cri::StopContainerRequest { container_id: id.into(), timeout };
-        self.runtime.clone().stop_container(request).await.map(drop)
+        let limit = grace.saturating_add(SLACK);
+        within(limit, "stopping a container", self.runtime.clone().stop_container(request)).await.map(drop)
+    }
+
+    pub async fn image(&self, image: String, tenant: &TenantId) -> Result<Option<cri::Image>, Status> {
+        let image = Some(of_tenant(image, tenant));
+        let request = cri::ImageStatusRequest { image, verbose: false };
+        Ok(within(LOOK, "an image's status", self.images.clone().image_status(request)).await?.image)
+    }
+
+    /// The image's reference.
+    pub async fn pull(
+        &self,
+        image: String,
+        tenant: &TenantId,
+        auth: Option<cri::AuthConfig>,
+    ) -> Result<String, Status> {
+        let image = Some(of_tenant(image, tenant));
+        let request = cri::PullImageRequest { image, auth, sandbox_config: None };
+        Ok(within(PULL, "pulling an image", self.images.clone().pull_image(request)).await?.image_ref)
     }
 
     pub async fn exec(
@@ -113,14 +209,42 @@ impl Runtime {
         command: Vec<String>,
         timeout: Duration,
     ) -> Result<cri::ExecSyncResponse, Status> {
-        let timeout = i64::try_from(timeout.as_secs()).unwrap_or(1).max(1);
-        let request = cri::ExecSyncRequest { container_id: id.into(), cmd: command, timeout };
-        Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(1).max(1);
+        let request = cri::ExecSyncRequest { container_id: id.into(), cmd: command, timeout: seconds };
+        within(timeout.saturating_add(SLACK), "a command", self.runtime.clone().exec_sync(request)).await
+    }
+
+    /// Where a session waits for its client, three times alike.
+    pub async fn exec_session(&self, request: cri::ExecRequest) -> Result<String, Status> {
+        Ok(within(LOOK, "exec", self.runtime.clone().exec(request)).await?.url)
+    }
+
+    pub async fn attach_session(&self, request: cri::AttachRequest) -> Result<String, Status> {
+        Ok(within(LOOK, "attach", self.runtime.clone().attach(request)).await?.url)
+    }
+
+    pub async fn port_forward_session(&self, request: cri::PortForwardRequest) -> Result<String, Status> {
+        Ok(within(LOOK, "port-forward", self.runtime.clone().port_forward(request)).await?.url)
     }
 
     pub async fn is_running(&self, id: &str) -> bool {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        let status = self.runtime.clone().container_status(request).await.ok().and_then(|r| r.into_inner().status);
+        let status = within(LOOK, "a container's status", self.runtime.clone().container_status(request)).await;
+        let status = status.ok().and_then(|answer| answer.status);
         status.is_some_and(|status| status.state() == cri::ContainerState::ContainerRunning)
+    }
+
+    /// What happens to containers, for as long as the runtime is there.
+    pub async fn events(&self) -> Result<Streaming<cri::ContainerEventResponse>, Status> {
+        let request = cri::GetEventsRequest {};
+        within(LOOK, "events", self.runtime.clone().get_container_events(request)).await
+    }
+
+    /// A connection into a sandbox; the caller bounds how long it is used.
+    pub async fn dial(
+        &self,
+        stream: impl futures::Stream<Item = DialChunk> + Send + 'static,
+    ) -> Result<Streaming<DialChunk>, Status> {
+        within(ACT, "dialling into a sandbox", self.hyperd.clone().dial(stream)).await
     }
 }

@@ -1,32 +1,35 @@
 //! A container's environment.
 
-use hypernetes_api::TenantId;
-use k8s_openapi::api::core::v1::{ConfigMap, Container as ContainerSpec, Pod, Secret};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, ResourceFieldSelector, Secret};
 
-use crate::worker::{Shared, names_of};
+use crate::{
+    identity::PodId,
+    objects::{ApiError, Objects},
+    worker::Shared,
+};
+
+/// Most bytes of a container's environment, and of its command: the kernel takes no more either.
+pub const MAX_BYTES: usize = 2 << 20;
 
 pub type Environment = Vec<(String, String)>;
 
 /// Resolves `env` and `envFrom`; what refers to something that is not there is an error unless optional.
-pub async fn of(shared: &Shared, tenant: &TenantId, pod: &Pod, wanted: &ContainerSpec) -> Result<Environment, String> {
-    let (_, namespace) = names_of(pod);
-    let client = shared.config.clients.tenant(tenant);
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-    let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let unreachable = |error: kube::Error| error.to_string();
+pub async fn of(shared: &Shared, id: &PodId, pod: &Pod, wanted: &ContainerSpec) -> Result<Environment, String> {
+    let namespace = &id.namespace;
+    let objects = Objects::of(shared, id);
+    let unreachable = |error: ApiError| error.to_string();
     let mut env: Environment = Vec::new();
     for source in wanted.env_from.clone().unwrap_or_default() {
         let prefix = source.prefix.unwrap_or_default();
         if let Some(reference) = source.config_map_ref {
-            match maps.get_opt(&reference.name).await.map_err(unreachable)? {
+            match objects.config_map(&reference.name).await.map_err(unreachable)? {
                 Some(map) => put_all(&mut env, &prefix, map.data.unwrap_or_default()),
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("configmap {:?} not found", reference.name)),
             }
         }
         if let Some(reference) = source.secret_ref {
-            match secrets.get_opt(&reference.name).await.map_err(unreachable)? {
+            match objects.secret(&reference.name).await.map_err(unreachable)? {
                 Some(secret) => put_all(&mut env, &prefix, secret_texts(secret)),
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", reference.name)),
@@ -38,13 +41,13 @@ pub async fn of(shared: &Shared, tenant: &TenantId, pod: &Pod, wanted: &Containe
             None => Some(expand(&variable.value.unwrap_or_default(), &env)),
             Some(from) => {
                 if let Some(key) = from.config_map_key_ref {
-                    let map = maps.get_opt(&key.name).await.map_err(unreachable)?;
+                    let map = objects.config_map(&key.name).await.map_err(unreachable)?;
                     let found = map.and_then(|m| m.data?.remove(&key.key));
                     required(found, key.optional, || {
                         format!("couldn't find key {} in ConfigMap {namespace}/{}", key.key, key.name)
                     })?
                 } else if let Some(key) = from.secret_key_ref {
-                    let secret = secrets.get_opt(&key.name).await.map_err(unreachable)?;
+                    let secret = objects.secret(&key.name).await.map_err(unreachable)?;
                     let found = secret.and_then(|s| secret_texts(s).remove(&key.key));
                     required(found, key.optional, || {
                         format!("couldn't find key {} in Secret {namespace}/{}", key.key, key.name)
@@ -55,13 +58,7 @@ pub async fn of(shared: &Shared, tenant: &TenantId, pod: &Pod, wanted: &Containe
                             .ok_or_else(|| format!("fieldPath {:?} is not known", field.field_path))?,
                     )
                 } else if let Some(resource) = from.resource_field_ref {
-                    let resources = wanted.resources.clone().unwrap_or_default();
-                    let found = match resource.resource.split_once('.') {
-                        Some(("limits", name)) => resources.limits.and_then(|l| l.get(name).cloned()),
-                        Some(("requests", name)) => resources.requests.and_then(|l| l.get(name).cloned()),
-                        _ => return Err(format!("resource {:?} is not known", resource.resource)),
-                    };
-                    Some(found.map(|q| q.0).unwrap_or_else(|| "0".into()))
+                    Some(resource_of(wanted, &resource)?)
                 } else {
                     None
                 }
@@ -71,8 +68,23 @@ pub async fn of(shared: &Shared, tenant: &TenantId, pod: &Pod, wanted: &Containe
             env.retain(|(name, _)| *name != variable.name);
             env.push((variable.name, value));
         }
+        // Values that are made of values double with each variable.
+        if env.iter().map(|(name, value)| name.len() + value.len() + 1).sum::<usize>() > MAX_BYTES {
+            return Err("the environment is larger than 2 MiB".into());
+        }
     }
     Ok(env)
+}
+
+/// What a container asks for or may use of a resource, as the downward API gives it.
+pub fn resource_of(wanted: &ContainerSpec, selector: &ResourceFieldSelector) -> Result<String, String> {
+    let resources = wanted.resources.clone().unwrap_or_default();
+    let found = match selector.resource.split_once('.') {
+        Some(("limits", name)) => resources.limits.and_then(|list| list.get(name).cloned()),
+        Some(("requests", name)) => resources.requests.and_then(|list| list.get(name).cloned()),
+        _ => return Err(format!("resource {:?} is not known", selector.resource)),
+    };
+    Ok(found.map_or_else(|| "0".into(), |quantity| quantity.0))
 }
 
 fn required(
@@ -98,7 +110,8 @@ fn secret_texts(secret: Secret) -> std::collections::BTreeMap<String, String> {
 
 /// A field of the pod that the downward API gives.
 pub fn field_of(pod: &Pod, path: &str) -> Option<String> {
-    let (name, namespace) = names_of(pod);
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let entry = |map: &Option<std::collections::BTreeMap<String, String>>, key: &str| {
@@ -133,7 +146,8 @@ pub fn field_of(pod: &Pod, path: &str) -> Option<String> {
 pub fn expand(text: &str, env: &[(String, String)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
+    // A value of values may be larger than memory: what is longer than this is refused by whoever asked.
+    while let Some(at) = rest.find('$').filter(|_| out.len() <= MAX_BYTES) {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {
@@ -171,5 +185,7 @@ mod tests {
         ] {
             assert_eq!(expand(text, &env), expanded);
         }
+        let large = vec![("A".to_owned(), "x".repeat(MAX_BYTES))];
+        assert!((MAX_BYTES..3 * MAX_BYTES).contains(&expand(&"$(A)".repeat(1000), &large).len()));
     }
 }

@@ -1,8 +1,7 @@
 //! Events on pods, as users see them in `kubectl describe`.
 
-use hypernetes_api::TenantId;
 use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference, Pod},
+    api::core::v1::{Event, EventSource, ObjectReference},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
 use kube::{
@@ -11,30 +10,31 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::worker::Shared;
+use crate::{identity::PodId, objects, worker::Shared};
+
+/// Longest name of an object, and what the hash takes of it.
+const MAX_NAME: usize = 253 - 17;
 
 /// Says something of a pod. The same words again count up; failing to say it is only logged.
-pub async fn tell(shared: &Shared, tenant: &TenantId, pod: &Pod, warning: bool, reason: &str, message: &str) {
-    let metadata = &pod.metadata;
-    let (Some(name), Some(namespace)) = (metadata.name.clone(), metadata.namespace.clone()) else { return };
-    let uid = metadata.uid.clone().unwrap_or_default();
-    let api: Api<Event> = Api::namespaced(shared.config.clients.tenant(tenant), &namespace);
+pub async fn tell(shared: &Shared, pod: &PodId, warning: bool, reason: &str, message: &str) {
+    let api: Api<Event> = Api::namespaced(shared.config.clients.tenant(&pod.tenant), &pod.namespace);
     // One object for the same words on the same pod: its name says both.
-    let event_name = format!("{}.{:016x}", name, hash(&[&uid, reason, message]));
+    let short: String = pod.name.chars().take(MAX_NAME).collect();
+    let event_name = format!("{}.{:016x}", short.trim_end_matches(['-', '.']), hash(&[&pod.uid, reason, message]));
     let now = Time(k8s_openapi::jiff::Timestamp::now());
-    let message: String = message.chars().take(1000).collect();
+    let message: String = shared.without_paths(message).chars().take(1000).collect();
     let event = Event {
         metadata: ObjectMeta {
             name: Some(event_name.clone()),
-            namespace: Some(namespace.clone()),
+            namespace: Some(pod.namespace.to_string()),
             ..Default::default()
         },
         involved_object: ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
-            name: Some(name),
-            namespace: Some(namespace),
-            uid: Some(uid),
+            name: Some(pod.name.to_string()),
+            namespace: Some(pod.namespace.to_string()),
+            uid: Some(pod.uid.to_string()),
             ..Default::default()
         },
         reason: Some(reason.into()),
@@ -47,15 +47,17 @@ pub async fn tell(shared: &Shared, tenant: &TenantId, pod: &Pod, warning: bool, 
         source: Some(EventSource { component: Some("kubelet".into()), host: Some(shared.config.node_name.clone()) }),
         ..Default::default()
     };
-    let outcome = match api.create(&PostParams::default(), &event).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let count = api.get_opt(&event_name).await.ok().flatten().and_then(|e| e.count).unwrap_or(1) + 1;
-            let patch = json!({"count": count, "lastTimestamp": now});
-            api.patch(&event_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    let outcome = objects::within(async {
+        match api.create(&PostParams::default(), &event).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let count = api.get_opt(&event_name).await.ok().flatten().and_then(|e| e.count).unwrap_or(1);
+                let patch = json!({"count": count.saturating_add(1), "lastTimestamp": now});
+                api.patch(&event_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+            }
+            other => other.map(drop),
         }
-        other => other.map(drop),
-    };
-    if let Err(error) = outcome {
+    });
+    if let Err(error) = outcome.await {
         tracing::debug!(%error, reason, "an event was not recorded");
     }
 }

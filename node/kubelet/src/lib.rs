@@ -9,26 +9,41 @@
 //! Nothing is kept but in the API and in the runtime: after its own death the kubelet finds its pods again by their labels.
 #![forbid(unsafe_code)]
 
+mod acceptable;
+mod admit;
 mod container;
 mod cri;
 mod csi;
 mod environment;
 mod events;
+mod guard;
+mod identity;
 mod logs;
 mod manager;
 mod node;
+mod objects;
+mod pod_dir;
 mod probes;
 mod qos;
+mod quantity;
+mod redact;
 mod security;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 mod users;
 mod volumes;
 mod worker;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use hypernetes_api::AllTenants;
+use hypernetes_api::{AllTenants, Uid};
 use hypernetes_client::Clients;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +82,24 @@ pub enum KubeletError {
     Tls(String),
 }
 
+/// Takes away what pods have in memory on this host, so that `root` can be removed. No kubelet may run, nor the pods' VMs.
+///
+/// # Errors
+/// [`KubeletError::Directory`]
+pub fn drop_memory(root: &Path) -> Result<(), KubeletError> {
+    let path = root.join("pods");
+    let drop = || -> std::io::Result<()> {
+        let pods = pod_dir::PodDirs::open(&path)?;
+        for uid in pods.names()?.iter().filter_map(|name| Uid::new(name.to_str()?).ok()) {
+            if let Some(dir) = pods.find(uid)? {
+                volumes::drop_memory(&dir)?;
+            }
+        }
+        Ok(())
+    };
+    drop().map_err(|source| KubeletError::Directory { path, source })
+}
+
 /// Runs until `stop`; pods run on.
 ///
 /// # Errors
@@ -76,18 +109,12 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send + 'static,
 ) -> Result<(), KubeletError> {
-    for directory in ["pods", "log"] {
-        let path = config.root.join(directory);
-        std::fs::create_dir_all(&path).map_err(|source| KubeletError::Directory { path, source })?;
-    }
-    let runtime = cri::Runtime::connect(&config.cri_socket);
-    let listener = tokio::net::TcpListener::bind(config.bind)
-        .await
-        .map_err(|source| KubeletError::Listen { address: config.bind, source })?;
-    let address = listener.local_addr().map_err(|source| KubeletError::Listen { address: config.bind, source })?;
+    let bind = config.bind;
     let acceptor = server::acceptor(&config.tls).map_err(KubeletError::Tls)?;
-    let drivers = csi::Drivers::new(&config.csi_drivers);
-    let shared = Arc::new(worker::Shared { config, runtime, drivers });
+    let shared = Arc::new(worker::Shared::new(config)?);
+    let listener =
+        tokio::net::TcpListener::bind(bind).await.map_err(|source| KubeletError::Listen { address: bind, source })?;
+    let address = listener.local_addr().map_err(|source| KubeletError::Listen { address: bind, source })?;
     let serve = tokio::spawn(server::serve(listener, acceptor, shared.clone()));
     let heartbeat = tokio::spawn(node::keep(shared.clone(), address, ready));
     manager::run(shared, stop).await;

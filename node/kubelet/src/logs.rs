@@ -1,7 +1,5 @@
 //! Reading CRI logs: `<time> <stdout|stderr> <P|F> <text>`.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader},
@@ -39,14 +37,14 @@ fn parse(line: &[u8]) -> Option<Line<'_>> {
 
 /// Sends a log's lines until its end; while `running` says so, a followed log has none.
 pub async fn send<F: Future<Output = bool> + Send>(
-    path: PathBuf,
+    log: std::fs::File,
     options: Options,
     running: impl Fn() -> F,
     sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) -> std::io::Result<()> {
-    let mut file = BufReader::new(tokio::fs::File::open(&path).await?);
+    let mut file = BufReader::new(tokio::fs::File::from_std(log));
     if let Some(tail) = options.tail {
-        let start = tail_offset(&path, tail).await?;
+        let start = tail_offset(&mut file, tail).await?;
         file.seek(std::io::SeekFrom::Start(start)).await?;
     }
     let (mut left, mut fresh) = (options.limit_bytes.unwrap_or(usize::MAX), true);
@@ -92,8 +90,7 @@ pub async fn send<F: Future<Output = bool> + Send>(
 }
 
 /// Where the last `count` lines begin.
-async fn tail_offset(path: &PathBuf, count: usize) -> std::io::Result<u64> {
-    let mut file = BufReader::new(tokio::fs::File::open(path).await?);
+async fn tail_offset(file: &mut BufReader<tokio::fs::File>, count: usize) -> std::io::Result<u64> {
     let mut starts = std::collections::VecDeque::new();
     let (mut offset, mut line, mut fresh) = (0, Vec::new(), true);
     loop {
@@ -115,6 +112,7 @@ async fn tail_offset(path: &PathBuf, count: usize) -> std::io::Result<u64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a log is written as the runtime does")]
 mod tests {
     use super::*;
 
@@ -124,7 +122,7 @@ mod tests {
         let log = "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr P tw\n2026-01-01T00:00:01Z stderr F o\n2026-01-01T00:00:02Z stdout F \n2026-01-01T00:00:03Z stdout F four\n";
         std::fs::write(&path, log).unwrap();
         let (sender, mut receiver) = mpsc::channel(100);
-        send(path, options, || async { false }, sender).await.unwrap();
+        send(std::fs::File::open(path).unwrap(), options, || async { false }, sender).await.unwrap();
         let mut text = String::new();
         while let Some(part) = receiver.recv().await {
             text.push_str(std::str::from_utf8(&part.unwrap()).unwrap());

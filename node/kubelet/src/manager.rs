@@ -2,20 +2,29 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures::StreamExt;
-use hypernetes_client::tenant_of;
-use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, runtime::watcher};
+use futures::{FutureExt, StreamExt};
+use hypernetes_api::{PathComponent, TenantId, Uid};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject},
+    runtime::watcher,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acceptable,
+    admit::{self, Rejection},
     cri::POD_UID,
+    events::tell,
+    guard,
+    identity::PodId,
     volumes,
     worker::{self, Shared, Task},
 };
@@ -26,48 +35,47 @@ const RELIST: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 
 struct Worker {
+    id: PodId,
     pod: watch::Sender<Option<Pod>>,
     nudge: mpsc::Sender<()>,
+    /// The node has not taken the pod: it counts for nothing.
+    rejected: bool,
 }
 
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut workers: HashMap<String, Worker> = HashMap::new();
-    let pods: Api<Pod> = Api::all(shared.config.clients.all_tenants(&shared.config.all));
+    let mut node = shared.node.subscribe();
+    tokio::select! {
+        () = stop.cancelled() => return,
+        // Its taints say which pods are taken.
+        known = node.wait_for(Option::is_some) => if known.is_err() { return },
+    }
+    let (ended_sender, mut ended) = mpsc::channel(64);
+    let mut manager = Manager { shared: shared.clone(), workers: HashMap::new(), ended: ended_sender };
+    // Any object at all: one that is no pod must not keep the others from being read.
+    let resource = ApiResource::erase::<Pod>(&());
+    let pods: Api<DynamicObject> = Api::all_with(shared.config.clients.all_tenants(&shared.config.all), &resource);
     let mine = format!("spec.nodeName={}", shared.config.node_name);
     let mut stream = watcher(pods, watcher::Config::default().fields(&mine)).boxed();
     let (event_sender, mut events) = mpsc::channel(256);
     tokio::spawn(follow_runtime(shared.clone(), event_sender));
-    let (ended_sender, mut ended) = mpsc::channel::<String>(64);
     let mut tick = tokio::time::interval(RELIST);
-    let mut listed: Option<HashSet<String>> = None;
+    let mut listed = Vec::new();
     let mut cleaning: Option<tokio::task::JoinHandle<()>> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             event = stream.next() => match event {
-                Some(Ok(watcher::Event::Init)) => listed = Some(HashSet::new()),
-                Some(Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod))) => {
-                    if let (Some(list), Some(uid)) = (&mut listed, &pod.metadata.uid) {
-                        list.insert(uid.clone());
-                    }
-                    apply(&shared, &mut workers, pod, &ended_sender);
-                }
+                Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::InitApply(object))) => listed.push(Found::new(object)),
                 Some(Ok(watcher::Event::InitDone)) => {
-                    let list = listed.take().unwrap_or_default();
-                    for (uid, worker) in &workers {
-                        if !list.contains(uid) {
-                            let _ = worker.pod.send(None);
-                        }
-                    }
-                    // Those that have a worker are the worker's to remove.
-                    let known: HashSet<String> = list.into_iter().chain(workers.keys().cloned()).collect();
-                    let orphans = Orphans::now(shared.clone(), known);
+                    let orphans = manager.take_list(std::mem::take(&mut listed));
                     if let Some(earlier) = cleaning.replace(tokio::spawn(orphans.remove())) {
                         earlier.abort();
                     }
                 }
-                Some(Ok(watcher::Event::Delete(pod))) => {
-                    if let Some(worker) = pod.metadata.uid.as_ref().and_then(|uid| workers.get(uid)) {
+                Some(Ok(watcher::Event::Apply(object))) => manager.apply(Found::new(object)),
+                Some(Ok(watcher::Event::Delete(object))) => {
+                    if let Some(worker) = object.metadata.uid.and_then(|uid| manager.workers.get(&*uid)) {
                         let _ = worker.pod.send(None);
                     }
                 }
@@ -78,55 +86,182 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 None => return,
             },
             Some(uid) = events.recv() => {
-                if let Some(worker) = workers.get(&uid) {
+                let uid: String = uid;
+                if let Some(worker) = manager.workers.get(&*uid) {
                     let _ = worker.nudge.try_send(());
                 }
             }
-            Some(uid) = ended.recv() => drop(workers.remove(&uid)),
-            _ = tick.tick() => for worker in workers.values() {
+            Some(uid) = ended.recv() => drop(manager.workers.remove::<Uid>(&uid)),
+            _ = tick.tick() => for worker in manager.workers.values() {
                 let _ = worker.nudge.try_send(());
             },
         }
     }
 }
 
-fn apply(shared: &Arc<Shared>, workers: &mut HashMap<String, Worker>, pod: Pod, ended: &mpsc::Sender<String>) {
-    let (Some(uid), Some(tenant)) = (pod.metadata.uid.clone(), tenant_of(&pod)) else { return };
-    if let Some(worker) = workers.get(&uid) {
-        let _ = worker.pod.send(Some(pod));
-        return;
+/// A pod as the API gives it, which may be none.
+struct Found {
+    pod: Pod,
+    is_pod: bool,
+}
+
+impl Found {
+    fn new(object: DynamicObject) -> Self {
+        let metadata = object.metadata.clone();
+        match serde_json::to_value(object).and_then(serde_json::from_value) {
+            Ok(pod) => Self { pod, is_pod: true },
+            Err(error) => {
+                tracing::warn!(uid = metadata.uid, %error, "an object that is no pod");
+                Self { pod: Pod { metadata, ..Pod::default() }, is_pod: false }
+            }
+        }
     }
-    let (pod_sender, pod_receiver) = watch::channel(Some(pod));
-    let (nudge, nudged) = mpsc::channel(1);
-    let task =
-        Task { shared: shared.clone(), tenant, uid: uid.clone(), pod: pod_receiver, nudge: nudge.clone(), nudged };
-    let ended = ended.clone();
-    let name = uid.clone();
-    tokio::spawn(async move {
-        worker::run(task).await;
-        let _ = ended.send(name).await;
-    });
-    workers.insert(uid, Worker { pod: pod_sender, nudge });
+}
+
+struct Manager {
+    shared: Arc<Shared>,
+    workers: HashMap<Uid, Worker>,
+    ended: mpsc::Sender<Uid>,
+}
+
+impl Manager {
+    /// Takes up all pods that there are, and lets go of those that are gone; what is left of others.
+    fn take_list(&mut self, mut list: Vec<Found>) -> Orphans {
+        let has_directory = |pod: &Pod| {
+            let uid = pod.metadata.uid.as_deref().and_then(|uid| Uid::new(uid).ok());
+            uid.is_some_and(|uid| matches!(self.shared.pods.find(uid), Ok(Some(_))))
+        };
+        // What was taken before is so still; then who was first.
+        list.sort_by_cached_key(|found| {
+            let created = found.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (!has_directory(&found.pod), created, found.pod.metadata.uid.clone())
+        });
+        let known: HashSet<Uid> =
+            list.iter().filter_map(|found| Uid::new(found.pod.metadata.uid.as_deref()?).ok()).collect();
+        for (uid, worker) in &self.workers {
+            if !known.contains(uid) {
+                let _ = worker.pod.send(None);
+            }
+        }
+        list.into_iter().for_each(|found| self.apply(found));
+        // Those that have a worker are the worker's to remove.
+        Orphans::now(self.shared.clone(), known.into_iter().chain(self.workers.keys().cloned()).collect())
+    }
+
+    /// One pod's object cannot keep the others from being seen, whatever is in it.
+    fn apply(&mut self, found: Found) {
+        let uid = found.pod.metadata.uid.clone();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.take_up(found))).is_err() {
+            self.shared.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(uid, "taking up a pod has panicked");
+        }
+    }
+
+    fn take_up(&mut self, Found { pod, is_pod }: Found) {
+        let id = match PodId::of(&pod) {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::warn!(%error, "a pod that has no names is passed over");
+                return;
+            }
+        };
+        if let Some(worker) = self.workers.get(&id.uid) {
+            if worker.id != id {
+                tracing::warn!(pod = %worker.id, now = %id, "a pod that is said to be another is passed over");
+            } else if is_pod || pod.metadata.deletion_timestamp.is_some() {
+                let _ = worker.pod.send(Some(pod));
+            }
+            return;
+        }
+        let rejection = if is_pod { self.rejection(&id, &pod) } else { Some(Rejection::undecodable()) };
+        self.start(id, pod, rejection);
+    }
+
+    /// Why the node does not take a pod, if it does not.
+    fn rejection(&self, id: &PodId, pod: &Pod) -> Option<Rejection> {
+        if admit::is_over(pod) || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let spec = pod.spec.clone().unwrap_or_default();
+        if let Err(error) = acceptable::check(&spec) {
+            return Some(error.into());
+        }
+        // A pod's directory is made when it is taken, and nothing but its end takes it back.
+        if matches!(self.shared.pods.find(id.uid.clone()), Ok(Some(_))) {
+            return None;
+        }
+        let others: Vec<PodSpec> = self.workers.values().filter_map(Worker::counts).collect();
+        let node = self.shared.node.borrow().clone().unwrap_or_default();
+        admit::admit(&self.shared.allocatable, &node, &others, &spec).err()
+    }
+
+    fn start(&mut self, id: PodId, pod: Pod, rejection: Option<Rejection>) {
+        let rejected = rejection.is_some();
+        if !rejected
+            && !admit::is_over(&pod)
+            && let Err(error) = self.shared.pods.make(id.uid.clone())
+        {
+            tracing::warn!(pod = %id, %error, "making a pod's directory");
+        }
+        let (pod_sender, pod_receiver) = watch::channel(Some(pod));
+        let (nudge, nudged) = mpsc::channel(1);
+        let mut task = Task {
+            shared: self.shared.clone(),
+            id: id.clone(),
+            rejection,
+            pod: pod_receiver,
+            nudge: nudge.clone(),
+            nudged,
+        };
+        let (ended, shared, name) = (self.ended.clone(), self.shared.clone(), id.clone());
+        tokio::spawn(async move {
+            let lost = |times| lost(shared.clone(), name.clone(), times).boxed();
+            guard::persist(&mut task, worker::run, lost).await;
+            let _ = ended.send(name.uid).await;
+        });
+        self.workers.insert(id.uid.clone(), Worker { id, pod: pod_sender, nudge, rejected });
+    }
+}
+
+/// A worker has panicked: counted, told to the pod's tenant, and waited for.
+async fn lost(shared: Arc<Shared>, id: PodId, times: u32) -> Duration {
+    shared.panics.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(pod = %id, times, "a pod's worker has panicked");
+    let text = "an internal error of the node: it is tried again later";
+    tell(&shared, &id, true, "FailedSync", text).await;
+    worker::backoff(times)
+}
+
+impl Worker {
+    /// What the pod takes of the node: a pod that is over takes nothing.
+    fn counts(&self) -> Option<PodSpec> {
+        let pod = self.pod.borrow();
+        let pod = pod.as_ref().filter(|pod| !self.rejected && !admit::is_over(pod))?;
+        Some(pod.spec.clone().unwrap_or_default())
+    }
 }
 
 /// What the runtime and this node's directories still have of pods that the API has no more.
 struct Orphans {
     shared: Arc<Shared>,
-    known: HashSet<String>,
+    known: HashSet<Uid>,
     /// Pods that have a directory, by uid.
-    left: HashSet<String>,
+    left: HashSet<Uid>,
+    /// Directories of logs.
+    logs: Vec<(TenantId, PathComponent)>,
     /// Pods that came later are not looked at: Unix time in nanoseconds.
     since: i64,
 }
 
 impl Orphans {
-    fn now(shared: Arc<Shared>, known: HashSet<String>) -> Self {
+    fn now(shared: Arc<Shared>, known: HashSet<Uid>) -> Self {
         let since = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
         let since = i64::try_from(since).unwrap_or(i64::MAX);
-        let entries = std::fs::read_dir(shared.config.root.join("pods")).into_iter().flatten().flatten();
-        let mut left: HashSet<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        left.retain(|uid| !known.contains(uid));
-        Self { shared, known, left, since }
+        let entries = shared.pods.names().unwrap_or_default();
+        let uids = entries.iter().filter_map(|name| Uid::new(name.to_str()?).ok());
+        let left = uids.filter(|uid| !known.contains(uid)).collect();
+        let logs = logs_of_others(&shared, &known);
+        Self { shared, known, left, logs, since }
     }
 
     /// Goes on until all is gone: a volume that is not given back is one that its tenant cannot use.
@@ -144,7 +279,7 @@ impl Orphans {
         let mut alive = HashSet::new();
         for sandbox in sandboxes {
             let Some(uid) = sandbox.labels.get(POD_UID) else { continue };
-            if self.known.contains(uid) || sandbox.created_at > self.since {
+            if self.known.contains(&**uid) || sandbox.created_at > self.since {
                 continue;
             }
             tracing::info!(sandbox = sandbox.id, "removing the sandbox of a pod that is gone");
@@ -153,26 +288,53 @@ impl Orphans {
                 outcome = Err(format!("the sandbox {}: {status}", sandbox.id));
             }
         }
-        for uid in self.left.difference(&alive).cloned().collect::<Vec<_>>() {
-            match volumes::release(&self.shared, &uid).await {
-                Ok(()) => {
-                    let _ = std::fs::remove_dir_all(self.shared.pod_directory(&uid));
-                    self.left.remove(&uid);
-                }
+        let left: Vec<Uid> = self.left.iter().filter(|uid| !alive.contains(&***uid)).cloned().collect();
+        for uid in left {
+            match self.remove_directory(&uid).await {
+                Ok(()) => drop(self.left.remove(&uid)),
                 Err(error) => outcome = Err(format!("the pod {uid}: {error}")),
+            }
+        }
+        for (tenant, name) in std::mem::take(&mut self.logs) {
+            let logs = self.shared.logs.find_below(tenant);
+            let removed = logs.and_then(|logs| logs.map_or(Ok(()), |logs| logs.remove(name)));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "removing the logs of a pod that is gone");
             }
         }
         outcome
     }
+
+    async fn remove_directory(&self, uid: &Uid) -> Result<(), String> {
+        if let Some(dir) = self.shared.pods.find(uid.clone()).map_err(|error| error.to_string())? {
+            volumes::release(&self.shared, &dir).await.map_err(|error| error.to_string())?;
+        }
+        self.shared.pods.remove(uid.clone()).map_err(|error| error.to_string())
+    }
+}
+
+/// Directories of logs that belong to none of these pods.
+fn logs_of_others(shared: &Shared, known: &HashSet<Uid>) -> Vec<(TenantId, PathComponent)> {
+    let mut others = Vec::new();
+    for tenant in shared.logs.names().unwrap_or_default() {
+        let Some(tenant) = tenant.to_str().and_then(|name| name.parse::<TenantId>().ok()) else { continue };
+        let Ok(Some(logs)) = shared.logs.find_below(tenant.clone()) else { continue };
+        for name in logs.names().unwrap_or_default() {
+            let Some(name) = name.to_str().and_then(|name| PathComponent::new(name).ok()) else { continue };
+            let uid = name.rsplit_once('_').and_then(|(_, uid)| Uid::new(uid).ok());
+            if uid.is_some_and(|uid| !known.contains(&uid)) {
+                others.push((tenant.clone(), name));
+            }
+        }
+    }
+    others
 }
 
 /// Whose containers change, by pod uid; connects again for ever.
 async fn follow_runtime(shared: Arc<Shared>, events: mpsc::Sender<String>) {
     loop {
-        let request = cri::GetEventsRequest {};
-        match shared.runtime.runtime.clone().get_container_events(request).await {
-            Ok(response) => {
-                let mut stream = response.into_inner();
+        match shared.runtime.events().await {
+            Ok(mut stream) => {
                 while let Ok(Some(event)) = stream.message().await {
                     let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
                     if let Some(metadata) = metadata

@@ -10,33 +10,41 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::worker::Shared;
+use crate::{admit::Allocatable, objects, quantity::Amount, worker::Shared};
 
 /// As upstream's defaults.
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
-const MAX_PODS: u32 = 110;
+const MAX_PODS: usize = 110;
 
-pub fn memory_kib() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+/// What pods can have of this host: all of it.
+pub fn allocatable() -> Allocatable {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Allocatable { cpu: Amount::from_units(cpus as u64), memory: Amount::from_units(memory_kib() << 10), pods: MAX_PODS }
+}
+
+/// A file of the host that says what the host is.
+#[expect(clippy::disallowed_methods, reason = "these paths are no pod's")]
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn memory_kib() -> u64 {
+    let text = read("/proc/meminfo");
     text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 async fn status(shared: &Shared, address: SocketAddr) -> Value {
-    let runtime = shared.runtime.runtime.clone().version(k8s_cri::v1::VersionRequest { version: "v1".into() }).await;
-    let (runtime_version, healthy) = match runtime {
-        Ok(response) => {
-            let version = response.into_inner();
-            (format!("{}://{}", version.runtime_name, version.runtime_version), true)
-        }
+    let (runtime_version, healthy) = match shared.runtime.version().await {
+        Ok(version) => (format!("{}://{}", version.runtime_name, version.runtime_version), true),
         Err(_) => ("unknown".to_owned(), false),
     };
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let has = &shared.allocatable;
     let resources = json!({
-        "cpu": cpus.to_string(), "memory": format!("{}Ki", memory_kib()), "pods": MAX_PODS.to_string(),
+        "cpu": has.cpu.units().to_string(), "memory": format!("{}Ki", has.memory.units() >> 10),
+        "pods": has.pods.to_string(),
         "ephemeral-storage": "0",
     });
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let os = read("/etc/os-release");
     let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
     let now = jiff::Timestamp::now().to_string();
@@ -81,12 +89,13 @@ pub async fn keep(shared: Arc<Shared>, address: SocketAddr, ready: impl FnOnce()
     let mut ready = Some(ready);
     loop {
         let node = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": {}}));
-        let outcome = async {
-            if nodes.get_opt(name).await?.is_none()
-                && let Ok(node) = node
-            {
-                nodes.create(&PostParams::default(), &node).await?;
-            }
+        let outcome = objects::within(async {
+            let known = match (nodes.get_opt(name).await?, node) {
+                (None, Ok(node)) => Some(nodes.create(&PostParams::default(), &node).await?),
+                (known, _) => known,
+            };
+            // Its taints say what is taken here.
+            shared.node.send_replace(known.map(Arc::new));
             let status = Patch::Merge(status(&shared, address).await);
             nodes.patch_status(name, &PatchParams::default(), &status).await?;
             let renew = json!({
@@ -95,7 +104,7 @@ pub async fn keep(shared: Arc<Shared>, address: SocketAddr, ready: impl FnOnce()
                     "renewTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(k8s_openapi::jiff::Timestamp::now())},
             });
             leases.patch(name, &PatchParams::apply("kubelet").force(), &Patch::Apply(renew)).await
-        };
+        });
         match outcome.await {
             Ok(_) => {
                 if let Some(ready) = ready.take() {

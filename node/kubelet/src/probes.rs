@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use hypernetes_api::TenantId;
 use hypernetes_hyperd_api::DialChunk;
 use k8s_openapi::{
     api::core::v1::{Container as ContainerSpec, Pod, Probe},
@@ -20,7 +19,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     cri::Container,
     events::tell,
-    worker::{SANDBOX, Shared},
+    identity::PodId,
+    worker::{self, SANDBOX, Shared},
 };
 
 /// The probes of a running container; they end with this.
@@ -33,7 +33,7 @@ pub struct Probes {
 
 struct Prober {
     shared: Arc<Shared>,
-    tenant: TenantId,
+    pod_id: PodId,
     pod: Pod,
     container: ContainerSpec,
     id: String,
@@ -44,7 +44,7 @@ struct Prober {
 impl Probes {
     pub fn start(
         shared: Arc<Shared>,
-        tenant: TenantId,
+        pod_id: PodId,
         pod: Pod,
         wanted: &ContainerSpec,
         current: &Container,
@@ -54,7 +54,7 @@ impl Probes {
         let ready = Arc::new(AtomicBool::new(wanted.startup_probe.is_none() && wanted.readiness_probe.is_none()));
         let prober = Arc::new(Prober {
             shared,
-            tenant,
+            pod_id,
             pod,
             container: wanted.clone(),
             id: current.id.clone(),
@@ -144,14 +144,13 @@ impl Prober {
     }
 
     async fn unhealthy(&self, kind: &str, why: &str) {
-        tell(&self.shared, &self.tenant, &self.pod, true, "Unhealthy", &format!("{kind} probe failed: {why}")).await;
+        tell(&self.shared, &self.pod_id, true, "Unhealthy", &format!("{kind} probe failed: {why}")).await;
     }
 
     async fn kill(&self, kind: &str) {
         let text = format!("Container {} failed {} probe, will be restarted", self.container.name, kind.to_lowercase());
-        tell(&self.shared, &self.tenant, &self.pod, false, "Killing", &text).await;
-        let grace = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        tell(&self.shared, &self.pod_id, false, "Killing", &text).await;
+        let grace = worker::grace(self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds));
         if let Err(error) = self.shared.runtime.stop_container(&self.id, grace).await {
             tracing::warn!(container = self.id, %error, "stopping a container that is not healthy");
         }
@@ -225,8 +224,8 @@ impl Prober {
             futures::stream::iter([first]),
             tokio_stream::wrappers::ReceiverStream::new(rest),
         );
-        let answer = self.shared.runtime.hyperd.clone().dial(stream).await;
-        let mut answer = answer.map_err(|s| s.message().to_owned())?.into_inner();
+        let answer = self.shared.runtime.dial(stream).await;
+        let mut answer = answer.map_err(|s| s.message().to_owned())?;
         if only_connect {
             return Ok(Vec::new());
         }

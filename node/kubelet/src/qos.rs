@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec};
 
-use crate::container::request;
+use crate::{container::request, quantity::Amount};
 
 /// The kernel's adjustment of a container's score, from -1000 (never ended) to 1000 (the first).
 const GUARANTEED: i64 = -997;
@@ -32,7 +32,7 @@ pub fn class(spec: &PodSpec) -> &'static str {
 }
 
 /// `node_memory`: bytes that this node has.
-pub fn oom_score_adj(spec: &PodSpec, wanted: &ContainerSpec, node_memory: u64) -> i64 {
+pub fn oom_score_adj(spec: &PodSpec, wanted: &ContainerSpec, node_memory: Amount) -> i64 {
     if spec.priority_class_name.as_deref() == Some(NODE_CRITICAL) {
         return GUARANTEED;
     }
@@ -50,10 +50,11 @@ pub fn oom_score_adj(spec: &PodSpec, wanted: &ContainerSpec, node_memory: u64) -
     }
 }
 
-fn burstable(container: &ContainerSpec, node_memory: u64) -> i64 {
-    let requested = request(container, "memory").unwrap_or(0.0);
-    let share = if node_memory == 0 { 0.0 } else { 1000.0 * requested / node_memory as f64 };
-    (1000 - share as i64).clamp(*BURSTABLE.start(), *BURSTABLE.end())
+fn burstable(container: &ContainerSpec, node_memory: Amount) -> i64 {
+    let requested = i128::from(request(container, "memory").unwrap_or_default().units());
+    let share = (1000 * requested).checked_div(node_memory.units().into()).unwrap_or(0);
+    let score = i64::try_from(1000 - share).unwrap_or(*BURSTABLE.start());
+    score.clamp(*BURSTABLE.start(), *BURSTABLE.end())
 }
 
 #[cfg(test)]
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn scores_follow_the_class_and_what_was_asked_for() {
         let pod = |spec| serde_json::from_value::<PodSpec>(spec).unwrap();
-        let score = |spec: &PodSpec| oom_score_adj(spec, &spec.containers[0], 8 << 30);
+        let score = |spec: &PodSpec| oom_score_adj(spec, &spec.containers[0], Amount::from_units(8 << 30));
         let with = |resources| pod(json!({"containers": [{"name": "a", "resources": resources}]}));
         assert_eq!(score(&with(json!({}))), 1000);
         assert_eq!(score(&with(json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), -997);
@@ -80,6 +81,9 @@ mod tests {
             "initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}],
         }));
         let init = spec.init_containers.as_ref().unwrap();
-        assert_eq!([&init[0], &init[1]].map(|container| oom_score_adj(&spec, container, 8 << 30)), [500, 999]);
+        assert_eq!(
+            [&init[0], &init[1]].map(|container| oom_score_adj(&spec, container, Amount::from_units(8 << 30))),
+            [500, 999]
+        );
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Component, Path};
 
+use hypernetes_api::DnsLabel;
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec, SeccompProfile};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container as ContainerSpec, PodSpec, SeccompProfile};
 
-use crate::users;
+use crate::{identity::PodId, users};
 
 /// What Kubernetes hides from containers, and what it lets them only read, unless `procMount` is `Unmasked`.
 const MASKED_PATHS: [&str; 12] = [
@@ -60,8 +61,53 @@ pub fn of(spec: &PodSpec, wanted: &ContainerSpec, uid: &str, seccomp: &Path) -> 
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
         seccomp: own.seccomp_profile.or(pod.seccomp_profile).map(|profile| security_profile(&profile, seccomp)),
+        apparmor: own.app_armor_profile.or(pod.app_armor_profile).map(|profile| app_armor(&profile)),
         ..Default::default()
     }
+}
+
+/// Whether the pod or the container wants no process of root's (`runAsNonRoot`).
+pub fn must_not_be_root(spec: &PodSpec, wanted: &ContainerSpec) -> bool {
+    let own = wanted.security_context.as_ref().and_then(|context| context.run_as_non_root);
+    own.or_else(|| spec.security_context.as_ref()?.run_as_non_root) == Some(true)
+}
+
+/// Refuses a container that would run as root, or as a user that only the image knows; in upstream's words.
+///
+/// # Errors
+/// The message for the container's state.
+pub fn check_not_root(
+    context: &cri::LinuxContainerSecurityContext,
+    image: Option<&cri::Image>,
+    pod: &PodId,
+    container: &DnsLabel,
+) -> Result<(), String> {
+    let place = format!("(pod: {:?}, container: {container})", pod.to_string());
+    if let Some(user) = &context.run_as_user {
+        return match user.value {
+            0 => Err(format!("container's runAsUser breaks non-root policy {place}")),
+            _ => Ok(()),
+        };
+    }
+    match image {
+        Some(cri::Image { uid: Some(user), .. }) if user.value != 0 => Ok(()),
+        Some(cri::Image { uid: None, username, .. }) if !username.is_empty() => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({username}), cannot verify user is non-root {place}"
+        )),
+        _ => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+    }
+}
+
+/// A VM's kernel has no profiles: the runtime refuses those of the node, and the others change nothing.
+fn app_armor(wanted: &AppArmorProfile) -> cri::SecurityProfile {
+    use cri::security_profile::ProfileType;
+    let kind = match wanted.type_.as_str() {
+        "RuntimeDefault" => ProfileType::RuntimeDefault,
+        "Localhost" => ProfileType::Localhost,
+        _ => ProfileType::Unconfined,
+    };
+    let localhost_ref = wanted.localhost_profile.clone().unwrap_or_default();
+    cri::SecurityProfile { profile_type: kind.into(), localhost_ref }
 }
 
 fn security_profile(wanted: &SeccompProfile, directory: &Path) -> cri::SecurityProfile {
@@ -85,6 +131,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn root_is_refused_where_it_is_not_wanted() {
+        let parse = |value| serde_json::from_value::<ContainerSpec>(value).unwrap();
+        let pod = |context| -> PodSpec {
+            serde_json::from_value(json!({"containers": [], "securityContext": context})).unwrap()
+        };
+        let (plain, unwilling) = (parse(json!({"name": "a"})), pod(json!({"runAsNonRoot": true})));
+        assert!(must_not_be_root(&unwilling, &plain));
+        assert!(!must_not_be_root(&pod(json!({})), &plain));
+        let own = |wanted: bool| parse(json!({"name": "a", "securityContext": {"runAsNonRoot": wanted}}));
+        assert!(!must_not_be_root(&unwilling, &own(false)) && must_not_be_root(&pod(json!({})), &own(true)));
+        let id = PodId {
+            tenant: "acme".parse().unwrap(),
+            uid: "u".parse().unwrap(),
+            namespace: "default".parse().unwrap(),
+            name: "web".parse().unwrap(),
+        };
+        let number = |value| Some(cri::Int64Value { value });
+        let check = |user: Option<i64>, image: Option<cri::Image>| {
+            let run_as_user = user.and_then(number);
+            let context = cri::LinuxContainerSecurityContext { run_as_user, ..Default::default() };
+            check_not_root(&context, image.as_ref(), &id, &"a".parse().unwrap())
+        };
+        let root = "container has runAsNonRoot and image will run as root (pod: \"web_default(u)\", container: a)";
+        for image in [None, Some(cri::Image::default()), Some(cri::Image { uid: number(0), ..Default::default() })] {
+            assert_eq!(check(None, image).unwrap_err(), root);
+        }
+        let named = cri::Image { username: "web".into(), ..Default::default() };
+        assert_eq!(
+            check(None, Some(named.clone())).unwrap_err(),
+            "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root (pod: \"web_default(u)\", container: a)"
+        );
+        assert_eq!(
+            check(Some(0), Some(named.clone())).unwrap_err(),
+            "container's runAsUser breaks non-root policy (pod: \"web_default(u)\", container: a)"
+        );
+        assert_eq!(check(Some(1), Some(named)), Ok(()));
+        assert_eq!(check(None, Some(cri::Image { uid: number(7), ..Default::default() })), Ok(()));
+    }
 
     #[test]
     fn the_containers_settings_win_over_the_pods() {

@@ -18,7 +18,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use hypernetes_api::names;
+use hypernetes_api::{DnsLabel, DnsSubdomain, PathComponent, Uid, names};
 use k8s_cri::v1 as cri;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -31,7 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ServerTls,
     cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID},
+    identity::PodId,
     logs,
+    pod_dir::Place as File,
     worker::Shared,
 };
 
@@ -108,27 +110,56 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<tonic::Status> for Refusal {
-    fn from(status: tonic::Status) -> Self {
+/// A request that is no upgrade is refused before a session is made for it.
+fn must_upgrade(request: &Request) -> Result<(), Refusal> {
+    if request.headers().contains_key(http::header::UPGRADE) {
+        return Ok(());
+    }
+    Err(Refusal(StatusCode::BAD_REQUEST, "you must specify an upgrade: the request is not one".into()))
+}
+
+impl Shared {
+    /// What the runtime says, without where the node keeps what.
+    fn refused(&self, status: &tonic::Status) -> Refusal {
         let code = match status.code() {
             tonic::Code::NotFound => StatusCode::NOT_FOUND,
             tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self(code, status.message().to_owned())
+        Refusal(code, self.without_paths(status.message()))
     }
-}
 
-impl Shared {
+    /// A container's log, in the pod's own directory of logs.
+    fn log_of(&self, place: &Place, uid: Uid, container: &Container) -> Result<std::fs::File, Refusal> {
+        let bad = |error: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, error.to_string());
+        let gone = || Refusal(StatusCode::NOT_FOUND, format!("the log of container {:?} is gone", place.container));
+        let id = PodId {
+            tenant: place.tenant.parse().map_err(|e| bad(&e))?,
+            uid,
+            namespace: DnsLabel::new(&place.namespace).map_err(|e| bad(&e))?,
+            name: DnsSubdomain::new(&place.pod).map_err(|e| bad(&e))?,
+        };
+        let name = DnsLabel::new(&place.container).map_err(|e| bad(&e))?;
+        let file = PathComponent::new(&format!("{}.log", container.attempt)).map_err(|e| bad(&e))?;
+        let open = || {
+            let Some(logs) = self.logs.find_below(id.tenant.clone())? else { return Ok(None) };
+            let logs = logs.find(id.log_name().map_err(std::io::Error::other)?)?;
+            logs.map(|logs| logs.open(&File::of(name).then(file))).transpose()
+        };
+        match open() {
+            Ok(Some(log)) => Ok(log.into()),
+            Ok(None) => Err(gone()),
+            Err(error) => {
+                tracing::debug!(%error, "opening a log");
+                Err(gone())
+            }
+        }
+    }
+
     /// The newest sandbox of a tenant's pod.
     async fn sandbox_of(&self, tenant: &str, namespace: &str, pod: &str) -> Result<cri::PodSandbox, Refusal> {
-        let labels = [(POD_NAME, pod), (POD_NAMESPACE, namespace)];
-        let filter = cri::PodSandboxFilter {
-            label_selector: labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into(),
-            ..Default::default()
-        };
-        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        let listed = self.runtime.runtime.clone().list_pod_sandbox(request).await?.into_inner().items;
+        let listed = self.runtime.sandboxes_labelled(vec![(POD_NAME, pod), (POD_NAMESPACE, namespace)]).await;
+        let listed = listed.map_err(|status| self.refused(&status))?;
         let own =
             listed.into_iter().filter(|s| s.annotations.get(names::TENANT_ANNOTATION).is_some_and(|t| t == tenant));
         own.max_by_key(|sandbox| sandbox.created_at)
@@ -136,18 +167,20 @@ impl Shared {
     }
 
     /// The newest container of a name in a pod, or the one before it.
-    async fn container_of(&self, place: &Place, previous: bool) -> Result<Container, Refusal> {
+    async fn container_of(&self, place: &Place, previous: bool) -> Result<(Uid, Container), Refusal> {
         let Place { tenant, namespace, pod, container } = place;
         let sandbox = self.sandbox_of(tenant, namespace, pod).await?;
-        let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
-        let mut found = self.runtime.containers(&uid).await?.into_iter().filter(|c| c.name == *container);
+        let uid = Uid::new(sandbox.labels.get(POD_UID).map_or("", String::as_str))
+            .map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
+        let found = self.runtime.containers(&uid).await.map_err(|status| self.refused(&status))?;
+        let mut found = found.into_iter().filter(|c| c.name == *container);
         let bad = |message| Refusal(StatusCode::BAD_REQUEST, message);
         if previous {
             let missing = format!("previous terminated container {container:?} in pod {pod:?} not found");
-            return found.nth(1).ok_or_else(|| bad(missing));
+            return found.nth(1).map(|container| (uid, container)).ok_or_else(|| bad(missing));
         }
         let waiting = format!("container {container:?} in pod {pod:?} is waiting to start: ContainerCreating");
-        found.next().ok_or_else(|| bad(waiting))
+        found.next().map(|container| (uid, container)).ok_or_else(|| bad(waiting))
     }
 }
 
@@ -192,16 +225,13 @@ async fn container_logs(
         since,
         limit_bytes: number("limitBytes")?,
     };
-    let container = shared.container_of(&place, flag(&parameters, "previous")).await?;
-    let path = std::path::PathBuf::from(&container.status.log_path);
-    if !path.is_file() {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("the log of container {:?} is gone", place.container)));
-    }
+    let (uid, container) = shared.container_of(&place, flag(&parameters, "previous")).await?;
+    let log = shared.log_of(&place, uid, &container)?;
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     let (runtime, id) = (shared.runtime.clone(), container.id);
     tokio::spawn(async move {
         let running = || runtime.is_running(&id);
-        if let Err(error) = logs::send(path, options, running, sender.clone()).await {
+        if let Err(error) = logs::send(log, options, running, sender.clone()).await {
             let _ = sender.send(Err(error)).await;
         }
     });
@@ -214,12 +244,13 @@ async fn exec(
     Path(place): Path<Place>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    must_upgrade(&request)?;
     let parameters = parameters(request.uri());
     let command: Vec<String> = parameters.iter().filter(|(key, _)| key == "command").map(|(_, v)| v.clone()).collect();
     if command.is_empty() {
         return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container".into()));
     }
-    let container = shared.container_of(&place, false).await?;
+    let (_, container) = shared.container_of(&place, false).await?;
     let wanted = cri::ExecRequest {
         container_id: container.id,
         cmd: command,
@@ -228,7 +259,7 @@ async fn exec(
         stdout: flag(&parameters, "output"),
         stderr: flag(&parameters, "error"),
     };
-    let url = shared.runtime.runtime.clone().exec(wanted).await?.into_inner().url;
+    let url = shared.runtime.exec_session(wanted).await.map_err(|status| shared.refused(&status))?;
     stream(request, &url).await
 }
 
@@ -237,8 +268,9 @@ async fn attach(
     Path(place): Path<Place>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    must_upgrade(&request)?;
     let parameters = parameters(request.uri());
-    let container = shared.container_of(&place, false).await?;
+    let (_, container) = shared.container_of(&place, false).await?;
     let wanted = cri::AttachRequest {
         container_id: container.id,
         tty: flag(&parameters, "tty"),
@@ -246,7 +278,7 @@ async fn attach(
         stdout: flag(&parameters, "output"),
         stderr: flag(&parameters, "error"),
     };
-    let url = shared.runtime.runtime.clone().attach(wanted).await?.into_inner().url;
+    let url = shared.runtime.attach_session(wanted).await.map_err(|status| shared.refused(&status))?;
     stream(request, &url).await
 }
 
@@ -255,11 +287,12 @@ async fn port_forward(
     Path((tenant, namespace, pod)): Path<(String, String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    must_upgrade(&request)?;
     let sandbox = shared.sandbox_of(&tenant, &namespace, &pod).await?;
     let ports =
         parameters(request.uri()).iter().filter(|(k, _)| k == "ports").filter_map(|(_, v)| v.parse().ok()).collect();
     let wanted = cri::PortForwardRequest { pod_sandbox_id: sandbox.id, port: ports };
-    let url = shared.runtime.runtime.clone().port_forward(wanted).await?.into_inner().url;
+    let url = shared.runtime.port_forward_session(wanted).await.map_err(|status| shared.refused(&status))?;
     stream(request, &url).await
 }
 

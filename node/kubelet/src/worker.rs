@@ -1,14 +1,16 @@
 //! One pod's life: what is there is compared with what should be, at each word of the API, the runtime or a probe.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
-
-use hypernetes_api::{TenantId, names};
-use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
+
+use futures::future::BoxFuture;
+use hypernetes_api::{DnsLabel, Uid, names};
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Node, Pod, PodSpec};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
@@ -16,11 +18,19 @@ use tokio::{
 };
 
 use crate::{
-    KubeletConfig, container,
+    KubeletConfig, KubeletError,
+    admit::{self, Allocatable, Rejection},
+    container,
     cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
     csi::Drivers,
     events::tell,
-    probes, status, users, volumes,
+    identity::PodId,
+    node,
+    objects::Objects,
+    pod_dir::{PodDir, PodDirs},
+    probes,
+    redact::Redact,
+    status, users, volumes,
 };
 
 /// What all workers share.
@@ -28,28 +38,84 @@ pub struct Shared {
     pub config: KubeletConfig,
     pub runtime: Runtime,
     pub drivers: Drivers,
+    /// Directories of pods, by uid.
+    pub pods: PodDirs,
+    /// Directories of pods' logs, below one of each tenant's: their namespaces and pods may have the same names.
+    pub logs: PodDirs,
+    pub allocatable: Allocatable,
+    /// This host's Node object as it was read last; none before the first time.
+    pub node: watch::Sender<Option<Arc<Node>>>,
+    /// Workers that have panicked since the kubelet began.
+    pub panics: AtomicU64,
+    redact: Redact,
 }
 
 impl Shared {
-    pub fn pod_directory(&self, uid: &str) -> PathBuf {
-        self.config.root.join("pods").join(uid)
+    /// # Errors
+    /// [`KubeletError::Directory`]
+    pub fn new(config: KubeletConfig) -> Result<Self, KubeletError> {
+        let open = |name: &str| {
+            let path = config.root.join(name);
+            PodDirs::open(&path).map_err(|source| KubeletError::Directory { path, source })
+        };
+        let (pods, logs) = (open("pods")?, open("log")?);
+        let sockets = config.csi_drivers.values().chain([&config.cri_socket]);
+        let directories = sockets.filter_map(|socket| socket.parent()).chain([&*config.root]);
+        Ok(Self {
+            runtime: Runtime::connect(&config.cri_socket),
+            drivers: Drivers::new(&config.csi_drivers),
+            pods,
+            logs,
+            allocatable: node::allocatable(),
+            node: watch::Sender::new(None),
+            panics: AtomicU64::new(0),
+            redact: Redact::new(directories.map(Into::into)),
+            config,
+        })
     }
 
-    /// Tenants' namespaces and pods may have the same names: the tenant is in the path.
-    pub fn log_directory(&self, tenant: &TenantId, namespace: &str, name: &str, uid: &str) -> PathBuf {
-        self.config.root.join("log").join(tenant.as_str()).join(format!("{namespace}_{name}_{uid}"))
+    /// A text as a tenant may read it.
+    pub fn without_paths(&self, text: &str) -> String {
+        self.redact.clean(text)
+    }
+
+    /// All that tenants read of a status.
+    fn clean(&self, status: &mut Value) {
+        match status {
+            Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| match value {
+                Value::String(text) if key == "message" => *text = self.without_paths(text),
+                other => self.clean(other),
+            }),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
+            _ => {}
+        }
     }
 }
 
 /// What a worker is given.
 pub struct Task {
     pub shared: Arc<Shared>,
-    pub tenant: TenantId,
-    pub uid: String,
+    pub id: PodId,
+    /// Why the node does not take the pod.
+    pub rejection: Option<Rejection>,
     /// None when the pod is gone from the API.
     pub pod: watch::Receiver<Option<Pod>>,
     pub nudge: mpsc::Sender<()>,
     pub nudged: mpsc::Receiver<()>,
+}
+
+/// Longest time that a pod is given to end, whatever it asks for.
+const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+const DEFAULT_GRACE: i64 = 30;
+
+/// A grace period, bounded. Seconds below zero are none, as upstream's API has it.
+pub fn grace(seconds: Option<i64>) -> Duration {
+    Duration::from_secs(u64::try_from(seconds.unwrap_or(DEFAULT_GRACE)).unwrap_or(0)).min(MAX_GRACE)
+}
+
+fn grace_of(pod: &Pod) -> Duration {
+    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    grace(pod.metadata.deletion_grace_period_seconds.or(own))
 }
 
 /// 10 s, doubled with each failure, 5 min at most; forgotten after 10 min of running (kubelet's defaults).
@@ -73,22 +139,29 @@ pub struct Memory {
 
 pub struct Worker {
     pub shared: Arc<Shared>,
-    pub tenant: TenantId,
-    pub uid: String,
+    pub id: PodId,
     pub memory: HashMap<String, Memory>,
+    rejection: Option<Rejection>,
+    tokens: volumes::Tokens,
     nudge: mpsc::Sender<()>,
     reported: Value,
     setup_failures: u32,
     setup_not_before: Option<Instant>,
 }
 
-pub async fn run(mut task: Task) {
+/// Goes on until the pod is gone. What it knows of the pod it finds again: it may be called anew after it was lost.
+pub fn run(task: &mut Task) -> BoxFuture<'_, ()> {
+    Box::pin(work(task))
+}
+
+async fn work(task: &mut Task) {
     let mut worker = Worker {
-        shared: task.shared,
-        tenant: task.tenant,
-        uid: task.uid,
+        shared: task.shared.clone(),
+        id: task.id.clone(),
         memory: HashMap::new(),
-        nudge: task.nudge,
+        rejection: task.rejection.clone(),
+        tokens: volumes::Tokens::default(),
+        nudge: task.nudge.clone(),
         reported: Value::Null,
         setup_failures: 0,
         setup_not_before: None,
@@ -96,24 +169,52 @@ pub async fn run(mut task: Task) {
     loop {
         let pod = task.pod.borrow_and_update().clone();
         let Some(pod) = pod else {
-            worker.clean_up(Duration::ZERO).await;
+            worker.remove().await;
             return;
         };
         if pod.metadata.deletion_timestamp.is_some() {
-            worker.terminate(&pod).await;
+            worker.terminate(&pod, &mut task.pod).await;
             return;
         }
-        let next = worker.sync(&pod).await;
-        let wait = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
+        let sync: BoxFuture<'_, _> = Box::pin(worker.sync(&pod));
+        let next = tokio::select! {
+            next = sync => next,
+            // Whatever is being waited for: a pod that is to end does not wait for it.
+            () = ending(task.pod.clone()) => continue,
         };
         tokio::select! {
             changed = task.pod.changed() => if changed.is_err() { return },
             _ = task.nudged.recv() => {}
-            () = wait => {}
+            () = until(next) => {}
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until the pod is being deleted, or is gone.
+async fn ending(mut pod: watch::Receiver<Option<Pod>>) {
+    let ends = |pod: &Option<Pod>| pod.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+    if pod.wait_for(ends).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Until the pod is to end earlier than at `deadline`: when.
+async fn hurried(pod: &mut watch::Receiver<Option<Pod>>, deadline: Instant) -> Instant {
+    loop {
+        if pod.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let now = Instant::now();
+        let wanted = pod.borrow_and_update().as_ref().map_or(now, |pod| now + grace_of(pod));
+        if wanted < deadline {
+            return wanted;
         }
     }
 }
@@ -125,18 +226,20 @@ fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant>
 impl Worker {
     /// Brings the pod nearer to what it should be; returns when to look again if nothing happens before.
     async fn sync(&mut self, pod: &Pod) -> Option<Instant> {
+        if admit::is_over(pod) {
+            return self.rest().await;
+        }
+        if let Some(rejection) = self.rejection.clone() {
+            return self.reject(pod, &rejection).await;
+        }
         let spec = pod.spec.clone()?;
-        let containers = match self.shared.runtime.containers(&self.uid).await {
+        let containers = match self.shared.runtime.containers(&self.id.uid).await {
             Ok(containers) => containers,
             Err(error) => {
-                tracing::warn!(pod = self.uid, %error, "the runtime does not answer");
+                tracing::warn!(pod = %self.id.uid, %error, "the runtime does not answer");
                 return Some(Instant::now() + Duration::from_secs(1));
             }
         };
-        let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-        if over {
-            return self.rest().await;
-        }
         let now = Instant::now();
         let mut again = None;
         if self.setup_not_before.is_none_or(|at| at <= now) {
@@ -147,7 +250,7 @@ impl Worker {
                     self.setup_failures = 0;
                 }
                 Err(Setback { reason, message }) => {
-                    tell(&self.shared, &self.tenant, pod, true, reason, &message).await;
+                    tell(&self.shared, &self.id, true, reason, &message).await;
                     self.setup_failures += 1;
                     // What a pod as a whole waits for is usually about to appear.
                     // A volume is free as soon as another pod has ended.
@@ -168,20 +271,22 @@ impl Worker {
         containers: &[Container],
     ) -> Result<Option<Instant>, Setback> {
         let sandboxes =
-            self.shared.runtime.sandboxes(&self.uid).await.map_err(Setback::runtime("FailedCreatePodSandBox"))?;
+            self.shared.runtime.sandboxes(&self.id.uid).await.map_err(Setback::runtime("FailedCreatePodSandBox"))?;
         let ready = sandboxes.iter().find(|s| s.state == cri::PodSandboxState::SandboxReady as i32);
         let inits = spec.init_containers.clone().unwrap_or_default();
         let latest = |name: &str| containers.iter().find(|c| c.name == name);
         if ready.is_none() && !self.wants_sandbox(spec, &inits, containers) {
             return Ok(None);
         }
-        volumes::prepare(&self.shared, &self.tenant, pod, &self.shared.pod_directory(&self.uid)).await?;
+        let dir = self.shared.pods.make(self.id.uid.clone()).map_err(Setback::of("FailedCreatePodSandBox"))?;
+        let mut again = vec![volumes::prepare(&self.shared, &self.id, pod, &dir, &mut self.tokens).await?];
         let sandbox = match ready {
             Some(sandbox) => sandbox.id.clone(),
             None => {
                 // A VM takes its time: what the pod waits for is told before.
                 self.report(pod, spec).await;
-                let attempt = sandboxes.first().and_then(|s| s.metadata.as_ref()).map_or(0, |m| m.attempt + 1);
+                let attempt = sandboxes.first().and_then(|s| s.metadata.as_ref());
+                let attempt = attempt.map_or(0, |m| m.attempt.saturating_add(1));
                 for old in &sandboxes {
                     let _ = self.shared.runtime.stop_sandbox(&old.id).await;
                 }
@@ -192,11 +297,13 @@ impl Worker {
         for init in &inits {
             match in_sandbox(&init.name).map(|c| (c.status.state(), c.status.exit_code)) {
                 Some((cri::ContainerState::ContainerExited, 0)) => {}
-                Some((cri::ContainerState::ContainerRunning, _)) => return Ok(None),
-                _ => return self.start_if_due(pod, spec, init, latest(&init.name), &sandbox).await,
+                Some((cri::ContainerState::ContainerRunning, _)) => return Ok(earliest(again)),
+                _ => {
+                    again.push(self.start_if_due(pod, spec, init, latest(&init.name), &sandbox).await?);
+                    return Ok(earliest(again));
+                }
             }
         }
-        let mut again = Vec::new();
         for wanted in &spec.containers {
             let current = in_sandbox(&wanted.name);
             if current.is_some_and(|c| c.status.state() == cri::ContainerState::ContainerRunning) {
@@ -217,35 +324,44 @@ impl Worker {
         })
     }
 
+    /// The pod's own directory of logs.
+    pub fn logs(&self) -> io::Result<PodDir> {
+        let of_tenant = self.shared.logs.below(self.id.tenant.clone())?;
+        of_tenant.make(self.id.log_name().map_err(io::Error::other)?)
+    }
+
     async fn make_sandbox(&self, pod: &Pod, spec: &PodSpec, attempt: u32) -> Result<String, Setback> {
-        let (name, namespace) = names_of(pod);
-        let logs = self.shared.log_directory(&self.tenant, &namespace, &name, &self.uid);
-        std::fs::create_dir_all(&logs).map_err(Setback::of("FailedCreatePodSandBox"))?;
-        let labels = [(POD_NAME, &name), (POD_NAMESPACE, &namespace), (POD_UID, &self.uid)]
-            .map(|(label, value)| (label.to_owned(), value.clone()));
+        let id = &self.id;
+        let logs = self.logs().map_err(Setback::of("FailedCreatePodSandBox"))?;
+        let labels = [(POD_NAME, &*id.name), (POD_NAMESPACE, &*id.namespace), (POD_UID, &*id.uid)]
+            .map(|(label, value)| (label.to_owned(), value.to_owned()));
         let mut annotations: HashMap<String, String> =
             pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
-        annotations.insert(names::TENANT_ANNOTATION.into(), self.tenant.to_string());
+        annotations.insert(names::TENANT_ANNOTATION.into(), id.tenant.to_string());
+        let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
         let config = cri::PodSandboxConfig {
-            metadata: Some(cri::PodSandboxMetadata { name: name.clone(), uid: self.uid.clone(), namespace, attempt }),
-            hostname: spec.hostname.clone().unwrap_or(name).chars().take(63).collect(),
-            log_directory: logs.display().to_string(),
+            metadata: Some(cri::PodSandboxMetadata {
+                name: id.name.to_string(),
+                uid: id.uid.to_string(),
+                namespace: id.namespace.to_string(),
+                attempt,
+            }),
+            hostname: hostname(spec, id),
+            log_directory: logs.root().display().to_string(),
             labels: labels.into(),
             annotations,
             linux: Some(cri::LinuxPodSandboxConfig {
                 resources: Some(container::sandbox_resources(spec)),
-                security_context: users::namespace(spec, &self.uid).map(|users| cri::LinuxSandboxSecurityContext {
+                security_context: users::namespace(spec, &id.uid).map(|users| cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(cri::NamespaceOption { userns_options: Some(users), ..Default::default() }),
                     ..Default::default()
                 }),
+                sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
                 ..Default::default()
             }),
             ..Default::default()
         };
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        let mut runtime = self.shared.runtime.runtime.clone();
-        let made = runtime.run_pod_sandbox(request).await.map_err(Setback::runtime("FailedCreatePodSandBox"))?;
-        Ok(made.into_inner().pod_sandbox_id)
+        self.shared.runtime.run_sandbox(config).await.map_err(Setback::runtime("FailedCreatePodSandBox"))
     }
 
     /// Starts a container unless it has ended for good or waits for its back-off.
@@ -266,8 +382,9 @@ impl Worker {
         let memory = self.memory.entry(wanted.name.clone()).or_default();
         memory.probes = None;
         if let Some(ended) = ended {
-            let ran =
-                Duration::from_nanos(u64::try_from(ended.status.finished_at - ended.status.started_at).unwrap_or(0));
+            let ran = Duration::from_nanos(
+                u64::try_from(ended.status.finished_at.saturating_sub(ended.status.started_at)).unwrap_or(0),
+            );
             if memory.not_before.is_none() {
                 if ran > BACKOFF_RESET {
                     memory.failures = 0;
@@ -285,28 +402,15 @@ impl Worker {
         if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
             if memory.waiting.is_none() {
                 let delay = at.saturating_duration_since(Instant::now()).as_secs() + 1;
-                let message = format!(
-                    "back-off {delay}s restarting failed container={} pod={}_{}({})",
-                    wanted.name,
-                    names_of(pod).0,
-                    names_of(pod).1,
-                    self.uid
-                );
+                let message = format!("back-off {delay}s restarting failed container={} pod={}", wanted.name, self.id);
                 memory.waiting = Some(("CrashLoopBackOff".into(), message.clone()));
-                tell(
-                    &self.shared,
-                    &self.tenant,
-                    pod,
-                    true,
-                    "BackOff",
-                    &format!("Back-off restarting failed container {} in pod {}", wanted.name, names_of(pod).0),
-                )
-                .await;
+                let text = format!("Back-off restarting failed container {} in pod {}", wanted.name, self.id.name);
+                tell(&self.shared, &self.id, true, "BackOff", &text).await;
             }
             return Ok(Some(at));
         }
         memory.not_before = None;
-        let attempt = last.map_or(0, |c| c.attempt + 1);
+        let attempt = last.map_or(0, |c| c.attempt.saturating_add(1));
         let place = container::Place { sandbox, attempt, pod, spec };
         match container::start(self, &place, wanted).await {
             Ok(()) => {
@@ -319,7 +423,7 @@ impl Worker {
             Err(container::StartError { reason, message, image, ended }) => {
                 let memory = self.memory.entry(wanted.name.clone()).or_default();
                 memory.waiting = Some((reason.to_owned(), message.clone()));
-                tell(&self.shared, &self.tenant, pod, true, "Failed", &format!("Error: {message}")).await;
+                tell(&self.shared, &self.id, true, "Failed", &format!("Error: {message}")).await;
                 if ended {
                     // The runtime has it as ended: back-off follows from there.
                     memory_clear_waiting(self.memory.get_mut(&wanted.name));
@@ -348,7 +452,7 @@ impl Worker {
         if memory.probes.as_ref().is_none_or(|p| p.container != current.id) {
             memory.probes = Some(probes::Probes::start(
                 self.shared.clone(),
-                self.tenant.clone(),
+                self.id.clone(),
                 pod.clone(),
                 wanted,
                 current,
@@ -358,10 +462,10 @@ impl Worker {
     }
 
     async fn report(&mut self, pod: &Pod, spec: &PodSpec) {
-        let Ok(containers) = self.shared.runtime.containers(&self.uid).await else { return };
+        let Ok(containers) = self.shared.runtime.containers(&self.id.uid).await else { return };
         let mut addresses = Vec::new();
         let mut sandbox_ready = false;
-        if let Ok(sandboxes) = self.shared.runtime.sandboxes(&self.uid).await
+        if let Ok(sandboxes) = self.shared.runtime.sandboxes(&self.id.uid).await
             && let Some(sandbox) = sandboxes.iter().find(|s| s.state == cri::PodSandboxState::SandboxReady as i32)
             && let Ok(Some(found)) = self.shared.runtime.sandbox_status(&sandbox.id).await
         {
@@ -373,105 +477,172 @@ impl Worker {
         }
         addresses.retain(|address| !address.is_empty());
         let host = self.shared.config.bind.ip();
-        let status = status::of(pod, spec, &containers, &self.memory, &addresses, sandbox_ready, host);
+        let mut status = status::of(pod, spec, &containers, &self.memory, &addresses, sandbox_ready, host);
+        self.shared.clean(&mut status);
         // Times of transition are kept where nothing changed: compare without what is always new.
         if status == self.reported {
             return;
         }
-        let (name, namespace) = names_of(pod);
-        let api: Api<Pod> = Api::namespaced(self.shared.config.clients.tenant(&self.tenant), &namespace);
-        let patch = json!({"metadata": {"uid": self.uid}, "status": status});
-        match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => self.reported = status,
-            Err(error) => tracing::debug!(pod = self.uid, %error, "the pod's status was not written"),
+        match Objects::of(&self.shared, &self.id).report(&status).await {
+            Ok(()) => self.reported = status,
+            Err(error) => tracing::debug!(pod = %self.id.uid, %error, "the pod's status was not written"),
         }
+    }
+
+    /// Says why the node does not run the pod; upstream's words.
+    async fn reject(&mut self, pod: &Pod, rejection: &Rejection) -> Option<Instant> {
+        let mut status = json!({
+            "phase": "Failed", "reason": rejection.reason, "message": format!("Pod was rejected: {}", rejection.message),
+        });
+        if let Some(spec) = &pod.spec {
+            status["qosClass"] = crate::qos::class(spec).into();
+        }
+        self.shared.clean(&mut status);
+        if status != self.reported {
+            tell(&self.shared, &self.id, true, rejection.reason, &rejection.message).await;
+            if let Err(error) = Objects::of(&self.shared, &self.id).report(&status).await {
+                tracing::warn!(pod = %self.id.uid, %error, "saying that the pod is rejected");
+                return Some(Instant::now() + Duration::from_secs(2));
+            }
+            self.reported = status;
+        }
+        // What an earlier kubelet may have started.
+        self.rest().await
     }
 
     /// A pod that is over keeps its logs, and nothing that runs, nor volumes that others may want. `Some`: when to try
     /// again.
     async fn rest(&mut self) -> Option<Instant> {
         self.memory.clear();
-        let stopped = async {
-            for sandbox in self.shared.runtime.sandboxes(&self.uid).await? {
-                self.shared.runtime.stop_sandbox(&sandbox.id).await?;
-            }
-            Ok::<_, tonic::Status>(())
-        };
-        let failure = match stopped.await {
-            Ok(()) => volumes::release(&self.shared, &self.uid).await.err().map(|error| error.to_string()),
+        let failure = match self.stop_sandboxes().await {
+            Ok(()) => self.release().await.err(),
             Err(status) => Some(status.to_string()),
         };
         let error = failure?;
-        tracing::warn!(pod = self.uid, error, "ending a pod that is over");
+        tracing::warn!(pod = %self.id.uid, error, "ending a pod that is over");
         Some(Instant::now() + Duration::from_secs(1))
     }
 
-    /// Graceful deletion: containers get their time, then everything goes, then the API hears that it has.
-    async fn terminate(&mut self, pod: &Pod) {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let grace = pod.metadata.deletion_grace_period_seconds.or(spec.termination_grace_period_seconds).unwrap_or(30);
-        self.memory.values_mut().for_each(|memory| memory.probes = None);
-        if grace > 0 {
-            for wanted in &spec.containers {
-                let text = format!("Stopping container {}", wanted.name);
-                tell(&self.shared, &self.tenant, pod, false, "Killing", &text).await;
+    async fn stop_sandboxes(&self) -> Result<(), tonic::Status> {
+        for sandbox in self.shared.runtime.sandboxes(&self.id.uid).await? {
+            self.shared.runtime.stop_sandbox(&sandbox.id).await?;
+        }
+        Ok(())
+    }
+
+    /// All that can be removed is, though another cannot.
+    async fn remove_sandboxes(&self) -> Result<(), tonic::Status> {
+        let mut outcome = Ok(());
+        for sandbox in self.shared.runtime.sandboxes(&self.id.uid).await? {
+            if let Err(status) = self.shared.runtime.remove_sandbox(&sandbox.id).await {
+                outcome = Err(status);
             }
         }
-        self.clean_up(Duration::from_secs(u64::try_from(grace).unwrap_or(0))).await;
-        let (name, namespace) = names_of(pod);
-        let api: Api<Pod> = Api::namespaced(self.shared.config.clients.tenant(&self.tenant), &namespace);
-        let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
-        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
+        outcome
+    }
+
+    /// Gives back what is published for the pod.
+    async fn release(&self) -> Result<(), String> {
+        match self.shared.pods.find(self.id.uid.clone()) {
+            Ok(Some(dir)) => volumes::release(&self.shared, &dir).await.map_err(|error| error.to_string()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Graceful deletion: containers get their time, then everything goes, then the API hears that it has.
+    async fn terminate(&mut self, pod: &Pod, changes: &mut watch::Receiver<Option<Pod>>) {
+        self.memory.values_mut().for_each(|memory| memory.probes = None);
+        let mut deadline = Instant::now() + grace_of(pod);
+        if deadline > Instant::now() {
+            self.say_that_it_ends(pod);
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let stopped: BoxFuture<'_, ()> = Box::pin(self.stop_containers(left));
+            tokio::select! {
+                () = stopped => break,
+                sooner = hurried(changes, deadline) => deadline = sooner,
+            }
+        }
+        self.remove().await;
         for attempt in 0..60 {
-            match api.delete(&name, &parameters).await {
-                Ok(_) => return,
+            match Objects::of(&self.shared, &self.id).gone().await {
+                Ok(()) => return,
                 // Gone, or another of its name, here or on another node.
-                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => return,
+                Err(error) if matches!(error.code(), Some(403 | 404 | 409)) => return,
                 Err(error) => {
-                    tracing::warn!(pod = self.uid, attempt, %error, "saying that the pod is gone");
+                    tracing::warn!(pod = %self.id.uid, attempt, %error, "saying that the pod is gone");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
     }
 
-    async fn clean_up(&mut self, grace: Duration) {
-        self.memory.clear();
+    /// Nobody waits for these events: the pod's time runs.
+    fn say_that_it_ends(&self, pod: &Pod) {
+        let names: Vec<String> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.clone()).collect();
+        let (shared, id) = (self.shared.clone(), self.id.clone());
+        tokio::spawn(async move {
+            for name in names {
+                tell(&shared, &id, false, "Killing", &format!("Stopping container {name}")).await;
+            }
+        });
+    }
+
+    /// Asks all containers to end within `grace`. One that does not, or whose VM does not answer, ends with its VM.
+    async fn stop_containers(&self, grace: Duration) {
         let runtime = &self.shared.runtime;
+        let running = match runtime.running(&self.id.uid).await {
+            Ok(running) => running,
+            Err(status) => {
+                tracing::warn!(pod = %self.id.uid, %status, "asking which containers run");
+                return;
+            }
+        };
+        let stops = running.into_iter().map(|id| stop_container(runtime.clone(), self.id.uid.clone(), id, grace));
+        futures::future::join_all(stops).await;
+    }
+
+    /// Removes all that the node has of the pod, however long that takes.
+    async fn remove(&mut self) {
+        self.memory.clear();
         loop {
-            let done = async {
-                let stops = runtime
-                    .containers(&self.uid)
-                    .await?
-                    .into_iter()
-                    .filter(|c| c.status.state() == cri::ContainerState::ContainerRunning);
-                let stops: Vec<_> = stops.map(|c| async move { runtime.stop_container(&c.id, grace).await }).collect();
-                for stopped in futures::future::join_all(stops).await {
-                    stopped?;
-                }
-                for sandbox in runtime.sandboxes(&self.uid).await? {
-                    runtime.remove_sandbox(&sandbox.id).await?;
-                }
-                Ok::<_, tonic::Status>(())
-            };
-            let failure = match done.await {
+            let failure = match self.remove_sandboxes().await {
                 // Only now, when no VM has them open any more.
-                Ok(()) => volumes::release(&self.shared, &self.uid).await.err().map(|error| error.to_string()),
+                Ok(()) => self.release().await.err(),
                 Err(status) => Some(status.to_string()),
             };
             let Some(error) = failure else { break };
-            tracing::warn!(pod = self.uid, error, "removing a pod");
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tracing::warn!(pod = %self.id.uid, error, "removing a pod");
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        let _ = std::fs::remove_dir_all(self.shared.pod_directory(&self.uid));
-        let logs = self.shared.config.root.join("log").join(self.tenant.as_str());
-        let suffix = format!("_{}", self.uid);
-        for entry in std::fs::read_dir(logs).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().ends_with(&suffix) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
+        if let Err(error) = self.remove_files() {
+            tracing::warn!(pod = %self.id.uid, %error, "removing a pod's files");
         }
     }
+
+    fn remove_files(&self) -> io::Result<()> {
+        self.shared.pods.remove(self.id.uid.clone())?;
+        let logs = self.shared.logs.find_below(self.id.tenant.clone())?;
+        let (Some(logs), Ok(name)) = (logs, self.id.log_name()) else { return Ok(()) };
+        logs.remove(name)
+    }
+}
+
+async fn stop_container(runtime: Runtime, pod: Uid, id: String, grace: Duration) {
+    if let Err(status) = runtime.stop_container(&id, grace).await {
+        tracing::warn!(%pod, container = id, %status, "stopping a container");
+    }
+}
+
+/// The name that the pod's VM has: its own, or what can be a host's of the pod's.
+fn hostname(spec: &PodSpec, id: &PodId) -> String {
+    let own = spec.hostname.as_deref().and_then(|name| DnsLabel::new(name).ok());
+    own.map_or_else(
+        || id.name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned(),
+        |name| name.to_string(),
+    )
 }
 
 fn memory_clear_waiting(memory: Option<&mut Memory>) {
@@ -487,10 +658,6 @@ fn self_sandbox(container: &Container, sandbox: &str) -> bool {
 
 /// Which sandbox a container was made in: CRI's status does not say.
 pub const SANDBOX: &str = "hypernetes.io/sandbox";
-
-pub fn names_of(pod: &Pod) -> (String, String) {
-    (pod.metadata.name.clone().unwrap_or_default(), pod.metadata.namespace.clone().unwrap_or_default())
-}
 
 /// Why the pod as a whole does not get on: an event's reason and words.
 #[derive(Debug)]
@@ -512,6 +679,15 @@ impl Setback {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grace_is_bounded() {
+        assert_eq!(grace(None), Duration::from_secs(30));
+        assert_eq!(grace(Some(-5)), Duration::ZERO);
+        for seconds in [1_000_000_000_000_000_000, i64::MAX] {
+            assert_eq!(grace(Some(seconds)), MAX_GRACE);
+        }
+    }
 
     #[test]
     fn back_off_doubles_up_to_five_minutes() {

@@ -96,7 +96,8 @@ async fn a_volume_in_use_that_is_being_deleted_stays_the_pods() {
     host.api::<Volume>(ACME).delete("data", &DeleteParams::default()).await.unwrap();
     host.restart();
     host.publish(ACME, "data", "web").await.unwrap();
-    let path = host.descriptor("web").unwrap()["path"].as_str().unwrap().to_owned();
+    let volume = host.descriptor("web").unwrap()["volume"].as_str().unwrap().to_owned();
+    let path = host.path("volumes").join(ACME).join(format!("{volume}.raw"));
     assert!(Path::new(&path).exists());
     refused(host.publish(ACME, "data", "other").await, Code::FailedPrecondition);
     host.unpublish("data", "web").await.unwrap();

@@ -3,14 +3,8 @@
 //! What has to be given back lies beside the published volume before it is published: it is found by a later kubelet,
 //! and when the API has forgotten the pod, its claim and its volume.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, io, sync::Arc};
 
-use hypernetes_api::TenantId;
 use hypernetes_csi::{
     context,
     v1::{
@@ -18,15 +12,16 @@ use hypernetes_csi::{
         volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode},
     },
 };
-use k8s_openapi::api::core::v1::{
-    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec,
-};
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaimVolumeSource, Pod, PodSpec};
+use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     csi::DriverError,
-    worker::{Setback, Shared, names_of},
+    identity::PodId,
+    objects::Objects,
+    pod_dir::{Place, PodDir},
+    worker::{Setback, Shared},
 };
 
 /// The plugin's name in directories, as upstream writes it.
@@ -35,6 +30,9 @@ pub(super) const PLUGIN: &str = "kubernetes.io~csi";
 const TARGET: &str = "mount";
 /// Beside the target, with upstream's name and keys.
 const DATA: &str = "vol_data.json";
+/// Which form of descriptor the driver writes: what an earlier one has published is published again, which changes
+/// nothing but the descriptor.
+const DESCRIPTOR_VERSION: u32 = 2;
 
 /// What giving back takes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +47,14 @@ struct Data {
     /// The driver has done its part: what is in use is not asked for again, whatever becomes of the claim meanwhile.
     #[serde(default)]
     published: bool,
+    #[serde(default)]
+    descriptor_version: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    #[error("{doing} {path}: {source}")]
-    File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{doing}: {source}")]
+    File { doing: &'static str, source: io::Error },
     #[error("giving back the volume {volume:?}: {source}")]
     Driver { volume: String, source: DriverError },
 }
@@ -62,26 +62,41 @@ pub enum ReleaseError {
 /// One volume of a pod, and the claim that it names.
 pub(super) struct Wanted<'a> {
     pub shared: &'a Arc<Shared>,
-    pub tenant: &'a TenantId,
+    pub id: &'a PodId,
     pub pod: &'a Pod,
+    pub dir: &'a PodDir,
+    /// The volume's directory.
+    pub place: &'a Place,
     /// The volume's name in the pod.
     pub name: &'a str,
     pub source: &'a PersistentVolumeClaimVolumeSource,
 }
 
 /// Where the runtime finds the volume.
-pub(super) fn target(directory: &Path) -> PathBuf {
-    directory.join(TARGET)
+pub(super) fn target(volume: &Place) -> Place {
+    volume.then(TARGET)
 }
 
 impl Wanted<'_> {
-    /// Has the driver publish the volume in `directory`, unless it is published.
-    pub(super) async fn publish(&self, directory: &Path) -> Result<(), Setback> {
+    /// Has the driver publish the volume in its directory, unless it is published.
+    pub(super) async fn publish(&self) -> Result<(), Setback> {
         let failed = |why: String| self.failed(self.name, &why);
-        let earlier = Data::read(directory).map_err(|error| failed(error.to_string()))?;
-        if earlier.as_ref().is_some_and(|data| data.published) {
-            return Ok(());
+        match Data::read(self.dir, self.place).map_err(|error| failed(error.to_string()))? {
+            Some(data) if data.published && data.descriptor_version == DESCRIPTOR_VERSION => Ok(()),
+            Some(data) if data.published => {
+                if let Err(setback) = self.publish_over(Some(data)).await {
+                    // The pod has it all the same.
+                    tracing::info!(pod = %self.id.uid, message = setback.message, "a volume's descriptor stays an old one");
+                }
+                Ok(())
+            }
+            earlier => self.publish_over(earlier).await,
         }
+    }
+
+    async fn publish_over(&self, earlier: Option<Data>) -> Result<(), Setback> {
+        let failed = |why: String| self.failed(self.name, &why);
+        let target = self.dir.path(&target(self.place));
         let volume = self.bound_volume().await.map_err(failed)?;
         let (name, spec) = (volume.name_any(), volume.spec.unwrap_or_default());
         let csi = spec.csi.ok_or_else(|| self.failed(&name, "the persistent volume has no CSI source"))?;
@@ -105,17 +120,24 @@ impl Wanted<'_> {
             spec_volume: name.clone(),
             node_name: self.shared.config.node_name.clone(),
             published: false,
+            descriptor_version: DESCRIPTOR_VERSION,
         };
-        if let Some(earlier) = earlier.filter(|earlier| *earlier != data) {
+        let was_published = earlier.as_ref().is_some_and(|data| data.published);
+        if let Some(earlier) = earlier.filter(|earlier| !earlier.is_for_the_same(&data)) {
+            if was_published {
+                // Its pod has it open: it goes on with it.
+                return Ok(());
+            }
             // An attempt at what the claim was bound to before.
-            let target = target(directory);
             let back = self.shared.drivers.unpublish(&earlier.driver_name, earlier.volume_handle, &target);
             back.await.map_err(|error| self.failed(&name, &error.to_string()))?;
         }
-        data.write(directory).map_err(|error| self.failed(&name, &error.to_string()))?;
+        if !was_published {
+            data.write(self.dir, self.place).map_err(|error| self.failed(&name, &error.to_string()))?;
+        }
         let request = v1::NodePublishVolumeRequest {
             volume_id: csi.volume_handle,
-            target_path: target(directory).display().to_string(),
+            target_path: target.display().to_string(),
             volume_capability: Some(v1::VolumeCapability {
                 access_type: Some(access_type),
                 access_mode: Some(AccessMode { mode: access_mode(spec.access_modes.as_deref()).into() }),
@@ -132,7 +154,7 @@ impl Wanted<'_> {
             _ => self.failed(&name, &error.to_string()),
         })?;
         data.published = true;
-        data.write(directory).map_err(|error| self.failed(&name, &error.to_string()))
+        data.write(self.dir, self.place).map_err(|error| self.failed(&name, &error.to_string()))
     }
 
     fn failed(&self, volume: &str, why: &str) -> Setback {
@@ -141,12 +163,11 @@ impl Wanted<'_> {
 
     /// The volume that the claim is bound to, by both of them.
     async fn bound_volume(&self) -> Result<PersistentVolume, String> {
-        let (_, namespace) = names_of(self.pod);
+        let namespace = &self.id.namespace;
         let claim = &self.source.claim_name;
-        let client = self.shared.config.clients.tenant(self.tenant);
+        let objects = Objects::of(self.shared, self.id);
         let of_claim = |why: &str| format!("error processing PVC {namespace}/{claim}: {why}");
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-        let found = claims.get_opt(claim).await.map_err(|error| of_claim(&error.to_string()))?;
+        let found = objects.claim(claim).await.map_err(|error| of_claim(&error.to_string()))?;
         let found = found.ok_or_else(|| of_claim(&format!("persistentvolumeclaim {claim:?} not found")))?;
         if found.metadata.deletion_timestamp.is_some() {
             return Err(of_claim("PVC is being deleted"));
@@ -155,8 +176,7 @@ impl Wanted<'_> {
         let bound = found.status.and_then(|status| status.phase).is_some_and(|phase| phase == "Bound");
         let name = spec.volume_name.filter(|name| bound && !name.is_empty());
         let name = name.ok_or_else(|| of_claim("PVC is not bound"))?;
-        let volumes: Api<PersistentVolume> = Api::all(client);
-        let volume = volumes.get_opt(&name).await.map_err(|error| error.to_string())?;
+        let volume = objects.volume(&name).await.map_err(|error| error.to_string())?;
         let volume = volume.ok_or_else(|| of_claim(&format!("persistentvolume {name:?} not found")))?;
         let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         if uid.is_none() || reference.and_then(|reference| reference.uid.as_ref()) != uid.as_ref() {
@@ -167,56 +187,45 @@ impl Wanted<'_> {
 
     /// What the volume's maker says of it, and whom it is for. A tenant writes the former: the latter comes last.
     fn context(&self, attributes: impl Iterator<Item = (String, String)>) -> HashMap<String, String> {
-        let (name, namespace) = names_of(self.pod);
         let own = [
-            (context::POD_NAME, name),
-            (context::POD_NAMESPACE, namespace),
-            (context::POD_UID, self.pod.uid().unwrap_or_default()),
-            (context::TENANT, self.tenant.to_string()),
+            (context::POD_NAME, self.id.name.to_string()),
+            (context::POD_NAMESPACE, self.id.namespace.to_string()),
+            (context::POD_UID, self.id.uid.to_string()),
+            (context::TENANT, self.id.tenant.to_string()),
         ];
         attributes.chain(own.map(|(key, value)| (key.to_owned(), value))).collect()
     }
 }
 
 /// Gives back all volumes that are published in a pod's directory. The pod's VM must have ended.
-pub async fn release(shared: &Shared, uid: &str) -> Result<(), ReleaseError> {
-    let volumes = shared.pod_directory(uid).join("volumes").join(PLUGIN);
-    let failed = |doing, path: &Path| {
-        let path = path.to_owned();
-        move |source| ReleaseError::File { doing, path, source }
-    };
-    let entries = match fs::read_dir(&volumes) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed("listing", &volumes))?,
-    };
-    for entry in entries {
-        let directory = entry.map_err(failed("listing", &volumes))?.path();
-        let Some(data) = Data::read(&directory).map_err(failed("reading", &directory))? else { continue };
-        let done = shared.drivers.unpublish(&data.driver_name, data.volume_handle, &target(&directory)).await;
+pub async fn release(shared: &Shared, dir: &PodDir) -> Result<(), ReleaseError> {
+    let failed = |doing| move |source| ReleaseError::File { doing, source };
+    let volumes = Place::of("volumes").then(PLUGIN);
+    for name in dir.names(&volumes).map_err(failed("listing the pod's volumes"))? {
+        let place = volumes.then(name);
+        let Some(data) = Data::read(dir, &place).map_err(failed("reading what is published"))? else { continue };
+        let done = shared.drivers.unpublish(&data.driver_name, data.volume_handle, &dir.path(&target(&place))).await;
         done.map_err(|source| ReleaseError::Driver { volume: data.spec_volume, source })?;
-        fs::remove_file(directory.join(DATA)).map_err(failed("removing a file in", &directory))?;
+        dir.remove(&place.then(DATA)).map_err(failed("forgetting what was published"))?;
     }
     Ok(())
 }
 
 impl Data {
-    fn read(directory: &Path) -> io::Result<Option<Self>> {
-        match fs::read(directory.join(DATA)) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        }
+    fn read(dir: &PodDir, volume: &Place) -> io::Result<Option<Self>> {
+        let text = dir.read(&volume.then(DATA))?;
+        Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
     }
 
     /// As a whole or not at all.
-    fn write(&self, directory: &Path) -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        let unfinished = directory.join(format!("{DATA}.new"));
-        let file = fs::File::create(&unfinished)?;
-        serde_json::to_writer(&file, self)?;
-        file.sync_all()?;
-        fs::rename(unfinished, directory.join(DATA))?;
-        fs::File::open(directory)?.sync_all()
+    fn write(&self, dir: &PodDir, volume: &Place) -> io::Result<()> {
+        dir.replace(&volume.then(DATA), &serde_json::to_vec(self)?)
+    }
+
+    /// Whether the same volume is meant, however far its publishing has come.
+    fn is_for_the_same(&self, other: &Self) -> bool {
+        let of = |data: &Self| (data.driver_name.clone(), data.volume_handle.clone(), data.spec_volume.clone());
+        of(self) == of(other)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Claims, with the real driver over its socket, and a real API server and volume service in process.
+#![expect(clippy::disallowed_methods, reason = "what a pod's directory holds is looked at from outside")]
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use hypernetes_api::{
-    AllTenants, names,
+    AllTenants, TenantId, names,
     types::{
         identity::{Project, ProjectSpec},
         volume::{Attachment, Volume, VolumeSpec},
@@ -16,15 +17,15 @@ use hypernetes_store::{EmbeddedStore, embedded::Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use kube::{
-    Resource,
-    api::{Patch, PatchParams},
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{claim::ReleaseError, *};
-use crate::{KubeletConfig, ServerTls, cri::Runtime, csi::Drivers};
+use crate::{KubeletConfig, ServerTls};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1 << 30;
@@ -55,13 +56,11 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
         bind: ([127, 0, 0, 1], 0).into(),
         tls: ServerTls { certificate: String::new(), key: String::new(), client_authority: String::new() },
     };
-    let runtime = Runtime::connect(&config.cri_socket);
-    let drivers = Drivers::new(&config.csi_drivers);
-    Arc::new(Shared { config, runtime, drivers })
+    Arc::new(Shared::new(config).unwrap())
 }
 
 fn drive(directory: &Path, clients: &Clients) -> tokio::task::JoinHandle<()> {
-    let config = CsiConfig::new("n1", directory.join("csi.sock"), directory.join("volumes"), clients.clone());
+    let config = CsiConfig::new("n1", directory.join("csi.sock"), clients.clone());
     tokio::spawn(async move { hypernetes_csi::run(config, CancellationToken::new()).await.unwrap() })
 }
 
@@ -135,7 +134,7 @@ impl Node {
     }
 
     async fn prepare(&self, pod: &Pod) -> Result<(), Setback> {
-        prepare(&self.shared, &self.tenant(), pod, &self.pod_directory(pod)).await
+        prepare_in(&self.shared, pod).await
     }
 
     async fn refused(&self, pod: &Pod, reason: &str) -> String {
@@ -145,17 +144,13 @@ impl Node {
     }
 
     async fn release(&self, pod: &Pod) {
-        release(&self.shared, pod.metadata.uid.as_deref().unwrap()).await.unwrap();
-    }
-
-    fn pod_directory(&self, pod: &Pod) -> PathBuf {
-        self.shared.pod_directory(pod.metadata.uid.as_deref().unwrap())
+        release(&self.shared, &dir(&self.shared, pod)).await.unwrap();
     }
 
     /// Where the runtime is told to find the first mount, and what lies there.
     fn descriptor(&self, pod: &Pod) -> Option<Value> {
         let spec = pod.spec.as_ref().unwrap();
-        let mounts = mounts(&self.pod_directory(pod), spec, &spec.containers[0], &Environment::default()).unwrap();
+        let mounts = mounts(&dir(&self.shared, pod), spec, &spec.containers[0], &Environment::default()).unwrap();
         let text = fs::read(Path::new(&mounts[0].host_path).join(names::VOLUME_DESCRIPTOR)).ok()?;
         Some(serde_json::from_slice(&text).unwrap())
     }
@@ -163,6 +158,24 @@ impl Node {
     async fn attachment(&self) -> Option<Attachment> {
         Api::all(self.client()).get_opt("data").await.unwrap()
     }
+}
+
+fn id(pod: &Pod) -> PodId {
+    let text = |field: &Option<String>| field.clone().unwrap();
+    PodId {
+        tenant: ACME.parse().unwrap(),
+        uid: text(&pod.metadata.uid).parse().unwrap(),
+        namespace: text(&pod.metadata.namespace).parse().unwrap(),
+        name: text(&pod.metadata.name).parse().unwrap(),
+    }
+}
+
+fn dir(shared: &Shared, pod: &Pod) -> PodDir {
+    shared.pods.make(id(pod).uid).unwrap()
+}
+
+async fn prepare_in(shared: &Arc<Shared>, pod: &Pod) -> Result<(), Setback> {
+    prepare(shared, &id(pod), pod, &dir(shared, pod), &mut Tokens::default()).await.map(drop)
 }
 
 fn merge(into: &mut Value, more: Value) {
@@ -204,7 +217,7 @@ async fn a_claims_volume_is_the_pods_until_its_end() {
     node.prepare(&web).await.unwrap();
     let descriptor = node.descriptor(&web).unwrap();
     assert_eq!((&descriptor["mode"], &descriptor["readOnly"]), (&json!("Filesystem"), &json!(false)));
-    assert!(descriptor["path"].as_str().unwrap().contains(ACME), "the pod's tenant, whatever the volume says");
+    assert_eq!(descriptor["tenant"], ACME, "the pod's tenant, whatever the volume says");
     let attachment = node.attachment().await.unwrap();
     assert_eq!((attachment.spec.pod.name.as_str(), attachment.spec.pod.uid.as_str()), ("web", "uid-web"));
 
@@ -217,9 +230,9 @@ async fn a_claims_volume_is_the_pods_until_its_end() {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client(), "default");
     claims.delete("data", &Default::default()).await.unwrap();
     let later = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
-    prepare(&later, &node.tenant(), &web, &node.pod_directory(&web)).await.unwrap();
+    prepare_in(&later, &web).await.unwrap();
 
-    release(&later, "uid-web").await.unwrap();
+    release(&later, &dir(&later, &web)).await.unwrap();
     assert!(node.attachment().await.is_none() && node.descriptor(&web).is_none());
     node.release(&web).await;
     node.release(&other).await;
@@ -262,7 +275,7 @@ async fn what_is_not_bound_is_waited_for() {
     assert!(node.attachment().await.is_none());
     let unknown = shared(node.directory.path(), &node.clients, "else.example").await;
     let web = mounting("web");
-    let setback = prepare(&unknown, &node.tenant(), &web, &node.pod_directory(&web)).await.unwrap_err();
+    let setback = prepare_in(&unknown, &web).await.unwrap_err();
     assert!(setback.message.contains("driver name volume.csi.hypernetes.io not found"), "{setback:?}");
 }
 
@@ -282,7 +295,7 @@ async fn block_volumes_are_devices_and_readers_only_read() {
     let descriptor = node.descriptor(&raw).unwrap();
     assert_eq!((&descriptor["mode"], &descriptor["readOnly"]), (&json!("Block"), &json!(true)));
     let spec = raw.spec.as_ref().unwrap();
-    let mounts = mounts(&node.pod_directory(&raw), spec, &spec.containers[0], &Environment::default()).unwrap();
+    let mounts = mounts(&dir(&node.shared, &raw), spec, &spec.containers[0], &Environment::default()).unwrap();
     assert_eq!(mounts[0].container_path, "/dev/xvda");
 }
 
@@ -311,10 +324,10 @@ async fn what_the_driver_refuses_is_said_and_left_clean() {
     // Its connections have ends of their own, a little later.
     fs::remove_file(node.directory.path().join("csi.sock")).unwrap();
     let unreachable = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
-    let error = release(&unreachable, "uid-web").await.unwrap_err();
+    let error = release(&unreachable, &dir(&unreachable, &web)).await.unwrap_err();
     assert!(matches!(&error, ReleaseError::Driver { volume, .. } if volume == "data"), "{error}");
     assert!(node.attachment().await.is_some(), "not given back, and not forgotten");
     node.driver = drive(node.directory.path(), &node.clients);
-    eventually(|| async { release(&unreachable, "uid-web").await.ok() }).await;
+    eventually(|| async { release(&unreachable, &dir(&unreachable, &web)).await.ok() }).await;
     assert!(node.attachment().await.is_none());
 }

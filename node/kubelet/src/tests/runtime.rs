@@ -1,0 +1,221 @@
+//! A runtime without VMs, which can be made to hang.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    convert::Infallible,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_cri::v1 as cri;
+use parking_lot::Mutex;
+use prost::Message;
+use tonic::Status;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+#[derive(Default)]
+struct State {
+    sandboxes: BTreeMap<String, cri::PodSandbox>,
+    containers: BTreeMap<String, (cri::Container, cri::ContainerConfig)>,
+    /// Methods that never answer.
+    hanging: HashSet<&'static str>,
+    made: usize,
+}
+
+#[derive(Default)]
+pub struct FakeRuntime(Mutex<State>);
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
+    M::decode(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn encode(message: impl Message) -> Result<Vec<u8>, Status> {
+    Ok(message.encode_to_vec())
+}
+
+impl FakeRuntime {
+    pub fn serve(socket: &Path) -> Arc<Self> {
+        let fake = Arc::new(Self::default());
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let serving = fake.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let serving = serving.clone();
+                let service = hyper::service::service_fn(move |request| {
+                    let serving = serving.clone();
+                    async move { Ok::<_, Infallible>(serving.answer(request).await) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        fake
+    }
+
+    pub fn hang(&self, method: &'static str) {
+        self.0.lock().hanging.insert(method);
+    }
+
+    /// Whether a container of the pod runs.
+    pub fn runs(&self, uid: &str) -> bool {
+        self.0.lock().containers.values().any(|(container, _)| {
+            container.state() == cri::ContainerState::ContainerRunning
+                && container.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid)
+        })
+    }
+
+    pub fn has_sandbox(&self, uid: &str) -> bool {
+        self.0
+            .lock()
+            .sandboxes
+            .values()
+            .any(|sandbox| sandbox.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid))
+    }
+
+    /// What a pod's containers were made of.
+    pub fn configs(&self, uid: &str) -> Vec<cri::ContainerConfig> {
+        let state = self.0.lock();
+        let of_pod = state
+            .containers
+            .values()
+            .filter(|(container, _)| container.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid));
+        of_pod.map(|(_, config)| config.clone()).collect()
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let hangs = |method: &str| self.0.lock().hanging.contains(method);
+        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        if method == "GetContainerEvents" || hangs(&method) {
+            std::future::pending::<()>().await;
+        }
+        let mut trailers = HeaderMap::new();
+        let mut frames = Vec::new();
+        match self.call(&method, body.get(5..).unwrap_or_default()) {
+            Ok(reply) => {
+                let mut framed = BytesMut::new();
+                framed.put_u8(0);
+                framed.put_u32(u32::try_from(reply.len()).unwrap());
+                framed.extend_from_slice(&reply);
+                frames.push(Ok(Frame::data(framed.freeze())));
+                trailers.insert("grpc-status", 0.into());
+            }
+            Err(status) => {
+                trailers.insert("grpc-status", (status.code() as i32).into());
+                trailers.insert("grpc-message", status.message().replace(' ', "%20").parse().unwrap());
+            }
+        }
+        frames.push(Ok(Frame::trailers(trailers)));
+        let body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+        Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+    }
+
+    fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let mut state = self.0.lock();
+        let labelled = |labels: &std::collections::HashMap<String, String>,
+                        wanted: &std::collections::HashMap<String, String>| {
+            wanted.iter().all(|(label, value)| labels.get(label) == Some(value))
+        };
+        match method {
+            "Version" => encode(cri::VersionResponse { runtime_name: "fake".into(), ..Default::default() }),
+            "ListPodSandbox" => {
+                let wanted = decode::<cri::ListPodSandboxRequest>(message)?.filter.unwrap_or_default().label_selector;
+                let items = state.sandboxes.values().filter(|s| labelled(&s.labels, &wanted)).cloned().collect();
+                encode(cri::ListPodSandboxResponse { items })
+            }
+            "RunPodSandbox" => {
+                let config = decode::<cri::RunPodSandboxRequest>(message)?.config.unwrap_or_default();
+                state.made += 1;
+                let id = format!("sandbox-{}", state.made);
+                let sandbox = cri::PodSandbox {
+                    id: id.clone(),
+                    metadata: config.metadata,
+                    labels: config.labels,
+                    annotations: config.annotations,
+                    ..Default::default()
+                };
+                state.sandboxes.insert(id.clone(), sandbox);
+                encode(cri::RunPodSandboxResponse { pod_sandbox_id: id })
+            }
+            "PodSandboxStatus" => encode(cri::PodSandboxStatusResponse::default()),
+            "StopPodSandbox" => {
+                let id = decode::<cri::StopPodSandboxRequest>(message)?.pod_sandbox_id;
+                if let Some(sandbox) = state.sandboxes.get_mut(&id) {
+                    sandbox.set_state(cri::PodSandboxState::SandboxNotready);
+                }
+                for (container, _) in state.containers.values_mut().filter(|(c, _)| c.pod_sandbox_id == id) {
+                    container.set_state(cri::ContainerState::ContainerExited);
+                }
+                encode(cri::StopPodSandboxResponse {})
+            }
+            "RemovePodSandbox" => {
+                let id = decode::<cri::RemovePodSandboxRequest>(message)?.pod_sandbox_id;
+                state.sandboxes.remove(&id);
+                state.containers.retain(|_, (container, _)| container.pod_sandbox_id != id);
+                encode(cri::RemovePodSandboxResponse {})
+            }
+            "ListContainers" => {
+                let wanted = decode::<cri::ListContainersRequest>(message)?.filter.unwrap_or_default().label_selector;
+                let all = state.containers.values().map(|(container, _)| container);
+                let containers = all.filter(|c| labelled(&c.labels, &wanted)).cloned().collect();
+                encode(cri::ListContainersResponse { containers })
+            }
+            "ContainerStatus" => {
+                let id = decode::<cri::ContainerStatusRequest>(message)?.container_id;
+                let (container, _) = state.containers.get(&id).ok_or_else(|| Status::not_found("no such container"))?;
+                let status = cri::ContainerStatus {
+                    id: id.clone(),
+                    metadata: container.metadata.clone(),
+                    state: container.state,
+                    labels: container.labels.clone(),
+                    ..Default::default()
+                };
+                encode(cri::ContainerStatusResponse { status: Some(status), ..Default::default() })
+            }
+            "CreateContainer" => {
+                let request = decode::<cri::CreateContainerRequest>(message)?;
+                let config = request.config.unwrap_or_default();
+                state.made += 1;
+                let id = format!("container-{}", state.made);
+                let mut container = cri::Container {
+                    id: id.clone(),
+                    pod_sandbox_id: request.pod_sandbox_id,
+                    metadata: config.metadata.clone(),
+                    labels: config.labels.clone(),
+                    ..Default::default()
+                };
+                container.set_state(cri::ContainerState::ContainerCreated);
+                state.containers.insert(id.clone(), (container, config));
+                encode(cri::CreateContainerResponse { container_id: id })
+            }
+            "StartContainer" => {
+                let id = decode::<cri::StartContainerRequest>(message)?.container_id;
+                if let Some((container, _)) = state.containers.get_mut(&id) {
+                    container.set_state(cri::ContainerState::ContainerRunning);
+                }
+                encode(cri::StartContainerResponse {})
+            }
+            "StopContainer" => {
+                let id = decode::<cri::StopContainerRequest>(message)?.container_id;
+                if let Some((container, _)) = state.containers.get_mut(&id) {
+                    container.set_state(cri::ContainerState::ContainerExited);
+                }
+                encode(cri::StopContainerResponse {})
+            }
+            // An image whose user is root.
+            "ImageStatus" => {
+                let image = Some(cri::Image { id: "image".into(), ..Default::default() });
+                encode(cri::ImageStatusResponse { image, ..Default::default() })
+            }
+            other => Err(Status::unimplemented(other)),
+        }
+    }
+}
