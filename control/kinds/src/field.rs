@@ -76,8 +76,8 @@ pub const MAX_ERRORS: usize = 512;
 #[derive(Debug, Default)]
 pub struct Errors {
     list: Vec<FieldError>,
-    /// Some were dropped: there are more than [`MAX_ERRORS`].
-    overflown: bool,
+    /// How many more there were than [`MAX_ERRORS`].
+    dropped: usize,
 }
 
 impl Errors {
@@ -85,7 +85,7 @@ impl Errors {
         if self.list.len() < MAX_ERRORS {
             self.list.push(error);
         } else {
-            self.overflown = true;
+            self.dropped += 1;
         }
     }
 
@@ -97,18 +97,18 @@ impl Errors {
         self.list.len()
     }
 
+    /// How many were found, those that are not kept included.
+    pub fn count(&self) -> usize {
+        self.list.len() + self.dropped
+    }
+
     /// Whether there were more errors than are kept.
     pub fn overflown(&self) -> bool {
-        self.overflown
+        self.dropped > 0
     }
 
     pub fn into_vec(self) -> Vec<FieldError> {
         self.list
-    }
-
-    /// Drops errors, the rest keep their order.
-    pub fn retain(&mut self, keep: impl FnMut(&FieldError) -> bool) {
-        self.list.retain(keep);
     }
 }
 
@@ -138,10 +138,75 @@ pub fn quote(text: &str) -> String {
 }
 
 /// A value as an error shows it.
-fn shown(value: &Value) -> String {
+pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
-        other => other.to_string(),
+        other => json(other),
+    }
+}
+
+/// JSON as Go writes it: safe to stand in HTML.
+fn json(value: &Value) -> String {
+    let text = value.to_string();
+    if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => drop(write!(safe, "\\u{:04x}", u32::from(c))),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// JSON with the fields of its structs in an order of upstream's, without those that are empty lists, maps or texts.
+pub fn json_in_order(value: &Value, order: &[&str]) -> String {
+    match value {
+        Value::Array(list) => {
+            let items: Vec<String> = list.iter().map(|item| json_in_order(item, order)).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(map) => {
+            let rest = map.keys().map(String::as_str).filter(|key| !order.contains(key));
+            let fields: Vec<String> = order
+                .iter()
+                .copied()
+                .chain(rest)
+                .filter_map(|key| Some((key, map.get(key).filter(|value| !is_empty(value))?)))
+                .map(|(key, value)| format!("{}:{}", json(&key.into()), json(value)))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        other => json(other),
+    }
+}
+
+/// Absent, or empty text, list or map.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Maps (not structs): to upstream, empty ones are the same as none.
+const MAPS: &[&str] = &["annotations", "labels", "limits", "matchLabels", "nodeSelector", "overhead", "requests"];
+
+/// Whether two values are the same to upstream (`equality.Semantic`): nothing, an empty list, an empty text and an empty
+/// map are one.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).all(|key| {
+            let (a, b) = (a.get(key).unwrap_or(&NULL), b.get(key).unwrap_or(&NULL));
+            same(a, b) || (MAPS.contains(&key.as_str()) && is_empty(a) && is_empty(b))
+        }),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b || (is_empty(a) && is_empty(b) && !a.is_object() && !b.is_object()),
     }
 }
 
@@ -158,6 +223,7 @@ struct Step {
 #[derive(Debug)]
 enum What {
     Child(&'static str),
+    Named(String),
     Index(usize),
     Key(String),
 }
@@ -170,6 +236,11 @@ impl Path {
     /// `.name`; may have dots.
     pub fn child(&self, name: &'static str) -> Self {
         self.with(What::Child(name))
+    }
+
+    /// `.name`, of a name that was sent.
+    pub fn named(&self, name: &str) -> Self {
+        self.with(What::Named(name.to_owned()))
     }
 
     /// `[at]`
@@ -191,6 +262,7 @@ impl std::fmt::Display for Path {
         match &step.what {
             What::Child(name) if step.before.0.is_none() => f.write_str(name),
             What::Child(name) => write!(f, ".{name}"),
+            What::Named(name) => write!(f, ".{name}"),
             What::Index(at) => write!(f, "[{at}]"),
             What::Key(key) => write!(f, "[{key}]"),
         }
@@ -270,15 +342,10 @@ impl<'a> Field<'a> {
 
     /// Absent, or empty text, list or map.
     pub fn is_empty(&self) -> bool {
-        match self.value {
-            Value::Null => true,
-            Value::String(text) => text.is_empty(),
-            Value::Array(list) => list.is_empty(),
-            Value::Object(map) => map.is_empty(),
-            Value::Bool(_) | Value::Number(_) => false,
-        }
+        is_empty(self.value)
     }
 
+    /// How many items a list or entries a map has.
     pub fn len(&self) -> usize {
         match self.value {
             Value::Array(list) => list.len(),
@@ -303,9 +370,65 @@ impl<'a> Field<'a> {
         self.error(errors, ErrorKind::Invalid, shown(self.value), detail);
     }
 
-    /// Its value, which upstream shows as `value`, is not a good one.
-    pub fn invalid_as(&self, errors: &mut Errors, value: &Value, detail: impl Into<String>) {
-        self.error(errors, ErrorKind::Invalid, shown(value), detail);
+    /// Its value, which upstream prints as `value`, is not a good one.
+    pub fn invalid_as(&self, errors: &mut Errors, value: impl Into<String>, detail: impl Into<String>) {
+        self.error(errors, ErrorKind::Invalid, value.into(), detail);
+    }
+
+    /// Errors of the field's text: one for each fault.
+    pub fn faulty(&self, errors: &mut Errors, faults: impl IntoIterator<Item = String>) {
+        faults.into_iter().for_each(|fault| self.invalid_text(errors, fault));
+    }
+
+    /// An error of a text that has to be there and be good.
+    pub fn required_text(&self, errors: &mut Errors, check: fn(&str) -> Vec<String>) {
+        match self.is_empty() {
+            true => self.required(errors, ""),
+            false => self.faulty(errors, check(self.text())),
+        }
+    }
+
+    /// An error of a text that, where it is there, has to be good.
+    pub fn optional_text(&self, errors: &mut Errors, check: fn(&str) -> Vec<String>) {
+        if !self.is_empty() {
+            self.faulty(errors, check(self.text()));
+        }
+    }
+
+    /// An error where it is empty.
+    pub fn not_empty(&self, errors: &mut Errors) {
+        if self.is_empty() {
+            self.required(errors, "");
+        }
+    }
+
+    /// An error of a number that is less than nothing.
+    pub fn non_negative(&self, errors: &mut Errors) {
+        if self.int().is_some_and(i64::is_negative) {
+            self.invalid(errors, "must be greater than or equal to 0");
+        }
+    }
+
+    /// An error of a number outside of a range, ends included.
+    pub fn in_range(&self, errors: &mut Errors, least: i64, most: i64) {
+        if let Some(fault) = self.int().and_then(|number| crate::format::in_range(number, least, most)) {
+            self.invalid(errors, fault);
+        }
+    }
+
+    /// An error where it is there and its text is none of `known`.
+    pub fn optional_one_of(&self, errors: &mut Errors, known: &[&str]) {
+        if self.is_set() {
+            self.one_of(errors, known);
+        }
+    }
+
+    /// An error where it is empty, and another where its text is none of `known`.
+    pub fn required_one_of(&self, errors: &mut Errors, known: &[&str]) {
+        match self.is_empty() {
+            true => self.required(errors, ""),
+            false => self.one_of(errors, known),
+        }
     }
 
     /// The text of the field is not a good one: as [`Field::invalid`], an absent one shown as empty.
@@ -346,14 +469,19 @@ impl<'a> Field<'a> {
         self.error(errors, ErrorKind::Duplicate, shown(self.value), "");
     }
 
-    /// Another has the same value, which upstream shows as `value`.
-    pub fn duplicate_as(&self, errors: &mut Errors, value: &Value) {
-        self.error(errors, ErrorKind::Duplicate, shown(value), "");
+    /// Another has the same value, which upstream prints as `value`.
+    pub fn duplicate_as(&self, errors: &mut Errors, value: impl Into<String>) {
+        self.error(errors, ErrorKind::Duplicate, value.into(), "");
     }
 
     /// It names what is not there.
     pub fn not_found(&self, errors: &mut Errors) {
         self.error(errors, ErrorKind::NotFound, shown(self.value), "");
+    }
+
+    /// It names what is not there, by a text that is not the field's whole value.
+    pub fn not_found_as(&self, errors: &mut Errors, text: &str) {
+        self.error(errors, ErrorKind::NotFound, quote(text), "");
     }
 
     /// Longer than `most` bytes.
@@ -369,17 +497,28 @@ impl<'a> Field<'a> {
 
     /// A change of what is for life.
     pub fn immutable(&self, errors: &mut Errors) {
-        self.changed(errors, ErrorKind::Invalid, shown(self.value), "field is immutable".to_owned());
+        let value = match self.value {
+            // Most are selectors.
+            Value::Object(_) => json_in_order(self.value, &["matchLabels", "matchExpressions"]),
+            value => shown(value),
+        };
+        self.changed(errors, ErrorKind::Invalid, value, "field is immutable");
     }
 
     /// A change that is not allowed: an error that the old object does not excuse.
-    pub fn changed(&self, errors: &mut Errors, kind: ErrorKind, value: String, detail: String) {
-        errors.push(FieldError { kind, path: self.path.to_string(), value, detail, of_change: true });
+    pub fn changed(&self, errors: &mut Errors, kind: ErrorKind, value: String, detail: impl Into<String>) {
+        errors.push(FieldError { kind, path: self.path.to_string(), value, detail: detail.into(), of_change: true });
+    }
+
+    /// A change that is forbidden.
+    pub fn change_forbidden(&self, errors: &mut Errors, detail: impl Into<String>) {
+        self.changed(errors, ErrorKind::Forbidden, String::new(), detail);
     }
 
     /// An error unless the value is the old one's. What is empty and what is absent are the same.
     pub fn kept(&self, errors: &mut Errors, old: &Field<'_>) {
-        if self.value != old.value && !(self.is_empty() && old.is_empty()) {
+        let both_empty = self.is_empty() && old.is_empty();
+        if !both_empty && !same(self.value, old.value) {
             self.immutable(errors);
         }
     }

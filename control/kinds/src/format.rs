@@ -107,6 +107,13 @@ pub fn path_segment(text: &str) -> Faults {
     ["/", "%"].iter().filter(|bad| text.contains(**bad)).map(|bad| format!("may not contain '{bad}'")).collect()
 }
 
+/// The name of an object of some kind, where upstream takes any text. No object is called what this refuses, and it never
+/// becomes more than one segment of a path or a URL.
+pub fn reference(text: &str) -> Faults {
+    let fault = hypernetes_api::ObjectName::new(text).is_err().then_some("must be the name of an object");
+    faults(None, fault)
+}
+
 /// A key of labels, annotations, resources and taints: a word, before which may be a subdomain and `/`.
 pub fn qualified_name(text: &str) -> Faults {
     let mut found = Faults::new();

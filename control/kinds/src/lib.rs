@@ -8,9 +8,18 @@
 //! same value at the same place, are dropped. So objects that a newer version refuses can still be changed and deleted.
 #![forbid(unsafe_code)]
 
+mod apps;
+mod autoscaling;
+mod batch;
+mod core;
+mod discovery;
 pub mod field;
 pub mod format;
 pub mod meta;
+mod networking;
+mod policy;
+mod rbac;
+pub mod selector;
 mod table;
 
 use std::collections::HashSet;

@@ -4,15 +4,17 @@
 use std::collections::HashSet;
 
 use hypernetes_schema::ObjectType;
-use serde_json::Value;
 
 use crate::{
-    field::{ErrorKind, Errors, Field},
+    field::{self, Errors, Field},
     format::{self, Faults},
 };
 
 /// The most bytes that keys and values of an object's annotations may have together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// The fields of an owner reference in upstream's order.
+const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
 
 /// What a kind's names may look like.
 pub type NameRule = fn(&str) -> Faults;
@@ -26,11 +28,6 @@ pub fn name_rule(group: &str, kind: &str) -> NameRule {
     }
 }
 
-/// Faults of a text, as errors of its field.
-pub fn text(field: &Field<'_>, errors: &mut Errors, faults: Faults) {
-    faults.into_iter().for_each(|fault| field.invalid_text(errors, fault));
-}
-
 /// `metadata` of an object of a kind, whatever it was before.
 pub fn metadata(ty: &ObjectType, object: &Field<'_>, errors: &mut Errors) {
     let metadata = object.get("metadata");
@@ -38,12 +35,12 @@ pub fn metadata(ty: &ObjectType, object: &Field<'_>, errors: &mut Errors) {
     if name.is_empty() {
         name.required(errors, "name or generateName is required");
     } else {
-        text(&name, errors, name_rule(&ty.group, &ty.kind)(name.text()));
+        name.faulty(errors, name_rule(&ty.group, &ty.kind)(name.text()));
     }
     let namespace = metadata.get("namespace");
     match (ty.namespaced, namespace.is_empty()) {
         (true, true) => namespace.required(errors, ""),
-        (true, false) => text(&namespace, errors, format::label(namespace.text())),
+        (true, false) => namespace.faulty(errors, format::label(namespace.text())),
         (false, true) => {}
         (false, false) => namespace.forbidden(errors, "not allowed on this type"),
     }
@@ -91,32 +88,21 @@ fn owners(field: &Field<'_>, errors: &mut Errors) {
         }
         if version.text() == "v1" && at("kind").text() == "Event" {
             let why = "/v1, Kind=Event is disallowed from being an owner";
-            field.invalid_as(errors, owner.value, why);
+            field.invalid_as(errors, field::json_in_order(owner.value, OWNER), why);
         }
         if owner.get("controller").is_true() {
             let this = format!("{}/{}", at("kind").text(), at("name").text());
             match &controller {
                 None => controller = Some(this),
                 Some(first) => {
-                    let shown = shown_owners(field);
                     let why = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    field.invalid_as(errors, &shown, why);
+                    field.invalid_as(errors, field::json_in_order(field.value, OWNER), why);
                 }
             }
         }
     }
-}
-
-/// Owner references with their fields in upstream's order.
-fn shown_owners(field: &Field<'_>) -> Value {
-    let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
-    let one = |owner: Field<'_>| {
-        let fields = order.iter().filter_map(|name| Some(((*name).to_owned(), owner.value.get(name)?.clone())));
-        Value::Object(fields.collect())
-    };
-    Value::Array(field.items().map(one).collect())
 }
 
 fn finalizers(field: &Field<'_>, errors: &mut Errors) {
@@ -140,12 +126,12 @@ pub fn metadata_update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors)
             metadata.get("finalizers").items().map(|f| f.text()).filter(|f| !had.contains(f)).collect();
         new.sort_unstable();
         if !new.is_empty() {
-            let quoted: Vec<String> = new.iter().map(|name| crate::field::quote(name)).collect();
+            let quoted: Vec<String> = new.iter().map(|name| field::quote(name)).collect();
             let why = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
                 quoted.join(", ")
             );
-            metadata.get("finalizers").changed(errors, ErrorKind::Forbidden, String::new(), why);
+            metadata.get("finalizers").change_forbidden(errors, why);
         }
     }
     for name in ["name", "namespace", "uid", "creationTimestamp"] {

@@ -295,8 +295,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
         match self.schema.as_ref() {
             Schema::Any | Schema::String | Schema::IntOrString => Ok(text.into()),
-            Schema::Bytes if is_base64(text) => Ok(text.into()),
-            Schema::Bytes => Err(self.malformed("illegal base64 data")),
+            Schema::Bytes => match illegal_base64(text) {
+                None => Ok(text.into()),
+                // Upstream does not say where.
+                Some(at) => {
+                    let why = format!("illegal base64 data at input byte {at}");
+                    self.context.type_error.get_or_insert(why);
+                    Err(E::custom("malformed"))
+                }
+            },
             Schema::Time | Schema::MicroTime => {
                 let micro = matches!(self.schema.as_ref(), Schema::MicroTime);
                 match text.parse::<jiff::Timestamp>() {
@@ -408,17 +415,18 @@ fn zero(schema: &Schema) -> Value {
     }
 }
 
-/// Standard alphabet, padded; line breaks are let through, as Go does.
-fn is_base64(text: &str) -> bool {
-    let mut digits = 0usize;
-    let mut padding = 0usize;
-    for byte in text.bytes() {
+/// Where a text stops being base64 (standard alphabet, padded; line breaks are let through), as Go counts.
+fn illegal_base64(text: &str) -> Option<usize> {
+    let (mut digits, mut padding) = (0usize, 0usize);
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'\r' | b'\n' => {}
-            b'=' => padding += 1,
+            b'=' if padding < 2 && digits % 4 >= 2 && (digits + padding) % 4 != 0 => padding += 1,
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' if padding == 0 => digits += 1,
-            _ => return false,
+            _ => return Some(at),
         }
     }
-    padding <= 2 && (digits + padding).is_multiple_of(4)
+    let whole = (digits + padding).is_multiple_of(4);
+    // What is missing is missed at the beginning of its four, or at the end.
+    (!whole).then_some(if padding > 0 { text.len() } else { text.len() - digits % 4 })
 }

@@ -62,7 +62,11 @@ pub(crate) fn set_defaults(ty: &ObjectType, object: &mut Value) {
         }
         match &*definition.name {
             "core.v1.PodSpec" => service_account(fields),
-            "core.v1.ServiceSpec" => target_ports(fields),
+            "core.v1.ServiceSpec" => {
+                target_ports(fields);
+                cluster_ips(fields);
+            }
+            "core.v1.LimitRangeItem" => limits_of_containers(fields),
             _ => {}
         }
     });
@@ -152,6 +156,28 @@ fn target_ports(spec: &mut Map<String, Value>) {
         let unset = port.get("targetPort").is_none_or(|target| target == &json!(0) || target == "");
         if unset && let Some(number) = port.get("port").cloned() {
             port.insert("targetPort".into(), number);
+        }
+    }
+}
+
+/// The old field for one address and the new one for several tell the same.
+fn cluster_ips(spec: &mut Map<String, Value>) {
+    let listed = spec.get("clusterIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !listed && let Some(address) = spec.get("clusterIP").filter(|address| *address != "").cloned() {
+        spec.insert("clusterIPs".into(), json!([address]));
+    }
+}
+
+/// Of a limit range for containers: the default limit is the largest, the default request that limit, or else the smallest.
+fn limits_of_containers(item: &mut Map<String, Value>) {
+    if item.get("type").and_then(Value::as_str) != Some("Container") {
+        return;
+    }
+    for (into, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
+        let amounts = item.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+        let into = child(item, into);
+        for (name, amount) in amounts {
+            into.entry(name).or_insert(amount);
         }
     }
 }
@@ -262,6 +288,16 @@ mod tests {
         assert_eq!(container["resources"]["requests"], json!({"cpu": "500m"}));
         assert_eq!(spec["volumes"][0]["configMap"]["defaultMode"], 420);
         assert_eq!(spec["volumes"][1]["emptyDir"], json!({}));
+    }
+
+    #[test]
+    fn limits_of_containers_have_defaults() {
+        let limits = json!([{"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Gi"}}, {"type": "Pod", "max": {"cpu": "1"}}]);
+        let range = defaulted("", "v1", "LimitRange", json!({"metadata": {"name": "l"}, "spec": {"limits": limits}}));
+        let first = &range["spec"]["limits"][0];
+        assert_eq!(first["default"], json!({"cpu": "2"}));
+        assert_eq!(first["defaultRequest"], json!({"cpu": "2", "memory": "1Gi"}));
+        assert_eq!(range["spec"]["limits"][1], json!({"type": "Pod", "max": {"cpu": "1"}}));
     }
 
     #[test]

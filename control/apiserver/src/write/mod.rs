@@ -221,9 +221,10 @@ fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
             Ok(())
         }
         given if given == namespace => Ok(()),
-        given => Err(ApiError::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request: {given:?}"
-        ))),
+        _ => {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            Err(ApiError::bad_request(message))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a pod may not ask of a host, and what belongs in every pod: its service account, and that account's token.
 
-use hypernetes_api::ApiError;
+use hypernetes_api::{ApiError, TenantId};
 use hypernetes_store::{Key, ResourceId};
 use serde_json::{Value, json};
 
@@ -15,7 +15,11 @@ pub(super) async fn admit(request: &Request<'_>, pod: &mut Value) -> Result<(), 
     }
     stays_off_the_host(request, pod)?;
     match request.operation {
-        Operation::Create => set_account(request, pod).await,
+        Operation::Create => {
+            check_priority(request, pod).await?;
+            check_overhead(request, pod).await?;
+            set_account(request, pod).await
+        }
         Operation::Update | Operation::Delete => Ok(()),
     }
 }
@@ -44,6 +48,59 @@ fn stays_off_the_host(request: &Request<'_>, pod: &Value) -> Result<(), ApiError
         return Err(request.forbidden(name, &why));
     }
     Ok(())
+}
+
+/// Classes of priority that there always are.
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+
+/// An object of a kind that is the operator's, for all tenants.
+async fn projected(request: &Request<'_>, group: &str, plural: &str, name: &str) -> Result<Option<Value>, ApiError> {
+    // A name that is none is nobody's.
+    let Ok(key) = Key::new(&ResourceId::new(group, plural), &TenantId::system(), "", name) else { return Ok(None) };
+    let entry = request.server.store.get(&key).await.map_err(read::read_error)?;
+    entry.as_ref().map(codec::decode).transpose()
+}
+
+/// A priority comes from a class: a pod cannot set one of its own.
+async fn check_priority(request: &Request<'_>, pod: &Value) -> Result<(), ApiError> {
+    let (name, class) = (text(pod, &["metadata", "name"]), text(pod, &["spec", "priorityClassName"]));
+    let value = match SYSTEM_CLASSES.iter().find(|known| known.0 == class) {
+        _ if class.is_empty() => 0,
+        Some((_, value)) => *value,
+        None => match projected(request, "scheduling.k8s.io", "priorityclasses", class).await? {
+            Some(found) => found["value"].as_i64().unwrap_or(0),
+            None => return Err(request.forbidden(name, &format!("no PriorityClass with name {class} was found"))),
+        },
+    };
+    match pod["spec"]["priority"].as_i64() {
+        Some(given) if given != value => {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+            );
+            Err(request.forbidden(name, &why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a pod costs beside its containers is its runtime class's to say.
+async fn check_overhead(request: &Request<'_>, pod: &Value) -> Result<(), ApiError> {
+    let (name, overhead) = (text(pod, &["metadata", "name"]), &pod["spec"]["overhead"]);
+    if overhead.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Ok(());
+    }
+    let class = text(pod, &["spec", "runtimeClassName"]);
+    let class = match class {
+        "" => None,
+        class => projected(request, "node.k8s.io", "runtimeclasses", class).await?,
+    };
+    let why = match class.map(|class| class["overhead"]["podFixed"].clone()).filter(|fixed| !fixed.is_null()) {
+        None => "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        Some(fixed) if fixed == *overhead => return Ok(()),
+        Some(_) => "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+    };
+    Err(request.forbidden(name, why))
 }
 
 async fn set_account(request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {

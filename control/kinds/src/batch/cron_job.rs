@@ -1,0 +1,61 @@
+//! `CronJob`.
+
+use super::{job, schedule};
+use crate::{
+    field::{Errors, Field},
+    selector,
+};
+
+/// The most bytes of a cron job's name: those of its jobs have eleven more.
+const MAX_NAME: usize = 52;
+
+pub(crate) fn check(cron: &Field<'_>, errors: &mut Errors) {
+    let spec = cron.get("spec");
+    let (when, zone) = (spec.get("schedule"), spec.get("timeZone"));
+    if when.is_empty() {
+        when.required(errors, "");
+    } else {
+        if let Err(why) = schedule::check(when.text()) {
+            when.invalid(errors, why);
+        }
+        if when.text().contains("TZ") {
+            when.invalid(errors, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+        }
+    }
+    spec.get("startingDeadlineSeconds").non_negative(errors);
+    if let Some(why) = zone.is_set().then(|| zone_fault(zone.text())).flatten() {
+        zone.invalid(errors, why);
+    }
+    spec.get("concurrencyPolicy").required_one_of(errors, &["Allow", "Forbid", "Replace"]);
+    let template = spec.walk(["jobTemplate", "spec"]);
+    job::spec(&template, errors);
+    let (labels, manual) = (template.get("selector"), template.get("manualSelector"));
+    if labels.is_set() {
+        labels.invalid_as(errors, selector::shown(&labels), "`selector` will be auto-generated");
+    }
+    if manual.is_true() {
+        manual.not_supported_as(errors, "true".to_owned(), &["nil", "false"]);
+    }
+    spec.get("successfulJobsHistoryLimit").non_negative(errors);
+    spec.get("failedJobsHistoryLimit").non_negative(errors);
+}
+
+pub(crate) fn create(cron: &Field<'_>, errors: &mut Errors) {
+    let name = cron.walk(["metadata", "name"]);
+    if name.text().len() > MAX_NAME {
+        name.invalid(errors, format!("must be no more than {MAX_NAME} characters"));
+    }
+}
+
+/// A time zone is the path of a file below the directory of zones: words between slashes, never a way out.
+fn zone_fault(zone: &str) -> Option<String> {
+    let word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
+    match zone {
+        "" => Some("timeZone must be nil or non-empty string".to_owned()),
+        zone if zone.eq_ignore_ascii_case("local") => {
+            Some("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned())
+        }
+        zone if zone.len() > 255 || !zone.split('/').all(word) => Some(format!("unknown time zone {zone}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,184 @@
+//! `Job`, and the templates of jobs in cron jobs.
+
+use serde_json::Value;
+
+use crate::{
+    core::pod_template,
+    field::{ErrorKind, Errors, Field, same, shown},
+    format, selector,
+};
+
+/// The most pods at once of a job whose successes are counted by index.
+const MAX_INDEXED: i64 = 100_000;
+/// The most rules of a failure policy, and the most exit codes in one.
+const MAX_RULES: usize = 20;
+const MAX_CODES: usize = 255;
+
+pub(crate) fn check(job: &Field<'_>, errors: &mut Errors) {
+    let job_spec = job.get("spec");
+    let selector = job_spec.get("selector");
+    spec(&job_spec, errors);
+    if selector.is_set() {
+        selector::check(&selector, errors);
+        pod_template::selected(&job_spec.get("template"), &selector, errors);
+    }
+}
+
+/// What holds for new jobs: a selector is made for them unless they bring their own and say so.
+pub(crate) fn create(job: &Field<'_>, errors: &mut Errors) {
+    let spec = job.get("spec");
+    let selector = spec.get("selector");
+    match spec.get("manualSelector").is_true() {
+        true if !selector.is_set() => selector.required(errors, ""),
+        false if selector.is_set() && !selector::is_empty(&selector) => {
+            selector.invalid_as(errors, selector::shown(&selector), "`selector` not auto-generated");
+        }
+        _ => {}
+    }
+}
+
+/// A job's spec but for its selector.
+pub(crate) fn spec(spec: &Field<'_>, errors: &mut Errors) {
+    const COUNTS: &[&str] = &[
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ];
+    COUNTS.iter().for_each(|name| spec.get(name).non_negative(errors));
+    let (mode, completions, parallelism) =
+        (spec.get("completionMode"), spec.get("completions"), spec.get("parallelism"));
+    mode.optional_one_of(errors, &["Indexed", "NonIndexed"]);
+    let indexed = mode.text() == "Indexed";
+    if indexed && !completions.is_set() {
+        completions.required(errors, "when completion mode is Indexed");
+    }
+    if indexed && parallelism.int().is_some_and(|count| count > MAX_INDEXED) {
+        let why = format!("must be less than or equal to {MAX_INDEXED} when completion mode is Indexed");
+        parallelism.invalid(errors, why);
+    }
+    for name in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+        if !indexed && spec.get(name).is_set() {
+            spec.get(name).invalid(errors, "requires indexed completion mode");
+        }
+    }
+    let policy = spec.get("podFailurePolicy");
+    failure_policy(spec, &policy, errors);
+    let replacement = spec.get("podReplacementPolicy");
+    match policy.is_set() {
+        true => replacement.optional_one_of(errors, &["Failed"]),
+        false => replacement.optional_one_of(errors, &["Failed", "TerminatingOrFailed"]),
+    }
+    let manager = spec.get("managedBy");
+    if manager.is_set() {
+        manager.faulty(errors, domain_prefixed(manager.text()));
+        if manager.text().len() > 63 {
+            manager.too_long(errors, 63);
+        }
+    }
+    let template = spec.get("template");
+    pod_template::check(&template, errors);
+    let restart = template.walk(["spec", "restartPolicy"]);
+    match restart.text() {
+        "OnFailure" | "Never" => {}
+        "" | "Always" => restart.required(errors, "valid values: \"OnFailure\", \"Never\""),
+        _ => restart.not_supported(errors, &["OnFailure", "Never"]),
+    }
+    if policy.is_set() && restart.text() != "Never" {
+        restart.invalid(errors, "only \"Never\" is supported when podFailurePolicy is specified");
+    }
+}
+
+/// `acme.io/foo`
+fn domain_prefixed(text: &str) -> Vec<String> {
+    match text.split_once('/') {
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => format::subdomain(domain),
+        _ => vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()],
+    }
+}
+
+fn failure_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
+    let rules = policy.get("rules");
+    if rules.len() > MAX_RULES {
+        return rules.too_many(errors, MAX_RULES);
+    }
+    for rule in rules.items() {
+        let (action, codes, conditions) = (rule.get("action"), rule.get("onExitCodes"), rule.get("onPodConditions"));
+        if action.text() == "FailIndex" && !spec.get("backoffLimitPerIndex").is_set() {
+            action.invalid(errors, "requires the backoffLimitPerIndex to be set");
+        }
+        action.required_one_of(errors, &["Count", "FailIndex", "FailJob", "Ignore"]);
+        if codes.is_set() {
+            let (operator, values) = (codes.get("operator"), codes.get("values"));
+            operator.required_one_of(errors, &["In", "NotIn"]);
+            if values.is_empty() {
+                values.invalid(errors, "at least one value is required");
+            } else if values.len() > MAX_CODES {
+                values.too_many(errors, MAX_CODES);
+            }
+            for value in values.items().filter(|value| operator.text() == "In" && value.int() == Some(0)) {
+                value.invalid(errors, "must not be 0 for the In operator");
+            }
+        }
+        for condition in conditions.items() {
+            let kind = condition.get("type");
+            kind.faulty(errors, format::qualified_name(kind.text()));
+            condition.get("status").required_one_of(errors, &["False", "True", "Unknown"]);
+        }
+        match (codes.is_set(), conditions.is_empty()) {
+            (true, false) => rule.invalid(errors, "specifying both OnExitCodes and OnPodConditions is not supported"),
+            (false, true) => rule.invalid(errors, "specifying one of OnExitCodes and OnPodConditions is required"),
+            _ => {}
+        }
+    }
+}
+
+/// What a change may not do: what runs is what was asked for.
+pub(crate) fn update(job: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (spec, before) = (job.get("spec"), old.get("spec"));
+    let completions = spec.get("completions");
+    // An indexed job may be made larger or smaller with its parallelism.
+    let elastic = before.get("completionMode").text() == "Indexed"
+        && completions.is_set()
+        && completions.value == spec.get("parallelism").value;
+    if !elastic {
+        completions.kept(errors, &before.get("completions"));
+    }
+    let selector = spec.get("selector");
+    if before.get("selector").is_set() && !same(selector.value, before.get("selector").value) {
+        selector.changed(errors, ErrorKind::Invalid, selector::shown(&selector), "field is immutable");
+    }
+    template(&spec, &before, old, errors);
+    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        spec.get(name).kept(errors, &before.get(name));
+    }
+}
+
+/// The template is for life; but where a job that has not begun yet may run can still change.
+fn template(spec: &Field<'_>, before: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let waits = before.get("suspend").is_true() && !old.walk(["status", "startTime"]).is_set();
+    let rest = |spec: &Field<'_>| {
+        let mut template = spec.get("template").value.clone();
+        if !waits {
+            return template;
+        }
+        if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
+            ["annotations", "labels"].iter().for_each(|name| drop(metadata.remove(*name)));
+        }
+        if let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) {
+            ["nodeSelector", "tolerations", "schedulingGates"].iter().for_each(|name| drop(pod.remove(*name)));
+            let affinity = pod.get_mut("affinity").and_then(Value::as_object_mut);
+            if affinity.is_some_and(|affinity| affinity.remove("nodeAffinity").is_some() && affinity.is_empty()) {
+                pod.remove("affinity");
+            }
+        }
+        template
+    };
+    if !same(&rest(spec), &rest(before)) {
+        let new = spec.get("template");
+        new.changed(errors, ErrorKind::Invalid, shown(new.value), "field is immutable");
+    }
+}

@@ -1,0 +1,67 @@
+//! `Endpoints`, and which addresses none may have.
+
+use super::container::PROTOCOLS;
+use crate::{
+    field::{Errors, Field},
+    format,
+};
+
+pub(crate) fn check(endpoints: &Field<'_>, errors: &mut Errors) {
+    for subset in endpoints.get("subsets").items() {
+        let (ready, unready, ports) = (subset.get("addresses"), subset.get("notReadyAddresses"), subset.get("ports"));
+        if ready.is_empty() && unready.is_empty() {
+            subset.required(errors, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for address in ready.items().chain(unready.items()) {
+            let ip = address.get("ip");
+            ip.faulty(errors, format::ip(ip.text()));
+            address.get("hostname").optional_text(errors, format::label);
+            let node = address.get("nodeName");
+            if node.is_set() {
+                node.faulty(errors, format::subdomain(node.text()));
+            }
+            special_address(&ip, errors);
+        }
+        for port in ports.items() {
+            let (name, number) = (port.get("name"), port.get("port"));
+            if name.is_empty() && ports.len() > 1 {
+                name.required(errors, "");
+            }
+            name.optional_text(errors, format::label);
+            if let Some(fault) = format::port(number.int().unwrap_or(0)) {
+                number.invalid_as(errors, number.int().unwrap_or(0).to_string(), fault);
+            }
+            port.get("protocol").required_one_of(errors, PROTOCOLS);
+            let protocol = port.get("appProtocol");
+            if protocol.is_set() {
+                protocol.faulty(errors, format::qualified_name(protocol.text()));
+            }
+        }
+    }
+}
+
+/// An error of an address that is a host's own: unspecified, loopback, or of the link.
+pub(crate) fn special_address(address: &Field<'_>, errors: &mut Errors) {
+    use std::net::IpAddr::{V4, V6};
+    let Some(ip) = format::parse_ip(address.text()) else {
+        return address.invalid_text(errors, "must be a valid IP address");
+    };
+    // An IPv4 address in IPv6's clothes is one.
+    let ip = ip.to_canonical();
+    let (link, link_multicast) = match ip {
+        V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        V6(ip) => (ip.is_unicast_link_local(), ip.segments()[0] & 0xff0f == 0xff02),
+    };
+    if ip.is_unspecified() {
+        address.invalid_text(errors, format!("may not be unspecified ({})", address.text()));
+    }
+    if ip.is_loopback() {
+        address.invalid_text(errors, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    if link {
+        address.invalid_text(errors, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    if link_multicast {
+        address.invalid_text(errors, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}

@@ -1,0 +1,136 @@
+//! `PersistentVolume`.
+
+use super::{
+    persistent_volume_claim::{VOLUME_MODES, access_modes},
+    resources, scheduling, volume,
+};
+use crate::{
+    field::{Errors, Field, json_in_order, same},
+    format,
+};
+
+type Check = fn(&Field<'_>, &mut Errors);
+
+/// The sources of volumes with the rules of each, in the order in which upstream looks at them.
+const SOURCES: &[(&str, Check)] = &[
+    ("hostPath", host_path),
+    ("gcePersistentDisk", |v, e| v.get("pdName").not_empty(e)),
+    ("awsElasticBlockStore", |v, e| v.get("volumeID").not_empty(e)),
+    ("glusterfs", |v, e| ["endpoints", "path"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("flocker", |_, _| {}),
+    ("nfs", |v, e| ["server", "path"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("rbd", |v, e| ["monitors", "image"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("quobyte", |v, e| ["registry", "volume"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("cephfs", |v, e| v.get("monitors").not_empty(e)),
+    ("iscsi", |v, e| ["targetPortal", "iqn"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("cinder", |v, e| v.get("volumeID").not_empty(e)),
+    ("fc", |_, _| {}),
+    ("flexVolume", |v, e| v.get("driver").not_empty(e)),
+    ("azureFile", |v, e| ["secretName", "shareName"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("vsphereVolume", |v, e| v.get("volumePath").not_empty(e)),
+    ("photonPersistentDisk", |v, e| v.get("pdID").not_empty(e)),
+    ("portworxVolume", |v, e| v.get("volumeID").not_empty(e)),
+    ("azureDisk", |v, e| ["diskName", "diskURI"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("scaleIO", |v, e| ["gateway", "system", "volumeName"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("local", host_path),
+    ("storageos", |v, e| v.get("volumeName").required_text(e, format::label)),
+    ("csi", csi),
+];
+
+pub(crate) fn check(object: &Field<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    access_modes(&spec.get("accessModes"), "", errors);
+    let capacity = spec.get("capacity");
+    if capacity.is_empty() {
+        capacity.required(errors, "");
+    }
+    if !capacity.key("storage").is_set() || capacity.len() > 1 {
+        capacity.not_supported_as(errors, json_in_order(capacity.value, &[]), &["storage"]);
+    }
+    for (name, amount) in capacity.entries() {
+        resources::amount(name, &amount, errors);
+        if resources::quantity(amount.value).is_some_and(|size| size.is_zero() || size.is_negative()) {
+            amount.invalid(errors, "must be greater than zero");
+        }
+    }
+    spec.get("persistentVolumeReclaimPolicy").optional_one_of(errors, &["Delete", "Recycle", "Retain"]);
+    let (claim, affinity) = (spec.get("claimRef"), spec.get("nodeAffinity"));
+    claim.get("name").optional_text(errors, format::reference);
+    claim.get("namespace").optional_text(errors, format::reference);
+    if affinity.is_set() {
+        let required = affinity.get("required");
+        match required.is_set() {
+            true => scheduling::node_selector(&required, errors),
+            false => required.required(errors, "must specify required node constraints"),
+        }
+    }
+    let mut found = false;
+    for (name, rules) in SOURCES {
+        let source = spec.get(name);
+        if !source.is_set() {
+            continue;
+        }
+        match std::mem::replace(&mut found, true) {
+            true => source.forbidden(errors, "may not specify more than 1 volume type"),
+            false => rules(&source, errors),
+        }
+        if *name == "local" && !affinity.is_set() {
+            affinity.required(errors, "Local volume requires node affinity");
+        }
+    }
+    if !found {
+        spec.required(errors, "must specify a volume type");
+    }
+    spec.get("storageClassName").optional_text(errors, format::subdomain);
+    spec.get("volumeMode").optional_one_of(errors, VOLUME_MODES);
+}
+
+fn host_path(source: &Field<'_>, errors: &mut Errors) {
+    let path = source.get("path");
+    path.not_empty(errors);
+    if format::steps_back(path.text()) {
+        path.invalid(errors, "must not contain '..'");
+    }
+}
+
+fn csi(source: &Field<'_>, errors: &mut Errors) {
+    volume::driver_name(&source.get("driver"), errors);
+    source.get("volumeHandle").not_empty(errors);
+    const SECRETS: &[&str] = &[
+        "controllerPublishSecretRef",
+        "controllerExpandSecretRef",
+        "nodePublishSecretRef",
+        "nodeExpandSecretRef",
+        "nodeStageSecretRef",
+    ];
+    for name in SECRETS {
+        let secret = source.get(name);
+        if secret.is_set() {
+            secret.get("name").required_text(errors, format::subdomain);
+            secret.get("namespace").required_text(errors, format::label);
+        }
+    }
+}
+
+/// What a change may not do: a volume stays the volume that it is.
+pub(crate) fn update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (spec, before) = (object.get("spec"), old.get("spec"));
+    let kept = SOURCES.iter().all(|(name, _)| {
+        let (new, was) = (spec.get(name), before.get(name));
+        match (new.value.as_object(), was.value.as_object()) {
+            // The secret for growing it may come later.
+            (Some(new), Some(was)) if !was.contains_key("controllerExpandSecretRef") => {
+                let mut new = new.clone();
+                new.remove("controllerExpandSecretRef");
+                same(&new.into(), &was.clone().into())
+            }
+            _ => same(new.value, was.value),
+        }
+    });
+    if !kept {
+        let why = "spec.persistentvolumesource is immutable after creation\n";
+        Field::at(spec.value, spec.path.child("persistentvolumesource")).change_forbidden(errors, why);
+    }
+    let (mode, was) = (spec.get("volumeMode"), before.get("volumeMode"));
+    Field::at(mode.value, object.path.child("volumeMode")).kept(errors, &was);
+}

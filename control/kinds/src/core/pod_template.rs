@@ -1,0 +1,48 @@
+//! Templates of pods: `PodTemplate`, and the `template` of every workload.
+
+use serde_json::Value;
+
+use super::pod_spec;
+use crate::{
+    field::{Errors, Field},
+    meta, selector,
+};
+
+/// The object `PodTemplate`.
+pub(crate) fn object(object: &Field<'_>, errors: &mut Errors) {
+    check(&object.get("template"), errors);
+}
+
+/// A template of a workload.
+pub(crate) fn check(template: &Field<'_>, errors: &mut Errors) {
+    // Upstream's paths of a template's labels and annotations leave `metadata` out.
+    let at = |name: &'static str| Field::at(template.walk(["metadata", name]).value, template.path.child(name));
+    meta::labels(&at("labels"), errors);
+    meta::annotations(&at("annotations"), errors);
+    pod_spec::check(&template.get("spec"), "", errors);
+    let ephemeral = template.walk(["spec", "ephemeralContainers"]);
+    if !ephemeral.is_empty() {
+        ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
+    }
+}
+
+/// An error when a workload would not find the pods that it makes.
+pub(crate) fn selected(template: &Field<'_>, selector: &Field<'_>, errors: &mut Errors) {
+    let labels = template.walk(["metadata", "labels"]);
+    if !selector::is_empty(selector) && selector::matches(selector, labels.value) == Some(false) {
+        labels.invalid(errors, "`selector` does not match template `labels`");
+    }
+}
+
+/// A template of pods that go on for ever.
+pub(crate) fn of_service(template: &Field<'_>, kind: &str, errors: &mut Errors) {
+    let spec = template.get("spec");
+    let policy = spec.get("restartPolicy");
+    if policy.text() != "Always" {
+        policy.not_supported(errors, &["Always"]);
+    }
+    let deadline = spec.get("activeDeadlineSeconds");
+    if *deadline.value != Value::Null {
+        deadline.forbidden(errors, format!("activeDeadlineSeconds in {kind} is not Supported"));
+    }
+}

@@ -1,0 +1,81 @@
+//! `ResourceQuota`.
+
+use std::collections::BTreeSet;
+
+use super::resources;
+use crate::field::{ErrorKind, Errors, Field, shown};
+
+const SCOPES: &[&str] = &[
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+];
+const PAIRS: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
+
+pub(crate) fn check(quota: &Field<'_>, errors: &mut Errors) {
+    let spec = quota.get("spec");
+    resources::quota(&spec.get("hard"), errors);
+    let scopes = spec.get("scopes");
+    let names: BTreeSet<&str> = scopes.items().map(|scope| scope.text()).collect();
+    for _ in scopes.items().filter(|scope| !SCOPES.contains(&scope.text())) {
+        scopes.invalid(errors, "unsupported scope");
+    }
+    conflicts(&names, &scopes, &scopes, errors);
+    let expressions = spec.walk(["scopeSelector", "matchExpressions"]);
+    let mut selected = BTreeSet::new();
+    for expression in expressions.items() {
+        // Upstream's paths here have no index.
+        let at = |name: &'static str| Field::at(expression.get(name).value, expressions.path.child(name));
+        let (scope, operator, values) = (at("scopeName"), at("operator"), at("values"));
+        if !SCOPES.contains(&scope.text()) {
+            scope.invalid_text(errors, "unsupported scope");
+        }
+        if SCOPES.contains(&scope.text())
+            && scope.text() != "PriorityClass"
+            && operator.text() != "Exists"
+            && scope.text() != "VolumeAttributesClass"
+        {
+            let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            operator.invalid_text(errors, why);
+        }
+        match operator.text() {
+            "In" | "NotIn" => {
+                if values.is_empty() {
+                    let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                    values.required(errors, why);
+                }
+            }
+            "Exists" | "DoesNotExist" => {
+                if !values.is_empty() {
+                    let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                    values.invalid(errors, why);
+                }
+            }
+            _ => operator.invalid_text(errors, "not a valid selector operator"),
+        }
+        selected.insert(scope.text());
+    }
+    conflicts(&selected, &expressions, &scopes, errors);
+}
+
+fn conflicts(names: &BTreeSet<&str>, at: &Field<'_>, shown_as: &Field<'_>, errors: &mut Errors) {
+    for pair in PAIRS {
+        if pair.iter().all(|name| names.contains(name)) {
+            at.invalid_as(errors, shown(shown_as.value), "conflicting scopes");
+        }
+    }
+}
+
+pub(crate) fn update(quota: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let scopes = |quota: &Field<'_>| -> BTreeSet<String> {
+        quota.walk(["spec", "scopes"]).items().map(|scope| scope.text().to_owned()).collect()
+    };
+    if scopes(quota) != scopes(old) {
+        let new = quota.walk(["spec", "scopes"]);
+        new.changed(errors, ErrorKind::Invalid, shown(new.value), "field is immutable");
+    }
+}

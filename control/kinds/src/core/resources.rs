@@ -1,0 +1,236 @@
+//! Names and quantities of resources: requests, limits, quotas.
+
+use std::collections::BTreeSet;
+
+use hypernetes_schema::quantity::Quantity;
+use serde_json::Value;
+
+use crate::{
+    field::{Errors, Field},
+    format,
+};
+
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+const OF_QUOTAS: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "persistentvolumeclaims",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+const OF_CONTAINERS: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+/// Counted in whole ones.
+const WHOLE: &[&str] = &[
+    "pods",
+    "services",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Whether requests and limits of a resource may differ.
+pub(crate) fn is_overcommitted(name: &str) -> bool {
+    is_native(name) && !is_huge_page(name)
+}
+
+fn is_huge_page(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Kubernetes' own: without a domain, or with its own.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && format::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// A quantity of an object; text that is none has been refused by the schema.
+pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => Quantity::parse(text).ok(),
+        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+/// The resource's name, which is the field's key: known, or with a domain.
+fn name(field: &Field<'_>, name: &str, errors: &mut Errors) -> bool {
+    let faults = format::qualified_name(name);
+    let good = faults.is_empty();
+    faults.into_iter().for_each(|fault| field.invalid_quoted(errors, name, fault));
+    let known =
+        name.contains('/') || STANDARD.contains(&name) || is_huge_page(name) || name.starts_with("requests.hugepages-");
+    if good && !known {
+        field.invalid_quoted(errors, name, "must be a standard resource type or fully qualified");
+    }
+    good && known
+}
+
+/// The name of a resource that a container can ask for.
+pub(crate) fn container_name(field: &Field<'_>, text: &str, errors: &mut Errors) {
+    name(field, text, errors);
+    if !text.contains('/') {
+        if !OF_CONTAINERS.contains(&text) && !is_huge_page(text) {
+            field.invalid_quoted(errors, text, "must be a standard resource for containers");
+        }
+    } else if !is_native(text) && !is_extended(text) {
+        field.invalid_quoted(errors, text, "doesn't follow extended resource name standard");
+    }
+}
+
+fn pod_name(field: &Field<'_>, text: &str, errors: &mut Errors) {
+    if name(field, text, errors) && !["cpu", "memory"].contains(&text) && !is_huge_page(text) {
+        field.not_supported_as(errors, crate::field::quote(text), &["cpu", "memory"]);
+    }
+}
+
+/// The name of a resource that a limit range can set: those of containers where it is about these.
+pub(crate) fn limit_range_name(kind: &str, field: &Field<'_>, text: &str, errors: &mut Errors) {
+    match kind {
+        "Pod" | "Container" => container_name(field, text, errors),
+        _ => drop(name(field, text, errors)),
+    }
+}
+
+/// Names and quantities of a quota.
+pub(crate) fn quota(list: &Field<'_>, errors: &mut Errors) {
+    for (key, field) in list.entries() {
+        name(&field, key, errors);
+        let huge = key.starts_with("requests.hugepages-") || key.starts_with("hugepages-");
+        if !key.contains('/') && !OF_QUOTAS.contains(&key) && !huge {
+            field.invalid_quoted(errors, key, "must be a standard resource for quota");
+        }
+        amount(key, &field, errors);
+    }
+}
+
+/// A quantity that is not negative and, of what is counted, whole.
+pub(crate) fn amount(name: &str, field: &Field<'_>, errors: &mut Errors) {
+    let Some(quantity) = quantity(field.value) else { return };
+    if quantity.is_negative() {
+        field.invalid_quoted(errors, &quantity.to_string(), "must be greater than or equal to 0");
+    }
+    if (WHOLE.contains(&name) || is_extended(name)) && quantity.milli() % 1000 != 0 {
+        field.invalid_quoted(errors, &quantity.to_string(), "must be an integer");
+    }
+}
+
+/// `resources` of a container: `claims` are the names of the pod's resource claims.
+pub(crate) fn of_container(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+    requirements(resources, container_name, claims, errors);
+}
+
+/// `resources` of a pod, for all its containers together.
+pub(crate) fn of_pod(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+    let own = resources.get("claims");
+    if own.is_set() {
+        own.forbidden(errors, "claims cannot be set for Resources at pod-level");
+    }
+    requirements(resources, pod_name, claims, errors);
+}
+
+/// A list of limits alone: a pod's overhead.
+pub(crate) fn overhead(list: &Field<'_>, errors: &mut Errors) {
+    let at = Field::at(list.value, list.path.child("limits"));
+    for (key, field) in at.entries() {
+        container_name(&field, key, errors);
+        amount(key, &field, errors);
+    }
+}
+
+fn requirements(
+    resources: &Field<'_>,
+    name: fn(&Field<'_>, &str, &mut Errors),
+    claims: &BTreeSet<&str>,
+    errors: &mut Errors,
+) {
+    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
+    let (mut huge, mut compute) = (false, false);
+    let mut one = |key: &str, field: &Field<'_>, errors: &mut Errors| {
+        name(field, key, errors);
+        amount(key, field, errors);
+        huge |= is_huge_page(key);
+        compute |= ["cpu", "memory"].contains(&key);
+    };
+    for (key, limit) in limits.entries() {
+        one(key, &limit, errors);
+    }
+    for (key, field) in requests.entries() {
+        one(key, &field, errors);
+        let Some(request) = quantity(field.value) else { continue };
+        match quantity(limits.key(key).value) {
+            Some(limit) if request != limit && !is_overcommitted(key) => {
+                let why = format!("must be equal to {key} limit of {limit}");
+                requests.invalid_quoted(errors, &request.to_string(), why);
+            }
+            Some(limit) if request > limit => {
+                let why = format!("must be less than or equal to {key} limit of {limit}");
+                requests.invalid_quoted(errors, &request.to_string(), why);
+            }
+            Some(_) => {}
+            None if !is_overcommitted(key) => {
+                limits.required(errors, "Limit must be set for non overcommitable resources");
+            }
+            None => {}
+        }
+    }
+    if huge && !compute {
+        resources.forbidden(errors, "HugePages require cpu or memory");
+    }
+    let mut used = BTreeSet::new();
+    for claim in resources.get("claims").items() {
+        let (name, request) = (claim.get("name").text(), claim.get("request"));
+        if name.is_empty() {
+            claim.required(errors, "");
+            continue;
+        }
+        request.optional_text(errors, format::label);
+        if !used.insert((name, request.text())) {
+            claim.duplicate_as(errors, crate::field::quote(name));
+        }
+        if !claims.contains(name) {
+            claim.not_found_as(errors, name);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The group `rbac.authorization.k8s.io`.
+
+use crate::{
+    field::{ErrorKind, Errors, Field, shown},
+    format, selector,
+};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// `Role`: rules are about resources of a namespace.
+pub(crate) fn role(role: &Field<'_>, errors: &mut Errors) {
+    role.get("rules").items().for_each(|rule| policy_rule(&rule, true, errors));
+}
+
+/// `ClusterRole`: rules may be about paths, and may be other roles' rules.
+pub(crate) fn cluster_role(role: &Field<'_>, errors: &mut Errors) {
+    role.get("rules").items().for_each(|rule| policy_rule(&rule, false, errors));
+    let aggregation = role.get("aggregationRule");
+    if !aggregation.is_set() {
+        return;
+    }
+    let selectors = aggregation.get("clusterRoleSelectors");
+    if selectors.is_empty() {
+        selectors.required(errors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+    }
+    selectors.items().for_each(|labels| selector::check(&labels, errors));
+}
+
+fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
+    let (verbs, urls) = (rule.get("verbs"), rule.get("nonResourceURLs"));
+    let (groups, resources) = (rule.get("apiGroups"), rule.get("resources"));
+    if verbs.is_empty() {
+        verbs.required(errors, "verbs must contain at least one value");
+    }
+    if !urls.is_empty() {
+        if namespaced {
+            urls.invalid(errors, "namespaced rules cannot apply to non-resource URLs");
+        }
+        if [&groups, &resources, &rule.get("resourceNames")].iter().any(|list| !list.is_empty()) {
+            urls.invalid(errors, "rules cannot apply to both regular resources and non-resource URLs");
+        }
+        return;
+    }
+    if groups.is_empty() {
+        groups.required(errors, "resource rules must supply at least one api group");
+    }
+    if resources.is_empty() {
+        resources.required(errors, "resource rules must supply at least one resource");
+    }
+}
+
+/// `RoleBinding`.
+pub(crate) fn role_binding(binding: &Field<'_>, errors: &mut Errors) {
+    role_reference(&binding.get("roleRef"), &["ClusterRole", "Role"], errors);
+    binding.get("subjects").items().for_each(|subject| one_subject(&subject, true, errors));
+}
+
+/// `ClusterRoleBinding`.
+pub(crate) fn cluster_role_binding(binding: &Field<'_>, errors: &mut Errors) {
+    role_reference(&binding.get("roleRef"), &["ClusterRole"], errors);
+    binding.get("subjects").items().for_each(|subject| one_subject(&subject, false, errors));
+}
+
+fn role_reference(reference: &Field<'_>, kinds: &[&str], errors: &mut Errors) {
+    reference.get("apiGroup").one_of(errors, &[GROUP]);
+    reference.get("kind").one_of(errors, kinds);
+    reference.get("name").required_text(errors, format::path_segment);
+}
+
+fn one_subject(subject: &Field<'_>, namespaced: bool, errors: &mut Errors) {
+    let (kind, name, group) = (subject.get("kind"), subject.get("name"), subject.get("apiGroup"));
+    name.not_empty(errors);
+    match kind.text() {
+        "ServiceAccount" => {
+            name.optional_text(errors, format::subdomain);
+            if !group.is_empty() {
+                group.not_supported(errors, &[""]);
+            }
+            if !namespaced {
+                subject.get("namespace").not_empty(errors);
+            }
+        }
+        "User" | "Group" => {
+            if group.text() != GROUP {
+                group.not_supported(errors, &[GROUP]);
+            }
+        }
+        _ => kind.not_supported(errors, &["ServiceAccount", "User", "Group"]),
+    }
+}
+
+/// What a binding gives is for life.
+pub(crate) fn binding_update(binding: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (role, was) = (binding.get("roleRef"), old.get("roleRef"));
+    if role.value != was.value {
+        let part = |name: &'static str| shown(&role.get(name).text().into());
+        let internal =
+            format!("{{\"APIGroup\":{},\"Kind\":{},\"Name\":{}}}", part("apiGroup"), part("kind"), part("name"));
+        role.changed(errors, ErrorKind::Invalid, internal, "cannot change roleRef");
+    }
+}
