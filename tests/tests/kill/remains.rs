@@ -38,10 +38,14 @@ pub fn machines(node: &Node) -> BTreeSet<String> {
 
 /// Control groups of a VM, in all hierarchies.
 pub fn groups(id: &str) -> Vec<PathBuf> {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let below = hierarchies.map(|entry| entry.path().join("hypernetes").join(id));
-    let places = std::iter::once(Path::new("/sys/fs/cgroup/hypernetes").join(id)).chain(below);
-    places.filter(|place| place.exists()).collect()
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = names(root).into_iter().map(|name| root.join(name).join("hypernetes"));
+    // A VM's is in its tenant's.
+    let tenants = std::iter::once(root.join("hypernetes")).chain(hierarchies).flat_map(|above| {
+        let below: Vec<PathBuf> = names(&above).into_iter().map(|name| above.join(name)).collect();
+        std::iter::once(above).chain(below)
+    });
+    tenants.map(|tenant| tenant.join(id)).filter(|place| place.exists()).collect()
 }
 
 /// What is left that belongs to none of the VMs `known`; `seen` are ids that there have been.
