@@ -4,8 +4,9 @@ use hypernetes_api::types::identity::{
     Domain, DomainSpec, IDENTITY_NAMESPACE, Project, ProjectSpec, Role, RoleAssignment, RoleAssignmentSpec, RoleSpec,
     User, UserSpec,
 };
+use hypernetes_client::Api;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::PostParams};
+use kube::api::PostParams;
 
 use crate::{
     Identity,

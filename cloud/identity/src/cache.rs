@@ -6,10 +6,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use kube::{
-    Api, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Client, ResourceExt, runtime::watcher};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -39,8 +36,8 @@ where
     }
 
     /// Follows the API server until the future is dropped.
-    pub async fn follow(&self, api: Api<K>) {
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    pub async fn follow(&self, client: Client) {
+        let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(client, &()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.event(event),

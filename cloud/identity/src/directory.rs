@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use hypernetes_api::types::identity::{Domain, Group, Project, Role, RoleAssignment, TokenRevocation, User};
+use hypernetes_client::Api;
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Client, Resource, ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use sha2::{Digest, Sha256};
@@ -112,13 +113,13 @@ impl Directory {
     /// Keeps the copies current until the future is dropped.
     pub async fn follow(&self) {
         tokio::join!(
-            self.domains.follow(self.api()),
-            self.projects.follow(self.api()),
-            self.users.follow(self.api()),
-            self.groups.follow(self.api()),
-            self.roles.follow(self.api()),
-            self.assignments.follow(self.api()),
-            self.revocations.follow(self.api()),
+            self.domains.follow(self.client.clone()),
+            self.projects.follow(self.client.clone()),
+            self.users.follow(self.client.clone()),
+            self.groups.follow(self.client.clone()),
+            self.roles.follow(self.client.clone()),
+            self.assignments.follow(self.client.clone()),
+            self.revocations.follow(self.client.clone()),
         );
     }
 

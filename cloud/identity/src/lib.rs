@@ -19,6 +19,7 @@ mod token;
 #[cfg(test)]
 mod fake_api;
 #[cfg(test)]
+#[allow(clippy::disallowed_types)] // as a stock client
 mod tests;
 
 use std::{sync::Arc, time::Duration};

@@ -7,9 +7,10 @@ use argon2::{
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use hypernetes_api::types::identity::IDENTITY_NAMESPACE;
+use hypernetes_client::Api;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Api, Client,
+    Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;

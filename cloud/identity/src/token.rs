@@ -11,9 +11,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hypernetes_api::types::identity::IDENTITY_NAMESPACE;
+use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Api, Client, api::PostParams};
+use kube::{Client, api::PostParams};
 use parking_lot::RwLock;
 use rand::TryRngCore;
 use ring::{aead, hkdf};

@@ -21,6 +21,7 @@ mod subnet;
 mod tenant;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_types)] // as a stock client
 mod tests;
 
 use std::sync::Arc;

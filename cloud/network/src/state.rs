@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct State {
     inner: Mutex<Inner>,
-    pub queue: Arc<Queue>,
+    pub queue: Queue,
     /// Counts changes, for whoever waits for one.
     generation: watch::Sender<u64>,
 }
@@ -54,7 +54,7 @@ impl Inner {
 
 impl State {
     pub fn new() -> Self {
-        Self { inner: Mutex::default(), queue: Arc::default(), generation: watch::Sender::new(0) }
+        Self { inner: Mutex::default(), queue: Queue::default(), generation: watch::Sender::new(0) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -143,7 +143,7 @@ impl State {
                 }
                 for (name, port) in &has.ports {
                     self.queue.add(Key::Port(tenant.clone(), name.clone()));
-                    self.queue.add_pod_of(tenant, port);
+                    wake_pod_of(&self.queue, tenant, port);
                 }
                 wake_pods(has, tenant, &self.queue, |_| true);
             }
@@ -153,14 +153,12 @@ impl State {
     }
 }
 
-impl Queue {
-    /// The pod whose port it is: it may be gone.
-    fn add_pod_of(&self, tenant: &TenantId, port: &Port) {
-        if let Some(pod) = &port.spec.pod
-            && port.metadata.name.as_deref() == Some(&port_of_pod(&pod.uid))
-        {
-            self.add(Key::Pod(tenant.clone(), pod.uid.clone()));
-        }
+/// The pod whose port it is: it may be gone.
+fn wake_pod_of(queue: &Queue, tenant: &TenantId, port: &Port) {
+    if let Some(pod) = &port.spec.pod
+        && port.metadata.name.as_deref() == Some(&port_of_pod(&pod.uid))
+    {
+        queue.add(Key::Pod(tenant.clone(), pod.uid.clone()));
     }
 }
 
@@ -305,7 +303,7 @@ impl Followed for Port {
         tenant.note_port(&port, old.as_deref());
         if synced {
             queue.add(Key::Port(id.clone(), name));
-            queue.add_pod_of(id, &port);
+            wake_pod_of(queue, id, &port);
         }
     }
 
@@ -324,7 +322,7 @@ impl Followed for Port {
         }
         wake_ports(tenant, id, queue, &old.spec.network);
         wake_pods(tenant, id, queue, |_| true);
-        queue.add_pod_of(id, &old);
+        wake_pod_of(queue, id, &old);
     }
 }
 

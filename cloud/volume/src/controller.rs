@@ -1,28 +1,29 @@
 //! Brings volumes about: what the objects say becomes bytes in the backend, and status.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use hypernetes_api::{
     AllTenants,
     types::volume::{Attachment, AttachmentStatus, Volume, VolumeStatus},
 };
-use hypernetes_client::{Clients, tenant_of};
+use hypernetes_client::{Api, Clients, tenant_of};
+use hypernetes_runtime::{Error, Key, Queue, Reconciler, Recorder, Subject, work};
 use kube::{
-    Api, ResourceExt,
+    Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher,
 };
 use serde_json::json;
 
-use crate::{
-    backend::{Backend, BackendError, VolumeId},
-    queue::{Key, Queue},
-};
+use crate::backend::{Backend, BackendError, VolumeId};
 
 /// Keeps a Volume until its bytes are gone.
 pub(crate) const FINALIZER: &str = "volume.hypernetes.io/backend";
 const WORKERS: usize = 4;
+/// Whose events they are.
+pub(crate) const NAME: &str = "volume-controller";
 
 pub(crate) mod phase {
     pub const CREATING: &str = "Creating";
@@ -45,37 +46,57 @@ pub(crate) struct Controller {
     pub clients: Clients,
     pub backend: Arc<dyn Backend>,
     pub max_bytes: u64,
+    pub events: Recorder,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Api(source) => Self::Api { doing: "asking the API server", source: Box::new(source) },
+            Failure::Backend(source) => Self::Outside(Box::new(source)),
+        }
+    }
+}
+
+/// Volumes; and attachments, each of which has its volume's name.
+#[async_trait]
+impl Reconciler for Controller {
+    const NAME: &'static str = NAME;
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        self.bring_about(key).await?;
+        Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        let subject = Subject {
+            tenant: key.tenant.clone(),
+            api_version: "volume.hypernetes.io/v1alpha1".into(),
+            kind: "Volume".into(),
+            namespace: String::new(),
+            name: key.name.clone(),
+            uid: String::new(),
+        };
+        Some((&self.events, subject))
+    }
 }
 
 impl Controller {
     /// Works until the future is dropped.
     pub async fn run(self: Arc<Self>, all: AllTenants) {
-        let queue = Arc::new(Queue::default());
+        let queue = Queue::default();
         let everywhere = self.clients.all_tenants(&all);
-        let workers = (0..WORKERS).map(|_| self.work(&queue));
+        let workers = (0..WORKERS).map(|_| work(Arc::clone(&self), queue.clone()));
         tokio::join!(
-            follow::<Volume>(Api::all(everywhere.clone()), &queue),
-            follow::<Attachment>(Api::all(everywhere), &queue),
+            follow::<Volume>(everywhere.clone(), &queue),
+            follow::<Attachment>(everywhere, &queue),
             futures::future::join_all(workers),
         );
     }
 
-    async fn work(&self, queue: &Arc<Queue>) {
-        loop {
-            let key = queue.next().await;
-            let result = self.reconcile(&key).await;
-            match &result {
-                Ok(()) => {}
-                // Someone else has changed it meanwhile: not worth a word.
-                Err(Failure::Api(kube::Error::Api(status))) if status.code == 409 => {}
-                Err(error) => tracing::warn!(tenant = %key.tenant, volume = key.name, %error, "will be tried again"),
-            }
-            queue.done(key, result.is_ok());
-        }
-    }
-
     /// Every write names the version it has seen, so that of several servers one alone acts on a volume's state.
-    async fn reconcile(&self, key: &Key) -> Result<(), Failure> {
+    async fn bring_about(&self, key: &Key) -> Result<(), Failure> {
         let client = self.clients.tenant(&key.tenant);
         let volumes: Api<Volume> = Api::all(client.clone());
         let attachments: Api<Attachment> = Api::all(client);
@@ -164,14 +185,14 @@ async fn set_status(api: &Api<Volume>, mut volume: Volume, status: VolumeStatus)
 }
 
 /// Queues every object of the kind when it changes or goes, until the future is dropped.
-async fn follow<K>(api: Api<K>, queue: &Queue)
+async fn follow<K>(everywhere: Client, queue: &Queue<Key>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let key = |object: &K| Some(Key { tenant: tenant_of(object)?, name: object.name_any() });
+    let key = |object: &K| Some(Key::new(&tenant_of(object)?, "", &object.name_any()));
     let mut known: HashSet<Key> = HashSet::new();
     let mut listed: HashSet<Key> = HashSet::new();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(everywhere, &()));
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => listed.clear(),

@@ -5,15 +5,16 @@
 mod api;
 mod backend;
 mod controller;
-mod queue;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_types)] // as a stock client
 mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 
 use hypernetes_api::{AllTenants, auth::TokenAuthority};
 use hypernetes_client::Clients;
+use hypernetes_runtime::Recorder;
 
 pub use backend::{Backend, BackendError, FileBackend, VolumeId};
 
@@ -68,7 +69,12 @@ impl Volumes {
         backend: Arc<dyn Backend>,
     ) -> Arc<Self> {
         let driver = backend.driver();
-        let controller = controller::Controller { clients: clients.clone(), backend, max_bytes: config.max_bytes };
+        let controller = controller::Controller {
+            clients: clients.clone(),
+            backend,
+            max_bytes: config.max_bytes,
+            events: Recorder::new(clients.clone(), controller::NAME),
+        };
         let controller = tokio::spawn(Arc::new(controller).run(all));
         Arc::new(Self { clients: clients.clone(), config, driver, controller })
     }

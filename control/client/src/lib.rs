@@ -2,23 +2,32 @@
 //!
 //! A [`Clients`] makes them, over TLS or, inside the server process, over the API server's own tower service: the
 //! same code either way. Reaching across tenants takes the [`AllTenants`] capability.
+//!
+//! Names become URLs through [`Api`] alone, whole kinds are followed by [`watch`], and whatever is asked by whom, it ends
+//! ([`deadline`]) and asks for no more than it seems to (`path`).
 #![forbid(unsafe_code)]
 
+mod api;
+pub mod deadline;
 mod forward;
+mod path;
+mod watch;
 
 use std::{
     sync::Arc,
     task::{Context, Poll},
 };
 
+pub use api::Api;
 use bytes::Bytes;
 pub use forward::forward;
 use futures::future::BoxFuture;
-use http::{Request, Response, Uri, uri::PathAndQuery};
+use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hypernetes_api::{AllTenants, TenantId, names};
 use kube::{Client, client::Body};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
+pub use watch::{Seen, readable, unreadable_objects, watch, watch_readable, watch_with};
 
 /// The transport: from a request for a plain Kubernetes path to its response.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<AnyBody>, BoxError>;
@@ -89,7 +98,7 @@ pub fn tenant_of<K: kube::Resource>(object: &K) -> Option<TenantId> {
     object.meta().annotations.as_ref()?.get(names::TENANT_ANNOTATION)?.parse().ok()
 }
 
-/// Puts `/clusters/<tenant>` before the path of each request.
+/// Puts `/clusters/<tenant>` before the path of each request, and ends what lasts too long.
 #[derive(Clone)]
 struct InCluster {
     prefix: Arc<str>,
@@ -106,18 +115,14 @@ impl Service<Request<Body>> for InCluster {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let prefixed = format!("{}{path}", self.prefix);
-        let mut parts = request.uri().clone().into_parts();
-        match prefixed.parse() {
-            Ok(path) => parts.path_and_query = Some(path),
-            Err(error) => return Box::pin(async move { Err(Box::new(error) as BoxError) }),
-        }
-        match Uri::from_parts(parts) {
+        // kube names its call in the request's extensions.
+        let call = request.extensions().get::<&'static str>().copied();
+        match path::within(&self.prefix, request.uri(), call) {
             Ok(uri) => *request.uri_mut() = uri,
             Err(error) => return Box::pin(async move { Err(Box::new(error) as BoxError) }),
         }
-        Box::pin(self.inner.call(request))
+        let limit = deadline::Limit::of(request.uri());
+        Box::pin(deadline::hold(limit, self.inner.call(request)))
     }
 }
 

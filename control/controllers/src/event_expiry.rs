@@ -10,14 +10,14 @@ use std::{
 };
 
 use futures::StreamExt;
-use hypernetes_client::{Clients, tenant_of};
+use hypernetes_client::{Api, Clients, tenant_of};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client, ResourceExt,
+    Client, Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher,
 };
 
 use crate::{Wiring, runtime::Key};
@@ -42,8 +42,7 @@ struct Line {
 
 impl Cleaner {
     async fn run(self, everywhere: Client) {
-        let api: Api<PartialObjectMeta<Event>> = Api::all(everywhere);
-        let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let mut stream = pin!(hypernetes_client::watch::<PartialObjectMeta<Event>>(everywhere, &()));
         let mut lines: VecDeque<Line> = VecDeque::new();
         let mut listed: Vec<Line> = Vec::new();
         loop {
@@ -77,9 +76,9 @@ impl Cleaner {
         }
     }
 
-    fn line(&self, object: &PartialObjectMeta<Event>, old: bool) -> Option<Line> {
+    fn line(&self, object: &impl Resource, old: bool) -> Option<Line> {
         let key = Key::new(&tenant_of(object)?, &object.namespace().unwrap_or_default(), &object.name_any());
-        let age = if old { age(&object.metadata, Timestamp::now()) } else { Duration::ZERO };
+        let age = if old { age(object.meta(), Timestamp::now()) } else { Duration::ZERO };
         Some(Line { until: Instant::now() + self.ttl.saturating_sub(age), key, version: object.resource_version() })
     }
 

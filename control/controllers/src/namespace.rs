@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hypernetes_client::Api;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api,
     api::{DeleteParams, DynamicObject, ListParams, Patch},
     discovery::ApiResource,
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Wiring, discovery,
-    runtime::{Context, During, Error, Key, Reconciler},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject},
 };
 
 /// The namespace's own finalizer, which is ours to remove.
@@ -77,6 +77,10 @@ impl Reconciler for Namespaces {
         let done = api.replace_subresource("finalize", &key.name, &self.context.posting(), &finalized).await;
         done.during("finalizing a namespace")?;
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Namespace>(key)
     }
 }
 

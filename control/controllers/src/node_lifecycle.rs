@@ -11,18 +11,19 @@ use std::{
 
 use async_trait::async_trait;
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Node, NodeCondition, Taint},
 };
-use kube::{Api, ResourceExt, api::Patch};
+use kube::{ResourceExt, api::Patch};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Reconciler, Severity, Subject},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Severity, Subject},
 };
 
 const LEASES: &str = "kube-node-lease";
@@ -104,6 +105,10 @@ impl Reconciler for Nodes {
         let left = self.grace.saturating_sub(silent);
         // A node that is silent comes again when it says something.
         Ok((!left.is_zero()).then_some(left))
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Node>(key)
     }
 }
 

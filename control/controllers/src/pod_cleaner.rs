@@ -9,10 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, Patch, Preconditions},
 };
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Queue, Reconciler},
+    runtime::{Context, During, Error, Key, Queue, Reconciler, Recorder, Subject},
 };
 
 pub fn start(wiring: &Wiring<'_>) {
@@ -104,6 +105,10 @@ impl Reconciler for Nodeless {
         delete(&self.context, key, pod).await?;
         Ok(None)
     }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Pod>(key)
+    }
 }
 
 impl Nodeless {
@@ -166,5 +171,10 @@ impl Reconciler for Ended {
             delete(&self.context, &key, pod).await?;
         }
         Ok(None)
+    }
+
+    /// Those that end are many, and none of them is to blame.
+    fn told(&self, _: &TenantId) -> Option<(&Recorder, Subject)> {
+        None
     }
 }

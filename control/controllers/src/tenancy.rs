@@ -14,16 +14,14 @@ use hypernetes_api::{
         volume::Volume,
     },
 };
+use hypernetes_client::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams},
-};
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Reconciler},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject},
 };
 
 /// Namespaces of every logical cluster.
@@ -90,6 +88,10 @@ impl Reconciler for Projects {
             tracing::info!(%tenant, name = project.spec.display_name, "tenant ready");
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Project>(key)
     }
 }
 
@@ -188,5 +190,9 @@ impl Reconciler for Namespaces {
             Some(_) => {}
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Namespace>(key)
     }
 }

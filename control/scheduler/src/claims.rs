@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use hypernetes_api::TenantId;
-use hypernetes_controllers::{
-    claims_of_pod,
-    runtime::{Informers, Key},
-};
+use hypernetes_controllers::claims_of_pod;
+use hypernetes_runtime::{Informers, Key};
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,

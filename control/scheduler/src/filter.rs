@@ -120,10 +120,11 @@ fn meets(requirement: &NodeSelectorRequirement, have: Option<&String>) -> bool {
 /// How well a node that fits suits, more is better: it has much left (upstream's `LeastAllocated`), is preferred, and
 /// has no taint that would rather not have the pod.
 pub fn score(pod: &Pod, node: &Node, all: &Amounts, free: &Amounts, wanted: &Amounts) -> i64 {
-    let part = |name: &str, least: i64| {
+    // Of each up to 100.
+    let part = |name: &str, least: i128| {
         let all = all.get(name).copied().unwrap_or(0);
         let rest = free.get(name).copied().unwrap_or(0) - wanted.get(name).copied().unwrap_or(0).max(least);
-        if all > 0 { rest.max(0).saturating_mul(100) / all } else { 0 }
+        if all > 0 { i64::try_from(rest.max(0) * 100 / all).unwrap_or(100) } else { 0 }
     };
     // A pod that asks for nothing still weighs something, or all such pods went to one node.
     let left = i64::midpoint(part(CPU, 100), part(crate::resources::MEMORY, 200 << 20));
@@ -132,7 +133,7 @@ pub fn score(pod: &Pod, node: &Node, all: &Amounts, free: &Amounts, wanted: &Amo
     let preferred =
         affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
     let preferred = preferred.into_iter().flatten().filter(|term| term_matches(&term.preference, node));
-    let preference: i64 = preferred.map(|term| i64::from(term.weight)).sum();
+    let preference = preferred.map(|term| i64::from(term.weight)).fold(0, i64::saturating_add);
     let tolerations = spec.and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let reluctant = taints
@@ -140,7 +141,8 @@ pub fn score(pod: &Pod, node: &Node, all: &Amounts, free: &Amounts, wanted: &Amo
         .filter(|taint| taint.effect == "PreferNoSchedule")
         .filter(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
         .count();
-    left + 2 * preference - 300 * i64::try_from(reluctant).unwrap_or(i64::MAX / 300)
+    let reluctance = i64::try_from(reluctant).unwrap_or(i64::MAX).saturating_mul(300);
+    preference.saturating_mul(2).saturating_add(left).saturating_sub(reluctance)
 }
 
 /// `0/3 nodes are available: 1 Insufficient memory, 2 node(s) were unschedulable.`
@@ -178,7 +180,7 @@ mod tests {
 
     fn why(spec: Value, node: &Node) -> Vec<String> {
         let pod = pod(spec);
-        reasons(&pod, node, &allocatable(node), &requests(&pod), &[])
+        reasons(&pod, node, &allocatable(node), &requests(&pod).unwrap(), &[])
     }
 
     #[test]
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(why(asking("2001m", "2Gi"), &node), ["Insufficient cpu", "Insufficient memory"]);
         let full = Amounts::from([(PODS.to_owned(), 0)]);
         let pod = pod(json!({}));
-        assert_eq!(reasons(&pod, &node, &full, &requests(&pod), &[]), ["Too many pods"]);
+        assert_eq!(reasons(&pod, &node, &full, &requests(&pod).unwrap(), &[]), ["Too many pods"]);
     }
 
     #[test]
@@ -237,7 +239,7 @@ mod tests {
     fn the_emptier_node_scores_more_and_the_preferred_more_still() {
         let node = node(json!({}));
         let (all, pod) = (allocatable(&node), pod(json!({})));
-        let wanted = requests(&pod);
+        let wanted = requests(&pod).unwrap();
         let mut half = all.clone();
         half.insert(CPU.into(), 1000);
         assert!(score(&pod, &node, &all, &all, &wanted) > score(&pod, &node, &all, &half, &wanted));

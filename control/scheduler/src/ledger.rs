@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hypernetes_controllers::runtime::Key;
+use hypernetes_runtime::Key;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
@@ -12,6 +12,8 @@ struct Place {
     uid: String,
     node: String,
     amounts: Amounts,
+    /// The API does not say so yet.
+    assumed: bool,
 }
 
 #[derive(Default)]
@@ -56,7 +58,7 @@ impl Ledger {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         match pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
             Some(node) => {
-                state.put(key, Place { uid, node, amounts: resources::requests(pod) });
+                state.put(key, Place { uid, node, amounts: resources::taken(pod), assumed: false });
                 false
             }
             // Placed by us, and the watch does not know it yet: a pod never leaves its node.
@@ -65,15 +67,13 @@ impl Ledger {
         }
     }
 
-    /// Counts a pod to a node before the API says so.
-    pub fn assume(&self, key: &Key, pod: &Pod, node: &str) {
+    /// Counts a pod to a node before the API says so, until what is returned is dropped without being
+    /// [kept](Assumed::keep): also when binding it panics or is given up.
+    pub fn assume(&self, key: &Key, pod: &Pod, node: &str) -> Assumed {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.0.lock().put(key, Place { uid, node: node.into(), amounts: resources::requests(pod) });
-    }
-
-    /// The placement failed.
-    pub fn forget(&self, key: &Key) {
-        self.0.lock().remove(key);
+        let assumed = Assumed { ledger: self.clone(), key: key.clone(), uid: uid.clone(), kept: false };
+        self.0.lock().put(key, Place { uid, node: node.into(), amounts: resources::taken(pod), assumed: true });
+        assumed
     }
 
     pub fn is_placed(&self, key: &Key, pod: &Pod) -> bool {
@@ -88,6 +88,31 @@ impl Ledger {
             resources::subtract(&mut free, taken);
         }
         free
+    }
+}
+
+/// A placement that the API does not know of yet.
+#[must_use]
+pub struct Assumed {
+    ledger: Ledger,
+    key: Key,
+    uid: String,
+    kept: bool,
+}
+
+impl Assumed {
+    /// The API has taken it.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Assumed {
+    fn drop(&mut self) {
+        let mut state = self.ledger.0.lock();
+        if !self.kept && state.places.get(&self.key).is_some_and(|place| place.uid == self.uid && place.assumed) {
+            state.remove(&self.key);
+        }
     }
 }
 
@@ -115,8 +140,10 @@ mod tests {
         let key = |tenant: &str| Key::new(&tenant.parse::<TenantId>().unwrap(), "default", "p");
         let (acme, globex) = (key("acme"), key("globex"));
         ledger.follow(&acme, Some(&pod("1", Some("n"), "Running")));
-        ledger.assume(&globex, &pod("2", None, "Pending"), "n");
+        ledger.assume(&globex, &pod("2", None, "Pending"), "n").keep();
         assert_eq!(left(), 2000);
+        drop(ledger.assume(&key("initech"), &pod("9", None, "Pending"), "n"));
+        assert_eq!(left(), 2000, "a binding that failed takes no room");
         // An event from before the binding changes nothing, the one of the binding neither.
         ledger.follow(&globex, Some(&pod("2", None, "Pending")));
         ledger.follow(&globex, Some(&pod("2", Some("n"), "Pending")));

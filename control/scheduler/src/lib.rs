@@ -16,19 +16,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use hypernetes_controllers::runtime::{
-    Context, During, Error, Informers, Key, Queue, Reconciler, Severity, Subject, drive,
+use hypernetes_api::TenantId;
+use hypernetes_client::Api;
+use hypernetes_runtime::{
+    Context, During, Error, Informers, Key, Queue, Reconciler, Recorder, Severity, Subject, drive,
 };
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
 };
-use kube::{Api, ResourceExt, api::Patch, core::Status};
+use kube::{ResourceExt, api::Patch, core::Status};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, ledger::Ledger};
+use crate::{claims::Claims, ledger::Ledger, resources::Amounts};
 
 const SCHEDULER_NAME: &str = "default-scheduler";
 /// A pod that fits nowhere is tried again after this long, though nothing that we know of has changed.
@@ -40,6 +42,13 @@ pub async fn run(informers: Informers, stop: CancellationToken) {
     let wake = {
         let (queue, waiting) = (queue.clone(), waiting.clone());
         move || waiting.0.lock().drain().for_each(|key| queue.add(key))
+    };
+    // Claims and volumes are one tenant's, and nobody else's pods wait for them.
+    let wake_tenant = {
+        let (queue, waiting) = (queue.clone(), waiting.clone());
+        move |tenant: &TenantId| {
+            waiting.0.lock().extract_if(|key| key.tenant == *tenant).for_each(|key| queue.add(key));
+        }
     };
     {
         let (queue, ledger, wake) = (queue.clone(), ledger.clone(), wake.clone());
@@ -62,10 +71,9 @@ pub async fn run(informers: Informers, stop: CancellationToken) {
             }
         });
     }
-    let woken = wake.clone();
-    informers.of::<PersistentVolumeClaim>().subscribe(move |_, _, _| woken());
-    let woken = wake.clone();
-    informers.of::<PersistentVolume>().subscribe(move |_, _, _| woken());
+    let woken = wake_tenant.clone();
+    informers.of::<PersistentVolumeClaim>().subscribe(move |key, _, _| woken(&key.tenant));
+    informers.of::<PersistentVolume>().subscribe(move |key, _, _| wake_tenant(&key.tenant));
     informers.of::<StorageClass>().subscribe(move |_, _, _| wake());
 
     let tasks = TaskTracker::new();
@@ -124,7 +132,14 @@ impl Reconciler for Scheduler {
                 return self.refuse(key, &pod, message).await;
             }
         };
-        let node = match self.choose(&pod, &nodes, &claims) {
+        let wanted = match resources::requests(&pod) {
+            Ok(wanted) => wanted,
+            Err(refusal) => {
+                let message = format!("0/{} nodes are available: {refusal}.", nodes.len());
+                return self.refuse(key, &pod, message).await;
+            }
+        };
+        let node = match self.choose(&pod, &wanted, &nodes, &claims) {
             Ok(node) => node,
             Err(message) => {
                 self.release(key, &claims).await?;
@@ -138,6 +153,10 @@ impl Reconciler for Scheduler {
         self.bind(key, &pod, &node).await?;
         Ok(None)
     }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Pod>(key)
+    }
 }
 
 impl Scheduler {
@@ -145,8 +164,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Why there is none.
-    fn choose(&self, pod: &Pod, nodes: &[Arc<Node>], claims: &Claims) -> Result<String, String> {
-        let wanted = resources::requests(pod);
+    fn choose(&self, pod: &Pod, wanted: &Amounts, nodes: &[Arc<Node>], claims: &Claims) -> Result<String, String> {
         let volumes: Vec<&PersistentVolume> = claims.volumes.iter().map(|volume| &**volume).collect();
         // The node that delayed claims were told of stays chosen while it fits.
         let selected = claims.delayed.iter().find_map(|claim| claim.annotations().get(claims::SELECTED_NODE));
@@ -156,9 +174,9 @@ impl Scheduler {
             let name = node.name_any();
             let all = resources::allocatable(node);
             let free = self.ledger.free(&name, &all);
-            let reasons = filter::reasons(pod, node, &free, &wanted, &volumes);
+            let reasons = filter::reasons(pod, node, &free, wanted, &volumes);
             if reasons.is_empty() {
-                let score = filter::score(pod, node, &all, &free, &wanted);
+                let score = filter::score(pod, node, &all, &free, wanted);
                 let candidate = (selected == Some(&name), score, name);
                 best = best.max(Some(candidate));
             }
@@ -170,7 +188,7 @@ impl Scheduler {
     }
 
     async fn bind(&self, key: &Key, pod: &Pod, node: &str) -> Result<(), Error> {
-        self.ledger.assume(key, pod, node);
+        let assumed = self.ledger.assume(key, pod, node);
         let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
@@ -179,10 +197,8 @@ impl Scheduler {
         });
         let posting = self.context.posting();
         let bound = api.create_subresource::<_, Status>("binding", &key.name, &posting, &binding).await;
-        if let Err(error) = bound.during("binding a pod") {
-            self.ledger.forget(key);
-            return Err(error);
-        }
+        bound.during("binding a pod")?;
+        assumed.keep();
         let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
         let subject = Subject::of(&key.tenant, pod);
         self.context.events.say(&subject, Severity::Normal, "Scheduled", message).await;

@@ -1,4 +1,5 @@
 //! Placement against an API server in process, with pods of two tenants.
+#![allow(clippy::disallowed_types)] // as a stock client
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,10 +8,7 @@ use hypernetes_api::{
     types::network::{Network, Port, Subnet},
 };
 use hypernetes_client::{Clients, tenant_of};
-use kube::{
-    Api, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Client, ResourceExt, runtime::watcher};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -70,9 +67,9 @@ impl Mirror {
     pub async fn follow(&self, clients: &Clients, all: &AllTenants) {
         let client = clients.all_tenants(all);
         tokio::join!(
-            follow(Api::<Network>::all(client.clone()), |event| self.apply(&self.networks, event, |_| None)),
-            follow(Api::<Subnet>::all(client.clone()), |event| self.apply(&self.subnets, event, |_| None)),
-            follow(Api::<Port>::all(client), |event| {
+            follow::<Network>(client.clone(), |event| self.apply(&self.networks, event, |_| None)),
+            follow::<Subnet>(client.clone(), |event| self.apply(&self.subnets, event, |_| None)),
+            follow::<Port>(client, |event| {
                 self.apply(&self.ports, event, |port: &Port| port.uid().map(Change::Port));
             }),
         );
@@ -145,11 +142,11 @@ fn key<K: kube::Resource<DynamicType = ()>>(object: &K) -> Option<Key> {
     Some((tenant_of(object)?, object.meta().name.clone()?))
 }
 
-async fn follow<K>(api: Api<K>, apply: impl Fn(watcher::Event<K>))
+async fn follow<K>(client: Client, apply: impl Fn(watcher::Event<K>))
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(client, &()));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => apply(event),

@@ -3,8 +3,9 @@
 use std::{fmt::Debug, sync::Arc};
 
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};

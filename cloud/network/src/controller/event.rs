@@ -1,11 +1,12 @@
 //! Events: what users are told of an object that cannot be helped now.
 
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use kube::{Api, api::PostParams};
+use kube::api::PostParams;
 
 use super::{Controller, Retry};
 use crate::queue::Key;

@@ -9,19 +9,19 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt::Debug,
     sync::Arc,
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use hypernetes_api::{
     AllTenants, TenantId,
     types::network::{Network, Port, Subnet},
 };
-use hypernetes_client::{Clients, tenant_of};
+use hypernetes_client::{Api, Clients, tenant_of};
+use hypernetes_runtime::{Error, Reconciler, Recorder, Subject, call, work};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Client, runtime::watcher};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -33,12 +33,15 @@ use crate::{
 
 /// Objects that are written at the same time.
 const WORKERS: usize = 8;
+/// Whose events they are.
+const NAME: &str = "network-controller";
 
 pub(crate) struct Controller {
     clients: Clients,
     state: Arc<State>,
     /// What was last said of an object that cannot be helped now. Empty: nothing yet.
     told: Mutex<HashMap<Key, String>>,
+    events: Recorder,
 }
 
 /// Why work on an object has to be done again later.
@@ -51,6 +54,15 @@ pub(crate) enum Retry {
     Soon(String),
 }
 
+impl From<Retry> for Error {
+    fn from(retry: Retry) -> Self {
+        match retry {
+            Retry::Write(source) => Self::Api { doing: "writing", source },
+            Retry::Soon(what) => Self::Waiting(what),
+        }
+    }
+}
+
 impl From<kube::Error> for Retry {
     fn from(error: kube::Error) -> Self {
         Self::Write(Box::new(error))
@@ -59,7 +71,8 @@ impl From<kube::Error> for Retry {
 
 impl Controller {
     pub fn new(clients: Clients, state: Arc<State>) -> Self {
-        Self { clients, state, told: Mutex::default() }
+        let events = Recorder::new(clients.clone(), NAME);
+        Self { clients, state, told: Mutex::default(), events }
     }
 
     /// Until the future is dropped.
@@ -67,7 +80,7 @@ impl Controller {
         let client = self.clients.all_tenants(&all);
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
-            workers.spawn(Arc::clone(&self).work());
+            workers.spawn(work(Arc::clone(&self), self.state.queue.clone()));
         }
         tokio::join!(
             follow::<Network>(&self.state, client.clone()),
@@ -76,24 +89,6 @@ impl Controller {
             follow::<Namespace>(&self.state, client.clone()),
             follow::<Pod>(&self.state, client),
         );
-    }
-
-    async fn work(self: Arc<Self>) {
-        loop {
-            let key = self.state.queue.next().await;
-            let outcome = match &key {
-                Key::Network(tenant, name) => self.network(tenant, name).await,
-                Key::Subnet(tenant, name) => self.subnet(tenant, name).await,
-                Key::Port(tenant, name) => self.port(tenant, name).await,
-                Key::Pod(tenant, uid) => self.pod(tenant, uid).await,
-            };
-            match &outcome {
-                Err(Retry::Write(error)) if !is(error, 409) => tracing::warn!(?key, %error, "will try again"),
-                Err(error) => tracing::debug!(?key, %error, "will try again"),
-                Ok(()) => {}
-            }
-            self.state.queue.done(key, outcome.is_ok());
-        }
     }
 
     fn api<K>(&self, tenant: &TenantId) -> Api<K>
@@ -109,6 +104,40 @@ impl Controller {
     }
 }
 
+#[async_trait]
+impl Reconciler for Controller {
+    const NAME: &'static str = NAME;
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        match key {
+            Key::Network(tenant, name) => self.network(tenant, name).await?,
+            Key::Subnet(tenant, name) => self.subnet(tenant, name).await?,
+            Key::Port(tenant, name) => self.port(tenant, name).await?,
+            Key::Pod(tenant, uid) => self.pod(tenant, uid).await?,
+        }
+        Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        let (kind, tenant, name) = match key {
+            Key::Network(tenant, name) => ("Network", tenant, name),
+            Key::Subnet(tenant, name) => ("Subnet", tenant, name),
+            Key::Port(tenant, name) => ("Port", tenant, name),
+            Key::Pod(tenant, uid) => {
+                let pod = self.state.with(tenant, |has| has.pods.get(uid).cloned())?;
+                return Some((&self.events, subject(tenant, "v1", "Pod", pod.namespace, pod.name, uid)));
+            }
+        };
+        let version = "network.hypernetes.io/v1alpha1";
+        Some((&self.events, subject(tenant, version, kind, String::new(), name.clone(), "")))
+    }
+}
+
+fn subject(tenant: &TenantId, version: &str, kind: &str, namespace: String, name: String, uid: &str) -> Subject {
+    Subject { tenant: tenant.clone(), api_version: version.into(), kind: kind.into(), namespace, name, uid: uid.into() }
+}
+
 /// Whether the API server answered with this code.
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
@@ -119,7 +148,7 @@ async fn follow<K>(state: &State, client: Client)
 where
     K: Followed + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(client, &()));
     let mut before = BTreeSet::new();
     let mut listed = false;
     while let Some(event) = events.next().await {
@@ -128,7 +157,10 @@ where
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
                 let Some(tenant) = tenant_of(&object) else { continue };
                 before.remove(&(tenant.clone(), object.id()));
-                state.apply(&tenant, object);
+                // One tenant's object that cannot be taken in is no reason not to follow the others'.
+                if let Err(mishap) = call(|| state.apply(&tenant, object)) {
+                    tracing::error!(%tenant, kind = %K::kind(&()), %mishap, "taking in an object");
+                }
             }
             Ok(watcher::Event::InitDone) => {
                 for (tenant, id) in std::mem::take(&mut before) {

@@ -2,7 +2,8 @@
 
 use axum::{Json, Router, extract::State, routing::get};
 use hypernetes_api::types::volume::Volume;
-use kube::{Api, api::ListParams};
+use hypernetes_client::Api;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::{Error, Server, Shared, request::Caller, volumes::gibibytes};

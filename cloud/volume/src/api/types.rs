@@ -6,8 +6,9 @@ use axum::{
     routing::get,
 };
 use hypernetes_api::{TenantId, names::VOLUME_DRIVER};
+use hypernetes_client::Api;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
 use super::{Error, Server, Shared, request::Caller};

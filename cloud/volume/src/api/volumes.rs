@@ -13,8 +13,9 @@ use hypernetes_api::{
     TenantId,
     types::volume::{Attachment, Volume, VolumeSpec},
 };
+use hypernetes_client::Api;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde::Deserialize;

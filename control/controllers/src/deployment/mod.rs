@@ -7,21 +7,23 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition, ReplicaSet},
     core::v1::Pod,
 };
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 
 use self::rolling::{Bounds, Share, Size};
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Reconciler, Severity, Subject, claim, controller_of, matches, owner_reference,
-        write_status,
+        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, matches,
+        owner_reference, write_status,
     },
+    template,
 };
 
 pub fn start(wiring: &Wiring<'_>) {
@@ -50,6 +52,9 @@ pub fn start(wiring: &Wiring<'_>) {
     wiring.drive(Deployments { context }, queue);
 }
 
+/// Sets of our own in the way of the next one, before it is taken that none would be as it was made.
+const MOST_COLLISIONS: i32 = 10;
+
 struct Deployments {
     context: Context,
 }
@@ -74,6 +79,11 @@ impl Reconciler for Deployments {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let Some(deployment) = self.context.informers.of::<Deployment>().get(key) else { return Ok(None) };
         let Some(spec) = &deployment.spec else { return Ok(None) };
+        if let Some(why) = template::objection(&*deployment, &spec.selector, Some(&spec.template)) {
+            let subject = Subject::of(&key.tenant, &*deployment);
+            self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
+            return Ok(None);
+        }
         let sets: Vec<Arc<ReplicaSet>> = claim(&self.context, &key.tenant, &*deployment, &spec.selector).await?;
         let sets = sets.iter().map(|set| ReplicaSet::clone(set)).collect();
         let (new, old) = revision::split(&deployment, sets);
@@ -88,6 +98,10 @@ impl Reconciler for Deployments {
             conditions,
         };
         rollout.run().await
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Deployment>(key)
     }
 }
 
@@ -111,7 +125,7 @@ impl Rollout<'_> {
         }
         if self.bounds.rolling {
             self.ensure_new().await?;
-            let old: i32 = self.old.iter().map(|set| Size::of(set).wanted).sum();
+            let old = rolling::total(self.old.iter().map(|set| Size::of(set).wanted));
             let new = self.new_size().wanted;
             let wanted = rolling::grow(self.bounds, old, new);
             if wanted != new {
@@ -185,7 +199,7 @@ impl Rollout<'_> {
     }
 
     fn next_revision(&self) -> i64 {
-        self.old.iter().map(revision::revision_of).max().unwrap_or(0) + 1
+        self.old.iter().map(revision::revision_of).max().unwrap_or(0).saturating_add(1)
     }
 
     async fn ensure_new(&mut self) -> Result<(), Error> {
@@ -250,7 +264,7 @@ impl Rollout<'_> {
         let labels = labels.clone();
         let mut selector = spec.selector.clone();
         selector.match_labels.get_or_insert_default().insert(revision::HASH_LABEL.into(), hash);
-        let old: i32 = self.old.iter().map(|set| Size::of(set).wanted).sum();
+        let old = rolling::total(self.old.iter().map(|set| Size::of(set).wanted));
         let replicas = rolling::grow(self.bounds, old, 0);
         let next = self.next_revision();
         let mut annotations = revision::annotations(&deployment, None, next);
@@ -301,11 +315,19 @@ impl Rollout<'_> {
     async fn collide(&mut self, name: &str, collisions: i32) -> Result<(), Error> {
         let other = self.sets().get(name).await.during("reading a replica set")?;
         let ours = controller_of(&other).is_some_and(|owner| Some(&owner.uid) == self.deployment.metadata.uid.as_ref());
-        if !ours || !revision::same_template(&self.deployment, &other) {
+        let same = revision::same_template(&self.deployment, &other);
+        if ours && !same && collisions >= MOST_COLLISIONS {
+            let message = format!("replica set {name} was made for this template, and has another one");
+            self.say(Severity::Warning, "ReplicaSetCreateError", message.clone()).await;
+            return Err(Error::Waiting(message));
+        }
+        if !ours || !same {
             let api: Api<Deployment> = self.context.namespaced(&self.key.tenant, &self.key.namespace);
             let old = self.deployment.status.clone().unwrap_or_default();
-            let new =
-                k8s_openapi::api::apps::v1::DeploymentStatus { collision_count: Some(collisions + 1), ..old.clone() };
+            let new = k8s_openapi::api::apps::v1::DeploymentStatus {
+                collision_count: Some(collisions.saturating_add(1)),
+                ..old.clone()
+            };
             write_status(self.context, &api, &*self.deployment, &old, &new).await?;
         }
         Err(Error::Waiting(format!("the name {name} of the new replica set was taken")))

@@ -5,14 +5,19 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+/// The sum of counts, whatever a tenant has made of them.
+pub fn total(counts: impl Iterator<Item = i32>) -> i32 {
+    counts.fold(0, i32::saturating_add)
+}
+
 /// A number, or a percentage of `total`; what is neither counts as 0.
 fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     match value {
-        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::Int(number)) => (*number).max(0),
         Some(IntOrString::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let product = percent * i64::from(total);
-            i32::try_from(if up { (product + 99) / 100 } else { product / 100 }).unwrap_or(0)
+            let percent = text.trim_end_matches('%').parse::<u32>().unwrap_or(0);
+            let product = i64::from(percent) * i64::from(total);
+            i32::try_from(if up { (product + 99) / 100 } else { product / 100 }).unwrap_or(i32::MAX)
         }
         None => 0,
     }
@@ -30,7 +35,7 @@ pub struct Bounds {
 impl Bounds {
     pub fn of(deployment: &Deployment) -> Self {
         let spec = deployment.spec.as_ref();
-        let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+        let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1).max(0);
         let strategy = spec.and_then(|spec| spec.strategy.as_ref());
         if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate") {
             return Self { replicas, surge: 0, unavailable: 0, rolling: false };
@@ -47,7 +52,7 @@ impl Bounds {
 
     /// The largest number of pods at any moment.
     pub fn most(self) -> i32 {
-        self.replicas + self.surge
+        self.replicas.saturating_add(self.surge)
     }
 
     /// The least number of available pods.
@@ -66,8 +71,8 @@ pub struct Size {
 impl Size {
     pub fn of(set: &ReplicaSet) -> Self {
         Self {
-            wanted: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-            available: set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
+            wanted: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1).max(0),
+            available: set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).max(0),
         }
     }
 }
@@ -77,7 +82,7 @@ pub fn grow(bounds: Bounds, old: i32, new: i32) -> i32 {
     if !bounds.rolling || new > bounds.replicas {
         return bounds.replicas;
     }
-    let room = bounds.most() - (old + new);
+    let room = bounds.most() - old.saturating_add(new);
     if room <= 0 { new } else { new + room.min(bounds.replicas - new) }
 }
 
@@ -85,8 +90,8 @@ pub fn grow(bounds: Bounds, old: i32, new: i32) -> i32 {
 /// pods of all allow.
 pub fn shrink(bounds: Bounds, new: Size, old: &[Size]) -> Vec<i32> {
     let mut sizes: Vec<i32> = old.iter().map(|size| size.wanted).collect();
-    let total: i32 = sizes.iter().sum::<i32>() + new.wanted;
-    let mut allowed = total - bounds.least() - (new.wanted - new.available);
+    let total = total(sizes.iter().copied().chain([new.wanted]));
+    let mut allowed = (total - bounds.least()).saturating_sub(new.wanted - new.available);
     if allowed <= 0 {
         return sizes;
     }
@@ -95,7 +100,7 @@ pub fn shrink(bounds: Bounds, new: Size, old: &[Size]) -> Vec<i32> {
         *size -= cut;
         allowed -= cut;
     }
-    let available = new.available + old.iter().map(|size| size.available).sum::<i32>();
+    let available = self::total(old.iter().map(|size| size.available).chain([new.available]));
     let mut spare = (available - bounds.least()).max(0);
     for size in &mut sizes {
         let cut = (*size).min(spare);
@@ -115,7 +120,7 @@ pub struct Share {
 
 /// Spreads a changed size over the sets in proportion (largest first): upstream's proportional scaling.
 pub fn spread(bounds: Bounds, sets: &[Share]) -> Vec<i32> {
-    let total: i32 = sets.iter().map(|set| set.wanted).sum();
+    let total = total(sets.iter().map(|set| set.wanted));
     let allowed = if bounds.replicas > 0 { bounds.most() } else { 0 };
     let change = allowed - total;
     let mut added = 0;
@@ -129,15 +134,19 @@ pub fn spread(bounds: Bounds, sets: &[Share]) -> Vec<i32> {
                 -set.wanted
             } else {
                 let size = f64::from(set.wanted) * f64::from(bounds.most()) / f64::from(set.most.max(1));
-                size.round() as i32 - set.wanted
+                (size.round() as i32).saturating_sub(set.wanted)
             };
-            let part = if change > 0 { fraction.min(change - added) } else { fraction.max(change - added) };
-            added += part;
-            set.wanted + part
+            let part = if change > 0 {
+                fraction.min(change.saturating_sub(added))
+            } else {
+                fraction.max(change.saturating_sub(added))
+            };
+            added = added.saturating_add(part);
+            set.wanted.saturating_add(part)
         })
         .collect();
     if let Some(first) = sizes.first_mut() {
-        *first = (*first + change - added).max(0);
+        *first = first.saturating_add(change.saturating_sub(added)).max(0);
     }
     sizes
 }

@@ -6,7 +6,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::rolling::{Bounds, Size};
+use super::rolling::{self, Bounds, Size};
 
 pub const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "Available";
@@ -53,7 +53,7 @@ pub fn deadline(deployment: &Deployment) -> Option<i32> {
 }
 
 fn sum(sets: &[&ReplicaSet], count: impl Fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32) -> i32 {
-    sets.iter().filter_map(|set| set.status.as_ref()).map(count).sum()
+    rolling::total(sets.iter().filter_map(|set| set.status.as_ref()).map(count))
 }
 
 /// What the ReplicaSets' statuses say of the deployment.
@@ -65,9 +65,9 @@ pub fn calculate(
 ) -> DeploymentStatus {
     let bounds = Bounds::of(deployment);
     let sets: Vec<&ReplicaSet> = old.iter().chain(new).collect();
-    let available: i32 = sets.iter().map(|set| Size::of(set).available).sum();
+    let available = rolling::total(sets.iter().map(|set| Size::of(set).available));
     let replicas = sum(&sets, |status| status.replicas);
-    let wanted: i32 = sets.iter().map(|set| Size::of(set).wanted).sum();
+    let wanted = rolling::total(sets.iter().map(|set| Size::of(set).wanted));
     if available >= bounds.least() {
         let message = "Deployment has minimum availability.".to_owned();
         set(&mut conditions, AVAILABLE, "True", "MinimumReplicasAvailable", message);
@@ -82,7 +82,7 @@ pub fn calculate(
         updated_replicas: shown(new.and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas)),
         ready_replicas: shown(sum(&sets, |status| status.ready_replicas.unwrap_or(0))),
         available_replicas: shown(available),
-        unavailable_replicas: shown((wanted - available).max(0)),
+        unavailable_replicas: shown(wanted.saturating_sub(available).max(0)),
         terminating_replicas: Some(sum(&sets, |status| status.terminating_replicas.unwrap_or(0))),
         collision_count: deployment.status.as_ref().and_then(|status| status.collision_count),
         conditions: Some(conditions),
@@ -100,7 +100,7 @@ pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
 
 fn is_moving(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
     let number = |count: Option<i32>| count.unwrap_or(0);
-    let outdated = |status: &DeploymentStatus| number(status.replicas) - number(status.updated_replicas);
+    let outdated = |status: &DeploymentStatus| number(status.replicas).saturating_sub(number(status.updated_replicas));
     number(new.updated_replicas) > number(old.updated_replicas)
         || outdated(new) < outdated(old)
         || number(new.ready_replicas) > number(old.ready_replicas)
@@ -184,7 +184,7 @@ pub fn overdue_after(
         return None;
     }
     let passed = condition.last_update_time.as_ref()?.0.duration_until(now).as_secs();
-    let rest = (i64::from(seconds) - passed).max(0) + 1;
+    let rest = i64::from(seconds).saturating_sub(passed).max(0).saturating_add(1);
     Some(std::time::Duration::from_secs(rest.unsigned_abs()))
 }
 

@@ -3,11 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use hypernetes_client::Api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{
-    Api,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, Preconditions, PropagationPolicy},
-};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +13,7 @@ use super::{
     graph::{Deletion, Id, Work},
     watch::{self, Follower},
 };
-use crate::runtime::{Context, During, Error, Reconciler};
+use crate::runtime::{Context, During, Error, Reconciler, Recorder, Subject};
 
 pub struct Collector {
     pub context: Context,
@@ -33,6 +31,19 @@ impl Reconciler for Collector {
             Work::Attend(id) => self.attend(id).await?,
         }
         Ok(None)
+    }
+
+    fn told(&self, work: &Work) -> Option<(&Recorder, Subject)> {
+        let (Work::Verify(id) | Work::Attend(id)) = work;
+        let subject = Subject {
+            tenant: id.tenant.clone(),
+            api_version: id.kind.resource.api_version.clone(),
+            kind: id.kind.resource.kind.clone(),
+            namespace: id.namespace.to_string(),
+            name: id.name.to_string(),
+            uid: id.uid.to_string(),
+        };
+        Some((&self.context.events, subject))
     }
 }
 

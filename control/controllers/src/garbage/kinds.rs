@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use hypernetes_api::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Client, discovery::ApiResource};
 
@@ -83,11 +84,12 @@ impl Kinds {
     }
 
     /// Whom a reference in an object of this namespace (empty: of none) means. `None`: nobody whose absence could be
-    /// told, because the kind is not known or cannot own across namespaces; such an owner holds for ever.
+    /// told, because the kind is not known or cannot own across namespaces, or because nothing can have that name; such
+    /// an owner holds for ever.
     pub fn owner(&self, dependent: &Identity, reference: &OwnerReference) -> Option<Identity> {
         let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
         let kind = self.by_name.get(&(group.to_owned(), reference.kind.clone()))?;
-        if kind.namespaced && dependent.namespace.is_empty() {
+        if kind.namespaced && dependent.namespace.is_empty() || ObjectName::new(&reference.name).is_err() {
             return None;
         }
         let tenant = if kind.is_projected() { hypernetes_api::TenantId::system() } else { dependent.tenant.clone() };

@@ -4,12 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Api, Client,
-    api::DynamicObject,
-    core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Client, Resource, api::DynamicObject, core::PartialObjectMeta, runtime::watcher};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -52,8 +47,8 @@ pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: hypernetes_api:
 impl Follower {
     /// Follows one kind of all tenants until dropped; says when the first list is complete.
     pub async fn follow(self, kind: Arc<Kind>, client: Client, synced: oneshot::Sender<()>) {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource);
-        let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let watch = hypernetes_client::watch::<PartialObjectMeta<DynamicObject>>(client, &kind.resource);
+        let mut stream = std::pin::pin!(watch);
         let mut synced = Some(synced);
         let mut listed = HashSet::new();
         while let Some(event) = stream.next().await {
@@ -71,7 +66,7 @@ impl Follower {
                 Ok(watcher::Event::Apply(object)) => drop(self.apply(&kind, &object)),
                 Ok(watcher::Event::Delete(object)) => {
                     if let Some(tenant) = hypernetes_client::tenant_of(&object) {
-                        let work = self.graph.lock().gone(&identify(&kind, &object.metadata, tenant));
+                        let work = self.graph.lock().gone(&identify(&kind, object.meta(), tenant));
                         self.add(work);
                     }
                 }
@@ -80,16 +75,16 @@ impl Follower {
         }
     }
 
-    fn apply(&self, kind: &Arc<Kind>, object: &PartialObjectMeta<DynamicObject>) -> Option<Id> {
-        let identity = identify(kind, &object.metadata, hypernetes_client::tenant_of(object)?);
-        let references = object.metadata.owner_references.iter().flatten();
+    fn apply(&self, kind: &Arc<Kind>, object: &impl Resource) -> Option<Id> {
+        let identity = identify(kind, object.meta(), hypernetes_client::tenant_of(object)?);
+        let references = object.meta().owner_references.iter().flatten();
         let owners = references
             .filter_map(|reference| {
                 let owner = self.kinds.owner(&identity, reference)?;
                 Some((owner, reference.block_owner_deletion.unwrap_or(false)))
             })
             .collect();
-        let (id, work) = self.graph.lock().observe(identity, owners, deletion(&object.metadata));
+        let (id, work) = self.graph.lock().observe(identity, owners, deletion(object.meta()));
         self.add(work);
         id
     }

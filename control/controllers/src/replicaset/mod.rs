@@ -2,9 +2,13 @@
 
 pub mod ranking;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
+use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -14,7 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, Preconditions},
 };
 use serde_json::json;
@@ -22,13 +26,16 @@ use serde_json::json;
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Reconciler, Severity, Subject, claim, controller_of, matches, owner_reference,
-        write_status,
+        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, matches,
+        owner_reference, write_status,
     },
+    template,
 };
 
 /// Pods made or deleted in one go; the rest follow in the next, which the changed pods start.
 const BURST: usize = 500;
+/// And for no longer than this at once, lest a slow server make it look as if it did not end.
+const SLICE: Duration = Duration::from_secs(15);
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 pub fn start(wiring: &Wiring<'_>) {
@@ -64,6 +71,11 @@ impl Reconciler for ReplicaSets {
         let sets = self.context.informers.of::<ReplicaSet>();
         let Some(set) = sets.get(key) else { return Ok(None) };
         let Some(spec) = &set.spec else { return Ok(None) };
+        if let Some(why) = template::objection(&*set, &spec.selector, spec.template.as_ref()) {
+            let subject = Subject::of(&key.tenant, &*set);
+            self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
+            return Ok(None);
+        }
         let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
         let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
         pods.retain(|pod| ranking::is_active(pod));
@@ -80,6 +92,10 @@ impl Reconciler for ReplicaSets {
         managed?;
         let waits = spec.min_ready_seconds.unwrap_or(0) > 0 && status.available_replicas != status.ready_replicas;
         Ok(waits.then(|| Duration::from_secs(1)))
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<ReplicaSet>(key)
     }
 }
 
@@ -104,8 +120,13 @@ impl ReplicaSets {
                 "spec": template.spec,
             });
             drop_nulls(&mut pod["metadata"]);
+            let began = Instant::now();
             for _ in 0..(wanted - pods.len()).min(BURST) {
-                match self.context.create(&api, "creating a pod", pod.clone()).await {
+                if began.elapsed() > SLICE {
+                    break;
+                }
+                let made = self.context.create(&api, "creating a pod", pod.clone()).await;
+                match made.and_then(|made| found_again(set, made)) {
                     Ok(made) => {
                         let message = format!("Created pod: {}", made.name_any());
                         cache.observe(&key.tenant, made);
@@ -144,6 +165,17 @@ impl ReplicaSets {
         }
         Ok(())
     }
+}
+
+/// A pod that was changed on its way into the store so that its set does not know it any more ends the making of more.
+fn found_again(set: &ReplicaSet, pod: Pod) -> Result<Pod, Error> {
+    let selected = set.spec.as_ref().is_some_and(|spec| matches(&spec.selector, pod.metadata.labels.as_ref()));
+    let owned = controller_of(&pod).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref());
+    if selected && owned {
+        return Ok(pod);
+    }
+    let name = pod.name_any();
+    Err(Error::Waiting(format!("pod {name} was made, and is not selected by the replica set that it was made for")))
 }
 
 fn drop_nulls(value: &mut serde_json::Value) {

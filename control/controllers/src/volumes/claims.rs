@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, PersistentVolumeStatus},
     storage::v1::StorageClass,
 };
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Informers, Key, Reconciler, Severity, Subject, write_status},
+    runtime::{Context, During, Error, Informers, Key, Reconciler, Recorder, Severity, Subject, write_status},
 };
 
 /// Of volumes that are made by hand; nobody provisions for it.
@@ -91,6 +92,10 @@ impl Reconciler for Claims {
             self.find_volume(key, claim).await?;
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<PersistentVolumeClaim>(key)
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypernetes_api::{names::VOLUME_DRIVER, types::volume::Volume};
+use hypernetes_client::Api;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::{
     api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Reconciler, Severity, Subject, write_status},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, write_status},
 };
 
 /// Keeps a volume that is to go with its claim until what is behind it has gone (KEP-2644).
@@ -112,6 +113,10 @@ impl Reconciler for Volumes {
             Claimed::Released => self.release(key, volume).await?,
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<PersistentVolume>(key)
     }
 }
 

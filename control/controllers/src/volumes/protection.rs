@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hypernetes_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::{Api, api::ListParams};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::{claims_of, finalizers, has_finalizer, phase_of};
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Reconciler},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject},
 };
 
 pub const CLAIM: &str = "kubernetes.io/pvc-protection";
@@ -75,6 +76,10 @@ impl Reconciler for Claims {
         }
         Ok(None)
     }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<PersistentVolumeClaim>(key)
+    }
 }
 
 struct Volumes {
@@ -100,6 +105,10 @@ impl Reconciler for Volumes {
             volumes.observe(&key.tenant, written);
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<PersistentVolume>(key)
     }
 }
 

@@ -8,12 +8,13 @@ use hypernetes_api::{
     names::VOLUME_DRIVER,
     types::volume::{Volume, VolumeStatus},
 };
+use hypernetes_client::Api;
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, Preconditions},
 };
 use serde_json::json;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     Wiring,
-    runtime::{Context, During, Error, Key, Reconciler, Severity, Subject},
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Severity, Subject},
 };
 
 /// On a Volume: a PersistentVolume has been made of it, which from then on says what becomes of it.
@@ -128,6 +129,10 @@ impl Reconciler for Claims {
         }
         Ok(None)
     }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<PersistentVolumeClaim>(key)
+    }
 }
 
 impl Claims {
@@ -229,6 +234,10 @@ impl Reconciler for Volumes {
             None => self.drop_unused(key, &volume, &claim_key).await?,
         }
         Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Volume>(key)
     }
 }
 

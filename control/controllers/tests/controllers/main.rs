@@ -1,4 +1,5 @@
 //! The controllers against an API server in process.
+#![allow(clippy::disallowed_types)] // as a stock client
 
 mod common;
 mod events;

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use k8s_openapi::{
     NamespaceResourceScope,
     apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference},
 };
-use kube::{Resource, ResourceExt, api::Api};
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 

@@ -12,17 +12,14 @@ use std::{
 
 use futures::StreamExt;
 use hypernetes_api::{AllTenants, TenantId, names};
-use hypernetes_client::Clients;
-use kube::{
-    Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
+use hypernetes_client::{Clients, Seen};
+use kube::{Client, Resource, ResourceExt, runtime::watcher};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::Queue;
+use super::{guard, queue::Queue};
 
 /// A kind that can be cached.
 pub trait Object: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
@@ -56,6 +53,13 @@ impl fmt::Display for Key {
 
 /// Told of each change: the key, the object before, and the object now. Must not block.
 type Handler<K> = Arc<dyn Fn(&Key, Option<&K>, Option<&K>) + Send + Sync>;
+
+/// A handler that panics on one tenant's object has not been told of it; the watch goes on for all.
+fn tell<K: Object>(handler: &Handler<K>, key: &Key, before: Option<&K>, now: Option<&K>) {
+    if guard::call(|| handler(key, before, now)).is_err() {
+        tracing::error!(kind = %K::kind(&()), %key, "a handler of changes failed");
+    }
+}
 
 /// The cache of one kind.
 pub struct Informer<K> {
@@ -114,7 +118,7 @@ impl<K: Object> Informer<K> {
         let handler: Handler<K> = Arc::new(handler);
         self.handlers.write().push(handler.clone());
         for (key, object) in self.all() {
-            handler(&key, None, Some(&object));
+            tell(&handler, &key, None, Some(&object));
         }
     }
 
@@ -131,7 +135,7 @@ impl<K: Object> Informer<K> {
     fn changed(&self, key: &Key, before: Option<&K>, now: Option<&K>) {
         let handlers = self.handlers.read().clone();
         for handler in &handlers {
-            handler(key, before, now);
+            tell(handler, key, before, now);
         }
     }
 
@@ -176,8 +180,10 @@ impl<K: Object> Informer<K> {
         self.changed(key, gone.as_deref(), None);
     }
 
-    async fn run(self: Arc<Self>, api: Api<K>) {
-        let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    /// An object that is not of the kind's form stays as it was when it last was: that it cannot be read is no news of
+    /// its end.
+    async fn run(&self, everywhere: Client) {
+        let mut stream = std::pin::pin!(hypernetes_client::watch::<K>(everywhere, &()));
         let (mut listed, mut newest, mut last) = (HashSet::new(), 0, 0);
         while let Some(event) = stream.next().await {
             match event {
@@ -185,11 +191,13 @@ impl<K: Object> Informer<K> {
                     listed.clear();
                     newest = self.objects.read().values().map(|object| revision(&**object)).max().unwrap_or(0);
                 }
-                Ok(watcher::Event::InitApply(object)) => {
-                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
-                        last = last.max(revision(&object));
-                        listed.insert(self.apply(tenant, object, false));
+                Ok(watcher::Event::InitApply(seen)) => {
+                    let Some(key) = key_of(&seen) else { continue };
+                    last = last.max(revision(&seen));
+                    if let Seen::Object(object) = seen {
+                        self.apply(key.tenant.clone(), object, false);
                     }
+                    listed.insert(key);
                 }
                 Ok(watcher::Event::InitDone) => {
                     let gone: Vec<Key> =
@@ -201,24 +209,27 @@ impl<K: Object> Informer<K> {
                     self.seen.fetch_max(last, Ordering::AcqRel);
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(object)) => {
-                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
-                        let at = revision(&object);
+                Ok(watcher::Event::Apply(seen)) => {
+                    let at = revision(&seen);
+                    if let (Some(tenant), Seen::Object(object)) = (hypernetes_client::tenant_of(&seen), seen) {
                         self.apply(tenant, object, false);
-                        self.seen.fetch_max(at, Ordering::AcqRel);
                     }
+                    self.seen.fetch_max(at, Ordering::AcqRel);
                 }
-                Ok(watcher::Event::Delete(object)) => {
-                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
-                        let key =
-                            Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
-                        self.remove(&key, revision(&object));
+                Ok(watcher::Event::Delete(seen)) => {
+                    if let Some(key) = key_of(&seen) {
+                        self.remove(&key, revision(&seen));
                     }
                 }
                 Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watching"),
             }
         }
     }
+}
+
+fn key_of<K: Resource>(object: &K) -> Option<Key> {
+    let tenant = hypernetes_client::tenant_of(object)?;
+    Some(Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() })
 }
 
 #[derive(Default)]
@@ -260,7 +271,8 @@ impl Informers {
         let informer = Arc::new(Informer::<K>::new());
         registry.informers.insert(TypeId::of::<K>(), informer.clone());
         registry.synced.push(informer.synced.subscribe());
-        let run = informer.clone().run(Api::all(self.clients.all_tenants(&self.capability)));
+        let (follower, everywhere) = (informer.clone(), self.clients.all_tenants(&self.capability));
+        let run = async move { follower.run(everywhere).await };
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(run));
         informer
     }

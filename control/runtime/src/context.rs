@@ -3,15 +3,16 @@
 use std::fmt::Debug;
 
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api, Resource,
+    Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Informers, Recorder};
+use super::{Informers, Key, Object, Recorder, Subject};
 
 /// A reconciliation did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum Error {
     /// What it needs is not there yet.
     #[error("{0}")]
     Waiting(String),
+    /// What it acts on beside the API failed.
+    #[error(transparent)]
+    Outside(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -78,6 +82,24 @@ impl Context {
     pub fn new(informers: &Informers, component: &'static str) -> Self {
         let events = Recorder::new(informers.clients().clone(), component);
         Self { informers: informers.clone(), events, component }
+    }
+
+    /// The object of a key, as events name it; also of one that the cache does not have.
+    pub fn subject<K: Object>(&self, key: &Key) -> Subject {
+        let uid = self.informers.of::<K>().get(key).and_then(|object| object.meta().uid.clone());
+        Subject {
+            tenant: key.tenant.clone(),
+            api_version: K::api_version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: uid.unwrap_or_default(),
+        }
+    }
+
+    /// What a reconciler of that kind tells its mishaps with ([`Reconciler::told`](super::Reconciler::told)).
+    pub fn told<K: Object>(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        Some((&self.events, self.subject::<K>(key)))
     }
 
     pub fn client(&self, tenant: &TenantId) -> kube::Client {

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hypernetes_api::TenantId;
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::Event;
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
 use parking_lot::Mutex;
@@ -15,6 +15,10 @@ use serde_json::json;
 
 /// Events that are remembered to be counted up.
 const REMEMBERED: usize = 2048;
+/// Bytes of a message: upstream's limit of an event's note.
+const LONGEST_MESSAGE: usize = 1024;
+/// Bytes of an object's name that become a part of its event's.
+const LONGEST_NAME: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -61,7 +65,8 @@ impl Recorder {
         Self { clients, component, known: Arc::default() }
     }
 
-    pub async fn say(&self, subject: &Subject, severity: Severity, reason: &'static str, message: String) {
+    pub async fn say(&self, subject: &Subject, severity: Severity, reason: &'static str, mut message: String) {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         let namespace = if subject.namespace.is_empty() { "default" } else { &subject.namespace };
         let api: Api<Event> = Api::namespaced(self.clients.tenant(&subject.tenant), namespace);
         let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
@@ -80,7 +85,8 @@ impl Recorder {
                 return;
             }
         }
-        let name = format!("{}.{:x}", subject.name, Timestamp::now().as_nanosecond());
+        let about = &subject.name[..subject.name.floor_char_boundary(LONGEST_NAME)];
+        let name = format!("{about}.{:x}", Timestamp::now().as_nanosecond());
         let severity = format!("{severity:?}");
         let event = serde_json::from_value::<Event>(json!({
             "metadata": {"name": name, "namespace": namespace},

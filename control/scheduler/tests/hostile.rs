@@ -1,0 +1,507 @@
+//! Whatever one tenant's objects say, nobody who acts on them panics, hangs or ends, and another tenant's are acted on.
+//!
+//! The objects go straight into the store, past the API's validation: what is there may be older than its rules.
+//! `HOSTILE_SEED=n` begins with other objects; the seed is told when the test fails.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
+use hypernetes_apiserver::{ApiServer, Config};
+use hypernetes_client::{Api, Clients};
+use hypernetes_controllers::{ControllersConfig, Limits};
+use hypernetes_runtime::{Informers, Mishap, mishaps};
+use hypernetes_store::{EmbeddedStore, Key, Op, ResourceId, Store, Txn, embedded::Options};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount},
+};
+use kube::{
+    Client, Resource,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rcgen::KeyPair;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const HOSTILE: &str = "0123456789abcdef0123456789abcdef";
+const VICTIM: &str = "fedcba9876543210fedcba9876543210";
+/// Of each kind and in each round.
+const OBJECTS: usize = 40;
+const ROUNDS: usize = 3;
+
+/// What stands where a name, number or quantity is expected.
+const TEXTS: [&str; 22] = [
+    "",
+    ".",
+    "..",
+    "/",
+    "#",
+    "a/b",
+    "../../../../x",
+    "x?watch=true&timeoutSeconds=99999999999",
+    "x?watch=true&timeoutSeconds=99999999999#",
+    "%2e%2e%2f",
+    "a\0b",
+    "a\r\nHost: x",
+    "ä\u{202e}☃",
+    "-200Gi",
+    "1e999999999",
+    "9223372036854775808",
+    "99999999999999999999999%",
+    "-9%",
+    "9999-12-31T23:59:59.999999999Z",
+    "-009999-01-01T00:00:00Z",
+    "Always",
+    "default",
+];
+
+fn text(random: &mut StdRng) -> String {
+    match random.random_range(0..12) {
+        0 => "x".repeat(300),
+        1 => "☃".repeat(5000),
+        _ => (*TEXTS.choose(random).unwrap()).to_owned(),
+    }
+}
+
+fn number(random: &mut StdRng) -> Value {
+    match random.random_range(0..10) {
+        0 => json!(i64::MAX),
+        1 => json!(i64::MIN),
+        2 => json!(i32::MAX),
+        3 => json!(i32::MIN),
+        4 => json!(u64::MAX),
+        5 => json!(-1),
+        6 => json!(1e308),
+        7 => json!(0.5),
+        8 => json!(0),
+        _ => json!(random.random_range(-3..3)),
+    }
+}
+
+/// Any JSON.
+fn any(random: &mut StdRng, depth: usize) -> Value {
+    match random.random_range(0..if depth == 0 { 5 } else { 7 }) {
+        0 => Value::Null,
+        1 => json!(random.random_bool(0.5)),
+        2 => number(random),
+        3 | 4 => text(random).into(),
+        5 => (0..random.random_range(0..3)).map(|_| any(random, depth - 1)).collect(),
+        _ => {
+            let names = ["name", "metadata", "spec", "matchLabels", "storage", "uid", "", "a/b"];
+            let pairs = (0..random.random_range(0..3))
+                .map(|_| ((*names.choose(random).unwrap()).to_owned(), any(random, depth - 1)));
+            Value::Object(pairs.collect())
+        }
+    }
+}
+
+/// Changes a few places of a good object: most keep their type, so that the object is taken for one of its kind. Numbers
+/// of copies stay small: how many may be made is another matter.
+fn spoil(random: &mut StdRng, value: &mut Value, name: &str, rate: f64) {
+    match value {
+        Value::Object(map) => {
+            let names: Vec<String> = map.keys().cloned().collect();
+            for name in names {
+                match random.random_range(0.0..1.0) {
+                    dice if dice < rate * 0.1 => drop(map.remove(&name)),
+                    dice if dice < rate * 0.2 && name != "replicas" => drop(map.insert(name, any(random, 3))),
+                    _ => spoil(random, &mut map[name.as_str()], &name, rate),
+                }
+            }
+        }
+        Value::Array(items) => {
+            if random.random_bool(rate * 0.2) {
+                items.clear();
+            }
+            items.iter_mut().for_each(|item| spoil(random, item, name, rate));
+        }
+        Value::String(old) if random.random_bool(rate) => *old = text(random),
+        Value::Number(_) if name == "replicas" => *value = json!([i32::MIN, -1, 0, 1, 2].choose(random).unwrap()),
+        Value::Number(_) if random.random_bool(rate) => *value = number(random),
+        _ => {}
+    }
+}
+
+fn pod_spec() -> Value {
+    let resources = json!({"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "1"}});
+    json!({
+        "nodeName": "n1", "schedulerName": "default-scheduler", "priority": 1, "serviceAccountName": "default",
+        "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "nodeSelector": {"zone": "a"},
+        "tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule", "tolerationSeconds": 3}],
+        "containers": [{"name": "c", "image": "i", "resources": resources, "ports": [{"containerPort": 80}]}],
+        "initContainers": [{"name": "i", "image": "i", "restartPolicy": "Always", "resources": resources}],
+        "overhead": {"memory": "1Mi"},
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c0"}}, {"name": "w", "ephemeral": {}}],
+        "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["4"]}]}]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 100, "preference": {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}}],
+        }},
+    })
+}
+
+/// Kinds that a tenant writes and somebody acts on: group, plural, namespaced, kind, and a good object of it.
+fn kinds() -> Vec<(&'static str, &'static str, bool, &'static str, Value)> {
+    let time = "2026-01-01T00:00:00Z";
+    let template = json!({"metadata": {"labels": {"app": "a"}, "annotations": {"a": "b"}}, "spec": pod_spec()});
+    let selector = json!({"matchLabels": {"app": "a"},
+        "matchExpressions": [{"key": "app", "operator": "In", "values": ["a"]}]});
+    let conditions = json!([{"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated",
+        "lastUpdateTime": time, "lastTransitionTime": time}, {"type": "Ready", "status": "True",
+        "lastTransitionTime": time}]);
+    vec![
+        (
+            "apps",
+            "deployments",
+            true,
+            "Deployment",
+            json!({
+            "spec": {"replicas": 1, "selector": selector, "template": template, "minReadySeconds": 1,
+                "revisionHistoryLimit": 2, "progressDeadlineSeconds": 600, "paused": false,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}},
+            "status": {"replicas": 1, "collisionCount": 1, "observedGeneration": 1, "availableReplicas": 1,
+                "readyReplicas": 1, "updatedReplicas": 1, "conditions": conditions}}),
+        ),
+        (
+            "apps",
+            "replicasets",
+            true,
+            "ReplicaSet",
+            json!({
+            "spec": {"replicas": 1, "selector": selector, "template": template, "minReadySeconds": 1},
+            "status": {"replicas": 1, "availableReplicas": 1, "observedGeneration": 1, "conditions": conditions}}),
+        ),
+        (
+            "",
+            "pods",
+            true,
+            "Pod",
+            json!({"spec": pod_spec(), "status": {"phase": "Pending", "podIP": "10.0.0.1",
+            "startTime": time, "conditions": conditions, "containerStatuses": [{"name": "c", "ready": true,
+                "restartCount": 1, "image": "i", "imageID": "i",
+                "state": {"running": {"startedAt": time}}}]}}),
+        ),
+        (
+            "",
+            "persistentvolumeclaims",
+            true,
+            "PersistentVolumeClaim",
+            json!({
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "s", "volumeName": "v0", "volumeMode": "Block",
+                "resources": {"requests": {"storage": "1Gi"}}, "selector": selector},
+            "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}),
+        ),
+        (
+            "",
+            "persistentvolumes",
+            false,
+            "PersistentVolume",
+            json!({
+            "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "storageClassName": "s",
+                "persistentVolumeReclaimPolicy": "Delete", "volumeMode": "Block",
+                "claimRef": {"namespace": "default", "name": "c0", "uid": "u"},
+                "csi": {"driver": "volume.csi.hypernetes.io", "volumeHandle": "v0"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [
+                    {"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]}}},
+            "status": {"phase": "Released"}}),
+        ),
+        (
+            "volume.hypernetes.io",
+            "volumes",
+            false,
+            "Volume",
+            json!({
+            "spec": {"displayName": "v", "sizeBytes": 1, "volumeType": "s", "claim":
+                {"namespace": "default", "name": "c0", "uid": "u"}},
+            "status": {"phase": "Available", "sizeBytes": 1, "message": "", "driver": "d"}}),
+        ),
+        ("network.hypernetes.io", "networks", false, "Network", json!({"spec": {"description": "n"}})),
+        ("network.hypernetes.io", "subnets", false, "Subnet", json!({"spec": {"network": "n", "cidr": "10.0.0.0/8"}})),
+        ("", "namespaces", false, "Namespace", json!({"spec": {"finalizers": ["x"]}, "status": {"phase": "Active"}})),
+        ("", "serviceaccounts", true, "ServiceAccount", json!({"secrets": [{"name": "s"}]})),
+        ("", "configmaps", true, "ConfigMap", json!({"data": {"a": "b"}})),
+        (
+            "",
+            "events",
+            true,
+            "Event",
+            json!({"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "r",
+            "message": "m", "count": 1, "lastTimestamp": time, "type": "Normal"}),
+        ),
+    ]
+}
+
+/// As the API server stores objects: without a version, and with the place where that belongs.
+fn stored(mut object: Value) -> Bytes {
+    let metadata = object.as_object_mut().unwrap().remove("metadata").unwrap().to_string();
+    let rest = object.to_string();
+    let mut out = BytesMut::new();
+    out.put_u32(b"{\"metadata\":{".len() as u32);
+    out.put_slice(format!("{{\"metadata\":{metadata},{}", &rest[1..]).as_bytes());
+    out.freeze()
+}
+
+struct Bench {
+    store: Arc<EmbeddedStore>,
+    clients: Clients,
+    /// Controllers and scheduler.
+    acting: tokio::task::JoinSet<()>,
+    _stop: DropGuard,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
+        let key = KeyPair::generate().unwrap();
+        let server = ApiServer::new(Config {
+            store: store.clone(),
+            service_account_key: key.serialize_pem(),
+            service_account_public_key: key.public_key_pem(),
+            all_tenants: AllTenants::grant(),
+        })
+        .unwrap();
+        let clients = Clients::in_process(server.loopback());
+        let stop = CancellationToken::new();
+        let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
+        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into() };
+        let limits = Limits { nodeless_grace: Duration::ZERO, terminated_pods: 3, ..Limits::default() };
+        let mut acting = tokio::task::JoinSet::new();
+        acting.spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
+        acting.spawn(hypernetes_scheduler::run(informers, stop.clone()));
+
+        let bench = Self { store, clients, acting, _stop: stop.drop_guard(), _directory: directory };
+        let nodes: Api<Node> = Api::all(bench.client("system"));
+        make(&nodes, json!({"metadata": {"name": "n1", "labels": {"zone": "a", "cores": "8"}}})).await;
+        let status = json!({"status": {"allocatable": {"cpu": "4000", "memory": "1Ti", "pods": "10000"},
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+        nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        let projects: Api<Project> = Api::all(bench.client("system"));
+        for tenant in [HOSTILE, VICTIM] {
+            make(
+                &projects,
+                json!({"apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project",
+            "metadata": {"name": tenant}, "spec": {"displayName": tenant, "domain": "default", "enabled": true}}),
+            )
+            .await;
+            let accounts: Api<ServiceAccount> = Api::namespaced(bench.client(tenant), "default");
+            until(&accounts, "default", |_| true).await;
+        }
+
+        bench
+    }
+
+    async fn store(&self, group: &str, plural: &str, namespace: &str, object: Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let key = Key::new(&ResourceId::new(group, plural), &HOSTILE.parse().unwrap(), namespace, name).unwrap();
+        self.store.commit(Txn { guards: vec![], ops: vec![Op::Put(key, stored(object))] }).await.unwrap();
+    }
+
+    fn client(&self, tenant: &str) -> Client {
+        self.clients.tenant(&tenant.parse::<TenantId>().unwrap())
+    }
+
+    fn victim<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(&self) -> Api<K> {
+        Api::namespaced(self.client(VICTIM), "default")
+    }
+
+    /// Puts the objects of a round into the store, over those of the round before.
+    async fn attack(&self, random: &mut StdRng) {
+        for (group, plural, namespaced, kind, good) in kinds() {
+            let owners = ["Deployment", "ReplicaSet", "Node", "Pod", "PersistentVolume", "ConfigMap", "Namespace"];
+            for number in 0..OBJECTS {
+                let rate = *[0.0, 0.02, 0.1, 0.3].choose(random).unwrap();
+                let mut object = good.clone();
+                // An undecided pod, a claim or a volume of nobody: what comes first is met, too.
+                for path in ["nodeName", "volumeName", "claimRef", "selector"] {
+                    if plural != "deployments" && plural != "replicasets" && random.random_bool(0.5) {
+                        object["spec"].as_object_mut().map(|spec| spec.remove(path));
+                    }
+                }
+                spoil(random, &mut object, "", rate);
+                if !object["spec"].is_null() && random.random_bool(0.1) {
+                    object["spec"] = any(random, 4);
+                }
+                let name = format!("{}{number}", &plural[..1]);
+                let namespace = if namespaced { "default" } else { "" };
+                let mut owner = json!({"apiVersion": "apps/v1", "kind": owners.choose(random).unwrap(), "name": "d0",
+                    "uid": "u", "controller": true, "blockOwnerDeletion": true});
+                spoil(random, &mut owner, "", 0.2);
+                let text =
+                    |random: &mut StdRng, good: &str| if random.random_bool(0.5) { good.into() } else { text(random) };
+                let mut metadata = json!({
+                    "name": name, "uid": format!("{plural}-{number}"), "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "generation": 1,
+                    "labels": {"app": text(random, "a"), "pod-template-hash": text(random, "x")},
+                    "annotations": {
+                        "deployment.kubernetes.io/revision": text(random, "1"),
+                        "deployment.kubernetes.io/desired-replicas": text(random, "1"),
+                        "deployment.kubernetes.io/max-replicas": text(random, "1"),
+                        "pv.kubernetes.io/bind-completed": text(random, "yes"),
+                        "volume.kubernetes.io/selected-node": text(random, "n1"),
+                        "volume.kubernetes.io/storage-provisioner": text(random, "volume.csi.hypernetes.io"),
+                        "network.hypernetes.io/network": text(random, "n"),
+                    },
+                });
+                if namespaced {
+                    metadata["namespace"] = namespace.into();
+                }
+                if random.random_bool(0.3) {
+                    metadata["ownerReferences"] = json!([owner]);
+                }
+                if random.random_bool(0.2) {
+                    let finalizer = ["foregroundDeletion", "orphan", "a/b"].choose(random).unwrap();
+                    metadata["finalizers"] = json!([finalizer]);
+                    metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                    metadata["deletionGracePeriodSeconds"] = json!(0);
+                }
+                object["metadata"] = metadata;
+                object["kind"] = kind.into();
+                object["apiVersion"] = match group {
+                    "" => "v1".into(),
+                    "apps" => "apps/v1".into(),
+                    group => format!("{group}/v1alpha1").into(),
+                };
+                self.store(group, plural, namespace, object).await;
+            }
+        }
+    }
+
+    /// Everything that is done for a tenant is done for the other one. Each of these comes to its end by the queue of
+    /// another controller, behind what is hostile.
+    async fn all_is_well(&self, round: usize) {
+        let name = format!("web{round}");
+        let deployments = self.victim::<Deployment>();
+        let labels = json!({"app": name});
+        make(
+            &deployments,
+            json!({"metadata": {"name": name}, "spec": {"replicas": 3, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+        )
+        .await;
+        let pods = self.victim::<Pod>();
+        loop {
+            // The kubelet of this test.
+            for pod in pods.list(&ListParams::default()).await.unwrap().items {
+                let spec = pod.spec.as_ref().unwrap();
+                if spec.node_name.is_some() && pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending") {
+                    let status = json!({"status": {"phase": "Running", "conditions": [
+                        {"type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now()}]}});
+                    let name = pod.metadata.name.as_deref().unwrap();
+                    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+                }
+            }
+            let deployment = deployments.get(&name).await.unwrap();
+            if deployment.status.and_then(|status| status.available_replicas) == Some(3) {
+                break;
+            }
+            pause().await;
+        }
+        // Claims and volumes.
+        let (claims, volumes) =
+            (self.victim::<PersistentVolumeClaim>(), Api::<PersistentVolume>::all(self.client(VICTIM)));
+        let spec = json!({"storageClassName": "", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}});
+        make(&claims, json!({"metadata": {"name": name}, "spec": spec})).await;
+        make(
+            &volumes,
+            json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "", "csi": {"driver": "d", "volumeHandle": "h"}}}),
+        )
+        .await;
+        until(&claims, &name, |claim| {
+            claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound"))
+        })
+        .await;
+        // Garbage, and namespaces.
+        let maps = self.victim::<ConfigMap>();
+        let owner = make(&maps, json!({"metadata": {"name": format!("{name}-owner")}})).await;
+        let reference =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner.metadata.name, "uid": owner.metadata.uid});
+        make(&maps, json!({"metadata": {"name": name, "ownerReferences": [reference]}})).await;
+        maps.delete(&format!("{name}-owner"), &DeleteParams::background()).await.unwrap();
+        until_gone(&maps, &name).await;
+        let namespaces = Api::<Namespace>::all(self.client(VICTIM));
+        make(&namespaces, json!({"metadata": {"name": name}})).await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(VICTIM), &name);
+        until(&accounts, "default", |_| true).await;
+        namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
+        until_gone(&namespaces, &name).await;
+    }
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+async fn make<K>(api: &Api<K>, object: Value) -> K
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+}
+
+async fn until<K>(api: &Api<K>, name: &str, so: impl Fn(&K) -> bool)
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    while !api.get_opt(name).await.unwrap().as_ref().is_some_and(&so) {
+        pause().await;
+    }
+}
+
+async fn until_gone<K>(api: &Api<K>, name: &str)
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    while api.get_opt(name).await.unwrap().is_some() {
+        pause().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_one_tenants_objects_say_the_others_are_acted_on() {
+    let seed = std::env::var("HOSTILE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("HOSTILE_SEED={seed}");
+    let mut bench = Bench::new().await;
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 0..ROUNDS {
+        bench.attack(&mut random).await;
+        bench.all_is_well(round).await;
+    }
+    assert_eq!((mishaps(Mishap::Panicked), mishaps(Mishap::TooLong)), (0, 0), "of which each is caught, and a bug");
+    assert!(hypernetes_client::unreadable_objects() > 0, "nothing of all this was of no form");
+    assert!(bench.acting.try_join_next().is_none(), "somebody has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_spec_whose_selector_does_not_find_its_own_nothing_is_made() {
+    let bench = Bench::new().await;
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "other"}},
+        "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
+    for (plural, kind) in [("deployments", "Deployment"), ("replicasets", "ReplicaSet")] {
+        let metadata = json!({"name": plural, "namespace": "default", "uid": plural, "generation": 1});
+        let object = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec});
+        bench.store("apps", plural, "default", object).await;
+    }
+    let events: Api<Event> = Api::namespaced(bench.client(HOSTILE), "default");
+    for kind in ["Deployment", "ReplicaSet"] {
+        let said = |event: &Event| {
+            event.reason.as_deref() == Some("InvalidSpec") && event.involved_object.kind.as_deref() == Some(kind)
+        };
+        while !events.list(&ListParams::default()).await.unwrap().items.iter().any(said) {
+            pause().await;
+        }
+    }
+    // What is acted on afterwards has been, and these have not.
+    bench.all_is_well(0).await;
+    let pods: Api<Pod> = Api::namespaced(bench.client(HOSTILE), "default");
+    let sets: Api<ReplicaSet> = Api::namespaced(bench.client(HOSTILE), "default");
+    assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 0);
+    assert_eq!(sets.list(&ListParams::default()).await.unwrap().items.len(), 1);
+}
