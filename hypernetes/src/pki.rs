@@ -39,8 +39,19 @@ pub struct Identity {
 pub struct Client<'a> {
     pub user: &'a str,
     pub group: &'a str,
-    /// The logical cluster it is bound to; none: `system`.
-    pub tenant: Option<&'a str>,
+    /// The logical cluster it is bound to: a tenant's, or [`hypernetes_api::TenantId::SYSTEM`].
+    pub tenant: &'a str,
+}
+
+impl Client<'_> {
+    fn params(&self, days: i64) -> Result<CertificateParams> {
+        let mut params = params(self.user, days);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::OrganizationName, self.group);
+        let tenant = format!("{}{}", hypernetes_api::names::CERTIFICATE_TENANT_URI, self.tenant);
+        params.subject_alt_names = vec![SanType::URI(tenant.as_str().try_into()?)];
+        Ok(params)
+    }
 }
 
 impl Authority {
@@ -83,14 +94,19 @@ impl Authority {
 
     /// A client's certificate, kept under `name`.
     pub fn client(&self, name: &str, client: &Client<'_>) -> Result<Identity> {
-        let mut params = params(client.user, CERTIFICATE_DAYS);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::OrganizationName, client.group);
-        if let Some(tenant) = client.tenant {
-            let unit = format!("{}{tenant}", hypernetes_api::names::CERTIFICATE_TENANT_PREFIX);
-            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
-        }
-        self.kept(name, params)
+        self.kept(name, client.params(CERTIFICATE_DAYS)?)
+    }
+
+    /// A client's certificate that is not kept, good for so many days, and its serial number in hexadecimal digits.
+    pub fn issue(&self, client: &Client<'_>, days: u16) -> Result<(Identity, String)> {
+        let mut params = client.params(days.into())?;
+        // A positive number in as few octets as DER has it.
+        let mut serial = rand::random::<[u8; 16]>();
+        serial[0] = serial[0] & 0x7f | 0x40;
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
+        let key = KeyPair::generate()?;
+        let identity = Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
+        Ok((identity, serial.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
     /// The key that signs service account tokens, PKCS #8 PEM.
@@ -145,6 +161,7 @@ impl Authority {
                         (x509_parser::extensions::GeneralName::DNSName(have), SanType::DnsName(name)) => {
                             *have == name.as_str()
                         }
+                        (x509_parser::extensions::GeneralName::URI(have), SanType::URI(uri)) => *have == uri.as_str(),
                         _ => false,
                     })
                 })
@@ -207,6 +224,36 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clients_certificate_of_before_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let client = Client { user: "operator", group: "system:masters", tenant: "system" };
+        // As they were: nothing says whose it is.
+        let mut before = client.params(CERTIFICATE_DAYS).unwrap();
+        before.subject_alt_names.clear();
+        let before = authority.kept("operator", before).unwrap();
+        let now = authority.client("operator", &client).unwrap();
+        assert_ne!(before.certificate, now.certificate);
+        assert_eq!(authority.client("operator", &client).unwrap().certificate, now.certificate);
+        let tenants = Client { tenant: "0123456789abcdef0123456789abcdef", ..client };
+        assert_ne!(authority.client("operator", &tenants).unwrap().certificate, now.certificate);
+    }
+
+    #[test]
+    fn a_certificate_can_be_called_by_its_serial() {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client { user: "ann", group: "keystone:reader", tenant: "0123456789abcdef0123456789abcdef" };
+        let (identity, serial) = Authority::open(directory.path()).unwrap().issue(&client, 30).unwrap();
+        let pem = x509_parser::pem::parse_x509_pem(identity.certificate.as_bytes()).unwrap().1;
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
+        let hex: String = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, serial);
+        let days = (certificate.validity().not_after.timestamp() - jiff::Timestamp::now().as_second()) / 86_400;
+        assert!((29..=30).contains(&days), "{days}");
+    }
 
     #[test]
     fn certificates_are_kept_until_they_do_not_fit() {

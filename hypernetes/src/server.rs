@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_api::{AllTenants, names};
+use hypernetes_api::{AllTenants, TenantId, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
@@ -86,7 +86,8 @@ impl Server {
             all_tenants: AllTenants::grant(),
             service_account_key: key,
         })?;
-        let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE, tenant: None };
+        let infrastructure =
+            Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE, tenant: TenantId::SYSTEM };
         let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
         server.set_kubelet_client(KubeletClient::new(&TlsConfig {
             certificate: to_kubelets.certificate,
@@ -185,7 +186,7 @@ fn admin_password(openrc: &Path) -> Result<String> {
 
 /// `shown` is what `root` is called by those who read the files.
 fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
-    let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: None };
+    let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: TenantId::SYSTEM };
     let operator = authority.client("operator", &client)?;
     let user = kubeconfig::User::Certificate(&operator);
     let config = kubeconfig::render("system", url, authority.certificate(), &user);

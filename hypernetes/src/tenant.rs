@@ -54,10 +54,24 @@ enum Action {
     /// It logs in through `hypernetes login` with the password that `tenant create` has made.
     Kubeconfig {
         name: String,
-        /// With a client certificate of the tenant's admin instead: it needs no login, is good for a year, and cannot be
-        /// revoked before.
+        /// With a client certificate instead, for machines: it needs no login, and ends after --days, with its tenant, or
+        /// by `hypernetes tenant revoke`.
         #[arg(long = "static")]
         fixed: bool,
+        /// Whom the certificate names [default: the tenant's name].
+        #[arg(long, requires = "fixed")]
+        user: Option<String>,
+        /// What the user may do in the tenant, as Keystone's role of that name.
+        #[arg(long, requires = "fixed", default_value = "admin", value_parser = ["admin", "member", "reader"])]
+        role: String,
+        /// How long the certificate is good.
+        #[arg(long, requires = "fixed", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=366))]
+        days: u16,
+    },
+    /// End a static kubeconfig's certificate before its time
+    Revoke {
+        /// Its serial number, as `tenant kubeconfig --static` has said it.
+        serial: String,
     },
     /// Remove a tenant with everything that it has
     Delete {
@@ -74,7 +88,12 @@ impl Tenant {
         match self.action {
             Action::Create { name, directory } => installation.create(&name, directory.as_deref()).await,
             Action::List => installation.list().await,
-            Action::Kubeconfig { name, fixed } => installation.kubeconfig(&name, fixed).await,
+            Action::Kubeconfig { name, fixed: false, .. } => installation.kubeconfig(&name).await,
+            Action::Kubeconfig { name, user, role, days, .. } => {
+                let user = user.unwrap_or_else(|| name.clone());
+                installation.certificate(&name, &user, &role, days).await
+            }
+            Action::Revoke { serial } => installation.revoke(&serial).await,
             Action::Delete { name, yes } => installation.delete(&name, yes).await,
         }
     }
@@ -87,6 +106,7 @@ pub(crate) struct Installation {
     tenants: PathBuf,
     pub(crate) url: String,
     projects: Api<identity::Project>,
+    revocations: Api<identity::TokenRevocation>,
 }
 
 impl Installation {
@@ -97,8 +117,10 @@ impl Installation {
         let kubeconfig = Kubeconfig::read_from(server_root.join("operator.kubeconfig")).with_context(missing)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let projects = Api::all(kube::Client::try_from(config)?);
-        Ok(Self { tenants: root.directory.canonicalize()?.join("tenants"), server_root, url, projects })
+        let client = kube::Client::try_from(config)?;
+        let (projects, revocations) = (Api::all(client.clone()), Api::all(client));
+        let tenants = root.directory.canonicalize()?.join("tenants");
+        Ok(Self { tenants, server_root, url, projects, revocations })
     }
 
     pub(crate) async fn administrator(&self) -> Result<Administrator> {
@@ -195,24 +217,68 @@ impl Installation {
         Ok(())
     }
 
-    async fn kubeconfig(&self, name: &str, fixed: bool) -> Result<()> {
+    async fn find(&self, name: &str) -> Result<String> {
         let Some(project) = self.administrator().await?.project(name).await? else {
             bail!("there is no tenant {name:?}: `hypernetes tenant list` shows those that are");
         };
-        if !fixed {
-            let openrc = self.openrc(name);
-            if !openrc.is_file() {
-                bail!("the tenant {name:?} was not made by `hypernetes tenant create` here: use --static");
-            }
-            self.renew(name)?;
-            print!("{}", self.render(name, &openrc)?);
-            return Ok(());
+        Ok(project.id)
+    }
+
+    async fn kubeconfig(&self, name: &str) -> Result<()> {
+        self.find(name).await?;
+        let openrc = self.openrc(name);
+        if !openrc.is_file() {
+            bail!("the tenant {name:?} was not made by `hypernetes tenant create` here: use --static");
         }
+        self.renew(name)?;
+        print!("{}", self.render(name, &openrc)?);
+        Ok(())
+    }
+
+    /// A static kubeconfig: to standard output; what it is good for, to standard error.
+    async fn certificate(&self, name: &str, user: &str, role: &str, days: u16) -> Result<()> {
+        if user.is_empty() || user.starts_with("system:") || user.starts_with("hypernetes:") {
+            bail!("{user:?} is no name for a tenant's user");
+        }
+        let id = self.find(name).await?;
+        let group = match role {
+            "admin" => names::GROUP_KEYSTONE_ADMIN,
+            "member" => names::GROUP_KEYSTONE_MEMBER,
+            _ => names::GROUP_KEYSTONE_READER,
+        };
         let authority = Authority::open(&self.server_root.join("pki"))?;
-        let client = Client { user: name, group: names::GROUP_KEYSTONE_ADMIN, tenant: Some(&project.id) };
-        let identity = authority.client(&format!("tenant-{}", project.id), &client)?;
-        let user = kubeconfig::User::Certificate(&identity);
-        print!("{}", kubeconfig::render(name, &self.url, authority.certificate(), &user));
+        let (certificate, serial) = authority.issue(&Client { user, group, tenant: &id }, days)?;
+        // What was kept here before it had an end.
+        for extension in ["crt", "key"] {
+            let _ = std::fs::remove_file(self.server_root.join(format!("pki/tenant-{id}.{extension}")));
+        }
+        let identity = kubeconfig::User::Certificate(&certificate);
+        print!("{}", kubeconfig::render(name, &self.url, authority.certificate(), &identity));
+        eprintln!("It is for {user:?}, {role} of {name}, and good for {days} days.");
+        eprintln!("To end it before: hypernetes tenant revoke {serial}");
+        Ok(())
+    }
+
+    async fn revoke(&self, serial: &str) -> Result<()> {
+        let serial = serial.to_ascii_lowercase();
+        if serial.is_empty() || serial.len() > 40 || !serial.bytes().all(|b| b.is_ascii_hexdigit()) {
+            bail!("{serial:?} is no serial number: want its hexadecimal digits");
+        }
+        let now = jiff::Timestamp::now();
+        // No certificate of a client's lasts longer.
+        let end = now.checked_add(jiff::SignedDuration::from_hours(367 * 24))?;
+        let spec = identity::TokenRevocationSpec {
+            certificate: Some(serial.clone()),
+            issued_before: now.to_string(),
+            expires_at: end.to_string(),
+            ..Default::default()
+        };
+        let name = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
+        match self.revocations.create(&Default::default(), &identity::TokenRevocation::new(&name, spec)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => drop(other?),
+        }
+        println!("the certificate {serial} is revoked");
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Id of the default domain, as in every Keystone.
-pub(crate) const DEFAULT_DOMAIN: &str = "default";
+pub(crate) const DEFAULT_DOMAIN: &str = hypernetes_api::names::DEFAULT_DOMAIN;
 
 /// Id of the project whose admins administer the whole installation, whatever its name is by now.
 pub(crate) fn admin_project_id() -> String {

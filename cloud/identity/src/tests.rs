@@ -322,6 +322,40 @@ async fn a_token_gives_a_token_for_another_scope_that_lives_no_longer() {
 }
 
 #[tokio::test]
+async fn a_token_ends_with_each_of_those_that_it_was_made_from() {
+    let k = keystone().await;
+    for revoked in 0..3 {
+        let mut tokens = vec![k.login("admin", PASSWORD, json!("unscoped")).await.token.unwrap()];
+        for scope in [in_project("admin"), json!("unscoped"), in_project("admin")] {
+            let identity = json!({"methods": ["token"], "token": {"id": tokens.last()}});
+            let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string().into_bytes();
+            tokens.push(k.request(Method::POST, "/v3/auth/tokens", &[], body).await.token.unwrap());
+        }
+        let admin = k.admin().await;
+        let headers = [("x-auth-token", admin.as_str()), ("x-subject-token", tokens[revoked].as_str())];
+        let gone = k.request(Method::DELETE, "/v3/auth/tokens", &headers, vec![]).await;
+        assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(k.identity.validate(token).await.is_ok(), index < revoked, "{index} after {revoked} is revoked");
+        }
+    }
+    // A chain has an end: a token that could not name all before it would outlive one of them.
+    let mut token = k.login("admin", PASSWORD, json!("unscoped")).await.token.unwrap();
+    let mut made = 1;
+    loop {
+        let identity = json!({"methods": ["token"], "token": {"id": token}});
+        let body = json!({"auth": {"identity": identity, "scope": "unscoped"}}).to_string().into_bytes();
+        let answer = k.request(Method::POST, "/v3/auth/tokens", &[], body).await;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            break;
+        }
+        (token, made) = (answer.token.unwrap(), made + 1);
+        assert!(made < 100);
+    }
+    assert_eq!(made, 16);
+}
+
+#[tokio::test]
 async fn what_ends_a_token_before_its_time() {
     let k = keystone().await;
     let admin = k.admin().await;

@@ -49,7 +49,7 @@ pub(crate) struct Claims {
     /// Microseconds since 1970.
     #[serde(rename = "e")]
     pub expires_at: i64,
-    /// Its own audit id, then that of the first token of the chain that it was made from.
+    /// Its own audit id, then those of the tokens that it was made from, the first of them last.
     #[serde(rename = "a")]
     pub audit_ids: Vec<String>,
 }

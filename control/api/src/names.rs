@@ -24,8 +24,13 @@ pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_NODE_PREFIX: &str = "system:node:";
 /// `system:serviceaccount:<namespace>:<name>`
 pub const USER_SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
-/// A client certificate's organizational unit `tenant:<id>` binds it to that logical cluster.
-pub const CERTIFICATE_TENANT_PREFIX: &str = "tenant:";
+/// A client certificate's subject alternative name `hypernetes:tenant:<id>`, a URI, says whose it is: a tenant's, or the
+/// system's own (`system`). One that says nothing is nobody's.
+pub const CERTIFICATE_TENANT_URI: &str = "hypernetes:tenant:";
+/// What tenants' certificates had before: the organizational unit `tenant:<id>`.
+pub const CERTIFICATE_TENANT_UNIT: &str = "tenant:";
+/// Name of the TokenRevocation of a certificate: this, and its serial number in lower-case hexadecimal digits.
+pub const CERTIFICATE_REVOCATION_PREFIX: &str = "certificate-";
 
 /// Id of Keystone's default domain.
 pub const DEFAULT_DOMAIN: &str = "default";

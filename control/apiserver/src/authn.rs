@@ -14,6 +14,7 @@ use hypernetes_api::{
 use hypernetes_store::{Key, ResourceId, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::codec;
 
@@ -53,6 +54,29 @@ pub struct Named {
     pub uid: String,
 }
 
+/// Who a request is from by the way that it has come.
+#[derive(Clone, Copy)]
+pub enum Connection<'a> {
+    /// One of the server's own components.
+    Known(&'a UserInfo),
+    Certificate(&'a Certificate),
+    /// A certificate of ours that is nobody's.
+    Refused,
+    Anonymous,
+}
+
+impl<'a> Connection<'a> {
+    /// By a request's extensions: [`UserInfo`] inside the process, `Option<Certificate>` from TLS.
+    pub fn of(extensions: &'a http::Extensions) -> Self {
+        match (extensions.get::<UserInfo>(), extensions.get::<Option<Certificate>>()) {
+            (Some(user), _) => Self::Known(user),
+            (None, Some(Some(certificate))) => Self::Certificate(certificate),
+            (None, Some(None)) => Self::Refused,
+            (None, None) => Self::Anonymous,
+        }
+    }
+}
+
 pub struct Authenticator {
     encoding: EncodingKey,
     decoding: DecodingKey,
@@ -74,7 +98,6 @@ impl Authenticator {
         let _ = self.keystone.set(authority);
     }
 
-    /// `connection` is who the TLS connection's certificate says.
     ///
     /// # Errors
     /// `Unauthorized` for a credential that is none, or none any more.
@@ -82,7 +105,7 @@ impl Authenticator {
         &self,
         store: &dyn Store,
         headers: &HeaderMap,
-        connection: Option<&UserInfo>,
+        connection: Connection<'_>,
     ) -> Result<UserInfo, ApiError> {
         let unauthorized = || ApiError::new(Reason::Unauthorized, "Unauthorized");
         if let Some(header) = headers.get(AUTHORIZATION) {
@@ -106,7 +129,15 @@ impl Authenticator {
                 Err(TokenError::Unavailable(why)) => Err(ApiError::new(Reason::ServiceUnavailable, why)),
             };
         }
-        Ok(connection.cloned().unwrap_or_else(anonymous))
+        match connection {
+            Connection::Known(user) => Ok(user.clone()),
+            Connection::Certificate(certificate) => {
+                let open = is_open(store, &certificate.user.tenant).await? && !is_revoked(store, certificate).await?;
+                if open { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
+            }
+            Connection::Refused => Err(unauthorized()),
+            Connection::Anonymous => Ok(anonymous()),
+        }
     }
 
     pub fn issue(&self, claims: &ServiceAccountClaims) -> Result<String, ApiError> {
@@ -124,8 +155,11 @@ impl Authenticator {
     }
 }
 
-/// Whether the service account, and the pod or secret that the token was made for, are still those that it names.
+/// Whether the tenant, the service account, and the pod or secret that the token was made for, are still those that it names.
 pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
+    if !is_open(store, &claims.tenant).await? {
+        return Ok(false);
+    }
     let KubernetesClaims { namespace, serviceaccount, pod, secret } = &claims.kubernetes;
     let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref()), ("secrets", secret.as_ref())];
     for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
@@ -183,7 +217,7 @@ pub fn infrastructure() -> UserInfo {
 /// `None` for a name that only the system gives.
 fn keystone_name(info: &TokenInfo) -> Option<String> {
     let name = &info.user_name;
-    if name.is_empty() || ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved)) {
+    if name.is_empty() || is_reserved_name(name) {
         return None;
     }
     let default = info.user_domain_id == names::DEFAULT_DOMAIN;
@@ -222,22 +256,150 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
     Some(UserInfo { name, uid: info.user_id, groups, extra, tenant })
 }
 
-/// Who a client certificate is: common name, organizations, and the tenant in its organizational unit.
-pub fn certificate_user(der: &[u8]) -> Option<UserInfo> {
-    use x509_parser::prelude::{FromDer, X509Certificate};
+/// What a client's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub user: UserInfo,
+    /// Lower-case hexadecimal digits.
+    pub serial: String,
+}
+
+/// Who a client certificate is: common name, organizations, and the one tenant that it names, the system's own included. One
+/// that names none, or two, is nobody's; and what only the system has, names and groups, it has in no tenant's name.
+pub fn certificate(der: &[u8]) -> Option<Certificate> {
+    use x509_parser::{
+        extensions::GeneralName,
+        prelude::{FromDer, X509Certificate},
+    };
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
     let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
     let name = subject.iter_common_name().next().and_then(text)?;
     let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+    let names = certificate.subject_alternative_name().ok()?;
+    let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(names::CERTIFICATE_TENANT_URI).map(str::to_owned),
+        _ => None,
+    });
+    let units = subject.iter_organizational_unit().filter_map(text);
+    // The system's own never had one.
+    let units = units.filter_map(|unit| {
+        unit.strip_prefix(names::CERTIFICATE_TENANT_UNIT)
+            .filter(|tenant| *tenant != TenantId::SYSTEM)
+            .map(str::to_owned)
+    });
+    let mut tenants: Vec<String> = uris.chain(units).collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    let [tenant] = tenants.as_slice() else { return None };
+    let tenant: TenantId = tenant.parse().ok()?;
+    if !tenant.is_system() {
+        if is_reserved_name(&name) {
+            return None;
+        }
+        groups.retain(|group| group != names::GROUP_INFRASTRUCTURE && group != names::GROUP_NODES);
+    }
     groups.push(names::GROUP_AUTHENTICATED.into());
-    let unit = subject
-        .iter_organizational_unit()
-        .filter_map(text)
-        .find_map(|unit| unit.strip_prefix(names::CERTIFICATE_TENANT_PREFIX).map(str::to_owned));
-    let tenant = match unit {
-        Some(tenant) => tenant.parse().ok()?,
-        None => TenantId::system(),
+    // DER puts a zero before what would be negative; nobody writes it.
+    let serial = certificate.raw_serial().iter().skip_while(|byte| **byte == 0);
+    let serial = serial.map(|byte| format!("{byte:02x}")).collect();
+    Some(Certificate { user: UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant }, serial })
+}
+
+/// Names that only the system gives.
+fn is_reserved_name(name: &str) -> bool {
+    ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved))
+}
+
+/// Whether a tenant's project is there and enabled, as its domain is. If not, nothing that was given out for it opens anything.
+async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiError> {
+    if tenant.is_system() {
+        return Ok(true);
+    }
+    let enabled = async |plural: &str, name: &str| {
+        let resource = ResourceId::new("identity.hypernetes.io", plural);
+        let Ok(key) = Key::new(&resource, &TenantId::system(), "", name) else { return Ok(None) };
+        let entry = store.get(&key).await.map_err(crate::read::read_error)?;
+        let object = entry.as_ref().map(codec::decode).transpose()?;
+        let open =
+            |object: &Value| object["spec"]["enabled"] == true && !object["metadata"]["deletionTimestamp"].is_string();
+        Ok::<_, ApiError>(object.filter(open))
     };
-    Some(UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant })
+    let Some(project) = enabled("projects", tenant.as_str()).await? else { return Ok(false) };
+    let domain = project["spec"]["domain"].as_str().unwrap_or_default();
+    Ok(enabled("domains", domain).await?.is_some())
+}
+
+async fn is_revoked(store: &dyn Store, certificate: &Certificate) -> Result<bool, ApiError> {
+    let name = format!("{}{}", names::CERTIFICATE_REVOCATION_PREFIX, certificate.serial);
+    let resource = ResourceId::new("identity.hypernetes.io", "tokenrevocations");
+    let key = Key::new(&resource, &TenantId::system(), "", &name)?;
+    Ok(store.get(&key).await.map_err(crate::read::read_error)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    const ACME: &str = "0123456789abcdef0123456789abcdef";
+
+    fn said(name: &str, group: &str, units: &[&str], uris: &[&str]) -> Option<UserInfo> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        for unit in units {
+            params.distinguished_name.push(DnType::OrganizationalUnitName, *unit);
+        }
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        super::certificate(certificate.der()).map(|certificate| certificate.user)
+    }
+
+    #[test]
+    fn a_certificate_that_names_no_tenant_is_nobodys() {
+        let (old, new) = (format!("tenant:{ACME}"), format!("hypernetes:tenant:{ACME}"));
+        let system = "hypernetes:tenant:system";
+        assert_eq!(said("operator", names::GROUP_MASTERS, &[], &[]), None);
+        assert_eq!(said("operator", names::GROUP_MASTERS, &["tenant:system"], &[]), None);
+        assert_eq!(said("operator", names::GROUP_MASTERS, &["tenant:"], &["hypernetes:tenant:"]), None);
+        assert_eq!(said("x", "y", &[], &[&new, system]), None);
+        assert_eq!(said("x", "y", &[&old], &[system]), None);
+        assert_eq!(said("x", "y", &[], &["hypernetes:tenant:../x"]), None);
+        assert!(said("operator", names::GROUP_MASTERS, &[], &[system]).unwrap().tenant.is_system());
+        for user in [said("x", "y", &[&old], &[]), said("x", "y", &[], &[&new]), said("x", "y", &[&old], &[&new])] {
+            assert_eq!(user.unwrap().tenant.as_str(), ACME);
+        }
+        // What only the system has.
+        assert_eq!(said("system:serviceaccount:a:b", "y", &[], &[&new]), None);
+        let groups = said("x", names::GROUP_INFRASTRUCTURE, &[&old], &[]).unwrap().groups;
+        assert_eq!(groups, [names::GROUP_AUTHENTICATED]);
+        assert!(said("system:node:a", names::GROUP_NODES, &[], &[system]).is_some());
+    }
+
+    #[test]
+    fn no_two_keystone_users_have_one_name() {
+        let name = |user: &str, domain: (&str, &str)| {
+            keystone_name(&TokenInfo {
+                user_id: "1".into(),
+                user_name: user.into(),
+                user_domain_id: domain.0.into(),
+                user_domain_name: domain.1.into(),
+                scope: TokenScope::Unscoped,
+                roles: Vec::new(),
+                expires_at: jiff::Timestamp::UNIX_EPOCH,
+            })
+        };
+        let (default, corp, odd) = (("default", "Default"), ("7f", "corp"), ("8e", "x@Default"));
+        assert_eq!(name("ann", default).as_deref(), Some("ann"));
+        assert_eq!(name("ann", corp).as_deref(), Some("ann@corp"));
+        assert_eq!(name("ann@corp", default).as_deref(), Some("ann@corp@Default"));
+        assert_eq!(name("ann", odd).as_deref(), Some("ann@8e"));
+        for reserved in ["system:serviceaccount:default:robot", "system:node:a", "hypernetes:server", ""] {
+            assert_eq!(name(reserved, default), None, "{reserved}");
+            assert_eq!(name(reserved, corp), None, "{reserved}");
+        }
+    }
 }

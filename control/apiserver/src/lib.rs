@@ -157,7 +157,8 @@ impl ApiServer {
         let _ = self.0.kubelets.set(client);
     }
 
-    /// For requests from outside. A [`UserInfo`] in the request's extensions is who the TLS connection's certificate says.
+    /// For requests from outside. What the TLS connection's certificate says is an `Option<`[`authn::Certificate`]`>` in the
+    /// request's extensions.
     pub fn router(&self) -> axum::Router {
         let server = self.clone();
         axum::Router::new().fallback(move |request: Request<Body>| {
@@ -212,7 +213,7 @@ impl ApiServer {
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         let (head, body) = request.into_parts();
-        let connection = head.extensions.get::<UserInfo>();
+        let connection = authn::Connection::of(&head.extensions);
         let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
         let (cluster, target) = request::parse(&head.uri)?;
         let scope = self.scope(cluster, &user).await?;

@@ -272,6 +272,31 @@ pub fn is_reserved(wanted: &Attributes<'_>) -> bool {
         }
 }
 
+/// Whether a caller sees Nodes without what is the operator's alone.
+pub fn is_projected(call: &Call) -> bool {
+    let tenants = matches!(&call.scope, crate::request::Scope::Tenant(tenant) if !tenant.is_system());
+    tenants && call.resource.id == ResourceId::new("", "nodes") && !call.is_operator() && !call.is_infrastructure()
+}
+
+/// A Node as tenants see it: without its machine's ids, and the addresses and ports of the network below theirs.
+pub fn project(node: &mut Value) {
+    let Some(status) = node["status"].as_object_mut() else { return };
+    status.remove("daemonEndpoints");
+    if let Some(info) = status.get_mut("nodeInfo").and_then(Value::as_object_mut) {
+        for id in ["machineID", "systemUUID", "bootID"] {
+            // Clients expect them to be there.
+            info.insert(id.into(), "".into());
+        }
+    }
+    if let Some(addresses) = status.get_mut("addresses").and_then(Value::as_array_mut) {
+        addresses.retain(|address| address["type"] == "Hostname");
+    }
+    if let Some(metadata) = node["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+        metadata.remove("annotations");
+    }
+}
+
 /// A pod's node is not its owner's to choose.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Call, Inner, bytes_response, codec, json_response,
+    Call, Inner, bytes_response, codec, json_response, nodes,
     options::{ListOptions, Match},
     request::Scope,
 };
@@ -71,13 +71,17 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 /// An answer of one object in the wanted form.
 pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     match Form::of(call)? {
-        Form::Object => {
+        Form::Object if !nodes::is_projected(call) => {
             let mut out = BytesMut::new();
             codec::write(&mut out, &entry.value, entry.mod_revision);
             Ok(bytes_response(StatusCode::OK, out.freeze()))
         }
         form => {
-            let object = codec::decode(entry)?;
+            let mut object = codec::decode(entry)?;
+            mark(call, &entry.key, &mut object);
+            if form == Form::Object {
+                return Ok(json_response(StatusCode::OK, &object));
+            }
             let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
             Ok(json_response(StatusCode::OK, &in_form(call, form, &[object], metadata, true)))
         }
@@ -165,8 +169,11 @@ pub async fn range(
     Ok((listing, next))
 }
 
-/// Adds whose an object is, in answers that span tenants.
+/// Adds whose an object is, in answers that span tenants, and takes away what is not for who asks.
 pub fn mark(call: &Call, key: &Key, object: &mut Value) {
+    if nodes::is_projected(call) {
+        nodes::project(object);
+    }
     if call.scope == Scope::All {
         let annotations = crate::write::fields(object, &["metadata", "annotations"]);
         annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
@@ -181,7 +188,7 @@ pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErro
     if let Some(next) = next {
         metadata["continue"] = next.into();
     }
-    let plain = selector.is_empty() && form == Form::Object && call.scope != Scope::All;
+    let plain = selector.is_empty() && form == Form::Object && call.scope != Scope::All && !nodes::is_projected(call);
     let mut objects = Vec::new();
     if !plain {
         for entry in &listing.entries {

@@ -88,11 +88,12 @@ pub async fn serve(
             let _place = place;
             let _ = stream.set_nodelay(true);
             let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
-            let user = stream.get_ref().1.peer_certificates().and_then(|chain| authn::certificate_user(chain.first()?));
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown.map(|chain| chain.first().and_then(|first| authn::certificate(first)));
             let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
                 let mut request = request.map(|body| Body::new(ReadToEnd::new(body)));
-                if let Some(user) = &user {
-                    request.extensions_mut().insert(user.clone());
+                if let Some(certificate) = &certificate {
+                    request.extensions_mut().insert(certificate.clone());
                 }
                 router.clone().oneshot(request)
             });

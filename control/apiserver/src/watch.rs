@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, Inner, codec,
+    Call, Inner, codec, nodes,
     options::ListOptions,
     read::{self, Form},
     request::Scope,
@@ -177,7 +177,11 @@ impl Watcher {
     ) -> Result<Option<Bytes>, ApiError> {
         let mut out = BytesMut::with_capacity(value.len() + 80);
         out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-        if self.form == Form::Object && self.call.scope != Scope::All && self.selector.is_empty() {
+        if self.form == Form::Object
+            && self.call.scope != Scope::All
+            && !nodes::is_projected(&self.call)
+            && self.selector.is_empty()
+        {
             codec::write(&mut out, value, revision);
         } else {
             let mut object = codec::decode_bytes(value, revision)?;

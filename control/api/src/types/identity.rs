@@ -100,8 +100,8 @@ pub struct RoleAssignmentSpec {
     pub inherited: bool,
 }
 
-/// Tokens that are no longer valid though they have not expired: one by its audit id, or all of a user or project
-/// issued before a moment.
+/// Credentials that are no longer valid though they have not expired: a token by its audit id, all tokens of a user or project
+/// issued before a moment, or a client certificate (then its name says which: `certificate-<serial>`).
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "identity.hypernetes.io", version = "v1alpha1", kind = "TokenRevocation", plural = "tokenrevocations")]
 #[serde(rename_all = "camelCase", default)]
@@ -109,6 +109,8 @@ pub struct TokenRevocationSpec {
     pub audit_id: Option<String>,
     pub user: Option<String>,
     pub project: Option<String>,
+    /// Serial number of a client certificate, in lower-case hexadecimal digits.
+    pub certificate: Option<String>,
     /// RFC 3339; tokens issued before it are revoked.
     pub issued_before: String,
     /// RFC 3339; after it the record can be forgotten, because the tokens have expired.

@@ -70,10 +70,14 @@ impl Bench {
 
     pub async fn new() -> Self {
         let bench = Self::over(tempfile::tempdir().unwrap());
-        // Whom the operator comes to by name.
+        let identity = "/apis/identity.hypernetes.io/v1alpha1";
+        let domain = json!({"metadata": {"name": "default"}, "spec": {"displayName": "Default", "enabled": true}});
+        bench.post(&admin("system"), &format!("{identity}/domains"), domain).await.ok();
+        // Whom the operator comes to by name; credentials are good while their project is enabled.
         for (id, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
-            let project = json!({"metadata": {"name": id}, "spec": {"displayName": name, "domain": "default"}});
-            bench.post(&admin("system"), "/apis/identity.hypernetes.io/v1alpha1/projects", project).await.ok();
+            let spec = json!({"displayName": name, "domain": "default", "enabled": true});
+            let project = json!({"metadata": {"name": id}, "spec": spec});
+            bench.post(&admin("system"), &format!("{identity}/projects"), project).await.ok();
         }
         for tenant in ["system", ACME, GLOBEX] {
             let namespace = json!({"metadata": {"name": "default"}});

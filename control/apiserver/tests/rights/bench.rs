@@ -89,10 +89,19 @@ impl Bench {
             all_tenants: AllTenants::grant(),
         };
         let bench = Self { server: ApiServer::new(config).unwrap(), _directory: directory };
+        let identity = "/apis/identity.hypernetes.io/v1alpha1";
+        let domain = json!({"metadata": {"name": "default"}, "spec": {"displayName": "Default", "enabled": true}});
+        bench.post(&infrastructure(), &format!("{identity}/domains"), domain).await.ok();
         for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
             let spec = json!({"displayName": name, "domain": "default", "enabled": true});
-            let projects = "/apis/identity.hypernetes.io/v1alpha1/projects";
-            bench.post(&infrastructure(), projects, json!({"metadata": {"name": tenant}, "spec": spec})).await.ok();
+            bench
+                .post(
+                    &infrastructure(),
+                    &format!("{identity}/projects"),
+                    json!({"metadata": {"name": tenant}, "spec": spec}),
+                )
+                .await
+                .ok();
         }
         for tenant in ["system", ACME, GLOBEX] {
             let cluster = format!("/clusters/{tenant}/api/v1/namespaces");
@@ -121,10 +130,20 @@ impl Bench {
         }
         let mut request = request.body(Body::from(body.to_owned())).unwrap();
         request.extensions_mut().insert(user.clone());
+        self.answer(request).await
+    }
+
+    /// With what TLS says of the connection, and with no more than the request has itself.
+    pub async fn answer(&self, request: Request<Body>) -> Answer {
         let response = self.server.router().oneshot(request).await.unwrap();
         let code = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         Answer { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    }
+
+    pub async fn text(&self, request: Request<Body>) -> String {
+        let response = self.server.router().oneshot(request).await.unwrap();
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
     pub async fn get(&self, user: &UserInfo, path: &str) -> Answer {

@@ -1,5 +1,8 @@
 //! Who a request is made as.
 
+use axum::body::Body;
+use http::Request;
+use hypernetes_apiserver::authn::Certificate;
 use serde_json::json;
 
 use crate::bench::{ACME, Answer, Bench, GLOBEX, admin, infrastructure, member, node, operator, user};
@@ -70,4 +73,79 @@ async fn a_cluster_is_called_by_its_own_and_by_the_operator() {
     bench.get(&operator(), &format!("/clusters/none{MAPS}")).await.refused(404, "NotFound");
     bench.get(&member(ACME), &format!("/clusters/none{MAPS}")).await.forbidden();
     bench.get(&node("one"), &format!("/clusters/{ACME}{MAPS}")).await.forbidden();
+}
+
+#[tokio::test]
+async fn what_was_given_out_for_a_project_ends_with_it() {
+    let bench = Bench::new().await;
+    let certificate = |tenant| Certificate { user: member(tenant), serial: "4a01".into() };
+    let shown = async |certificate: Option<Certificate>| {
+        let mut request = Request::builder().uri(MAPS).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(certificate);
+        bench.answer(request).await
+    };
+    let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let made = bench.post(&admin(ACME), token, json!({"spec": {}})).await.ok();
+    let bearer = format!("Bearer {}", made["status"]["token"].as_str().unwrap());
+    let with_token = async || {
+        bench.answer(Request::builder().uri("/api").header("authorization", &bearer).body(Body::empty()).unwrap()).await
+    };
+    shown(Some(certificate(ACME))).await.ok();
+    with_token().await.ok();
+    shown(None).await.refused(401, "Unauthorized");
+
+    let identity = "/apis/identity.hypernetes.io/v1alpha1";
+    let (project, domain) = (format!("{identity}/projects/{ACME}"), format!("{identity}/domains/default"));
+    for object in [&project, &domain] {
+        bench.merge(&operator(), object, json!({"spec": {"enabled": false}})).await.ok();
+        shown(Some(certificate(ACME))).await.refused(401, "Unauthorized");
+        with_token().await.refused(401, "Unauthorized");
+        bench.merge(&operator(), object, json!({"spec": {"enabled": true}})).await.ok();
+        shown(Some(certificate(ACME))).await.ok();
+        with_token().await.ok();
+    }
+    let revocation = json!({"metadata": {"name": "certificate-4a01"}, "spec": {"certificate": "4a01"}});
+    bench.post(&operator(), &format!("{identity}/tokenrevocations"), revocation).await.ok();
+    shown(Some(certificate(ACME))).await.refused(401, "Unauthorized");
+    shown(Some(Certificate { serial: "4a02".into(), ..certificate(ACME) })).await.ok();
+    bench.delete(&operator(), &project).await.ok();
+    shown(Some(Certificate { serial: "4a02".into(), ..certificate(ACME) })).await.refused(401, "Unauthorized");
+    with_token().await.refused(401, "Unauthorized");
+}
+
+#[tokio::test]
+async fn tenants_see_of_a_node_what_is_theirs_to_know() {
+    let bench = Bench::new().await;
+    let nodes = "/api/v1/nodes";
+    bench.post(&node("one"), nodes, json!({"metadata": {"name": "one"}})).await.ok();
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}, {"type": "Hostname", "address": "one"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+        "nodeInfo": {"machineID": "m-1", "systemUUID": "s-1", "bootID": "b-1", "kernelVersion": "6", "osImage": "x",
+            "containerRuntimeVersion": "c", "kubeletVersion": "k", "kubeProxyVersion": "", "operatingSystem": "linux",
+            "architecture": "amd64"},
+    }});
+    bench.merge(&node("one"), &format!("{nodes}/one/status"), status).await.ok();
+    let secret = ["192.0.2.7", "10250", "m-1", "s-1", "b-1"];
+    let paths = [
+        nodes.to_owned(),
+        format!("{nodes}/one"),
+        format!("{nodes}?watch=true&timeoutSeconds=1"),
+        format!("{nodes}?fieldSelector=metadata.name%3Done"),
+    ];
+    for path in paths {
+        for accept in ["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
+            for tenant in [admin(ACME), member(ACME)] {
+                let mut request = Request::builder().uri(&path).header("accept", accept).body(Body::empty()).unwrap();
+                request.extensions_mut().insert(tenant);
+                let text = bench.text(request).await;
+                assert!(text.contains("one"), "{path}: {text}");
+                for word in secret {
+                    assert!(!text.contains(word), "{path} {accept}: {text}");
+                }
+            }
+        }
+    }
+    let seen = bench.get(&operator(), &format!("{nodes}/one")).await.ok();
+    assert_eq!(seen["status"]["nodeInfo"]["machineID"], "m-1");
 }
