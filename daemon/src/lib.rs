@@ -23,6 +23,7 @@ pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::R
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    raise_file_limit();
     // One choice of cryptography for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -40,6 +41,15 @@ pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::R
             runtime.shutdown_background();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A role may have as many descriptors as the hard limit says: the soft one is for programs that use select(2).
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    let raised = getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "raising the limit of descriptors");
     }
 }
 

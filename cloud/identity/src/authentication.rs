@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hypernetes_api::{
-    auth::{TokenInfo, TokenScope},
+    auth::{Source, TokenInfo, TokenScope},
     types::identity::{Domain, Project, Role, TokenRevocation, TokenRevocationSpec, User},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -139,9 +139,17 @@ impl Directory {
 }
 
 impl Identity {
+    /// Checks a password that came from `source`; none: from inside.
+    ///
     /// # Errors
-    /// [`Error::Unauthorized`] for an unknown or disabled user as for a wrong password.
-    pub(crate) async fn check_password(&self, user: &UserRef, password: String) -> Result<String, Error> {
+    /// [`Error::Unauthorized`] for an unknown or disabled user as for a wrong password; [`Error::TooManyAttempts`] when
+    /// that has happened too often.
+    pub(crate) async fn check_password(
+        &self,
+        source: Option<Source>,
+        user: &UserRef,
+        password: String,
+    ) -> Result<String, Error> {
         let id = match user {
             UserRef::Id(id) => Some(id.clone()),
             UserRef::Name(name, domain) => self
@@ -150,9 +158,25 @@ impl Identity {
                 .and_then(|domain| self.directory.named::<User>(&domain.name_any(), name))
                 .map(|user| user.name_any()),
         };
+        // A user that there is not is counted by what it was called, and waits as one that there is.
+        let called = match (&id, user) {
+            (Some(id), _) | (None, UserRef::Id(id)) => id.clone(),
+            (None, UserRef::Name(name, domain)) => format!("{domain:?}/{name}"),
+        };
+        let turn = self.attempts.begin(source, &called);
+        let _turn = turn.map_err(|wait| Error::TooManyAttempts(wait.as_secs() + 1))?;
         let id = id.filter(|id| self.directory.enabled_user(id).is_some());
         let matches = self.passwords.verify(id.as_deref(), password).await?;
-        id.filter(|_| matches).ok_or(Error::Unauthorized)
+        match id.filter(|_| matches) {
+            Some(id) => {
+                self.attempts.succeeded(source, &called);
+                Ok(id)
+            }
+            None => {
+                self.attempts.failed(source, &called);
+                Err(Error::Unauthorized)
+            }
+        }
     }
 
     /// Makes a token for a user whose credentials have been checked. `parent`: the token that was the credential.

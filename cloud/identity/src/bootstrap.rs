@@ -55,7 +55,7 @@ impl Identity {
             domain: DEFAULT_DOMAIN.into(),
             description: "Its admins administer the installation".into(),
             enabled: true,
-            tags: Vec::new(),
+            ..ProjectSpec::default()
         };
         self.ensure(Project::new(&admin_project_id(), project)).await?;
         let admin = admin_user_id();

@@ -35,6 +35,9 @@ pub enum Error {
     /// Too many passwords are being checked, or the API server does not answer.
     #[error("The service is temporarily unavailable: {0}")]
     Unavailable(String),
+    /// Seconds to wait.
+    #[error("Too many logins have failed. Try again in {0} seconds.")]
+    TooManyAttempts(u64),
     #[error("There is no room left to store this.")]
     NoRoom,
 }
@@ -60,6 +63,7 @@ impl Error {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
@@ -87,6 +91,9 @@ impl IntoResponse for Error {
         let title = status.canonical_reason().unwrap_or_default();
         let body = Json(json!({"error": {"code": status.as_u16(), "message": self.to_string(), "title": title}}));
         let mut response = (status, body).into_response();
+        if let Self::TooManyAttempts(seconds) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod api;
+mod attempts;
 mod authentication;
 mod bootstrap;
 mod cache;
@@ -68,6 +69,7 @@ pub struct Identity {
     directory: Arc<directory::Directory>,
     keyring: token::Keyring,
     passwords: passwords::Passwords,
+    attempts: attempts::Attempts,
     config: IdentityConfig,
     system: kube::Client,
     follower: tokio::task::JoinHandle<()>,
@@ -84,6 +86,7 @@ impl Identity {
             directory,
             keyring: token::Keyring::new(system.clone()),
             passwords: passwords::Passwords::new(system.clone(), config.password_cost),
+            attempts: attempts::Attempts::default(),
             config,
             system,
             follower: tokio::spawn(async move { followed.follow().await }),

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use hypernetes_api::auth::{TokenAuthority, TokenError, TokenScope};
+use hypernetes_api::auth::{Source, TokenAuthority, TokenError, TokenScope};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -193,6 +193,32 @@ async fn wrong_credentials_are_all_refused_alike() {
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "what was wrong is not told");
     assert_eq!(bodies[0]["error"]["title"], "Unauthorized");
+}
+
+#[tokio::test]
+async fn who_guesses_waits_and_nobody_else_does() {
+    let k = keystone().await;
+    let login = async |last: u8, password: &str| {
+        let body = password_auth("admin", password, in_project("admin")).to_string();
+        let mut request = Request::post("/identity/v3/auth/tokens").body(Body::from(body)).unwrap();
+        request.extensions_mut().insert(Source::from(std::net::IpAddr::from([127, 0, 0, last])));
+        let response = k.router.clone().oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().get("retry-after").is_some())
+    };
+    for _ in 0..5 {
+        assert_eq!(login(2, "wrong").await, (401, false));
+    }
+    // A slow machine may be slower than the wait: each failure makes it longer.
+    let mut rounds = 0;
+    // Not even the right password is looked at.
+    while login(2, PASSWORD).await != (429, true) {
+        rounds += 1;
+        assert!(rounds < 20, "it never has to wait");
+        for _ in 0..8 {
+            login(2, "wrong").await;
+        }
+    }
+    assert_eq!(login(3, PASSWORD).await, (201, false));
 }
 
 #[tokio::test]

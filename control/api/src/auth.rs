@@ -1,6 +1,8 @@
 //! Who asks: the identity that authentication yields, and the contract of the identity service with the API server
 //! and the OpenStack façades.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -57,4 +59,34 @@ pub enum TokenError {
 #[async_trait]
 pub trait TokenAuthority: Send + Sync + 'static {
     async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError>;
+}
+
+/// Where a connection comes from: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source(IpAddr);
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> 64 << 64;
+                Self(IpAddr::V6(Ipv6Addr::from_bits(network)))
+            }
+            address => Self(address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_an_address_or_a_network_of_64_bits() {
+        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(source("127.0.0.2"), source("::ffff:127.0.0.2"));
+        assert_ne!(source("127.0.0.2"), source("127.0.0.3"));
+        assert_eq!(source("2001:db8:0:1::1"), source("2001:db8:0:1:ffff::2"));
+        assert_ne!(source("2001:db8:0:1::1"), source("2001:db8:0:2::1"));
+    }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
+use hypernetes_api::auth::Source;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Deserialize;
@@ -163,14 +164,19 @@ fn wanted(scope: Option<ScopeInput>) -> Result<WantedScope, Error> {
     }
 }
 
-async fn issue(State(identity): Shared, filters: Filters, Body(body): Body<Request>) -> Result<Response, Error> {
+async fn issue(
+    State(identity): Shared,
+    source: Option<Extension<Source>>,
+    filters: Filters,
+    Body(body): Body<Request>,
+) -> Result<Response, Error> {
     identity.ready().await?;
     let Auth { identity: input, scope } = body.auth;
     let scope = wanted(scope)?;
     let (token, valid) = match input.methods.as_slice() {
         [method] if method == "password" => {
             let (user, password) = input.password.ok_or_else(|| malformed("password"))?.user.reference()?;
-            let user = identity.check_password(&user, password).await?;
+            let user = identity.check_password(source.map(|Extension(source)| source), &user, password).await?;
             identity.issue(&user, Method::Password, &scope, None).await?
         }
         [method] if method == "token" => {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use http::StatusCode;
-use hypernetes_api::types::identity::{Domain, Group, User, UserSpec};
+use hypernetes_api::{
+    auth::Source,
+    types::identity::{Domain, Group, User, UserSpec},
+};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -200,12 +203,15 @@ struct PasswordInput {
 /// A user changes its own password. Needs no token: knowing the old password is as good.
 async fn change_password(
     State(identity): Shared,
+    source: Option<Extension<Source>>,
     Path(id): Path<String>,
     Body(body): Body<PasswordEnvelope>,
 ) -> Result<StatusCode, Error> {
     identity.ready().await?;
     Passwords::check_form(&body.user.password)?;
-    let id = identity.check_password(&UserRef::Id(id), body.user.original_password).await?;
+    let id = identity
+        .check_password(source.map(|Extension(source)| source), &UserRef::Id(id), body.user.original_password)
+        .await?;
     identity.passwords.set(&id, body.user.password).await?;
     identity.revoke_user(&id).await?;
     Ok(StatusCode::NO_CONTENT)
