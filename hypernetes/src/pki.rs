@@ -272,4 +272,21 @@ mod tests {
         let other = Authority::open(directory.path()).unwrap().server("apiserver", &[local], &["localhost"]).unwrap();
         assert_ne!(other.certificate, again.certificate);
     }
+
+    #[test]
+    fn a_file_is_written_only_when_it_says_something_else() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("operator.kubeconfig");
+        write_private(&path, b"one").unwrap();
+        let first = fs::metadata(&path).unwrap().ino();
+        write_private(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), first);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        write_private(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        write_private(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
 }

@@ -94,6 +94,7 @@ impl Server {
             key: to_kubelets.key,
             client_authority: authority.certificate().to_owned(),
         })?);
+        tokio::spawn(server.follow_budgets());
         let clients = Clients::in_process(server.loopback());
         crate::first::objects(&clients).await.context("making the system's first objects")?;
         let identity = Identity::start(&clients, IdentityConfig::new(&url));
@@ -199,4 +200,39 @@ fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str
         project: "admin",
     });
     pki::write_private(&root.join("admin.openrc"), openrc.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_ran_before_does_not_start_without_its_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, store) = (directory.path(), directory.path().join("store.redb"));
+        check_store(root, &store).unwrap();
+        // Killed in its first start, before it was ready.
+        std::fs::write(&store, "").unwrap();
+        check_store(root, &store).unwrap();
+        std::fs::write(root.join("operator.kubeconfig"), "").unwrap();
+        let error = check_store(root, &store).unwrap_err().to_string();
+        assert!(error.contains("store.redb"), "{error}");
+        std::fs::remove_file(&store).unwrap();
+        check_store(root, &store).unwrap_err();
+        std::fs::write(&store, "something").unwrap();
+        check_store(root, &store).unwrap();
+    }
+
+    #[test]
+    fn what_was_half_written_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = directory.path().join("pki");
+        std::fs::create_dir(&pki).unwrap();
+        let all = [directory.path().join("operator.new-17"), pki.join("ca.new-1"), pki.join("ca.key")];
+        for path in &all {
+            std::fs::write(path, "").unwrap();
+        }
+        remove_leftovers(directory.path());
+        assert_eq!(all.map(|path| path.exists()), [false, false, true]);
+    }
 }

@@ -36,6 +36,7 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
         [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
+        ["budgets"] => server.budgets.show(&*server.store, tenant),
         ["version"] => json!({
             "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",

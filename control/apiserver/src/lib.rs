@@ -7,16 +7,19 @@
 
 pub mod authn;
 mod authz;
-mod budget;
+pub mod budget;
 mod codec;
 mod connect;
 mod discovery;
 mod escalation;
 mod graph;
+mod held;
 mod impersonation;
 mod media;
 mod nodes;
 mod options;
+mod patience;
+mod places;
 mod rbac;
 mod read;
 mod request;
@@ -39,13 +42,11 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{
     AllTenants, ApiError, Reason, TenantId,
     auth::{TokenAuthority, UserInfo},
     names,
 };
-use hypernetes_schema::limits::MAX_BODY;
 use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
 use serde_json::Value;
 
@@ -58,7 +59,8 @@ use self::{
     table::{Home, Resource, Table},
 };
 pub use connect::KubeletClient;
-pub use serve::{TlsConfig, TlsError, serve};
+pub use places::Limits;
+pub use serve::{Deadlines, TlsConfig, TlsError, serve, serve_within};
 
 /// What a server is made of.
 pub struct Config {
@@ -86,6 +88,7 @@ pub(crate) struct Inner {
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
+    budgets: budget::Budgets,
 }
 
 impl Inner {
@@ -144,7 +147,21 @@ impl ApiServer {
         let kubelets = OnceLock::new();
         let Config { store, all_tenants, .. } = config;
         let (table, graph) = (Table::builtin(), graph::Graph::new(all_tenants.clone()));
-        Ok(Self(Arc::new(Inner { store, table, authenticator, all_tenants, kubelets, graph })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            table,
+            authenticator,
+            all_tenants,
+            kubelets,
+            graph,
+            budgets: Default::default(),
+        })))
+    }
+
+    /// Holds the tenants to the budgets that their Projects have, for as long as it is polled.
+    pub fn follow_budgets(&self) -> impl Future<Output = ()> + Send + 'static {
+        let server = self.0.clone();
+        async move { server.budgets.follow(&*server.store).await }
     }
 
     /// Lets in who has a Keystone token. Once.
@@ -215,9 +232,11 @@ impl ApiServer {
         let (head, body) = request.into_parts();
         let connection = authn::Connection::of(&head.extensions);
         let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
+        let query = Query::parse(&head.uri)?;
+        let place = head.extensions.get::<budget::ConnectionPlace>();
+        let mut ticket = self.0.budgets.admit(&user, place, query.flag("watch"))?;
         let (cluster, target) = request::parse(&head.uri)?;
         let scope = self.scope(cluster, &user).await?;
-        let query = Query::parse(&head.uri)?;
         let authorizer = self.0.authorizer();
         let user = impersonation::user(&head.headers, user, &scope, &authorizer).await?;
         let tenant = match &scope {
@@ -231,7 +250,7 @@ impl ApiServer {
                 authorizer.check(&user, &tenant, &wanted).await?;
                 let answer = discovery::path(&self.0, &tenant, &path, &head.headers)?;
                 let reads = matches!(head.method, Method::GET | Method::HEAD);
-                return if reads { Ok(answer) } else { Err(request::not_allowed()) };
+                return if reads { ticket.hold(answer) } else { Err(request::not_allowed()) };
             }
             Target::Resource(target) => target,
         };
@@ -268,18 +287,12 @@ impl ApiServer {
             let Scope::Tenant(tenant) = &scope else {
                 return Err(ApiError::bad_request("this request has to name one logical cluster"));
             };
-            return connect::pod(&self.0, tenant, &target, &query, Request::from_parts(head, body)).await;
+            let response = connect::pod(&self.0, tenant, &target, &query, Request::from_parts(head, body)).await?;
+            return ticket.hold(response);
         }
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                ApiError::new(Reason::RequestEntityTooLarge, format!("limit is {MAX_BODY}"))
-            } else {
-                ApiError::bad_request(format!("reading the request: {error}"))
-            }
-        })?;
-        let body = media::to_json(&head.headers, body.to_bytes())?;
+        let body = media::to_json(&head.headers, ticket.read(body).await?)?;
         let call = Call { user, scope, resource, target, subresource, query, headers: head.headers, body };
-        self.answer_call(verb, &call).await
+        ticket.hold(self.answer_call(verb, &call).await?)
     }
 
     /// What a verb does to a resource or to one of its subresources. There is no default: what is added has to be put here.

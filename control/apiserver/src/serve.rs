@@ -1,30 +1,66 @@
 //! HTTPS: who a client's certificate says it is goes with each of its requests.
+//!
+//! Nobody keeps a place by doing nothing: every part of a connection has a deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use http::Request;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use hypernetes_api::auth::Source;
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{authn, unread::ReadToEnd};
+use crate::{
+    authn::{self, Certificate},
+    budget::ConnectionPlace,
+    held::Held,
+    patience::Patient,
+    places::{Limits, Place, Places},
+    unread::ReadToEnd,
+};
 
-/// How long a client may take to agree on TLS.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at a time; more wait.
-const MAX_CONNECTIONS: usize = 10_000;
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// To agree on TLS.
+    pub handshake: Duration,
+    /// Until the header of the first request is there.
+    pub header: Duration,
+    /// From an answer to the header of the next request.
+    pub idle: Duration,
+    /// To send a request's body.
+    pub body: Duration,
+    /// To read something of what is being sent to it.
+    pub read: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(10), header: seconds(15), idle: seconds(180), body: seconds(30), read: seconds(300) }
+    }
+}
+
+/// HTTP/2 streams of one connection at a time.
+const MAX_STREAMS: u32 = 250;
 
 /// PEM texts.
 pub struct TlsConfig {
@@ -67,14 +103,28 @@ pub async fn serve(
     config: &TlsConfig,
     stop: CancellationToken,
 ) -> Result<(), TlsError> {
+    serve_within(listener, router, config, Limits::of_process(), Deadlines::default(), stop).await
+}
+
+/// As [`serve`], with limits of one's own.
+///
+/// # Errors
+/// When the certificates cannot be used.
+pub async fn serve_within(
+    listener: TcpListener,
+    router: axum::Router,
+    config: &TlsConfig,
+    limits: Limits,
+    deadlines: Deadlines,
+    stop: CancellationToken,
+) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(config)?));
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(limits);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: others will end.
                     tracing::warn!(%error, "accepting a connection");
@@ -83,31 +133,84 @@ pub async fn serve(
                 }
             },
         };
+        let source = Source::from(address.ip());
+        // Who finds no place is hung up on: one that waited would be in the way of the others.
+        let Some(place) = places.take(source) else { continue };
         let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
         tokio::spawn(async move {
-            let _place = place;
             let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+            let stream = acceptor.accept(Patient::new(stream, deadlines.read));
+            let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, stream).await else { return };
             let shown = stream.get_ref().1.peer_certificates();
             let certificate = shown.map(|chain| chain.first().and_then(|first| authn::certificate(first)));
-            let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let mut request = request.map(|body| Body::new(ReadToEnd::new(body)));
-                if let Some(certificate) = &certificate {
-                    request.extensions_mut().insert(certificate.clone());
-                }
-                router.clone().oneshot(request)
-            });
-            let builder = Builder::new(TokioExecutor::new());
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-            tokio::pin!(connection);
-            tokio::select! {
-                _ = &mut connection => {}
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
-                }
+            let system = certificate.iter().flatten().any(|certificate| certificate.user.tenant.is_system());
+            if place.settle(system) {
+                connection(stream, router, Client { certificate, source, place }, deadlines, stop).await;
             }
         });
     }
+}
+
+/// The other end of a connection.
+struct Client {
+    /// What it has shown, and whose that is: perhaps nobody's.
+    certificate: Option<Option<Certificate>>,
+    source: Source,
+    place: Place,
+}
+
+async fn connection(
+    stream: TlsStream<Patient<TcpStream>>,
+    router: axum::Router,
+    client: Client,
+    deadlines: Deadlines,
+    stop: CancellationToken,
+) {
+    let Client { certificate, source, place } = client;
+    let (place, budget) = (Arc::new(place), ConnectionPlace::default());
+    // Held by every request until its answer has been sent.
+    let (busy, asked) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
+    let service = {
+        let (busy, asked) = (busy.clone(), asked.clone());
+        tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+            asked.store(true, Ordering::Relaxed);
+            place.asks();
+            let mut request = request.map(|body| Body::new(ReadToEnd::new(body, deadlines.body)));
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
+            request.extensions_mut().insert(source);
+            request.extensions_mut().insert(budget.clone());
+            let (router, busy) = (router.clone(), busy.clone());
+            async move {
+                let response = router.oneshot(request).await?;
+                Ok::<_, std::convert::Infallible>(response.map(|body| Body::new(Held::new(body, busy))))
+            }
+        })
+    };
+    let others = Arc::strong_count(&busy);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.idle);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let mut tick = tokio::time::interval((deadlines.header / 2).max(Duration::from_millis(1)));
+    let mut last_busy = Instant::now();
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = stop.cancelled() => break,
+            _ = tick.tick() => {
+                if Arc::strong_count(&busy) > others {
+                    last_busy = Instant::now();
+                }
+                let patience = if asked.load(Ordering::Relaxed) { deadlines.idle } else { deadlines.header };
+                if last_busy.elapsed() > patience {
+                    break;
+                }
+            }
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
 }

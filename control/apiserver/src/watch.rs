@@ -22,6 +22,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
 /// Without a wish a watch lasts this long, as upstream's 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 
+/// Events that are made before the client has taken the ones before; each may be as large as an object.
+const EVENTS_AHEAD: usize = 4;
+
 struct Watcher {
     call: Call,
     selector: Selector,
@@ -37,16 +40,11 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
     let bookmarks = options.bookmarks;
     // Who gives no version is told of what is there, if they do not say otherwise.
     let initial = options.initial_events.unwrap_or(from.is_none());
-    let mut watcher = Watcher { call: clone(call), selector: options.selector, form, columns_sent: false };
+    let watcher = Watcher { call: clone(call), selector: options.selector, form, columns_sent: false };
     let mut first = Vec::new();
     let start = if initial {
         let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
-        for entry in &listing.entries {
-            first.extend(watcher.event("ADDED", &entry.key, &entry.value, entry.mod_revision)?);
-        }
-        if options.initial_events == Some(true) && bookmarks {
-            first.push(watcher.bookmark(listing.revision, true));
-        }
+        first = listing.entries;
         listing.revision
     } else {
         match from {
@@ -65,15 +63,26 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(64);
-    tokio::spawn(async move {
-        for event in first {
+    let initial_end = options.initial_events == Some(true) && bookmarks;
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(EVENTS_AHEAD);
+    tokio::spawn(tokio::time::timeout(timeout, async move {
+        let mut watcher = watcher;
+        // Each is made when there is room for it: a client that does not read keeps no list in memory.
+        for entry in first {
+            let event = match watcher.event("ADDED", &entry.key, &entry.value, entry.mod_revision) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(error) => error_event(&error),
+            };
             if sender.send(Ok(event)).await.is_err() {
                 return;
             }
         }
-        let _ = tokio::time::timeout(timeout, follow(watcher, changes, start, bookmarks, sender)).await;
-    });
+        if initial_end && sender.send(Ok(watcher.bookmark(start, true))).await.is_err() {
+            return;
+        }
+        follow(watcher, changes, start, bookmarks, sender).await;
+    }));
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))
 }

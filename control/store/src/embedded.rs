@@ -244,8 +244,8 @@ impl Store for EmbeddedStore {
         self.quotas.clone()
     }
 
-    async fn usage(&self, tenant: &TenantId) -> Result<Usage, ReadError> {
-        Ok(self.memory.read().usage(tenant.as_str()))
+    fn usage(&self, tenant: &TenantId) -> Usage {
+        self.memory.read().usage(tenant.as_str())
     }
 
     async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Changes, ReadError> {

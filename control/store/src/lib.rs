@@ -165,7 +165,7 @@ pub trait Store: Send + Sync + 'static {
     fn quotas(&self) -> Arc<Quotas>;
 
     /// What a tenant keeps now.
-    async fn usage(&self, tenant: &TenantId) -> Result<Usage, ReadError>;
+    fn usage(&self, tenant: &TenantId) -> Usage;
 
     /// Forgets versions older than `revision`. Reads and watches from before it fail with `Compacted`.
     async fn compact(&self, revision: Revision) -> Result<(), ReadError>;

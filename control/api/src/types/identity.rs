@@ -2,6 +2,8 @@
 //! (32 hex digits, or `default` for the default domain).
 //! A user's password hash is not here but in the Secret `user-<id>` of the system cluster's namespace `hypernetes-identity`.
 
+use std::collections::BTreeMap;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,10 @@ pub struct ProjectSpec {
     pub description: String,
     pub enabled: bool,
     pub tags: Vec<String>,
+    /// The tenant's budgets, by name, where they are other than the defaults: `objects`, `storedBytes`, `connections`,
+    /// `requests`, `requestBytes`, `responseBytes`, `watches`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
