@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    agent::AgentError,
     error::{Error, Result},
     exec::ProcessHandle,
     logs::{LogWriter, Stream},
@@ -33,6 +34,8 @@ const START_ERROR: i32 = 128;
 const SIGKILL: u32 = 9;
 /// How long the guest may take, beyond the grace, to have ended a container that is stopped.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// Between two attempts to send a signal over connections that break.
+const SIGNAL_AGAIN: Duration = Duration::from_millis(200);
 /// Chunks that an attached client may be behind.
 const ATTACH_BACKLOG: usize = 256;
 
@@ -247,6 +250,16 @@ fn check_config(config: &cri::ContainerConfig) -> Result<()> {
     Ok(())
 }
 
+/// Sends a signal, over another connection where one has broken. The caller's patience is the limit.
+async fn signal_until_heard(process: &ProcessHandle, signal: u32, all: bool) -> Result<(), AgentError> {
+    loop {
+        match process.signal(signal, all).await {
+            Err(error) if error.is_connection() => tokio::time::sleep(SIGNAL_AGAIN).await,
+            other => return other,
+        }
+    }
+}
+
 impl Runtime {
     pub(crate) async fn create_container(
         self: &Arc<Self>,
@@ -445,7 +458,7 @@ impl Runtime {
             let record = container.record();
             let ask = async {
                 let signal = signals::stop(record.config.stop_signal(), &record.stop_signal);
-                if let Err(error) = process.signal(signal, false).await {
+                if let Err(error) = signal_until_heard(&process, signal, false).await {
                     tracing::debug!(container = %container.id, %error, "it could not be asked to end");
                 }
                 container.ended().await;
@@ -454,7 +467,7 @@ impl Runtime {
                 return Ok(());
             }
         }
-        process.signal(SIGKILL, true).await?;
+        signal_until_heard(&process, SIGKILL, true).await?;
         container.ended().await;
         Ok(())
     }
