@@ -60,7 +60,8 @@ pub struct Row {
 /// All budgets of a tenant.
 pub const TABLE: [Row; 7] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
-    row(Budget::StoredBytes, "storedBytes", "the store's commit", 128 << 20, Reason::Forbidden),
+    // In memory it is about twice that: once as it is stored, once as the controllers see it.
+    row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
     row(Budget::Connections, "connections", "the first request of each", 1000, Reason::TooManyRequests),
     row(Budget::Requests, "requests", "after authentication", 200, Reason::TooManyRequests),
     row(Budget::RequestBytes, "requestBytes", "as the body comes", 32 << 20, Reason::TooManyRequests),
