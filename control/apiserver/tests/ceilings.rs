@@ -72,6 +72,12 @@ impl Bench {
         for tenant in [ACME, GLOBEX] {
             bench.created(tenant, "/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
         }
+        // Certificates are those of projects that are open, in domains that are.
+        let domain = json!({
+            "apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Domain", "metadata": {"name": "default"},
+            "spec": {"displayName": "Default", "enabled": true},
+        });
+        bench.created("system", "/apis/identity.hypernetes.io/v1alpha1/domains", domain).await;
         for (tenant, limits) in [(ACME, limits.clone()), (GLOBEX, json!({}))] {
             let spec = json!({"displayName": tenant, "domain": "default", "enabled": true, "limits": limits});
             let project = json!({
