@@ -50,7 +50,7 @@ impl Node {
         };
         // VMMs run as users of their own, and have to reach their directories.
         fs::set_permissions(node.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-        for name in ["root/cni/net.d", "volumes", "logs"] {
+        for name in ["root/cni/net.d", "volumes/acme", "logs"] {
             fs::create_dir_all(node.path(name)).unwrap();
         }
         let network = serde_json::json!({"cniVersion": "1.0.0", "name": "kill", "plugins": [{
@@ -59,11 +59,13 @@ impl Node {
                 "routes": [{"dst": "0.0.0.0/0"}]},
         }]});
         fs::write(node.path("root/cni/net.d/10-kill.conflist"), network.to_string()).unwrap();
-        let volume = node.path("volumes/v.raw");
-        fs::File::create(&volume).unwrap().set_len(64 << 20).unwrap();
+        fs::File::create(node.path("volumes/acme/1.raw")).unwrap().set_len(64 << 20).unwrap();
         fs::create_dir_all(node.volume_mount()).unwrap();
-        let descriptor = serde_json::json!({"id": "1", "driver": "file", "path": volume, "fsType": "ext4"});
-        fs::write(node.volume_mount().join("volume.hypernetes.json"), descriptor.to_string()).unwrap();
+        // What the CSI driver leaves for hyperd.
+        let descriptor = node.volume_mount().join("volume.hypernetes.json");
+        let volume = serde_json::json!({"version": 2, "engine": "file", "tenant": "acme", "volume": "1"});
+        fs::write(&descriptor, volume.to_string()).unwrap();
+        fs::set_permissions(&descriptor, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         node
     }
 
