@@ -63,7 +63,8 @@ impl Node {
         fs::create_dir_all(node.volume_mount()).unwrap();
         // What the CSI driver leaves for hyperd.
         let descriptor = node.volume_mount().join("volume.hypernetes.json");
-        let volume = serde_json::json!({"version": 2, "engine": "file", "tenant": "acme", "volume": "1"});
+        let volume =
+            serde_json::json!({"version": 2, "engine": "file", "tenant": "acme", "volume": "1", "readOnly": false});
         fs::write(&descriptor, volume.to_string()).unwrap();
         fs::set_permissions(&descriptor, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         node
