@@ -201,7 +201,8 @@ impl FakeApi {
                         });
                         let line = |event: &Event| {
                             let object = with_tenant(&event.object, &event.cluster, &target);
-                            format!("{}\n", json!({"type": event.kind, "object": object}))
+                            // The type first, as API servers have it: the object can be read as it comes then.
+                            format!("{{\"type\":{},\"object\":{object}}}\n", json!(event.kind))
                         };
                         (events.map(line).collect::<String>(), objects.revision)
                     };
