@@ -51,9 +51,10 @@ test-e2e: build tools ## The tests of the whole system alone
 	@scripts/guest-kernel.sh $(GUEST)
 	@scripts/test-e2e.sh
 
+# Clippy as the release is built: procedural macros and build scripts are made once.
 lint: tools ## Format, clippy, dependencies: their licences and sources, and that something uses them
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets -- -D warnings
 	cargo deny --offline check licenses bans sources
 	cargo shear --deny-warnings
 

@@ -41,8 +41,8 @@ step "a system for the tests of the whole one"
 demo/build-image.sh .tools/demo-web.tar
 "$hypernetes" image import --root "$root" .tools/demo-web.tar --name demo/web:1
 step "tests of the whole system"
-scripts/nextest.sh --release -p hypernetes-tests --no-tests warn -E "not ($alone) & ($filter)"
-scripts/nextest.sh --release -p hypernetes-tests --no-tests warn -j 1 -E "($alone) & ($filter)"
+scripts/nextest.sh --no-tests warn -E "package(hypernetes-tests) & not ($alone) & ($filter)"
+scripts/nextest.sh --no-tests warn -j 1 -E "package(hypernetes-tests) & ($alone) & ($filter)"
 step "the end of that system"
 "$hypernetes" down --root "$root"
 # Nothing may be left. What is being ended has a moment: processes write what they have to say below the directory.

@@ -3,23 +3,34 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/steps.sh
-trap steps_table EXIT
 began=$SECONDS
+kernel='' kernel_log=$(mktemp)
 
+finish() {
+    [ -z "$kernel" ] || kill -- "-$kernel" 2>/dev/null || true
+    rm -f "$kernel_log"
+    steps_table
+}
+trap finish EXIT
+
+# In what lints and the build leave of the processors. A job of its own, to be ended with all its children.
+set -m
+nice -n 10 scripts/guest-kernel.sh --build .tools/guest >"$kernel_log" 2>&1 &
+kernel=$!
+set +m
 step "lints"
 make --no-print-directory lint
-step "guest kernels: ours, and Debian's"
-scripts/guest-kernel.sh --build .tools/guest
+step "build, tests included"
+scripts/build.sh --tests
+step "guest kernels: the rest of ours, and Debian's"
+wait "$kernel" || { cat "$kernel_log" >&2; exit 1; }
+kernel=''
+cat "$kernel_log"
 scripts/guest-kernel.sh .tools/guest-stock
-step "build (release)"
-scripts/build.sh
-step "build of the tests"
-# With the release profile: what was built for the system is not built again.
-scripts/nextest.sh --no-run --release --workspace
 step "tests of each crate"
-scripts/nextest.sh --release --workspace --exclude hypernetes-tests
+scripts/nextest.sh -E 'not package(hypernetes-tests)'
 step "tests with VMs, on Debian's kernel"
-HYPERNETES_GUEST=$PWD/.tools/guest-stock scripts/nextest.sh --release -p hypernetes-hypervisor -p hypernetes-hyperd --test '*'
+HYPERNETES_GUEST=$PWD/.tools/guest-stock scripts/nextest.sh -E '(package(hypernetes-hypervisor) | package(hypernetes-hyperd)) & kind(test)'
 scripts/test-e2e.sh
 step "all passed in $((SECONDS - began)) s, nothing was skipped"
 step_name=''

@@ -156,7 +156,7 @@ async fn containers_and_volumes_come_and_go_in_any_order() {
     let sandbox = pod.sandbox.clone();
     pod.node.remove(&sandbox).await;
     for (volume, _) in pod.volumes.iter().enumerate().filter(|(_, (_, content))| !content.is_empty()) {
-        let path = pod.node.path("volumes").join(format!("{volume}.raw"));
+        let path = pod.node.path("volumes/acme").join(format!("{volume}.raw"));
         let check = std::process::Command::new("fsck.ext4").arg("-fn").arg(&path).output().unwrap();
         assert!(check.status.success(), "{check:?}");
     }
