@@ -77,7 +77,10 @@ impl Server {
         let authority = Authority::open(&root.join("pki"))?;
         let store_path = root.join("store.redb");
         check_store(&root, &store_path)?;
-        let store = EmbeddedStore::open(&store_path, embedded::Options::default())?;
+        let store = EmbeddedStore::open(
+            &store_path,
+            embedded::Options { meter: hypernetes_apiserver::meter, ..Default::default() },
+        )?;
         let store_ended = store.ended();
         let key = authority.service_account_key()?;
         let server = ApiServer::new(Config {

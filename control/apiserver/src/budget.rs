@@ -23,7 +23,7 @@ use hypernetes_store::{Exceeded, Prefix, Quota, RangeOptions, ResourceId, Revisi
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::{Call, codec, held::Held};
+use crate::{Call, codec, held::Held, meter::COUNTED};
 
 /// Something that there is only so much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +32,14 @@ pub enum Budget {
     Objects,
     /// Bytes of keys and values in the store.
     StoredBytes,
+    /// Pods that are not over.
+    Pods,
+    /// Thousandths of a core that they ask for.
+    MilliCpus,
+    /// Memory that they ask for.
+    MemoryBytes,
+    /// Of volumes, by their size.
+    VolumeBytes,
     /// Connections over which the tenant has asked for something.
     Connections,
     /// Requests that are being answered, or whose answers are being read; without watches.
@@ -42,6 +50,8 @@ pub enum Budget {
     ResponseBytes,
     /// Watches.
     Watches,
+    /// Connections to pods: `exec`, `attach`, `portforward`.
+    Sessions,
 }
 
 /// One line of the table.
@@ -58,15 +68,20 @@ pub struct Row {
 }
 
 /// All budgets of a tenant.
-pub const TABLE: [Row; 7] = [
+pub const TABLE: [Row; 12] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
     // In memory it is about twice that: once as it is stored, once as the controllers see it.
     row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
+    row(Budget::Pods, "pods", "the store's commit", 500, Reason::Forbidden),
+    row(Budget::MilliCpus, "milliCpus", "the store's commit", 100_000, Reason::Forbidden),
+    row(Budget::MemoryBytes, "memoryBytes", "the store's commit", 256 << 30, Reason::Forbidden),
+    row(Budget::VolumeBytes, "volumeBytes", "the store's commit", 1 << 40, Reason::Forbidden),
     row(Budget::Connections, "connections", "the first request of each", 1000, Reason::TooManyRequests),
     row(Budget::Requests, "requests", "after authentication", 200, Reason::TooManyRequests),
     row(Budget::RequestBytes, "requestBytes", "as the body comes", 32 << 20, Reason::TooManyRequests),
     row(Budget::ResponseBytes, "responseBytes", "before the answer is sent", 128 << 20, Reason::TooManyRequests),
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
+    row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
 ];
 
 const fn row(budget: Budget, name: &'static str, checked: &'static str, default: u64, reason: Reason) -> Row {
@@ -102,6 +117,15 @@ impl Default for Account {
 impl Account {
     fn limit(&self, budget: Budget) -> u64 {
         self.limits[budget as usize].load(Ordering::Relaxed)
+    }
+
+    /// For the store.
+    fn quota(&self) -> Quota {
+        Quota {
+            objects: self.limit(Budget::Objects),
+            bytes: self.limit(Budget::StoredBytes),
+            metered: COUNTED.map(|budget| self.limit(budget)),
+        }
     }
 
     fn taken(&self, budget: Budget) -> &AtomicU64 {
@@ -187,16 +211,12 @@ impl Budgets {
             let limit = limits.get(row.name).copied().unwrap_or(row.default);
             account.limits[row.budget as usize].store(limit, Ordering::Relaxed);
         }
-        let quota = Quota { objects: account.limit(Budget::Objects), bytes: account.limit(Budget::StoredBytes) };
-        store.quotas().set(tenant, Some(quota));
+        store.quotas().set(tenant, Some(account.quota()));
     }
 
     /// Does what the Projects say, for ever.
     pub async fn follow(&self, store: &dyn Store) {
-        store.quotas().set_default(Quota {
-            objects: row_of(Budget::Objects).default,
-            bytes: row_of(Budget::StoredBytes).default,
-        });
+        store.quotas().set_default(Account::default().quota());
         let resource = ResourceId::new("identity.hypernetes.io", "projects");
         let Ok(projects) = Prefix::tenant(&resource, &TenantId::system(), None) else { return };
         loop {
@@ -242,13 +262,20 @@ impl Budgets {
             let used = match row.budget {
                 Budget::Objects => stored.objects,
                 Budget::StoredBytes => stored.bytes,
-                other => account.taken(other).load(Ordering::Relaxed),
+                other => match COUNTED.iter().position(|counted| *counted == other) {
+                    Some(place) => stored.metered[place],
+                    None => account.taken(other).load(Ordering::Relaxed),
+                },
             };
             json!({"name": row.name, "limit": account.limit(row.budget), "used": used, "checked": row.checked})
         });
         json!({"kind": "Budgets", "apiVersion": "hypernetes.io/v1alpha1", "items": rows.collect::<Vec<_>>()})
     }
 }
+
+/// How many bytes an answer keeps in memory for as long as it is not read, where that is not what is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holds(pub u64);
 
 /// What a request has taken, until its answer has been read or given up.
 pub(crate) struct Ticket {
@@ -283,13 +310,23 @@ impl Ticket {
         Ok(bytes.freeze())
     }
 
+    /// The place of a connection to a pod, until it is dropped.
+    ///
+    /// # Errors
+    /// When the tenant has as many as it may.
+    pub fn session(&self) -> Result<Option<Taken>, ApiError> {
+        self.account.as_ref().map(|account| Taken::take(account, Budget::Sessions, 1)).transpose()
+    }
+
     /// The answer, which holds what was taken for as long as it is not read.
     ///
     /// # Errors
     /// When too much that the tenant asked for is not read yet.
-    pub fn hold(mut self, response: Response<Body>) -> Result<Response<Body>, ApiError> {
+    pub fn hold(mut self, mut response: Response<Body>) -> Result<Response<Body>, ApiError> {
         let Some(account) = &self.account else { return Ok(response) };
-        if let Some(bytes) = http_body::Body::size_hint(response.body()).exact().filter(|bytes| *bytes > 0) {
+        let held = response.extensions_mut().remove::<Holds>().map(|Holds(bytes)| bytes);
+        let bytes = held.or_else(|| http_body::Body::size_hint(response.body()).exact()).unwrap_or_default();
+        if bytes > 0 {
             self.taken.push(Taken::take(account, Budget::ResponseBytes, bytes)?);
         }
         Ok(response.map(|body| Body::new(Held::new(body, self))))
@@ -303,6 +340,7 @@ pub(crate) fn over_quota(call: &Call, name: &str, error: &TxnError) -> ApiError 
             let row = row_of(match what {
                 Exceeded::Objects => Budget::Objects,
                 Exceeded::Bytes => Budget::StoredBytes,
+                Exceeded::Metered(place) => COUNTED[*place],
             });
             let what = row.name;
             (row, format!("exceeded quota: tenant, used: {what}={used}, limited: {what}={limit}"))
@@ -317,6 +355,24 @@ pub(crate) fn over_quota(call: &Call, name: &str, error: &TxnError) -> ApiError 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_threat_model_has_every_budget_with_its_default() {
+        let text = include_str!("../../../docs/threat-model.md");
+        for row in &TABLE {
+            let line = text.lines().find(|line| line.starts_with(&format!("| `{}` |", row.name)));
+            let shown = line.and_then(|line| line.split('|').nth(2)).map(str::trim).unwrap_or_default();
+            let (number, unit) = shown.split_once(' ').unwrap_or((shown, ""));
+            let unit = 1
+                << match unit {
+                    "MiB" => 20,
+                    "GiB" => 30,
+                    "TiB" => 40,
+                    _ => 0,
+                };
+            assert_eq!(number.replace(',', "").parse::<u64>().map(|n| n * unit), Ok(row.default), "{}", row.name);
+        }
+    }
 
     #[test]
     fn the_table_is_in_the_order_of_the_enum_and_names_each_once() {

@@ -60,6 +60,11 @@ fn parts(value: &[u8]) -> Option<(&[u8], &[u8])> {
     json.split_at_checked(offset)
 }
 
+/// What is JSON of a stored value, which has no resource version.
+pub fn json(value: &[u8]) -> &[u8] {
+    value.get(HEADER..).unwrap_or_default()
+}
+
 /// Appends the object as clients see it; `tenant` is for answers that span tenants.
 pub fn write(out: &mut BytesMut, value: &[u8], revision: Revision) {
     let Some((before, behind)) = parts(value) else { return };
@@ -78,8 +83,7 @@ pub fn decode(entry: &Entry) -> Result<Value, ApiError> {
 }
 
 pub fn decode_bytes(value: &[u8], revision: Revision) -> Result<Value, ApiError> {
-    let json = value.get(HEADER..).unwrap_or_default();
-    let mut object: Value = serde_json::from_slice(json)
+    let mut object: Value = serde_json::from_slice(json(value))
         .map_err(|error| ApiError::internal(format!("a stored object is damaged: {error}")))?;
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
     let metadata = metadata.ok_or_else(|| ApiError::internal("a stored object is damaged: it has no metadata"))?;

@@ -15,7 +15,11 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    Inner, codec, read,
+    Inner,
+    budget::{ConnectionPlace, Ticket},
+    codec,
+    places::Place,
+    read,
     request::{Query, ResourceTarget},
     serve::{TlsConfig, TlsError},
 };
@@ -59,6 +63,7 @@ pub(crate) async fn pod(
     target: &ResourceTarget,
     query: &Query,
     request: Request<Body>,
+    ticket: &Ticket,
 ) -> Result<Response<Body>, ApiError> {
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = target.namespace.as_deref().unwrap_or_default();
@@ -101,7 +106,11 @@ pub(crate) async fn pod(
     if let Some(query) = request.uri().query() {
         path = format!("{path}?{}", for_kubelet(query));
     }
-    let response = ask(server, node, &path, request).await?;
+    // What the two connections that are joined have taken, for as long as they live.
+    let session = if subresource == "log" { None } else { ticket.session()? };
+    let extensions = request.extensions();
+    let connection = (extensions.get::<Arc<Place>>().cloned(), extensions.get::<ConnectionPlace>().cloned());
+    let response = ask(server, node, &path, request, (session, connection)).await?;
     match response.status() {
         code if code.is_client_error() || code.is_server_error() => {
             Err(refusal(response, &pod, container.as_deref().unwrap_or_default()).await)
@@ -154,7 +163,14 @@ fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, ApiError> 
     }
 }
 
-async fn ask(server: &Inner, node: &str, path: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+/// `held` is dropped when what came of it, an upgraded connection at the longest, has ended.
+async fn ask(
+    server: &Inner,
+    node: &str,
+    path: &str,
+    request: Request<Body>,
+    held: impl Send + 'static,
+) -> Result<Response<Body>, ApiError> {
     let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
     let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node)
         .map_err(|_| unavailable(node, "it is not registered"))?;
@@ -180,7 +196,7 @@ async fn ask(server: &Inner, node: &str, path: &str, request: Request<Body>) -> 
     let uri: Uri = format!("https://{authority}{path}")
         .parse()
         .map_err(|_| ApiError::bad_request("the query is not properly escaped"))?;
-    let response = hypernetes_client::forward(request, uri, stream).await;
+    let response = hypernetes_client::forward(request, uri, stream, held).await;
     Ok(response.map_err(|error| unavailable(node, &error.to_string()))?.map(Body::new))
 }
 

@@ -1,9 +1,13 @@
 //! What the server has: groups, versions, resources, their schemas; and how it is.
 
+use std::collections::HashMap;
+
 use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hypernetes_api::{ApiError, TenantId};
 use hypernetes_schema::openapi;
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use crate::{
@@ -67,8 +71,8 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
                 .collect();
             openapi::index(&versions, VERSION.2)
         }
-        ["openapi", "v3", "api", version] => return document(&resources, "", version),
-        ["openapi", "v3", "apis", group, version] => return document(&resources, group, version),
+        ["openapi", "v3", "api", version] => return server.documents.get(&resources, tenant, "", version),
+        ["openapi", "v3", "apis", group, version] => return server.documents.get(&resources, tenant, group, version),
         _ => return Err(request::not_found()),
     };
     Ok(json_response(StatusCode::OK, &answer))
@@ -188,7 +192,33 @@ fn typed(answer: &Value) -> Response<Body> {
     response
 }
 
-fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Response<Body>, ApiError> {
+/// Schemas as bytes, each made when it is first asked for, which takes tens of milliseconds. There are two of each group and
+/// version: the system's tenant sees more.
+#[derive(Default)]
+pub(crate) struct Documents(RwLock<HashMap<(bool, String, String), Bytes>>);
+
+impl Documents {
+    fn get(
+        &self,
+        resources: &[&Resource],
+        tenant: &TenantId,
+        group: &str,
+        version: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        let key = (tenant.is_system(), group.to_owned(), version.to_owned());
+        let made = self.0.read().get(&key).cloned();
+        let bytes = match made {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = document(resources, group, version)?;
+                self.0.write().entry(key).or_insert(bytes).clone()
+            }
+        };
+        Ok(bytes_response(StatusCode::OK, bytes))
+    }
+}
+
+fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Bytes, ApiError> {
     let list: Vec<openapi::Resource> = of(resources, group, version)?
         .into_iter()
         .map(|resource| openapi::Resource {
@@ -207,5 +237,5 @@ fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Respo
                 .collect(),
         })
         .collect();
-    Ok(bytes_response(StatusCode::OK, openapi::document(group, version, &list).into()))
+    Ok(openapi::document(group, version, &list).into())
 }

@@ -15,7 +15,9 @@ mod escalation;
 mod graph;
 mod held;
 mod impersonation;
+mod list;
 mod media;
+mod meter;
 mod nodes;
 mod options;
 mod patience;
@@ -59,6 +61,7 @@ use self::{
     table::{Home, Resource, Table},
 };
 pub use connect::KubeletClient;
+pub use meter::meter;
 pub use places::Limits;
 pub use serve::{Deadlines, TlsConfig, TlsError, serve, serve_within};
 
@@ -89,6 +92,7 @@ pub(crate) struct Inner {
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
     budgets: budget::Budgets,
+    documents: discovery::Documents,
 }
 
 impl Inner {
@@ -155,6 +159,7 @@ impl ApiServer {
             kubelets,
             graph,
             budgets: Default::default(),
+            documents: Default::default(),
         })))
     }
 
@@ -287,23 +292,24 @@ impl ApiServer {
             let Scope::Tenant(tenant) = &scope else {
                 return Err(ApiError::bad_request("this request has to name one logical cluster"));
             };
-            let response = connect::pod(&self.0, tenant, &target, &query, Request::from_parts(head, body)).await?;
+            let request = Request::from_parts(head, body);
+            let response = connect::pod(&self.0, tenant, &target, &query, request, &ticket).await?;
             return ticket.hold(response);
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
-        let call = Call { user, scope, resource, target, subresource, query, headers: head.headers, body };
+        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers: head.headers, body });
         ticket.hold(self.answer_call(verb, &call).await?)
     }
 
     /// What a verb does to a resource or to one of its subresources. There is no default: what is added has to be put here.
-    async fn answer_call(&self, verb: Verb, call: &Call) -> Result<Response<Body>, ApiError> {
+    async fn answer_call(&self, verb: Verb, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
         use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
         use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
         let server = &*self.0;
         match call.subresource {
             None => match verb {
                 Get => read::get(server, call).await,
-                List => read::list(server, call).await,
+                List => list::list(server, call).await,
                 Watch => watch::watch(server, call).await,
                 Create if call.resource.home == Home::Virtual => reviews::review(server, call).await,
                 Create => write::create(server, call).await,
@@ -453,7 +459,12 @@ pub(crate) fn json_response(code: StatusCode, value: &Value) -> Response<Body> {
 }
 
 pub(crate) fn bytes_response(code: StatusCode, bytes: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(bytes));
+    response_of(code, Body::from(bytes))
+}
+
+/// An answer in JSON.
+pub(crate) fn response_of(code: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

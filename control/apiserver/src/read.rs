@@ -1,11 +1,11 @@
-//! `get` and `list`.
+//! `get`, and what `list` is made of.
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details, names};
-use hypernetes_schema::table::IncludeObject;
+use hypernetes_schema::table::{self, IncludeObject};
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,51 +68,34 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
     one(call, &entry)
 }
 
-/// An answer of one object in the wanted form.
-pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
-    match Form::of(call)? {
-        Form::Object if !nodes::is_projected(call) => {
-            let mut out = BytesMut::new();
-            codec::write(&mut out, &entry.value, entry.mod_revision);
-            Ok(bytes_response(StatusCode::OK, out.freeze()))
-        }
-        form => {
-            let mut object = codec::decode(entry)?;
-            mark(call, &entry.key, &mut object);
-            if form == Form::Object {
-                return Ok(json_response(StatusCode::OK, &object));
-            }
-            let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
-            Ok(json_response(StatusCode::OK, &in_form(call, form, &[object], metadata, true)))
-        }
-    }
+/// Whether the bytes of the store are what is asked for.
+pub fn as_stored(call: &Call, form: Form) -> bool {
+    form == Form::Object && call.scope != Scope::All && !nodes::is_projected(call)
 }
 
-/// Objects as a table, or as bare metadata.
-pub fn in_form(call: &Call, form: Form, objects: &[Value], metadata: Value, columns: bool) -> Value {
+/// An answer of one object in the wanted form.
+pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
+    let form = Form::of(call)?;
+    if as_stored(call, form) {
+        let mut out = BytesMut::new();
+        codec::write(&mut out, &entry.value, entry.mod_revision);
+        return Ok(bytes_response(StatusCode::OK, out.freeze()));
+    }
+    let mut object = codec::decode(entry)?;
+    mark(call, &entry.key, &mut object);
+    let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
+    Ok(json_response(StatusCode::OK, &in_form(call, form, object, metadata, true)))
+}
+
+/// An object as a table of one row, as bare metadata, or as it is; `metadata` and `columns` are the table's.
+pub fn in_form(call: &Call, form: Form, object: Value, metadata: Value, columns: bool) -> Value {
+    let now = jiff::Timestamp::now();
     match form {
-        Form::Table(include) => hypernetes_schema::table::table(
-            &call.resource.ty,
-            objects,
-            metadata,
-            include,
-            columns,
-            jiff::Timestamp::now(),
-        ),
-        _ => {
-            let partial = |object: &Value| {
-                json!({
-                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"],
-                })
-            };
-            match (objects, call.target.name.is_some()) {
-                ([one], true) => partial(one),
-                _ => json!({
-                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
-                    "metadata": metadata, "items": objects.iter().map(partial).collect::<Vec<_>>(),
-                }),
-            }
+        Form::Table(include) => table::table(&call.resource.ty, &object, metadata, include, columns, now),
+        Form::Metadata => {
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
         }
+        Form::Object => object,
     }
 }
 
@@ -178,51 +161,4 @@ pub fn mark(call: &Call, key: &Key, object: &mut Value) {
         let annotations = crate::write::fields(object, &["metadata", "annotations"]);
         annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
     }
-}
-
-pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (selection, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
-    let (listing, next) = range(server, call, &selection).await?;
-    let selector = &selection.selector;
-    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
-    if let Some(next) = next {
-        metadata["continue"] = next.into();
-    }
-    let plain = selector.is_empty() && form == Form::Object && call.scope != Scope::All && !nodes::is_projected(call);
-    let mut objects = Vec::new();
-    if !plain {
-        for entry in &listing.entries {
-            let mut object = codec::decode(entry)?;
-            if selector.matches(&object) {
-                mark(call, &entry.key, &mut object);
-                objects.push(object);
-            }
-        }
-        if form != Form::Object {
-            return Ok(json_response(StatusCode::OK, &in_form(call, form, &objects, metadata, true)));
-        }
-    }
-    let ty = &call.resource.ty;
-    let mut out = BytesMut::new();
-    out.put_slice(
-        format!(
-            "{{\"apiVersion\":{:?},\"kind\":\"{}List\",\"metadata\":{metadata},\"items\":[",
-            ty.api_version(),
-            ty.kind
-        )
-        .as_bytes(),
-    );
-    if plain {
-        for (index, entry) in listing.entries.iter().enumerate() {
-            if index > 0 {
-                out.put_u8(b',');
-            }
-            codec::write(&mut out, &entry.value, entry.mod_revision);
-        }
-    } else {
-        let items: Vec<String> = objects.iter().map(Value::to_string).collect();
-        out.put_slice(items.join(",").as_bytes());
-    }
-    out.put_slice(b"]}\n");
-    Ok(bytes_response(StatusCode::OK, out.freeze()))
 }

@@ -181,6 +181,7 @@ async fn connection(
             }
             request.extensions_mut().insert(source);
             request.extensions_mut().insert(budget.clone());
+            request.extensions_mut().insert(place.clone());
             let (router, busy) = (router.clone(), busy.clone());
             async move {
                 let response = router.oneshot(request).await?;

@@ -1,6 +1,6 @@
 //! `watch`: a stream of changes from a resource version on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,10 +11,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, Inner, codec, nodes,
+    Call, Inner, codec,
     options::ListOptions,
     read::{self, Form},
-    request::Scope,
     selectors::Selector,
 };
 
@@ -26,13 +25,13 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 const EVENTS_AHEAD: usize = 4;
 
 struct Watcher {
-    call: Call,
+    call: Arc<Call>,
     selector: Selector,
     form: Form,
     columns_sent: bool,
 }
 
-pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
@@ -40,7 +39,7 @@ pub async fn watch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiErr
     let bookmarks = options.bookmarks;
     // Who gives no version is told of what is there, if they do not say otherwise.
     let initial = options.initial_events.unwrap_or(from.is_none());
-    let watcher = Watcher { call: clone(call), selector: options.selector, form, columns_sent: false };
+    let watcher = Watcher { call: call.clone(), selector: options.selector, form, columns_sent: false };
     let mut first = Vec::new();
     let start = if initial {
         let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
@@ -91,19 +90,6 @@ fn streamed(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
-}
-
-fn clone(call: &Call) -> Call {
-    Call {
-        user: call.user.clone(),
-        scope: call.scope.clone(),
-        resource: call.resource.clone(),
-        target: call.target.clone(),
-        subresource: call.subresource,
-        query: call.query.clone(),
-        headers: call.headers.clone(),
-        body: Bytes::new(),
-    }
 }
 
 async fn follow(
@@ -186,11 +172,7 @@ impl Watcher {
     ) -> Result<Option<Bytes>, ApiError> {
         let mut out = BytesMut::with_capacity(value.len() + 80);
         out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-        if self.form == Form::Object
-            && self.call.scope != Scope::All
-            && !nodes::is_projected(&self.call)
-            && self.selector.is_empty()
-        {
+        if read::as_stored(&self.call, self.form) && self.selector.is_empty() {
             codec::write(&mut out, value, revision);
         } else {
             let mut object = codec::decode_bytes(value, revision)?;
@@ -198,22 +180,9 @@ impl Watcher {
                 return Ok(None);
             }
             read::mark(&self.call, key, &mut object);
-            let shown = match self.form {
-                Form::Object => object,
-                Form::Metadata => json!({
-                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"],
-                }),
-                form => {
-                    let columns = !std::mem::replace(&mut self.columns_sent, true);
-                    read::in_form(
-                        &self.call,
-                        form,
-                        &[object],
-                        json!({"resourceVersion": revision.to_string()}),
-                        columns,
-                    )
-                }
-            };
+            let columns = !std::mem::replace(&mut self.columns_sent, true);
+            let metadata = json!({"resourceVersion": revision.to_string()});
+            let shown = read::in_form(&self.call, self.form, object, metadata, columns);
             out.put_slice(shown.to_string().as_bytes());
         }
         out.put_slice(b"}\n");

@@ -6,9 +6,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hypernetes_api::{AllTenants, auth::UserInfo, names};
+use hypernetes_api::{AllTenants, Reason, auth::UserInfo, names};
 use hypernetes_apiserver::{
-    ApiServer, Config, Deadlines, Limits, TlsConfig,
+    ApiServer, Config, Deadlines, KubeletClient, Limits, TlsConfig,
     budget::{Budget, TABLE},
     serve_within,
 };
@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -26,6 +26,8 @@ use tower::ServiceExt;
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const VOLUMES: &str = "/apis/volume.hypernetes.io/v1alpha1/volumes";
 
 fn user(tenant: &str) -> UserInfo {
     UserInfo {
@@ -58,7 +60,8 @@ impl Bench {
     /// A server with two tenants, of which acme may have little.
     async fn new(limits: Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
+        let options = Options { meter: hypernetes_apiserver::meter, ..Options::default() };
+        let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
         let key = KeyPair::generate().unwrap();
         let server = ApiServer::new(Config {
             store: Arc::new(store),
@@ -71,6 +74,8 @@ impl Bench {
         let bench = Self { server, _directory: directory };
         for tenant in [ACME, GLOBEX] {
             bench.created(tenant, "/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
+            let accounts = "/api/v1/namespaces/default/serviceaccounts";
+            bench.created(tenant, accounts, json!({"metadata": {"name": "default"}})).await;
         }
         // Certificates are those of projects that are open, in domains that are.
         let domain = json!({
@@ -109,11 +114,70 @@ impl Bench {
         json_of(self.send(request(tenant, "POST", MAPS, Body::from(object))).await).await
     }
 
+    async fn post(&self, tenant: &str, path: &str, object: Value) -> (u16, Value) {
+        json_of(self.send(request(tenant, "POST", path, Body::from(object.to_string()))).await).await
+    }
+
     async fn created(&self, tenant: &str, path: &str, object: Value) {
-        let (code, answer) =
-            json_of(self.send(request(tenant, "POST", path, Body::from(object.to_string()))).await).await;
+        let (code, answer) = self.post(tenant, path, object).await;
         assert_eq!(code, 201, "{answer}");
     }
+
+    /// One that asks for half a core and half a GiB.
+    async fn pod(&self, tenant: &str, name: &str) -> (u16, Value) {
+        let resources = json!({"requests": {"cpu": "500m", "memory": "512Mi"}});
+        let containers = json!([{"name": "c", "image": "i", "resources": resources}]);
+        self.post(tenant, PODS, json!({"metadata": {"name": name}, "spec": {"containers": containers}})).await
+    }
+}
+
+/// Connections to a pod, on a node that takes as many as come.
+async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
+    let server = Server::start(bench.server.router(), ROOMY, Deadlines::default()).await;
+    let kubelet = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = kubelet.local_addr().unwrap().port();
+    let (certificate, key) = server.identity("127.0.0.1");
+    let identity = TlsConfig { certificate, key, client_authority: server.authority.clone() };
+    bench.server.set_kubelet_client(KubeletClient::new(&identity).unwrap());
+    tokio::spawn(async move {
+        let chain = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![chain], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        while let Ok((stream, _)) = kubelet.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                read_to(&mut stream, "\r\n\r\n").await.unwrap();
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                ends(stream).await;
+            });
+        }
+    });
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}},
+    });
+    bench.created("system", "/api/v1/nodes", node).await;
+    assert_eq!(bench.pod(ACME, "p").await.0, 201);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    let path = format!("{PODS}/p/binding");
+    let mut bind = request("system", "POST", &format!("/clusters/{ACME}{path}"), Body::from(binding.to_string()));
+    bind.extensions_mut().insert(user("system"));
+    let bound = json_of(bench.send(bind).await).await;
+    assert_eq!(bound.0, 201, "{}", bound.1);
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        let mut client = server.connect("127.0.0.1", Some(ACME)).await.unwrap();
+        let answer = client.upgrade(&format!("{PODS}/p/exec?command=true&stdout=true")).await.unwrap();
+        if answer.0 != 101 {
+            return (answer, Box::new((server, kept)));
+        }
+        kept.push(client);
+    }
+    panic!("ten sessions");
 }
 
 /// What acme does to exceed the budget, and the answer to what was one too many. The rest is what is still held.
@@ -131,6 +195,26 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             panic!("twenty objects");
         }
         Budget::StoredBytes => (bench.create(ACME, "large", 200_000).await, Box::new(())),
+        Budget::Pods | Budget::MilliCpus | Budget::MemoryBytes => {
+            for i in 0..20 {
+                let answer = bench.pod(ACME, &format!("pod-{i}")).await;
+                if answer.0 != 201 {
+                    return (answer, Box::new(()));
+                }
+            }
+            panic!("twenty pods");
+        }
+        Budget::VolumeBytes => {
+            for i in 0..20 {
+                let volume = json!({"metadata": {"name": format!("v{i}")}, "spec": {"sizeBytes": 1 << 30}});
+                let answer = bench.post(ACME, VOLUMES, volume).await;
+                if answer.0 != 201 {
+                    return (answer, Box::new(()));
+                }
+            }
+            panic!("twenty volumes");
+        }
+        Budget::Sessions => sessions(bench).await,
         Budget::Requests | Budget::Watches | Budget::ResponseBytes => {
             let path = if budget == Budget::Watches { format!("{MAPS}?watch=true") } else { MAPS.to_owned() };
             let mut kept = Vec::new();
@@ -176,7 +260,12 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
 async fn every_budget_is_the_tenants_own() {
     for row in &TABLE {
         let limit = match row.budget {
-            Budget::Objects => 8,
+            Budget::Objects => 10,
+            Budget::Pods => 2,
+            Budget::MilliCpus => 1000,
+            Budget::MemoryBytes => 1 << 30,
+            Budget::VolumeBytes => 5 << 30,
+            Budget::Sessions => 3,
             Budget::StoredBytes => 100_000,
             Budget::Connections => 3,
             Budget::Requests | Budget::Watches => 4,
@@ -198,7 +287,7 @@ async fn every_budget_is_the_tenants_own() {
         assert_eq!(bench.send(watch).await.status(), 200);
         // What was held is given back.
         drop(held);
-        if !matches!(row.budget, Budget::Objects | Budget::StoredBytes) {
+        if row.reason == Reason::TooManyRequests {
             let mut code = 0;
             for _ in 0..500 {
                 code = bench.send(request(ACME, "GET", MAPS, Body::empty())).await.status().as_u16();
@@ -235,6 +324,12 @@ const SHORT: Deadlines = Deadlines {
     read: Duration::from_secs(2),
 };
 
+fn identity(issuer: &Issuer<'static, KeyPair>, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, issuer).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
 impl Server {
     async fn start(router: axum::Router, limits: Limits, deadlines: Deadlines) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -243,16 +338,19 @@ impl Server {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap().pem();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (certificate, key) = identity(&issuer, "localhost");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = TlsConfig { certificate, key: key.serialize_pem(), client_authority: authority.clone() };
+        let tls = TlsConfig { certificate, key, client_authority: authority.clone() };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         tokio::spawn(async move { serve_within(listener, router, &tls, limits, deadlines, stopping).await.unwrap() });
         Self { address, issuer, authority, stop }
+    }
+
+    /// A certificate for a server of this name, and its key, in PEM.
+    fn identity(&self, name: &str) -> (String, String) {
+        identity(&self.issuer, name)
     }
 
     async fn plain(&self, from: &str) -> TcpStream {
@@ -296,18 +394,45 @@ impl Drop for Server {
 
 impl Client {
     async fn get(&mut self, path: &str) -> std::io::Result<(u16, Value)> {
-        self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.0.read_u8().await?);
-        }
-        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        self.ask(path, "").await
+    }
+
+    /// Asks for a connection to a pod.
+    async fn upgrade(&mut self, path: &str) -> std::io::Result<(u16, Value)> {
+        self.ask(path, "connection: Upgrade\r\nupgrade: SPDY/3.1\r\n").await
+    }
+
+    async fn ask(&mut self, path: &str, headers: &str) -> std::io::Result<(u16, Value)> {
+        self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").as_bytes()).await?;
+        let head = read_to(&mut self.0, "\r\n\r\n").await?.to_ascii_lowercase();
         let code = head[9..12].parse().unwrap();
-        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
+        let mut body = Vec::new();
+        if head.contains("transfer-encoding: chunked") {
+            loop {
+                let length = read_to(&mut self.0, "\r\n").await?;
+                let length = usize::from_str_radix(length.trim(), 16).unwrap();
+                let mut chunk = vec![0; length + 2];
+                self.0.read_exact(&mut chunk).await?;
+                body.extend_from_slice(&chunk[..length]);
+                if length == 0 {
+                    break;
+                }
+            }
+        } else if let Some(length) = head.split("content-length: ").nth(1) {
+            body = vec![0; length.split("\r\n").next().unwrap().parse().unwrap()];
+            self.0.read_exact(&mut body).await?;
+        }
         Ok((code, serde_json::from_slice(&body).unwrap_or_default()))
     }
+}
+
+/// What comes up to and with the mark.
+async fn read_to(stream: &mut (impl AsyncReadExt + Unpin), mark: &str) -> std::io::Result<String> {
+    let mut read = Vec::new();
+    while !read.ends_with(mark.as_bytes()) {
+        read.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8(read).unwrap())
 }
 
 /// Whether the other end hangs up.

@@ -12,9 +12,16 @@ use tower::BoxError;
 ///
 /// Credentials of the one who asked do not go on: the next server trusts the one that forwards.
 ///
+/// `held` is dropped when the answer is none that joins the connections, or when they have ended.
+///
 /// # Errors
 /// When the other side does not answer in HTTP.
-pub async fn forward<B, S>(mut request: Request<B>, path: Uri, stream: S) -> Result<Response<Incoming>, BoxError>
+pub async fn forward<B, S>(
+    mut request: Request<B>,
+    path: Uri,
+    stream: S,
+    held: impl Send + 'static,
+) -> Result<Response<Incoming>, BoxError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -38,6 +45,7 @@ where
             if let (Ok(asked), Ok(given)) = tokio::join!(asked, given) {
                 let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(asked), &mut TokioIo::new(given)).await;
             }
+            drop(held);
         });
     }
     Ok(response)
@@ -75,7 +83,7 @@ mod tests {
             .header("x-else", "kept")
             .body(Empty::<Bytes>::new())
             .unwrap();
-        let response = forward(request, "https://node:1/to?a=b".parse().unwrap(), ours).await.unwrap();
+        let response = forward(request, "https://node:1/to?a=b".parse().unwrap(), ours, ()).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
         let seen = other.await.unwrap();
         assert!(seen.starts_with("GET /to?a=b HTTP/1.1\r\n") && seen.contains("host: node:1"), "{seen}");

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, Pod, Taint, Toleration,
 };
 
-use crate::resources::{Amounts, CPU, PODS};
+use hypernetes_schema::requests::{Amounts, CPU, PODS};
 
 /// All reasons why the pod cannot run there; none: it can.
 pub fn reasons(pod: &Pod, node: &Node, free: &Amounts, wanted: &Amounts, volumes: &[&PersistentVolume]) -> Vec<String> {
@@ -127,7 +127,7 @@ pub fn score(pod: &Pod, node: &Node, all: &Amounts, free: &Amounts, wanted: &Amo
         if all > 0 { i64::try_from(rest.max(0) * 100 / all).unwrap_or(100) } else { 0 }
     };
     // A pod that asks for nothing still weighs something, or all such pods went to one node.
-    let left = i64::midpoint(part(CPU, 100), part(crate::resources::MEMORY, 200 << 20));
+    let left = i64::midpoint(part(CPU, 100), part(hypernetes_schema::requests::MEMORY, 200 << 20));
     let spec = pod.spec.as_ref();
     let affinity = spec.and_then(|spec| spec.affinity.as_ref()).and_then(|affinity| affinity.node_affinity.as_ref());
     let preferred =
@@ -160,7 +160,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::resources::{allocatable, requests};
+    use hypernetes_schema::requests::{allocatable, requests};
 
     fn node(spec: Value) -> Node {
         serde_json::from_value(json!({

@@ -6,7 +6,7 @@ use hypernetes_runtime::Key;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
-use crate::resources::{self, Amounts};
+use hypernetes_schema::requests::{self, Amounts};
 
 struct Place {
     uid: String,
@@ -25,16 +25,16 @@ struct State {
 impl State {
     fn put(&mut self, key: &Key, place: Place) {
         self.remove(key);
-        resources::add(self.taken.entry(place.node.clone()).or_default(), &place.amounts);
+        requests::add(self.taken.entry(place.node.clone()).or_default(), &place.amounts);
         self.places.insert(key.clone(), place);
     }
 
     fn remove(&mut self, key: &Key) -> bool {
         let Some(place) = self.places.remove(key) else { return false };
         if let Some(taken) = self.taken.get_mut(&place.node) {
-            resources::subtract(taken, &place.amounts);
+            requests::subtract(taken, &place.amounts);
             // The place of the pod itself is always counted, so this is an empty node.
-            if taken.get(resources::PODS).copied().unwrap_or(0) <= 0 {
+            if taken.get(requests::PODS).copied().unwrap_or(0) <= 0 {
                 self.taken.remove(&place.node);
             }
         }
@@ -58,7 +58,7 @@ impl Ledger {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         match pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
             Some(node) => {
-                state.put(key, Place { uid, node, amounts: resources::taken(pod), assumed: false });
+                state.put(key, Place { uid, node, amounts: requests::taken(pod), assumed: false });
                 false
             }
             // Placed by us, and the watch does not know it yet: a pod never leaves its node.
@@ -72,7 +72,7 @@ impl Ledger {
     pub fn assume(&self, key: &Key, pod: &Pod, node: &str) -> Assumed {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let assumed = Assumed { ledger: self.clone(), key: key.clone(), uid: uid.clone(), kept: false };
-        self.0.lock().put(key, Place { uid, node: node.into(), amounts: resources::taken(pod), assumed: true });
+        self.0.lock().put(key, Place { uid, node: node.into(), amounts: requests::taken(pod), assumed: true });
         assumed
     }
 
@@ -85,7 +85,7 @@ impl Ledger {
     pub fn free(&self, node: &str, allocatable: &Amounts) -> Amounts {
         let mut free = allocatable.clone();
         if let Some(taken) = self.0.lock().taken.get(node) {
-            resources::subtract(&mut free, taken);
+            requests::subtract(&mut free, taken);
         }
         free
     }
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn tenants_share_a_node_and_an_assumed_pod_counts_once() {
         let ledger = Ledger::default();
-        let all = Amounts::from([(resources::CPU.to_owned(), 4000)]);
-        let left = || ledger.free("n", &all)[resources::CPU];
+        let all = Amounts::from([(requests::CPU.to_owned(), 4000)]);
+        let left = || ledger.free("n", &all)[requests::CPU];
         let key = |tenant: &str| Key::new(&tenant.parse::<TenantId>().unwrap(), "default", "p");
         let (acme, globex) = (key("acme"), key("globex"));
         ledger.follow(&acme, Some(&pod("1", Some("n"), "Running")));

@@ -7,7 +7,6 @@
 mod claims;
 mod filter;
 mod ledger;
-mod resources;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,6 +20,7 @@ use hypernetes_client::Api;
 use hypernetes_runtime::{
     Context, During, Error, Informers, Key, Queue, Reconciler, Recorder, Severity, Subject, drive,
 };
+use hypernetes_schema::requests::{self, Amounts};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, ledger::Ledger, resources::Amounts};
+use crate::{claims::Claims, ledger::Ledger};
 
 const SCHEDULER_NAME: &str = "default-scheduler";
 /// A pod that fits nowhere is tried again after this long, though nothing that we know of has changed.
@@ -132,7 +132,7 @@ impl Reconciler for Scheduler {
                 return self.refuse(key, &pod, message).await;
             }
         };
-        let wanted = match resources::requests(&pod) {
+        let wanted = match requests::requests(&pod) {
             Ok(wanted) => wanted,
             Err(refusal) => {
                 let message = format!("0/{} nodes are available: {refusal}.", nodes.len());
@@ -172,7 +172,7 @@ impl Scheduler {
         let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
         for node in nodes {
             let name = node.name_any();
-            let all = resources::allocatable(node);
+            let all = requests::allocatable(node);
             let free = self.ledger.free(&name, &all);
             let reasons = filter::reasons(pod, node, &free, wanted, &volumes);
             if reasons.is_empty() {

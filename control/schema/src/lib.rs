@@ -26,6 +26,7 @@ pub mod patch;
 mod prepare;
 pub mod protobuf;
 pub mod quantity;
+pub mod requests;
 mod strategic;
 pub mod table;
 mod tree;

@@ -245,46 +245,45 @@ fn columns_of(ty: &ObjectType) -> &'static [Column] {
     }
 }
 
-/// The whole `Table`. `list_metadata` is the list's `metadata` (`resourceVersion`, `continue`, …);
-/// ages are told as of `now`. A watch sends one table of one row per event; only its first needs `columns`.
-pub fn table<'a>(
+/// The `columnDefinitions` of a kind's tables.
+pub fn columns(ty: &ObjectType) -> Value {
+    let definition = |(name, wide, cell): &Column| {
+        let format = if *name == "Name" { "name" } else { "" };
+        let kind = if matches!(cell, Count(_)) { "integer" } else { "string" };
+        json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(*wide)})
+    };
+    columns_of(ty).iter().map(definition).collect()
+}
+
+/// An object as a row; ages are told as of `now`.
+pub fn row(ty: &ObjectType, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
+    let cells: Vec<Value> = columns_of(ty).iter().map(|(_, _, cell)| show(cell, object, now)).collect();
+    let mut row = json!({"cells": cells});
+    match include {
+        IncludeObject::None => {}
+        IncludeObject::Object => row["object"] = object.clone(),
+        IncludeObject::Metadata => {
+            row["object"] = json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+            });
+        }
+    }
+    row
+}
+
+/// The table of one object. A watch sends one per event, of which only the first needs `columns`; `metadata` is the table's own.
+pub fn table(
     ty: &ObjectType,
-    objects: impl IntoIterator<Item = &'a Value>,
-    list_metadata: Value,
+    object: &Value,
+    metadata: Value,
     include: IncludeObject,
-    columns: bool,
+    with_columns: bool,
     now: Timestamp,
 ) -> Value {
-    let wanted = columns_of(ty);
-    let definitions: Vec<Value> = wanted
-        .iter()
-        .filter(|_| columns)
-        .map(|(name, wide, cell)| {
-            let format = if *name == "Name" { "name" } else { "" };
-            let kind = if matches!(cell, Count(_)) { "integer" } else { "string" };
-            json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(*wide)})
-        })
-        .collect();
-    let rows: Vec<Value> = objects
-        .into_iter()
-        .map(|object| {
-            let cells: Vec<Value> = wanted.iter().map(|(_, _, cell)| show(cell, object, now)).collect();
-            let mut row = json!({"cells": cells});
-            match include {
-                IncludeObject::None => {}
-                IncludeObject::Object => row["object"] = object.clone(),
-                IncludeObject::Metadata => {
-                    row["object"] = json!({
-                        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-                    });
-                }
-            }
-            row
-        })
-        .collect();
+    let definitions = if with_columns { columns(ty) } else { json!([]) };
     json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata,
-        "columnDefinitions": definitions, "rows": rows,
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        "columnDefinitions": definitions, "rows": [row(ty, object, include, now)],
     })
 }
 
@@ -546,7 +545,7 @@ mod tests {
     fn row(group: &str, version: &str, kind: &str, object: Value) -> Vec<Value> {
         let ty = ObjectType::builtin(group, version, kind).unwrap();
         let now = "2026-01-01T00:10:30Z".parse().unwrap();
-        let table = table(&ty, [&object], json!({}), IncludeObject::None, true, now);
+        let table = table(&ty, &object, json!({}), IncludeObject::None, true, now);
         assert_eq!(
             table["columnDefinitions"].as_array().unwrap().len(),
             table["rows"][0]["cells"].as_array().unwrap().len()

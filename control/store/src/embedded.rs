@@ -28,8 +28,8 @@ use self::{
     memory::{Batch, Growth, Memory},
 };
 use crate::{
-    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Op, Prefix, Quotas, RangeOptions, ReadError, Revision, Store, Txn,
-    TxnError, Usage, WatchLimits,
+    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, METERED, Meter, Op, Prefix, Quotas, RangeOptions, ReadError,
+    Revision, Store, Txn, TxnError, Usage, WatchLimits,
 };
 
 /// How much of the past is kept in memory, and how much room on the disk.
@@ -47,6 +47,8 @@ pub struct Options {
     pub infrastructure_watch: WatchLimits,
     /// Bytes on the disk that only deletions, and half of it small changes, may use.
     pub reserve_bytes: u64,
+    /// What each tenant's quota is compared with, besides objects and bytes. The same for all that opens one file.
+    pub meter: Meter,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             tenant_watch: WatchLimits { bytes: 8 << 20, tenant_bytes: 32 << 20 },
             infrastructure_watch: WatchLimits { bytes: 64 << 20, tenant_bytes: usize::MAX },
             reserve_bytes: 16 << 20,
+            meter: |_, _| [0; METERED],
         }
     }
 }

@@ -18,7 +18,7 @@ use hypernetes_api::TenantId;
 pub use changes::{Changes, WatchLimits};
 pub use embedded::EmbeddedStore;
 pub use key::{Key, Prefix, ResourceId};
-pub use quota::{Exceeded, Quota, Quotas, Usage};
+pub use quota::{Exceeded, METERED, Meter, Metered, Quota, Quotas, Usage};
 
 /// Number of a committed transaction; 0 is "before everything".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -5,7 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use hypernetes_api::TenantId;
 use parking_lot::RwLock;
 
-use crate::{Change, Entry, TxnError};
+use crate::{Change, Entry, Key, TxnError};
+
+/// How many things a [`Meter`] counts.
+pub const METERED: usize = 4;
+
+/// Amounts of what an entry takes of its tenant besides room. What they are is the meter's: the store adds up and compares.
+pub type Metered = [u64; METERED];
+
+/// Counts what an entry takes, by its key and value alone.
+pub type Meter = fn(&Key, &[u8]) -> Metered;
 
 /// What a tenant has in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,21 +22,28 @@ pub struct Usage {
     pub objects: u64,
     /// Of keys and values.
     pub bytes: u64,
+    pub metered: Metered,
 }
 
 impl Usage {
-    pub(crate) fn add(&mut self, entry: &Entry) {
+    pub(crate) fn add(&mut self, entry: &Entry, meter: Meter) {
         self.objects += 1;
         self.bytes += size(entry);
+        for (sum, amount) in self.metered.iter_mut().zip(meter(&entry.key, &entry.value)) {
+            *sum = sum.saturating_add(amount);
+        }
     }
 
-    pub(crate) fn count(&mut self, change: &Change) {
+    pub(crate) fn count(&mut self, change: &Change, meter: Meter) {
         if let Some(before) = &change.before {
             self.objects = self.objects.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(size(before));
+            for (sum, amount) in self.metered.iter_mut().zip(meter(&before.key, &before.value)) {
+                *sum = sum.saturating_sub(amount);
+            }
         }
         if let Some(now) = &change.now {
-            self.add(now);
+            self.add(now, meter);
         }
     }
 }
@@ -44,6 +60,8 @@ pub type Quota = Usage;
 pub enum Exceeded {
     Objects,
     Bytes,
+    /// By its place in [`Metered`].
+    Metered(usize),
 }
 
 /// Each tenant's quota. The operator's own cluster has none.
@@ -86,6 +104,11 @@ impl Quotas {
         }
         if after.bytes > before.bytes && after.bytes > bytes {
             return exceeded(Exceeded::Bytes, before.bytes, quota.bytes);
+        }
+        for (what, limit) in quota.metered.into_iter().enumerate() {
+            if after.metered[what] > before.metered[what] && after.metered[what] > limit {
+                return exceeded(Exceeded::Metered(what), before.metered[what], limit);
+            }
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
-    EmbeddedStore, Exceeded, Guard, Key, Op, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store, Txn,
-    TxnError, Usage, WatchError, WatchLimits, embedded::Options,
+    EmbeddedStore, Exceeded, Guard, Key, METERED, Op, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision,
+    Store, Txn, TxnError, Usage, WatchError, WatchLimits, embedded::Options,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -247,7 +247,7 @@ async fn a_tenant_keeps_no_more_than_its_quota() {
     for Engine { store, .. } in engines(Options::default()) {
         let create = |t: &str, name: &str, size: usize| put(key(t, name), &"x".repeat(size));
         let delete = |name: &str| Txn { guards: vec![], ops: vec![Op::Delete(key("acme", name))] };
-        store.quotas().set_default(Quota { objects: 3, bytes: 10_000 });
+        store.quotas().set_default(Quota { objects: 3, bytes: 10_000, metered: [u64::MAX; METERED] });
         for name in ["a", "b", "c"] {
             store.commit(create("acme", name, 2000)).await.unwrap();
         }
@@ -265,7 +265,7 @@ async fn a_tenant_keeps_no_more_than_its_quota() {
         store.commit(delete("b")).await.unwrap();
         store.commit(create("acme", "d", 10)).await.unwrap();
         // A quota that shrinks below what is there stops growth, not deletion, nor the little that begins one.
-        store.quotas().set(&tenant("acme"), Some(Quota { objects: 1, bytes: 3100 }));
+        store.quotas().set(&tenant("acme"), Some(Quota { objects: 1, bytes: 3100, metered: [u64::MAX; METERED] }));
         store.commit(create("acme", "a", 1100)).await.unwrap();
         store.commit(create("acme", "a", 2200)).await.unwrap_err();
         store.commit(delete("a")).await.unwrap();
@@ -281,6 +281,32 @@ async fn a_tenant_keeps_no_more_than_its_quota() {
         for i in 0..10 {
             store.commit(create("system", &format!("s{i}"), 2000)).await.unwrap();
         }
+    }
+}
+
+#[tokio::test]
+async fn what_the_meter_counts_has_a_quota() {
+    let meter = |_: &Key, value: &[u8]| [value.len() as u64, 0, 1, 0];
+    for Engine { store, .. } in engines(Options { meter, ..Options::default() }) {
+        let write = |name: &str, size: usize| put(key("acme", name), &"x".repeat(size));
+        let mut quota = Quota { objects: 100, bytes: 1 << 20, metered: [u64::MAX; METERED] };
+        (quota.metered[0], quota.metered[2]) = (100, 3);
+        store.quotas().set_default(quota);
+        store.commit(write("a", 60)).await.unwrap();
+        let error = store.commit(write("b", 50)).await.unwrap_err();
+        assert!(matches!(error, TxnError::Quota { what: Exceeded::Metered(0), used: 60, limit: 100 }), "{error}");
+        store.commit(write("a", 40)).await.unwrap();
+        store.commit(write("b", 50)).await.unwrap();
+        store.commit(write("c", 1)).await.unwrap();
+        let error = store.commit(write("d", 1)).await.unwrap_err();
+        assert!(matches!(error, TxnError::Quota { what: Exceeded::Metered(2), used: 3, limit: 3 }), "{error}");
+        assert_eq!(store.usage(&tenant("acme")).metered, [91, 0, 3, 0]);
+        // What takes less is never refused.
+        store.quotas().set(&tenant("acme"), Some(Quota { metered: [0; METERED], ..quota }));
+        store.commit(write("b", 49)).await.unwrap();
+        store.commit(write("b", 50)).await.unwrap_err();
+        store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", "a"))] }).await.unwrap();
+        assert_eq!(store.usage(&tenant("acme")).metered, [50, 0, 2, 0]);
     }
 }
 

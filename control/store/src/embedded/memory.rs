@@ -171,7 +171,7 @@ impl Batch {
                 after.insert(tenant.into(), before(tenant));
             }
             if let Some(usage) = after.get_mut(tenant) {
-                usage.count(change);
+                usage.count(change, memory.options.meter);
             }
         }
         for (tenant, usage) in &after {
@@ -206,7 +206,7 @@ impl Memory {
     pub fn new(options: Options, revision: Revision, entries: Vec<Entry>) -> Self {
         let mut usage: HashMap<Arc<str>, Usage> = HashMap::new();
         for entry in &entries {
-            usage.entry(entry.key.tenant().into()).or_default().add(entry);
+            usage.entry(entry.key.tenant().into()).or_default().add(entry, options.meter);
         }
         let keys =
             entries.into_iter().map(|entry| (entry.key.clone(), vec![(entry.mod_revision, Some(entry))])).collect();

@@ -1,8 +1,9 @@
-//! What pods ask for and nodes have: cpu in thousandths of a core, everything else in whole units.
+//! What pods ask for and nodes have: cpu in thousandths of a core, everything else in whole units. The scheduler places pods by it,
+//! and tenants' quotas count it.
 
 use std::collections::BTreeMap;
 
-use hypernetes_schema::quantity::{ParseQuantityError, Quantity};
+use crate::quantity::{ParseQuantityError, Quantity};
 use k8s_openapi::{
     api::core::v1::{Container, Node, Pod},
     apimachinery::pkg::api::resource,
@@ -112,6 +113,8 @@ fn sum(pod: &Pod, read: Read) -> Result<Amounts, Refusal> {
         let most = running.entry(name).or_default();
         *most = amount.max(*most);
     }
+    // What is asked for the pod as a whole goes before (KEP-2837).
+    running.extend(read(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()))?);
     add(&mut running, &read(spec.overhead.as_ref())?);
     running.insert(PODS.into(), 1);
     Ok(running)
@@ -147,6 +150,14 @@ mod tests {
             requests(&pod).unwrap(),
             expected.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect()
         );
+        let whole: Pod = serde_json::from_value(json!({"spec": {
+            "overhead": {"cpu": "1"},
+            "resources": {"requests": {"cpu": "3"}, "limits": {"memory": "1Gi"}},
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "4", "memory": "64Mi"}}}],
+        }}))
+        .unwrap();
+        let all = requests(&whole).unwrap();
+        assert_eq!((all[CPU], all[MEMORY]), (4000, 64 << 20));
     }
 
     #[test]
