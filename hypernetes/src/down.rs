@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use hypernetes_api::AllTenants;
-use hypernetes_hypervisor::process::Process;
+use hypernetes_hypervisor::{cgroup::Cgroups, process::Process};
 use hypernetes_netagent::NetagentConfig;
 use k8s_cri::v1::{
     ListPodSandboxRequest, PodSandbox, RemovePodSandboxRequest, StopPodSandboxRequest,
@@ -14,7 +14,10 @@ use k8s_cri::v1::{
 use rustix::process::Signal;
 use tonic::transport::Channel;
 
-use crate::{Root, supervise::Supervisor};
+use crate::{
+    Root,
+    supervise::{self, Supervisor},
+};
 
 /// Stop everything that `up` started, VMs and networks included; the data stays
 ///
@@ -40,10 +43,12 @@ impl Down {
         }
         for role in ["node", "server"] {
             stop(role, recall(role)).await;
+            forget_group(&root, role);
         }
         if let Some(hyperd) = recall("hyperd") {
             let stopped = stop_vms(&root).await;
             stop("hyperd", Some(hyperd)).await;
+            forget_group(&root, "hyperd");
             stopped?;
         }
         if root.join("node/node.kubeconfig").exists() {
@@ -52,6 +57,12 @@ impl Down {
             hypernetes_netagent::leave_unused(&network_agent(&root).await?).await?;
         }
         Ok(())
+    }
+}
+
+fn forget_group(root: &Path, role: &str) {
+    if let (Some(cgroups), Some(group)) = (Cgroups::find(), supervise::group_of(root, role)) {
+        cgroups.remove_role(&group);
     }
 }
 

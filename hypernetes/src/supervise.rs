@@ -5,6 +5,7 @@
 use std::{
     ffi::OsString,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -12,7 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hypernetes_daemon::notify::{self, Listener, Message};
-use hypernetes_hypervisor::process::Process;
+use hypernetes_hypervisor::{cgroup::Cgroups, process::Process};
+use hypernetes_names::DnsSubdomain;
 use tokio::sync::watch;
 
 /// How long a role may take until it says that it is ready. The first start probes the accelerator by booting.
@@ -35,6 +37,8 @@ pub struct Role {
     pub name: &'static str,
     /// Beside this one.
     pub program: &'static str,
+    /// Of the host's memory, the part that it may take: a quarter, say, is 4.
+    pub memory_part: u64,
     pub arguments: Vec<OsString>,
 }
 
@@ -43,15 +47,27 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
+/// No role has less memory, however small the host is.
+const LEAST_MEMORY: u64 = 512 << 20;
+
+/// The control group of a role of the installation in this directory.
+pub fn group_of(root: &Path, role: &str) -> Option<DnsSubdomain> {
+    let installation = root.metadata().ok()?.ino();
+    DnsSubdomain::new(&format!("{installation:x}.{role}")).ok()
+}
+
 /// Where the supervisor keeps what it needs.
 pub struct Supervisor {
+    root: PathBuf,
     run: PathBuf,
     log: PathBuf,
+    cgroups: Option<Cgroups>,
 }
 
 impl Supervisor {
     pub fn new(root: &Path) -> Result<Self> {
-        let supervisor = Self { run: root.join("run"), log: root.join("log") };
+        let (run, log) = (root.join("run"), root.join("log"));
+        let supervisor = Self { root: root.to_owned(), run, log, cgroups: Cgroups::find() };
         for directory in [&supervisor.run, &supervisor.log] {
             fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         }
@@ -139,6 +155,18 @@ impl Supervisor {
         }
     }
 
+    /// Whatever makes one role take memory, the others and the VMs keep theirs.
+    fn limit(&self, role: &Role, pid: u32) {
+        let (Some(cgroups), Some(group)) = (&self.cgroups, group_of(&self.root, role.name)) else {
+            tracing::warn!(role = role.name, "there are no control groups here: its memory has no limit");
+            return;
+        };
+        let memory = (hypernetes_hypervisor::host_memory() / role.memory_part).max(LEAST_MEMORY);
+        if let Err(error) = cgroups.put_role(&group, memory, pid) {
+            tracing::warn!(role = role.name, %error, "its memory has no limit");
+        }
+    }
+
     /// Starts the process in a session of its own and waits until it is ready.
     async fn start(&self, role: &Role) -> Result<Process> {
         let log_path = self.log.join(format!("{}.log", role.name));
@@ -156,6 +184,7 @@ impl Supervisor {
             .process_group(0);
         let mut child = command.spawn().with_context(|| format!("starting {}", role.name))?;
         let pid = child.id().context("the process has no pid")?;
+        self.limit(role, pid);
         // tokio reaps it when it ends, whoever holds the pidfd.
         let process = self.remember(role, pid).or_else(|error| {
             tracing::warn!(role = role.name, %error, "the process cannot be remembered yet");

@@ -185,6 +185,7 @@ impl Up {
             Role {
                 name: "server",
                 program: "hypernetes",
+                memory_part: 4,
                 arguments: vec![
                     argument("server"),
                     argument("--root"),
@@ -200,6 +201,7 @@ impl Up {
             Role {
                 name: "hyperd",
                 program: "hyperd",
+                memory_part: 8,
                 arguments: vec![
                     argument("--root"),
                     hyperd.clone().into(),
@@ -216,6 +218,7 @@ impl Up {
             Role {
                 name: "node",
                 program: "hypernetes",
+                memory_part: 8,
                 arguments: vec![
                     argument("node"),
                     argument("--root"),

@@ -14,14 +14,22 @@ fn kill_9(system: &System, role: &str) {
     });
 }
 
+/// It may take so much memory and no more, also when it has been started again.
+fn has_a_limit(system: &System, role: &str) {
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", system.pid_of(role))).unwrap();
+    assert!(groups.contains("/hypernetes-roles/"), "{role}: {groups}");
+}
+
 fn survives(role: &str) {
     let system = System::shared();
+    has_a_limit(&system, role);
     let tenant = system.tenant(&format!("kill-{role}"));
     let k = tenant.kubectl();
     k.apply(&shell_pod("p", "i=0; while true; do i=$((i+1)); echo count $i; sleep 1; done"));
     k.wait_ready("p");
     let boot_id = k.shell("p", "cat /proc/sys/kernel/random/boot_id").success().to_owned();
     kill_9(&system, role);
+    has_a_limit(&system, role);
     let again = eventually("exec works again", || {
         let out = k.shell("p", "cat /proc/sys/kernel/random/boot_id");
         (out.code == Some(0)).then(|| out.success().to_owned())

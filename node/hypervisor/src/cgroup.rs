@@ -4,6 +4,8 @@
 //! hypernetes          all VMs: the host's memory but for a reserve
 //!   tenant.<id>       a tenant's: as much of the processors as any other tenant's, where they are scarce
 //!     <VM>            its own limits
+//! hypernetes-roles
+//!   <role>            one of the programs that run the host: so much memory
 //! ```
 
 use std::{
@@ -11,10 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hypernetes_names::DnsLabel;
+use hypernetes_names::{DnsLabel, DnsSubdomain};
 
 /// All groups are below this one.
 const PARENT: &str = "hypernetes";
+/// Those of programs that are no VMs are below this one.
+const ROLES: &str = "hypernetes-roles";
 /// What the name of a tenant's group begins with; no VM's id has a dot.
 const TENANT: &str = "tenant.";
 /// Of the host's memory, for what is no VM: a sixteenth, and not less than this.
@@ -151,6 +155,42 @@ impl Cgroups {
         }
     }
 
+    /// Puts a process, with all that it will start and that is not put elsewhere, into the group of its role, which may take so
+    /// much memory. The group is made if there is none.
+    ///
+    /// # Errors
+    /// When this host does not let it.
+    pub fn put_role(&self, role: &DnsSubdomain, memory_bytes: u64, pid: u32) -> io::Result<()> {
+        let (groups, file) = match self {
+            Self::V2(root) => {
+                let roles = root.join(ROLES);
+                fs::create_dir_all(&roles)?;
+                for directory in [root, &roles] {
+                    write(&directory.join("cgroup.subtree_control"), "+memory")?;
+                }
+                (vec![roles.join(&**role)], "memory.max")
+            }
+            Self::V1(controllers) => {
+                let memory = controllers.iter().filter(|(controller, _)| *controller == "memory");
+                let groups = memory.map(|(_, root)| root.join(ROLES).join(&**role));
+                (groups.collect(), "memory.limit_in_bytes")
+            }
+        };
+        for group in groups {
+            fs::create_dir_all(&group)?;
+            write(&group.join(file), &memory_bytes.to_string())?;
+            write(&group.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Removes the group of a role that has ended. That there is none is fine.
+    pub fn remove_role(&self, role: &DnsSubdomain) {
+        for root in self.roots() {
+            let _ = fs::remove_dir(root.join(ROLES).join(&**role));
+        }
+    }
+
     fn roots(&self) -> Vec<&PathBuf> {
         match self {
             Self::V2(root) => vec![root],
@@ -261,6 +301,33 @@ mod tests {
         assert_eq!(Cgroups::parse(UNIFIED), Some(Cgroups::V2("/sys/fs/cgroup".into())));
         assert_eq!(Cgroups::parse("30 25 0:26 / / rw - ext4 /dev/vda rw"), None);
         assert_eq!(Cgroups::parse(""), None);
+    }
+
+    #[test]
+    fn roles_have_groups_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_owned();
+        let role = DnsSubdomain::new("a1b2.server").unwrap();
+        let v2 = Cgroups::V2(root.clone());
+        let v1 = Cgroups::V1(vec![("cpu", root.join("cpu")), ("memory", root.join("memory"))]);
+        for (cgroups, group, limit) in [
+            (v2, root.join("hypernetes-roles/a1b2.server"), "memory.max"),
+            (v1, root.join("memory/hypernetes-roles/a1b2.server"), "memory.limit_in_bytes"),
+        ] {
+            // A second time for whoever comes after it.
+            for pid in [4711, 4712] {
+                cgroups.put_role(&role, 1 << 30, pid).unwrap();
+                assert_eq!(fs::read_to_string(group.join(limit)).unwrap(), "1073741824");
+                assert_eq!(fs::read_to_string(group.join("cgroup.procs")).unwrap(), pid.to_string());
+            }
+            // It is none of a VM's.
+            assert!(cgroups.ids().is_empty());
+            // The kernel's files are none that keep a directory.
+            fs::read_dir(&group).unwrap().flatten().for_each(|file| fs::remove_file(file.path()).unwrap());
+            cgroups.remove_role(&role);
+            assert!(!group.exists());
+        }
+        assert!(!root.join("cpu").exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod agent;
 mod boot;
-mod cgroup;
+pub mod cgroup;
 pub mod firecracker;
 mod greet;
 pub mod jail;
@@ -251,7 +251,7 @@ pub trait Vm: Send + Sync {
 }
 
 /// Of this host, in bytes; 0 when it does not say.
-fn host_memory() -> u64 {
+pub fn host_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     total.and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
