@@ -39,6 +39,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Attack(attack::Attack),
+    /// What `attack --windows` starts.
+    #[command(hide = true)]
+    Attacker,
     Up(up::Up),
     Down(down::Down),
     Hyperd(hyperd::Hyperd),
@@ -88,6 +91,7 @@ fn main() -> std::process::ExitCode {
     let ended = hypernetes_daemon::run("hypernetes", log, async {
         match cli.command {
             Command::Attack(command) => command.run().await.map(|found| verdict.set(found)),
+            Command::Attacker => attack::attacker().await,
             Command::Up(command) => command.run().await,
             Command::Down(command) => command.run().await,
             Command::Hyperd(command) => command.run(cli.log.as_deref()),

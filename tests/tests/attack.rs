@@ -7,6 +7,9 @@ use hypernetes_tests::{Finished, OwnSystem, eventually};
 #[test]
 fn no_attack_succeeds() {
     let own = OwnSystem::start();
+    // What the attackers' pods run.
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/demo-web.tar");
+    Finished::of(own.system.hypernetes().args(["image", "import", archive, "--name", "demo/web:1"])).success();
     let seconds = std::env::var("HYPERNETES_ATTACK_SECONDS").unwrap_or_else(|_| "5".into());
     let attack = Finished::of(own.system.hypernetes().args(["attack", "--seconds", &seconds]));
     println!("{}", attack.stdout);

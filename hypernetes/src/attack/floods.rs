@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MEMORY: u64 = 256 << 20;
 /// How long after a flood the server may need to be as it was.
 const RECOVERY: Duration = Duration::from_secs(60);
-const VICTIM: u8 = 1;
+pub(super) const VICTIM: u8 = 1;
 
 /// What a flood is made with.
 #[derive(Clone)]
@@ -40,16 +40,30 @@ struct Attacker {
     worker: usize,
 }
 
-struct Flood {
-    what: &'static str,
+pub(super) struct Flood {
+    pub what: &'static str,
     source: u8,
-    is_member: bool,
+    pub is_member: bool,
     /// At once.
     workers: usize,
     run: fn(Attacker) -> BoxFuture<'static, ()>,
 }
 
-const FLOODS: &[Flood] = &[
+impl Flood {
+    pub fn start(&self, attackers: &mut JoinSet<()>, wire: &Wire, authorization: Option<&String>, victim: &str) {
+        for worker in 0..self.workers {
+            attackers.spawn((self.run)(Attacker {
+                wire: wire.clone(),
+                source: self.source,
+                authorization: authorization.filter(|_| self.is_member).cloned(),
+                victim: victim.to_owned(),
+                worker,
+            }));
+        }
+    }
+}
+
+pub(super) const FLOODS: &[Flood] = &[
     Flood { what: "connections that say nothing", source: 2, is_member: false, workers: 8, run: |a| Box::pin(idle(a)) },
     Flood {
         what: "heads of requests that do not end",
@@ -72,19 +86,38 @@ const FLOODS: &[Flood] = &[
         workers: 8,
         run: |a| Box::pin(half_bodies(a)),
     },
-    Flood { what: "answers that nobody reads", source: 6, is_member: true, workers: 8, run: |a| Box::pin(unread(a)) },
+    Flood {
+        what: "answers that nobody reads",
+        source: 6,
+        is_member: true,
+        workers: 8,
+        run: |a| Box::pin(unread(a, "/openapi/v3/api/v1")),
+    },
     Flood { what: "watches that nobody reads", source: 7, is_member: true, workers: 8, run: |a| Box::pin(watches(a)) },
     Flood { what: "large objects", source: 8, is_member: true, workers: 4, run: |a| Box::pin(objects(a, 900 << 10)) },
     Flood { what: "many objects", source: 9, is_member: true, workers: 8, run: |a| Box::pin(objects(a, 10)) },
+    // Of what those before have left.
+    Flood {
+        what: "lists that nobody reads",
+        source: 11,
+        is_member: true,
+        workers: 8,
+        run: |a| Box::pin(unread(a, CONFIG_MAPS)),
+    },
+    Flood {
+        what: "lists of what nobody has, one after the other",
+        source: 12,
+        is_member: true,
+        workers: 8,
+        run: |a| Box::pin(lists(a)),
+    },
     Flood { what: "logins that fail", source: 10, is_member: false, workers: 16, run: |a| Box::pin(logins(a)) },
 ];
 
 pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
     raise_file_limit();
     let wire = Wire::new(&stage.address, &stage.authority)?;
-    let object =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "wanted"}, "data": {"key": "value"}});
-    stage.blue.member.post(CONFIG_MAPS, &object).await.needed("making what the victim asks for")?;
+    make_wanted(stage).await?;
     let pid = server(&stage.root);
     let idle = pid.and_then(resident);
     if idle.is_none() {
@@ -92,17 +125,8 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
     }
     for flood in FLOODS {
         let mut attackers = JoinSet::new();
-        for worker in 0..flood.workers {
-            let authorization = flood.is_member.then(|| stage.flood.member.authorization.clone()).flatten();
-            let victim = format!("{}-member", stage.blue.name);
-            attackers.spawn((flood.run)(Attacker {
-                wire: wire.clone(),
-                source: flood.source,
-                authorization,
-                victim,
-                worker,
-            }));
-        }
+        let victim_name = format!("{}-member", stage.blue.name);
+        flood.start(&mut attackers, &wire, stage.flood.member.authorization.as_ref(), &victim_name);
         let watched = victim(stage, &wire, flood.what == "logins that fail").await;
         let largest = pid.and_then(resident);
         attackers.shutdown().await;
@@ -126,6 +150,13 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
         findings.judge(&format!("{}, afterwards", flood.what), well.await.is_ok(), "the victim is served");
     }
     Ok(())
+}
+
+/// What the victim asks for.
+pub(super) async fn make_wanted(stage: &Stage) -> Result<()> {
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "wanted"}, "data": {"key": "value"}});
+    stage.blue.member.post(CONFIG_MAPS, &object).await.needed("making what the victim asks for").map(drop)
 }
 
 /// What the victim's operations took.
@@ -152,7 +183,7 @@ async fn victim(stage: &Stage, wire: &Wire, logs_in: bool) -> Result<String> {
 }
 
 /// One small request on a connection of its own.
-async fn ask(stage: &Stage, wire: &Wire) -> Result<()> {
+pub(super) async fn ask(stage: &Stage, wire: &Wire) -> Result<()> {
     let request =
         wire::request("GET", &format!("{CONFIG_MAPS}/wanted"), stage.blue.member.authorization.as_deref(), "", 0);
     let asking = async {
@@ -165,7 +196,7 @@ async fn ask(stage: &Stage, wire: &Wire) -> Result<()> {
 }
 
 /// More descriptors than usual: connections are what floods are made of.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -236,8 +267,8 @@ async fn watches(attacker: Attacker) {
     begin(attacker, text).await;
 }
 
-async fn unread(attacker: Attacker) {
-    let one = wire::request("GET", "/openapi/v3/api/v1", attacker.authorization.as_deref(), "", 0);
+async fn unread(attacker: Attacker, path: &'static str) {
+    let one = wire::request("GET", path, attacker.authorization.as_deref(), "", 0);
     let many = one.repeat(64);
     pile_up(attacker, 50, |attacker| {
         let many = many.clone();
@@ -275,6 +306,12 @@ async fn objects(attacker: Attacker, bytes: usize) {
         wire::request("POST", CONFIG_MAPS, attacker.authorization.as_deref(), &body, body.len())
     })
     .await;
+}
+
+/// Each goes through all that the tenant has.
+async fn lists(attacker: Attacker) {
+    let path = format!("{CONFIG_MAPS}?labelSelector=nobody%3Dhas");
+    repeat(&attacker, |_| wire::request("GET", &path, attacker.authorization.as_deref(), "", 0)).await;
 }
 
 /// Half of the workers guess the victim's password, the others log in as nobody.

@@ -3,11 +3,15 @@
 //! [`ATTACKS`] is the table: the claim that an attack would refute, its name, and what carries it out. Each area has a file.
 //! Attackers are throwaway tenants, made at the beginning and removed at the end; the victim is another such tenant.
 
+mod attacker;
 mod controllers;
 mod findings;
 mod floods;
+mod measure;
 mod names;
+mod network;
 mod nodes;
+mod pods;
 mod stage;
 mod tenancy;
 mod wire;
@@ -18,6 +22,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
+pub use self::attacker::run as attacker;
 use self::{findings::Findings, stage::Stage};
 use crate::Root;
 
@@ -33,6 +38,13 @@ pub struct Attack {
     /// How long each flood lasts, in seconds.
     #[arg(long, value_name = "N", default_value_t = 5)]
     seconds: u64,
+    /// Measure instead what each flood costs another tenant: so many quiet windows and as many flooded ones, in turn, each of
+    /// --seconds. Needs root.
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// What its pods run: an image that is there already, with a shell's programs.
+    #[arg(long, default_value = "demo/web:1")]
+    image: String,
     /// Only attacks on these claims (C1), or of these names (floods).
     only: Vec<String>,
 }
@@ -83,6 +95,12 @@ const ATTACKS: &[Line] = &[
         name: "floods",
         run: |stage, findings| Box::pin(floods::run(stage, findings)),
     },
+    Line {
+        claim: "C7",
+        says: "a pod sends as itself alone, and reaches its own network alone",
+        name: "network",
+        run: |stage, findings| Box::pin(network::run(stage, findings)),
+    },
 ];
 
 const SUCCEEDED: u8 = 3;
@@ -93,7 +111,12 @@ impl Attack {
     pub async fn run(self) -> Result<u8> {
         let chosen: Vec<&Line> = ATTACKS.iter().filter(|line| self.is_chosen(line)).collect();
         anyhow::ensure!(!chosen.is_empty(), "there is no such attack: {}", self.only.join(", "));
-        let stage = Stage::set(&self.root, Duration::from_secs(self.seconds)).await?;
+        let stage = Stage::set(&self.root, Duration::from_secs(self.seconds), self.image.clone()).await?;
+        if let Some(windows) = self.windows {
+            let measured = measure::run(&stage, windows).await;
+            stage.clear().await?;
+            return measured.map(|()| 0);
+        }
         let mut verdict = 0;
         for line in chosen {
             println!("{}  {}", line.claim, line.says);

@@ -28,6 +28,8 @@ pub struct Stage {
     pub blue: Team,
     /// A tenant that is alone with what it does: floods come from it.
     pub flood: Team,
+    /// What pods run: one that is there already, with a shell's programs.
+    pub image: String,
     /// Of each flood.
     pub seconds: Duration,
     /// `127.0.0.1:6443`, and the authority of its certificate in PEM.
@@ -176,7 +178,7 @@ impl Caller {
 }
 
 impl Stage {
-    pub async fn set(root: &Root, seconds: Duration) -> Result<Self> {
+    pub async fn set(root: &Root, seconds: Duration, image: String) -> Result<Self> {
         let installation = Installation::open(root).await?;
         let kubeconfig = Kubeconfig::read_from(installation.server_root.join("operator.kubeconfig"))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -207,6 +209,7 @@ impl Stage {
             red,
             blue,
             flood,
+            image,
             seconds,
             address,
             authority,

@@ -43,6 +43,10 @@ impl Wire {
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A connection from 127.0.0.`source`, where the server is on loopback.
     pub async fn tcp(&self, source: u8) -> io::Result<TcpStream> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -74,7 +78,7 @@ pub fn request(method: &str, path: &str, authorization: Option<&str>, body: &str
 /// Sends a whole request and reads the answer, whose status it gives. The connection can be used again.
 ///
 /// # Errors
-/// When the connection ends, when no answer comes, or one whose length is not said.
+/// When the connection ends, when no answer comes, or one that does not say where it ends.
 pub async fn exchange(stream: &mut TlsStream<TcpStream>, request: &str) -> io::Result<u16> {
     patiently(async {
         stream.write_all(request.as_bytes()).await?;
@@ -94,7 +98,23 @@ pub async fn exchange(stream: &mut TlsStream<TcpStream>, request: &str) -> io::R
         let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
         let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
         let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok());
-        let (Some(status), Some(length)) = (status, length) else { return Err(io::ErrorKind::InvalidData.into()) };
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let Some(length) = length else {
+            if !text.contains("transfer-encoding: chunked") {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            // What ends an answer in pieces; that one of its texts ends so harms nobody here.
+            let mut last = read.split_off(head);
+            while !last.ends_with(b"0\r\n\r\n") {
+                last.drain(..last.len().saturating_sub(8));
+                let mut buffer = [0; 16 << 10];
+                match stream.read(&mut buffer).await? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    length => last.extend_from_slice(&buffer[..length]),
+                }
+            }
+            return Ok(status);
+        };
         let left = length.saturating_sub((read.len() - head) as u64);
         tokio::io::copy(&mut stream.take(left), &mut tokio::io::sink()).await?;
         Ok(status)

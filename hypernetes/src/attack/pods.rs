@@ -1,0 +1,101 @@
+//! Pods that take part: made, waited for, and told what to run, by a member of their tenant.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+
+use super::{stage::Caller, wire::Wire};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+/// How long a pod may take to start or to go, and a program to end.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// A pod of one container.
+pub struct Pod<'a> {
+    caller: &'a Caller,
+    name: &'static str,
+}
+
+impl<'a> Pod<'a> {
+    /// Makes it and waits until it is ready.
+    pub async fn start(caller: &'a Caller, name: &'static str, image: &str, script: &str) -> Result<Self> {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{
+            "name": "c", "image": image, "command": ["sh", "-c", script],
+            // All that it can have in its own VM.
+            "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}},
+        }]}});
+        let pods = Self { caller, name };
+        caller.post(PODS, &pod).await.needed(&format!("making the pod {name}"))?;
+        let begun = Instant::now();
+        loop {
+            let status = pods.get().await;
+            let mut conditions = status["conditions"].as_array().into_iter().flatten();
+            if conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True") {
+                return Ok(pods);
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the pod {name} of {image} was not ready: {status}");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn get(&self) -> Value {
+        let mut answer = self.caller.get(&format!("{PODS}/{}", self.name)).await;
+        answer.body["status"].take()
+    }
+
+    pub async fn address(&self) -> Result<String> {
+        let status = self.get().await;
+        let address = status["podIP"].as_str().filter(|address| !address.is_empty());
+        address.map(str::to_owned).with_context(|| format!("the pod {} has no address", self.name))
+    }
+
+    /// Removes it and waits until it is gone.
+    pub async fn remove(self) {
+        let path = format!("{PODS}/{}", self.name);
+        let begun = Instant::now();
+        while self.caller.delete(&path).await.code != 404 && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Runs a script in it, over a connection of its own from 127.0.0.`source`: whether it succeeded, and what it wrote.
+    pub async fn run(&self, wire: &Wire, source: u8, script: &str) -> Result<(bool, String)> {
+        let ended = tokio::time::timeout(PATIENCE, self.exec(wire, source, script)).await;
+        ended.with_context(|| format!("what the pod {} was told has not ended", self.name))?
+    }
+
+    async fn exec(&self, wire: &Wire, source: u8, script: &str) -> Result<(bool, String)> {
+        let stream = wire.tls(source).await?;
+        let mut query = form_urlencoded::Serializer::new(String::from("stdout=true&stderr=true"));
+        for word in ["sh", "-c", script] {
+            query.append_pair("command", word);
+        }
+        let url = format!("wss://{}{PODS}/{}/exec?{}", wire.address(), self.name, query.finish());
+        let mut request = url.into_client_request()?;
+        let authorization = self.caller.authorization.as_deref().unwrap_or_default();
+        request.headers_mut().insert("authorization", authorization.parse()?);
+        request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse()?);
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+        let mut output = String::new();
+        while let Some(message) = socket.next().await {
+            let Message::Binary(bytes) = message? else { continue };
+            match bytes.split_first() {
+                Some((1 | 2, text)) => output.push_str(&String::from_utf8_lossy(text)),
+                // How it ended.
+                Some((3, status)) => {
+                    let status: Value = serde_json::from_slice(status)?;
+                    return Ok((status["status"] == "Success", output));
+                }
+                _ => {}
+            }
+        }
+        bail!("it was cut off")
+    }
+}
