@@ -160,7 +160,9 @@ async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
         "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}},
     });
-    bench.created("system", "/api/v1/nodes", node).await;
+    bench.created("system", "/api/v1/nodes", node.clone()).await;
+    let status = request("system", "PUT", "/api/v1/nodes/n1/status", Body::from(node.to_string()));
+    assert_eq!(bench.send(status).await.status(), 200);
     assert_eq!(bench.pod(ACME, "p").await.0, 201);
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     let path = format!("{PODS}/p/binding");
