@@ -377,7 +377,7 @@ proptest! {
                     .collect();
                 assert_eq!(found, model);
                 let bytes = listing.entries.iter().map(|e| (e.key.as_str().len() + e.value.len()) as u64).sum();
-                let usage = Usage { objects: model.len() as u64, bytes };
+                let usage = Usage { objects: model.len() as u64, bytes, ..Usage::default() };
                 assert_eq!(store.usage(&tenant("acme")), usage);
             }
         });
