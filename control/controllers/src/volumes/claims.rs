@@ -19,8 +19,9 @@ use super::{
     volume_of, waits_for_consumer,
 };
 use crate::{
-    Wiring, refused_today, template,
+    Wiring, refused_today,
     runtime::{Context, During, Error, Informers, Key, Reconciler, Recorder, Severity, Subject, write_status},
+    template,
 };
 
 /// Of volumes that are made by hand; nobody provisions for it.
