@@ -12,6 +12,7 @@ mod node;
 mod openrc;
 mod pki;
 mod privileges;
+mod renewals;
 mod server;
 mod supervise;
 mod tenant;

@@ -21,6 +21,7 @@ use crate::{
     kubeconfig,
     pki::{self, Authority, Client},
     privileges,
+    renewals::Before,
 };
 
 /// Run the API server, scheduler, controllers, and the identity, network and volume services
@@ -74,13 +75,13 @@ impl Server {
         let url = format!("https://{address}");
 
         remove_leftovers(&root);
+        let before = Before::look(&root);
         let authority = Authority::open(&root.join("pki"))?;
         let store_path = root.join("store.redb");
         check_store(&root, &store_path)?;
-        let store = EmbeddedStore::open(
-            &store_path,
-            embedded::Options { meter: hypernetes_apiserver::meter, ..Default::default() },
-        )?;
+        let options = embedded::Options { meter: hypernetes_apiserver::meter, ..Default::default() };
+        let store = EmbeddedStore::open(&store_path, options)
+            .with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();
         let key = authority.service_account_key()?;
         let server = ApiServer::new(Config {
@@ -127,12 +128,17 @@ impl Server {
             let _ = signal.wait_for(|stopped| *stopped).await;
             stopping.cancel();
         });
+        let projects = kube::Api::all(clients.tenant(&TenantId::system()));
         let informers = Informers::new(clients, AllTenants::grant(), stop.clone());
         let cluster_ca_pem = authority.certificate().to_owned();
         let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem };
         let controllers = tokio::spawn(hypernetes_controllers::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
         write_credentials(&root, &shown_root, &authority, &url, &password)?;
+        for note in before.notes(&root, &shown_root, &projects).await {
+            tracing::warn!("{note}");
+            hypernetes_daemon::notify::status(&note);
+        }
         tracing::info!(url, "ready");
         hypernetes_daemon::notify::ready();
         tokio::select! {

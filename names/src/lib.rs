@@ -109,10 +109,18 @@ macro_rules! name {
 }
 
 name! {
-    /// What any object may be called: one segment of a URL's path, of 1 to 253 bytes. Kinds are stricter, all but RBAC's.
+    /// What an object may be called whose name becomes part of a URL as it is: one segment of its path, of 1 to 253 bytes.
+    /// Kinds are stricter, all but RBAC's, which is wider ([`PathSegment`]).
     ///
     /// Invariant: not `.` or `..`; no `/`, `%`, `?`, `#`, space or control character.
     ObjectName, "an object's name: 1 to 253 bytes without '/', '%', '?', '#', spaces or control characters", is_object_name
+}
+name! {
+    /// What any object may be called: RBAC's `read pods?`, too. For store keys, whose parts a `/` ends; in a URL it would have
+    /// to be encoded, where only an [`ObjectName`] goes. Upstream's `IsValidPathSegmentName`, of 1 to 253 bytes.
+    ///
+    /// Invariant: not `.` or `..`; no `/` or `%`.
+    PathSegment, "an object's name: 1 to 253 bytes without '/' and '%', not '.' or '..'", is_path_segment
 }
 name! {
     /// RFC 1123: lower-case letters, digits and dashes, 1 to 63, a letter or digit at both ends.
@@ -138,8 +146,11 @@ name! {
 }
 
 fn is_object_name(text: &str) -> bool {
-    let refused = |c: char| matches!(c, '/' | '%' | '?' | '#') || c.is_whitespace() || c.is_control();
-    (1..=253).contains(&text.len()) && text != "." && text != ".." && !text.contains(refused)
+    is_path_segment(text) && !text.contains(|c: char| matches!(c, '?' | '#') || c.is_whitespace() || c.is_control())
+}
+
+fn is_path_segment(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text != "." && text != ".." && !text.contains(['/', '%'])
 }
 
 fn is_label_of_any_length(text: &str) -> bool {
@@ -185,6 +196,12 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "x?watch=true", "a%2fb", "a#b", "a b", "a\nb", "a\0", &"a".repeat(254)] {
             assert!(ObjectName::new(bad).is_err(), "{bad:?}");
         }
+        for good in ["system:node:x", "read pods?", "a#b"] {
+            assert!(PathSegment::new(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", ".", "..", "a/b", "a%2fb", &"a".repeat(254)] {
+            assert!(PathSegment::new(bad).is_err(), "{bad:?}");
+        }
         assert!(DnsLabel::new("a-1").is_ok() && DnsSubdomain::new("a.b-1.c").is_ok());
         for bad in ["", "-a", "a-", "A", "a_b", "a..b", ".a", "a.", "/tmp/x", "../x"] {
             assert!(DnsLabel::new(bad).is_err() && DnsSubdomain::new(bad).is_err(), "{bad:?}");
@@ -204,6 +221,7 @@ mod tests {
             let base = Path::new("/base");
             let joined = [
                 ObjectName::new(&text).map(|n| base.join(n)),
+                PathSegment::new(&text).map(|n| base.join(n)),
                 DnsLabel::new(&text).map(|n| base.join(n)),
                 DnsSubdomain::new(&text).map(|n| base.join(n)),
                 ConfigKey::new(&text).map(|n| base.join(n)),

@@ -12,5 +12,7 @@ pub mod types;
 pub use error::{ApiError, Reason};
 /// Parsed names, the only makers of keys, paths and URLs.
 pub use hypernetes_names as name;
-pub use hypernetes_names::{ConfigKey, DnsLabel, DnsSubdomain, InvalidName, ObjectName, PathComponent, Uid};
+pub use hypernetes_names::{
+    ConfigKey, DnsLabel, DnsSubdomain, InvalidName, ObjectName, PathComponent, PathSegment, Uid,
+};
 pub use tenant::{AllTenants, TenantId};

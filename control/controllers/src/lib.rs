@@ -13,6 +13,7 @@ mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
+mod stored;
 mod template;
 mod tenancy;
 mod volumes;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use hypernetes_runtime as runtime;
+pub use stored::refused_today;
 pub use volumes::claims_of as claims_of_pod;
 
 use runtime::{Informers, Key, Queue, Reconciler, drive};

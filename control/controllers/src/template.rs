@@ -4,13 +4,11 @@
 //! find again by its selector it would make again without end, and a selector of everything would take in what others
 //! have made. Of a spec that would be refused today nothing is made, deleted or adopted, and its owner is told.
 
-use hypernetes_kinds::errors_of_create;
-use hypernetes_schema::ObjectType;
 use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::Resource;
 use serde::Serialize;
 
-use crate::runtime::matches;
+use crate::{refused_today, runtime::matches};
 
 /// Of the event that says so.
 pub const REASON: &str = "InvalidSpec";
@@ -21,14 +19,7 @@ pub fn objection<K>(object: &K, selector: &LabelSelector, template: Option<&PodT
 where
     K: Resource<DynamicType = ()> + Serialize,
 {
-    astray(selector, template).or_else(|| refusal(object))
-}
-
-fn refusal<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Option<String> {
-    let ty = ObjectType::builtin(&K::group(&()), &K::version(&()), &K::kind(&()))?;
-    let errors = errors_of_create(&ty, &serde_json::to_value(object).ok()?).into_vec();
-    let cause = errors.iter().find(|error| error.path.starts_with("spec"))?.cause();
-    Some(format!("{}: {}", cause.field, cause.message))
+    astray(selector, template).or_else(|| refused_today(object))
 }
 
 /// Why what is made would not be found again, or what others have made would be taken for it.

@@ -1,6 +1,6 @@
 //! What upstream's API server says of an object's content: the rules of each kind, for new objects and for changes.
 //!
-//! The API server calls [`create`], [`update`] and [`status_update`]; each gives the `Invalid` status with every field
+//! The API server calls [`create`], [`update`] and [`status_update`], controllers [`errors_of_stored`]; each of the first three gives the `Invalid` status with every field
 //! that is wrong, in upstream's words. The kinds have one file each, by group; [`table`](mod@table) lists them. Rules read
 //! objects through [`field::Field`], which nothing makes panic: what has passed a schema is not taken for granted.
 //!
@@ -53,7 +53,8 @@ pub fn status_update(ty: &ObjectType, object: &Value, old: &Value) -> Result<(),
     answer(ty, object, errors_of_status_update(ty, object, old))
 }
 
-fn check(ty: &ObjectType, object: &Value) -> Errors {
+/// What is wrong with an object that is there, whenever that was made: what every object of its kind has to keep.
+pub fn errors_of_stored(ty: &ObjectType, object: &Value) -> Errors {
     let (mut errors, root) = (Errors::default(), Field::root(object));
     meta::metadata(ty, &root, &mut errors);
     if let Some(rules) = table::rules(&ty.group, &ty.kind) {
@@ -64,7 +65,7 @@ fn check(ty: &ObjectType, object: &Value) -> Errors {
 
 /// What is wrong with a new object.
 pub fn errors_of_create(ty: &ObjectType, object: &Value) -> Errors {
-    let mut errors = check(ty, object);
+    let mut errors = errors_of_stored(ty, object);
     if let Some(create) = table::rules(&ty.group, &ty.kind).and_then(|rules| rules.create) {
         create(&Field::root(object), &mut errors);
     }
@@ -80,11 +81,11 @@ pub fn errors_of_update(ty: &ObjectType, object: &Value, old: &Value) -> Errors 
         update(&new, &before, &mut errors);
     }
     table::immutable(&ty.group, &ty.kind, &new, &before, &mut errors);
-    let found = check(ty, object);
+    let found = errors_of_stored(ty, object);
     // Of more errors than are kept one cannot say which are new.
     let excused: HashSet<FieldError> = match found.is_empty() || found.overflown() {
         true => HashSet::new(),
-        false => check(ty, old).into_vec().into_iter().collect(),
+        false => errors_of_stored(ty, old).into_vec().into_iter().collect(),
     };
     found.into_vec().into_iter().filter(|error| !excused.contains(error)).for_each(|error| errors.push(error));
     errors

@@ -132,6 +132,10 @@ impl Reconciler for Scheduler {
                 return self.refuse(key, &pod, message).await;
             }
         };
+        // A node would not run it.
+        if let Some(why) = hypernetes_controllers::refused_today(&*pod) {
+            return self.refuse(key, &pod, format!("0/{} nodes are available: {why}.", nodes.len())).await;
+        }
         let wanted = match requests::requests(&pod) {
             Ok(wanted) => wanted,
             Err(refusal) => {

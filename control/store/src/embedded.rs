@@ -65,12 +65,25 @@ impl Default for Options {
     }
 }
 
-/// The file cannot be opened as a store.
+/// The file cannot be opened as a store. Nothing in it has changed.
 #[derive(Debug, thiserror::Error)]
-#[error("opening the store {path}: {reason}")]
+#[error("opening the store {path}: {why}")]
 pub struct OpenError {
     pub path: String,
-    pub reason: String,
+    pub why: Unopened,
+}
+
+/// Why a file cannot be opened as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Unopened {
+    /// Only what has written it knows what is in it.
+    #[error("it has format {found}, this program knows {known} at most: a newer version has written it")]
+    Newer { found: u64, known: u64 },
+    #[error("it is no store, but a database of something else")]
+    Foreign,
+    /// It cannot be read, is locked, or is no database.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// The store in one file. Closed when the last handle and the last unanswered write are gone.
@@ -101,7 +114,7 @@ impl EmbeddedStore {
     }
 
     fn open_with(path: &Path, options: Options, open_file: OpenFile) -> Result<Self, OpenError> {
-        let failed = |reason: String| OpenError { path: path.display().to_string(), reason };
+        let failed = |why: Unopened| OpenError { path: path.display().to_string(), why };
         let (disk, revision, entries) = Disk::open(path, open_file, options.reserve_bytes).map_err(failed)?;
         let memory = Arc::new(RwLock::new(Memory::new(options, revision, entries)));
         let quotas = Arc::new(Quotas::default());
@@ -116,7 +129,7 @@ impl EmbeddedStore {
                     let _ = ending.send(Some(why));
                 }
             })
-            .map_err(|e| failed(e.to_string()))?;
+            .map_err(|e| failed(Unopened::Failed(e.to_string())))?;
         Ok(Self { memory, quotas, requests, writer: Some(writer), ended })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use hypernetes_api::{AllTenants, InvalidName, ObjectName, TenantId};
+use hypernetes_api::{AllTenants, InvalidName, ObjectName, PathSegment, TenantId};
 
 /// A group and plural, e.g. `apps`/`deployments`; the core group is the empty string.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +17,8 @@ impl ResourceId {
     }
 }
 
-/// The key of one object. Its parts contain no `/`: a namespace and a name are [`ObjectName`]s.
+/// The key of one object. Its parts contain no `/`: a namespace is an [`ObjectName`], a name a [`PathSegment`], which is all
+/// that any version has stored: what has a key can be read and deleted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
@@ -27,7 +28,7 @@ impl Key {
     /// # Errors
     /// When the namespace or the name is none: nothing has such a key.
     pub fn new(resource: &ResourceId, tenant: &TenantId, namespace: &str, name: &str) -> Result<Self, InvalidName> {
-        ObjectName::new(name)?;
+        PathSegment::new(name)?;
         if !namespace.is_empty() {
             ObjectName::new(namespace)?;
         }

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    EmbeddedStore, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError, embedded::Options,
+    EmbeddedStore, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError,
+    embedded::{Options, Unopened},
 };
 
 fn key(name: &str) -> Key {
@@ -191,27 +192,57 @@ async fn a_file_of_a_newer_version_is_refused_and_one_without_a_version_is_not()
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
-    let set = |version: Option<u64>| {
+    let set = |name: &str, value: Option<u64>| {
         let database = redb::Database::create(&path).unwrap();
         let txn = database.begin_write().unwrap();
         {
             let mut meta = txn.open_table(META).unwrap();
-            match version {
-                Some(version) => meta.insert("format", version).unwrap(),
-                None => meta.remove("format").unwrap(),
+            match value {
+                Some(value) => meta.insert(name, value).unwrap(),
+                None => meta.remove(name).unwrap(),
             };
         }
         txn.commit().unwrap();
     };
+    let refused = || EmbeddedStore::open(&path, Options::default()).err().expect("it is refused");
     open(&path).commit(put("a", vec![1])).await.unwrap();
-    set(None);
+    // As files were before there were versions.
+    set("format", None);
+    set("magic", None);
     let store = open(&path);
     assert_eq!(names(&store).await, ["a"]);
     store.commit(put("b", vec![1])).await.unwrap();
     drop(store);
-    set(Some(2));
-    let error = EmbeddedStore::open(&path, Options::default()).err().expect("a newer version is refused");
-    assert!(error.to_string().contains("format 2") && error.to_string().contains("store.redb"), "{error}");
+    set("format", Some(2));
+    let error = refused();
+    assert!(matches!(error.why, Unopened::Newer { found: 2, known: 1 }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("store.redb") && text.contains("format 2") && text.contains("knows 1"), "{text}");
+    set("format", Some(1));
+    set("magic", Some(7));
+    assert!(matches!(refused().why, Unopened::Foreign));
+    set("magic", Some(u64::from_be_bytes(*b"hypernet")));
+    assert_eq!(names(&open(&path)).await, ["a", "b"]);
+}
+
+/// It would look like a store with nothing in it.
+#[tokio::test]
+async fn another_programs_database_is_no_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let database = redb::Database::create(&path).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(redb::TableDefinition::<u64, &str>::new("songs")).unwrap().insert(1, "la").unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    let before = std::fs::read(&path).unwrap();
+    let error = EmbeddedStore::open(&path, Options::default()).err().expect("it is refused");
+    assert!(matches!(error.why, Unopened::Foreign), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap().len(), before.len());
+    // A database in which there is nothing may become one: its process was killed before the first change.
+    std::fs::remove_file(&path).unwrap();
+    drop(redb::Database::create(&path).unwrap());
+    open(&path).commit(put("a", vec![1])).await.unwrap();
 }
 
 #[tokio::test]

@@ -161,16 +161,21 @@ impl Write<'_> {
         }
     }
 
+    /// A change is compared with the object as it was stored, or, where that is an error, as it would have been stored today:
+    /// what a default of a newer version adds is no change of the caller's.
     fn validate(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let ty = &self.call.resource.ty;
-        match (old, self.subresource) {
-            (None, _) => hypernetes_kinds::create(ty, object),
-            (Some(old), None | Some(Subresource::Scale | Subresource::Finalize)) => {
-                hypernetes_kinds::update(ty, object, old)
-            }
+        let Some(old) = old else { return hypernetes_kinds::create(ty, object) };
+        let check = match self.subresource {
+            None | Some(Subresource::Scale | Subresource::Finalize) => hypernetes_kinds::update,
             // A binding sets what no update may.
-            (Some(old), Some(_)) => hypernetes_kinds::status_update(ty, object, old),
-        }
+            Some(_) => hypernetes_kinds::status_update,
+        };
+        check(ty, object, old).or_else(|_| {
+            let mut defaulted = old.clone();
+            ty.set_defaults(&mut defaulted);
+            check(ty, object, &defaulted)
+        })
     }
 
     /// An update is of the object that the URL names, of the version and the uid that it names.

@@ -19,8 +19,9 @@ use super::{
     volume_of, waits_for_consumer,
 };
 use crate::{
-    Wiring,
+    Wiring, refused_today,
     runtime::{Context, During, Error, Informers, Key, Reconciler, Recorder, Severity, Subject, write_status},
+    template,
 };
 
 /// Of volumes that are made by hand; nobody provisions for it.
@@ -140,6 +141,10 @@ impl Claims {
     }
 
     async fn find_volume(&self, key: &Key, claim: Arc<PersistentVolumeClaim>) -> Result<(), Error> {
+        if let Some(why) = refused_today(&*claim) {
+            self.say(key, &claim, Wait::warning(template::REASON, why)).await;
+            return Ok(());
+        }
         let outcome = match volume_of(&claim) {
             Some(name) => self.named(key, &claim, name),
             None => self.chosen(key, &claim),

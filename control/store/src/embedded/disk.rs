@@ -1,4 +1,8 @@
-//! The file: table `entries` of the newest versions, table `meta` with the revision and the format.
+//! The file: table `entries` of the newest versions, table `meta` with the revision, what the file is, and its format.
+//!
+//! A format is raised when a program that knows only the one before would misread the file, and opening a file of an
+//! earlier format then writes it anew, in the first transaction: whatever ends the process, the file is of one format or
+//! of the other.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,6 +14,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{
+    Unopened,
     medium::{Backend, Medium, OpenFile, Outcome},
     memory::{Batch, Growth},
 };
@@ -19,7 +24,10 @@ use crate::{Entry, Key, Revision};
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
-/// The version of all this. Files of before there were any have none, and are of version 1.
+/// That it is a store, and no other program's database: [`OURS`].
+const MAGIC: &str = "magic";
+const OURS: u64 = u64::from_be_bytes(*b"hypernet");
+/// The version of all this. Files of before there were any have none, and no magic, and are of version 1.
 const FORMAT: &str = "format";
 const FORMAT_VERSION: u64 = 1;
 const HEADER: usize = 16;
@@ -54,15 +62,16 @@ pub(super) enum WriteError {
 
 impl Disk {
     /// The file's content as it was last committed.
-    pub fn open(path: &Path, open_file: OpenFile, reserve: u64) -> Result<(Self, Revision, Vec<Entry>), String> {
+    pub fn open(path: &Path, open_file: OpenFile, reserve: u64) -> Result<(Self, Revision, Vec<Entry>), Unopened> {
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| e.to_string())?;
+            std::fs::create_dir_all(parent).map_err(redb::Error::Io)?;
         }
         let medium = Medium::new(path, reserve);
         let (path, full, holes) = (path.to_owned(), None, true);
         let mut disk = Self { path, open_file, medium, reserve, database: None, full, holes };
-        let database = disk.database().map_err(|e| e.to_string())?;
-        let (revision, entries) = load(database).map_err(|e| e.to_string())?;
+        let database = disk.database()?;
+        check(database)?;
+        let (revision, entries) = (revision(database)?, load(database)?);
         Ok((disk, revision, entries))
     }
 
@@ -157,29 +166,49 @@ impl Disk {
     }
 }
 
-fn revision(database: &Database) -> Result<Revision, redb::Error> {
-    let txn = database.begin_read()?;
-    let meta = match txn.open_table(META) {
-        Ok(meta) => meta,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Revision(0)),
-        Err(error) => return Err(error.into()),
-    };
-    let format = meta.get(FORMAT)?.map_or(FORMAT_VERSION, |version| version.value());
-    if format > FORMAT_VERSION {
-        let message = format!(
-            "it has format {format}, this program knows {FORMAT_VERSION} at most: a newer version has written it"
-        );
-        return Err(redb::Error::Corrupted(message));
+impl From<redb::Error> for Unopened {
+    fn from(error: redb::Error) -> Self {
+        Self::Failed(error.to_string())
     }
-    Ok(Revision(meta.get(REVISION)?.map_or(0, |r| r.value())))
 }
 
-fn load(database: &Database) -> Result<(Revision, Vec<Entry>), redb::Error> {
-    let revision = revision(database)?;
+/// A number of the table `meta`.
+fn meta(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get(name)?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn revision(database: &Database) -> Result<Revision, redb::Error> {
+    Ok(Revision(meta(database, REVISION)?.unwrap_or(0)))
+}
+
+/// Whether the file is one that this program knows how to read.
+fn check(database: &Database) -> Result<(), Unopened> {
+    let ours = match meta(database, MAGIC)? {
+        Some(magic) => magic == OURS,
+        None => meta(database, REVISION)?.is_some() || is_empty(database)?,
+    };
+    if !ours {
+        return Err(Unopened::Foreign);
+    }
+    match meta(database, FORMAT)?.unwrap_or(FORMAT_VERSION) {
+        found if found > FORMAT_VERSION => Err(Unopened::Newer { found, known: FORMAT_VERSION }),
+        _ => Ok(()),
+    }
+}
+
+fn is_empty(database: &Database) -> Result<bool, redb::Error> {
+    Ok(database.begin_read()?.list_tables()?.next().is_none())
+}
+
+fn load(database: &Database) -> Result<Vec<Entry>, redb::Error> {
     let txn = database.begin_read()?;
     let table = match txn.open_table(ENTRIES) {
         Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok((revision, Vec::new())),
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
     let mut entries = Vec::new();
@@ -199,7 +228,7 @@ fn load(database: &Database) -> Result<(Revision, Vec<Entry>), redb::Error> {
             _ => return Err(redb::Error::Corrupted(format!("the entry {:?} is malformed", key.value()))),
         }
     }
-    Ok((revision, entries))
+    Ok(entries)
 }
 
 fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
@@ -220,6 +249,7 @@ fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
             }
         }
         let mut meta = txn.open_table(META)?;
+        meta.insert(MAGIC, OURS)?;
         meta.insert(FORMAT, FORMAT_VERSION)?;
         meta.insert(REVISION, batch.revision().0)?;
     }
