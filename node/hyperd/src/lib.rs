@@ -52,6 +52,7 @@ mod subpaths;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod vm_memory;
 mod volumes;
 
 use std::{
@@ -125,6 +126,8 @@ pub struct HyperdConfig {
     pub base_memory_mib: u32,
     /// Memory of a VM whose containers have no limits.
     pub default_memory_mib: u32,
+    /// Most memory of all pods' VMs together.
+    pub vm_memory_mib: u64,
     /// VMs that wait for their pods.
     pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
@@ -155,6 +158,7 @@ impl HyperdConfig {
             disk_slots,
             base_memory_mib: 96,
             default_memory_mib: 256,
+            vm_memory_mib: vm_memory::of_this_host(),
             pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
             image_collection: ImageCollection::default(),
