@@ -75,7 +75,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::pool::PoolLimits;
-use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
+use crate::{records::Records, runtime::Runtime, service::Service, streaming::Sessions};
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
@@ -190,7 +190,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let hypervisor = config.hypervisor.clone();
     let state = |reason: String| RunError::State { path: config.root.clone(), reason };
     let records = Records::open(&config.root).map_err(|e| state(e.to_string()))?;
-    let watcher = Watcher::start().map_err(RunError::Watch)?;
+    let watcher = hypernetes_watch::Watcher::shared().map_err(RunError::Watch)?;
     let address = config.streaming_bind;
     let listen_error = |source| RunError::Listen { address: address.to_string(), source };
     let streaming = TcpListener::bind(address).await.map_err(listen_error)?;

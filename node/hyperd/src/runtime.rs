@@ -7,6 +7,7 @@ use std::{
 };
 
 use hypernetes_guest_protocol::v1;
+use hypernetes_watch::Watcher;
 use k8s_cri::v1 as cri;
 use parking_lot::RwLock;
 
@@ -18,7 +19,6 @@ use crate::{
     error::{Error, Result},
     events::Events,
     exec,
-    files::Watcher,
     pool::Pool,
     records::Records,
     sandbox::{Sandbox, tenant_of},
