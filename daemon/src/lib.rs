@@ -1,6 +1,8 @@
-//! What the processes of every role have in common: memory, log, runtime, readiness and their end.
+//! What the processes of every role have in common: memory, log, runtime, readiness and their end, and what
+//! those that are root give up.
 
 mod allocator;
+pub mod confine;
 pub mod log;
 pub mod notify;
 

@@ -10,12 +10,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use hypernetes_watch::{Watch, Watcher};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{connection::Clients, containers, cri, find};
 
-/// Between two looks at a log that is followed.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// A log that is followed is looked at when something happens to it or to its container, and should nobody tell after this time.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
 /// Show the output of a container
 #[derive(clap::Args)]
@@ -58,6 +59,9 @@ pub async fn follow_all(clients: &Clients, id: &str) -> Result<()> {
 }
 
 async fn follow(clients: &Clients, id: &str, mut log: Log) -> Result<()> {
+    // Both before the first look: what happens after it is told.
+    let mut events = Events::of(clients, id).await;
+    let mut changes = log.watch();
     loop {
         // Asked first: when it has ended, all of its output is there.
         let state = match containers::status(clients, id).await {
@@ -70,7 +74,44 @@ async fn follow(clients: &Clients, id: &str, mut log: Log) -> Result<()> {
         if state == cri::ContainerState::ContainerExited {
             return Ok(());
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::select! {
+            () = changed(&mut changes) => {}
+            () = events.next() => {}
+            () = tokio::time::sleep(LOOK_AT_LEAST_EVERY) => {}
+        }
+    }
+}
+
+async fn changed(changes: &mut Option<Watch>) {
+    match changes {
+        Some(changes) => changes.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What happens to one container, as hyperd tells.
+struct Events {
+    stream: Option<tonic::Streaming<cri::ContainerEventResponse>>,
+    id: String,
+}
+
+impl Events {
+    async fn of(clients: &Clients, id: &str) -> Self {
+        let stream = clients.runtime.clone().get_container_events(cri::GetEventsRequest {}).await;
+        Self { stream: stream.ok().map(tonic::Response::into_inner), id: id.to_owned() }
+    }
+
+    /// Returns when something has happened.
+    async fn next(&mut self) {
+        while let Some(stream) = &mut self.stream {
+            match stream.message().await {
+                Ok(Some(event)) if event.container_id == self.id => return,
+                Ok(Some(_)) => {}
+                // hyperd has ended: whether it is back shows when it is asked.
+                Ok(None) | Err(_) => self.stream = None,
+            }
+        }
+        std::future::pending().await
     }
 }
 
@@ -122,6 +163,11 @@ impl Log {
                 _ => return Ok(None),
             }
         }
+    }
+
+    /// Of its directory; none where the host lets its user watch no more.
+    fn watch(&self) -> Option<Watch> {
+        Watcher::shared().and_then(|watcher| watcher.growth(self.path.parent().unwrap_or(&self.path))).ok()
     }
 
     fn print_rest(&mut self) -> Result<()> {

@@ -79,9 +79,13 @@ impl Root {
 
 fn main() -> std::process::ExitCode {
     let mut cli = Cli::parse();
-    if let Command::Server(server) = &mut cli.command
-        && let Err(error) = server.give_up_root()
-    {
+    let given_up = match &mut cli.command {
+        Command::Server(server) => server.give_up_root(),
+        Command::Node(_) => privileges::node::apply().map_err(Into::into),
+        Command::Up(_) => Ok(privileges::keep_files_private()),
+        _ => Ok(()),
+    };
+    if let Err(error) = given_up {
         eprintln!("hypernetes: {error:#}");
         return std::process::ExitCode::FAILURE;
     }

@@ -1,8 +1,10 @@
 //! How a role that needs no root gives it up: its directories become its own user's and are opened, and then root is gone
-//! for good.
+//! for good. What one that needs root gives up is in a file of its own.
 //!
 //! Before any thread is started, so that no thread keeps what the others gave up. What lies above the directories need not be
 //! open to the user: the process works in its directory from within, and has the others open.
+
+pub mod node;
 
 use std::{
     ffi::CString,
@@ -45,8 +47,13 @@ pub fn become_owner(user: u32, directory: &Path, others: &[&Path]) -> Result<Vec
     };
     give_up().with_context(|| format!("becoming the user {user}: only root can"))?;
     rustix::thread::set_no_new_privs(true)?;
-    umask(Mode::from_bits_truncate(0o077));
+    keep_files_private();
     Ok(names)
+}
+
+/// What this process makes from now on is its user's alone, unless it says otherwise.
+pub fn keep_files_private() {
+    umask(Mode::from_bits_truncate(0o077));
 }
 
 /// Makes a directory where it is missing, and the user's, with what is in it.

@@ -118,3 +118,60 @@ fn nothing_leaves_the_vm() {
     let host = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     assert_ne!(k.shell("root", "cat /proc/sys/kernel/random/boot_id").success(), host.trim());
 }
+
+/// The processes as they run, with every thread of theirs, beside a pod that they have started.
+#[test]
+fn what_runs_as_root_has_given_up_what_it_does_not_need() {
+    let system = System::shared();
+    let tenant = system.tenant("root");
+    let k = tenant.kubectl();
+    k.apply(&shell_pod("p", "sleep 100000"));
+    k.wait_ready("p");
+    // By name, capabilities(7); from linux/capability.h their bits.
+    let (chown, dac_override, dac_read_search, fowner, fsetid, kill) = (0, 1, 2, 3, 4, 5);
+    let (setgid, setuid, setpcap, net_admin, net_raw) = (6, 7, 8, 12, 13);
+    let (sys_chroot, sys_ptrace, sys_admin, sys_nice) = (18, 19, 21, 23);
+    let node = vec![chown, fsetid, dac_read_search, net_admin, sys_admin];
+    let hyperd = vec![
+        chown,
+        dac_override,
+        fowner,
+        kill,
+        setgid,
+        setuid,
+        setpcap,
+        net_admin,
+        net_raw,
+        sys_chroot,
+        sys_ptrace,
+        sys_admin,
+        sys_nice,
+    ];
+    for (role, kept) in [("server", vec![]), ("node", node), ("hyperd", hyperd)] {
+        let kept = kept.iter().fold(0u64, |set, bit| set | 1 << bit);
+        let pid = system.pid_of(role);
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        // One that has ended meanwhile is none.
+        let statuses = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+        let mut count = 0;
+        for status in statuses {
+            let field = |name: &str| {
+                let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+                value.unwrap_or_else(|| panic!("{name} in {status}")).to_owned()
+            };
+            let set = |name: &str| u64::from_str_radix(&field(name), 16).unwrap();
+            // Threads that work for a guest have less.
+            assert_eq!((set("CapPrm") & !kept, set("CapEff") & !kept, set("CapInh")), (0, 0, 0), "{role}: {status}");
+            assert_eq!(field("NoNewPrivs"), "1", "{role}: {status}");
+            if role != "server" {
+                assert_eq!((set("CapBnd"), field("Seccomp").as_str()), (kept, "2"), "{role}: {status}");
+            }
+            count += 1;
+        }
+        let main = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(main.contains("\nUmask:\t0077\n"), "{role}: {main}");
+        let effective = main.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+        assert_eq!(u64::from_str_radix(effective, 16).unwrap(), kept, "{role}");
+        assert!(count > 1, "{role} has {count} threads");
+    }
+}

@@ -2,25 +2,20 @@
 //! copied again whenever the kubelet changes them.
 
 use std::{
-    collections::HashMap,
     ffi::OsStr,
     fs,
-    io::{self, Read},
+    io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
 use hypernetes_guest_protocol::v1;
-use nix::{
-    errno::Errno,
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
-};
-use parking_lot::Mutex;
+use hypernetes_watch::Watcher;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -176,7 +171,7 @@ pub(crate) async fn put_and_follow(
     // The watch comes first: a change during the copy is seen then.
     let directory = if source.path.is_dir() { Some(source.path.as_path()) } else { source.path.parent() };
     let mut watch = match directory {
-        Some(directory) => watcher.watch(directory).map_err(Error::file("watching", directory))?,
+        Some(directory) => watcher.entries(directory).map_err(Error::file("watching", directory))?,
         None => return Err(Error::InvalidArgument(format!("{} has no directory", source.path.display()))),
     };
     put(&source, &pod, &agent).await?;
@@ -213,92 +208,6 @@ async fn put(source: &FileSetSource, pod: &PodDir, agent: &Agent) -> Result<()> 
         file.gid = file.gid.saturating_add(source.owner);
     }
     Ok(agent.put_files(&source.set, files).await?)
-}
-
-/// All watched directories of hyperd, in one inotify instance (a host allows few of them).
-pub(crate) struct Watcher {
-    inotify: Arc<Inotify>,
-    watches: Mutex<HashMap<WatchDescriptor, Weak<WatchInner>>>,
-}
-
-struct WatchInner {
-    descriptor: WatchDescriptor,
-    /// Counts changes.
-    changed: watch::Sender<u64>,
-    watcher: Weak<Watcher>,
-}
-
-/// Tells of changes of one directory's entries.
-pub(crate) struct Watch {
-    changes: watch::Receiver<u64>,
-    _inner: Arc<WatchInner>,
-}
-
-impl Watch {
-    pub(crate) async fn changed(&mut self) {
-        // The sender lives as long as `_inner`.
-        let _ = self.changes.changed().await;
-    }
-}
-
-impl Drop for WatchInner {
-    fn drop(&mut self) {
-        if let Some(watcher) = self.watcher.upgrade() {
-            let mut watches = watcher.watches.lock();
-            // Another watch of the directory may have come meanwhile.
-            if watches.get(&self.descriptor).is_some_and(|w| w.strong_count() == 0) {
-                watches.remove(&self.descriptor);
-                let _ = watcher.inotify.rm_watch(self.descriptor);
-            }
-        }
-    }
-}
-
-impl Watcher {
-    /// One thread reads the events as long as the process lives.
-    pub(crate) fn start() -> io::Result<Arc<Self>> {
-        let inotify = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC)?);
-        let watcher = Arc::new(Self { inotify: inotify.clone(), watches: Mutex::default() });
-        let weak = Arc::downgrade(&watcher);
-        std::thread::Builder::new().name("files".into()).spawn(move || {
-            loop {
-                let events = match inotify.read_events() {
-                    Ok(events) => events,
-                    Err(Errno::EINTR) => continue,
-                    Err(error) => {
-                        tracing::error!(%error, "changes of files are not noticed any more");
-                        return;
-                    }
-                };
-                let Some(watcher) = weak.upgrade() else { return };
-                // Collected first: dropping the last reference takes the lock, too.
-                let find = |wd| watcher.watches.lock().get(wd)?.upgrade();
-                let changed: Vec<Arc<WatchInner>> = events.iter().filter_map(|e| find(&e.wd)).collect();
-                for watch in changed {
-                    watch.changed.send_modify(|n| *n += 1);
-                }
-            }
-        })?;
-        Ok(watcher)
-    }
-
-    pub(crate) fn watch(self: &Arc<Self>, directory: &Path) -> io::Result<Watch> {
-        let flags = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_ONLYDIR;
-        let mut watches = self.watches.lock();
-        let descriptor = self.inotify.add_watch(directory, flags)?;
-        let known = watches.get(&descriptor).and_then(Weak::upgrade);
-        let inner = known.unwrap_or_else(|| {
-            let inner = WatchInner { descriptor, changed: watch::Sender::new(0), watcher: Arc::downgrade(self) };
-            let inner = Arc::new(inner);
-            watches.insert(descriptor, Arc::downgrade(&inner));
-            inner
-        });
-        Ok(Watch { changes: inner.changed.subscribe(), _inner: inner })
-    }
 }
 
 #[cfg(test)]
@@ -367,17 +276,8 @@ mod tests {
     async fn swaps_are_noticed() {
         let dir = tempfile::tempdir().unwrap();
         atomic(dir.path(), "1", "a");
-        let watcher = Watcher::start().unwrap();
-        let mut watch = watcher.watch(dir.path()).unwrap();
+        let mut watch = Watcher::shared().unwrap().entries(dir.path()).unwrap();
         atomic(dir.path(), "2", "b");
-        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
-        drop(watch);
-        // What an event is being passed on to is dropped a moment later.
-        let forgotten = async {
-            while !watcher.watches.lock().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), forgotten).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.unwrap();
     }
 }

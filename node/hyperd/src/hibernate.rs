@@ -150,6 +150,7 @@ impl Runtime {
                 sandbox.id
             ))
         })?;
+        let _memory = self.take_memory_again(&sandbox)?;
         let vm: Arc<dyn Vm> = self.config.hypervisor.resume(saved).await?.into();
         let elapsed_ms = began.elapsed().as_millis();
         tracing::debug!(sandbox = %sandbox.id, elapsed_ms, "a hibernated VM is there again");

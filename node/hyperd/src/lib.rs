@@ -52,6 +52,7 @@ mod subpaths;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod vm_memory;
 mod volumes;
 
 use std::{
@@ -74,7 +75,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::pool::PoolLimits;
-use crate::{files::Watcher, records::Records, runtime::Runtime, service::Service, streaming::Sessions};
+use crate::{records::Records, runtime::Runtime, service::Service, streaming::Sessions};
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
@@ -125,6 +126,8 @@ pub struct HyperdConfig {
     pub base_memory_mib: u32,
     /// Memory of a VM whose containers have no limits.
     pub default_memory_mib: u32,
+    /// Most memory of all pods' VMs together.
+    pub vm_memory_mib: u64,
     /// VMs that wait for their pods.
     pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
@@ -155,6 +158,7 @@ impl HyperdConfig {
             disk_slots,
             base_memory_mib: 96,
             default_memory_mib: 256,
+            vm_memory_mib: vm_memory::of_this_host(),
             pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
             image_collection: ImageCollection::default(),
@@ -186,7 +190,7 @@ pub async fn run(config: HyperdConfig, shutdown: impl Future<Output = ()> + Send
     let hypervisor = config.hypervisor.clone();
     let state = |reason: String| RunError::State { path: config.root.clone(), reason };
     let records = Records::open(&config.root).map_err(|e| state(e.to_string()))?;
-    let watcher = Watcher::start().map_err(RunError::Watch)?;
+    let watcher = hypernetes_watch::Watcher::shared().map_err(RunError::Watch)?;
     let address = config.streaming_bind;
     let listen_error = |source| RunError::Listen { address: address.to_string(), source };
     let streaming = TcpListener::bind(address).await.map_err(listen_error)?;

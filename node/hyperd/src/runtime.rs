@@ -7,6 +7,7 @@ use std::{
 };
 
 use hypernetes_guest_protocol::v1;
+use hypernetes_watch::Watcher;
 use k8s_cri::v1 as cri;
 use parking_lot::RwLock;
 
@@ -18,7 +19,6 @@ use crate::{
     error::{Error, Result},
     events::Events,
     exec,
-    files::Watcher,
     pool::Pool,
     records::Records,
     sandbox::{Sandbox, tenant_of},
@@ -100,15 +100,21 @@ impl Runtime {
         self.containers_of(sandbox_id).iter().filter(|c| c.is_made()).map(|c| c.status()).collect()
     }
 
+    /// Does something while no sandbox comes or goes.
+    pub(crate) fn exclusively<T>(&self, act: impl FnOnce(&HashMap<String, Arc<Sandbox>>) -> T) -> T {
+        act(&self.sandboxes.write())
+    }
+
+    /// Adds a sandbox that is to be made, unless the host has no memory for its VM.
+    pub(crate) fn insert_new_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<()> {
+        let mut sandboxes = self.sandboxes.write();
+        insert(&mut sandboxes, sandbox.clone())?;
+        self.has_memory_for(&sandbox, sandboxes.values()).inspect_err(|_| drop(sandboxes.remove(&sandbox.id)))
+    }
+
     /// Adds a sandbox, unless there is one of the same pod and attempt.
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<()> {
-        let mut sandboxes = self.sandboxes.write();
-        let metadata = sandbox.record().config.metadata;
-        if let Some(other) = sandboxes.values().find(|s| s.record().config.metadata == metadata) {
-            return Err(Error::AlreadyExists(format!("the sandbox {} has the same name, uid and attempt", other.id)));
-        }
-        sandboxes.insert(sandbox.id.clone(), sandbox);
-        Ok(())
+        insert(&mut self.sandboxes.write(), sandbox)
     }
 
     pub(crate) fn forget_sandbox(&self, id: &str) {
@@ -157,6 +163,15 @@ impl Known for Container {
     fn full_id(&self) -> &str {
         &self.id
     }
+}
+
+fn insert(sandboxes: &mut HashMap<String, Arc<Sandbox>>, sandbox: Arc<Sandbox>) -> Result<()> {
+    let metadata = sandbox.record().config.metadata;
+    if let Some(other) = sandboxes.values().find(|s| s.record().config.metadata == metadata) {
+        return Err(Error::AlreadyExists(format!("the sandbox {} has the same name, uid and attempt", other.id)));
+    }
+    sandboxes.insert(sandbox.id.clone(), sandbox);
+    Ok(())
 }
 
 fn find<T: Known>(map: &HashMap<String, Arc<T>>, kind: &'static str, id: &str) -> Result<Arc<T>> {

@@ -43,6 +43,8 @@ pub(crate) struct Sandbox {
     live: RwLock<Option<Arc<Live>>>,
     /// What its VM has in common with others; not known of one that an earlier hyperd made.
     pub kind: OnceLock<Kind>,
+    /// It is hibernated, and about to have its VM again.
+    pub resuming: AtomicBool,
     /// Serialises what changes the sandbox as a whole.
     pub operation: tokio::sync::Mutex<()>,
     pub cpu_rate: CpuRate,
@@ -95,6 +97,7 @@ impl Sandbox {
             saving: tokio::sync::Mutex::default(),
             live: RwLock::default(),
             kind: OnceLock::new(),
+            resuming: AtomicBool::new(false),
             operation: tokio::sync::Mutex::default(),
             cpu_rate: CpuRate::default(),
         })
@@ -119,7 +122,11 @@ impl Sandbox {
     }
 
     pub(crate) fn record(&self) -> SandboxRecord {
-        self.record.lock().clone()
+        self.look(SandboxRecord::clone)
+    }
+
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&SandboxRecord) -> T) -> T {
+        look(&self.record.lock())
     }
 
     /// Changes the record and makes the change durable.
@@ -383,7 +390,7 @@ impl Runtime {
         });
         let _ = sandbox.kind.set(kind.clone());
         let _operation = sandbox.operation.lock().await;
-        if let Err(error) = self.insert_sandbox(sandbox.clone()) {
+        if let Err(error) = self.insert_new_sandbox(sandbox.clone()) {
             if let Some(ready) = ready {
                 self.pool.give_back(kind, ready);
             }

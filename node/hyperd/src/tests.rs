@@ -3,6 +3,7 @@
 mod ahead;
 mod hibernation;
 mod hostile;
+mod memory;
 mod network;
 mod paths;
 mod pods;
@@ -42,13 +43,19 @@ struct Node {
     directory: tempfile::TempDir,
     hypervisor: Arc<FakeHypervisor>,
     hyperd: Option<tokio::runtime::Runtime>,
+    /// Of all VMs together.
+    vm_memory_mib: u64,
 }
 
 impl Node {
     async fn start() -> Self {
+        Self::with_memory(u64::MAX).await
+    }
+
+    async fn with_memory(vm_memory_mib: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hypervisor = FakeHypervisor::new(directory.path(), tokio::runtime::Handle::current());
-        let mut node = Self { directory, hypervisor, hyperd: None };
+        let mut node = Self { directory, hypervisor, hyperd: None, vm_memory_mib };
         node.run().await;
         node
     }
@@ -66,6 +73,7 @@ impl Node {
         config.health_interval = Duration::from_millis(300);
         config.health_timeout = Duration::from_secs(1);
         config.log_max_bytes = LOG_MAX_BYTES;
+        config.vm_memory_mib = self.vm_memory_mib;
         std::fs::create_dir_all(self.path("pods").join(POD_UID)).unwrap();
         std::fs::create_dir_all(self.path("volumes")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -113,7 +113,7 @@ impl Cgroups {
                     fs::create_dir_all(directory)?;
                     write(&directory.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
                 }
-                if let Some(bytes) = all_vms_memory() {
+                if let Some(bytes) = memory_of_all_vms() {
                     write(&root.join(PARENT).join("memory.max"), &bytes.to_string())?;
                 }
                 write(&tenants.join("cpu.weight"), "100")?;
@@ -129,7 +129,7 @@ impl Cgroups {
                 for (controller, root) in controllers {
                     let parent = root.join(PARENT);
                     fs::create_dir_all(&parent)?;
-                    if let ("memory", Some(bytes)) = (*controller, all_vms_memory()) {
+                    if let ("memory", Some(bytes)) = (*controller, memory_of_all_vms()) {
                         // Newer kernels know no other way.
                         let _ = fs::write(parent.join("memory.use_hierarchy"), "1");
                         write(&parent.join("memory.limit_in_bytes"), &bytes.to_string())?;
@@ -237,7 +237,7 @@ fn directories(path: &Path) -> Vec<String> {
 }
 
 /// What all VMs together may take of the host's memory, in bytes; none when the host does not say what it has.
-fn all_vms_memory() -> Option<u64> {
+pub fn memory_of_all_vms() -> Option<u64> {
     let host = crate::host_memory();
     (host > 0).then(|| host - (host / RESERVE_PART).max(LEAST_RESERVE).min(host / 2))
 }

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     agent::AgentAddress,
     boot::GuestFiles,
+    cgroup::memory_of_all_vms,
     kind::{UnknownVmm, Vmm},
     template::TemplateLimits,
 };

@@ -37,7 +37,7 @@ pub(crate) struct Layers {
 impl Layers {
     /// Opens the directory, and removes what an interrupted unpacking left.
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
+        crate::private::make(&directory)?;
         for file in fs::read_dir(&directory)? {
             let path = file?.path();
             if !path.with_extension("json").exists() {

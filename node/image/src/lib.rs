@@ -23,6 +23,7 @@ mod layer;
 mod layers;
 mod manifest;
 mod policy;
+mod private;
 mod pull;
 mod reference;
 mod registry;

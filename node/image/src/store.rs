@@ -26,6 +26,7 @@ use crate::{
     layers::Layers,
     manifest::Descriptor,
     policy::Policy,
+    private,
     pull::{self, Counters, Pulls},
     registry::{Reach, Session},
 };
@@ -132,7 +133,7 @@ impl ImageStore {
         let prepare = || -> io::Result<(Vec<Record>, Layers)> {
             let _ = fs::remove_dir_all(directory.join("tmp"));
             for directory in [directory.clone(), directory.join("tmp"), directory.join("rootfs")] {
-                fs::create_dir_all(directory)?;
+                private::make(&directory)?;
             }
             let records: Vec<Record> = match fs::read(directory.join("index.json")) {
                 Ok(bytes) => serde_json::from_slice(&bytes)?,

@@ -336,6 +336,8 @@ async fn follow_runtime(shared: Arc<Shared>, events: mpsc::Sender<String>) {
         match shared.runtime.events().await {
             Ok(mut stream) => {
                 while let Ok(Some(event)) = stream.message().await {
+                    // Nobody need listen.
+                    let _ = shared.container_events.send(event.container_id);
                     let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
                     if let Some(metadata) = metadata
                         && events.send(metadata.uid).await.is_err()

@@ -32,8 +32,7 @@ use crate::{
     ServerTls,
     cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID},
     identity::PodId,
-    logs,
-    pod_dir::Place as File,
+    logs::{self, Follow, LogPlace},
     worker::Shared,
 };
 
@@ -129,31 +128,24 @@ impl Shared {
         Refusal(code, self.without_paths(status.message()))
     }
 
-    /// A container's log, in the pod's own directory of logs.
-    fn log_of(&self, place: &Place, uid: Uid, container: &Container) -> Result<std::fs::File, Refusal> {
+    /// Where a container's log is, in the pod's own directory of logs.
+    fn log_of(&self, place: &Place, uid: Uid, container: &Container) -> Result<LogPlace, Refusal> {
         let bad = |error: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, error.to_string());
-        let gone = || Refusal(StatusCode::NOT_FOUND, format!("the log of container {:?} is gone", place.container));
         let id = PodId {
             tenant: place.tenant.parse().map_err(|e| bad(&e))?,
             uid,
             namespace: DnsLabel::new(&place.namespace).map_err(|e| bad(&e))?,
             name: DnsSubdomain::new(&place.pod).map_err(|e| bad(&e))?,
         };
-        let name = DnsLabel::new(&place.container).map_err(|e| bad(&e))?;
-        let file = PathComponent::new(&format!("{}.log", container.attempt)).map_err(|e| bad(&e))?;
-        let open = || {
+        let directory = DnsLabel::new(&place.container).map_err(|e| bad(&e))?;
+        let name = PathComponent::new(&format!("{}.log", container.attempt)).map_err(|e| bad(&e))?;
+        let find = || {
             let Some(logs) = self.logs.find_below(id.tenant.clone())? else { return Ok(None) };
-            let logs = logs.find(id.log_name().map_err(std::io::Error::other)?)?;
-            logs.map(|logs| logs.open(&File::of(name).then(file))).transpose()
+            logs.find(id.log_name().map_err(std::io::Error::other)?)
         };
-        match open() {
-            Ok(Some(log)) => Ok(log.into()),
-            Ok(None) => Err(gone()),
-            Err(error) => {
-                tracing::debug!(%error, "opening a log");
-                Err(gone())
-            }
-        }
+        let logs = find().map_err(|error| log_is_gone(place, &error))?;
+        let logs = logs.ok_or_else(|| log_is_gone(place, &std::io::ErrorKind::NotFound.into()))?;
+        Ok(LogPlace { logs, directory, name })
     }
 
     /// The newest sandbox of a tenant's pod.
@@ -201,6 +193,11 @@ fn flag(parameters: &[(String, String)], name: &str) -> bool {
     parameters.iter().any(|(key, value)| key == name && matches!(value.as_str(), "1" | "true"))
 }
 
+fn log_is_gone(place: &Place, error: &std::io::Error) -> Refusal {
+    tracing::debug!(%error, "opening a log");
+    Refusal(StatusCode::NOT_FOUND, format!("the log of container {:?} is gone", place.container))
+}
+
 async fn container_logs(
     State(shared): State<Arc<Shared>>,
     Path(place): Path<Place>,
@@ -219,7 +216,6 @@ async fn container_logs(
         (None, None) => None,
     };
     let options = logs::Options {
-        follow: flag(&parameters, "follow"),
         tail: number("tailLines")?,
         timestamps: flag(&parameters, "timestamps"),
         since,
@@ -227,11 +223,20 @@ async fn container_logs(
     };
     let (uid, container) = shared.container_of(&place, flag(&parameters, "previous")).await?;
     let log = shared.log_of(&place, uid, &container)?;
+    let file = log.open().map_err(|error| log_is_gone(&place, &error))?;
+    let follow = match flag(&parameters, "follow") {
+        true => {
+            let changes = log.watch().inspect_err(|error| tracing::warn!(%error, "a log is followed slowly")).ok();
+            let (runtime, id) = (shared.runtime.clone(), container.id.clone());
+            let running = async move || runtime.is_running(&id).await;
+            let events = shared.container_events.subscribe();
+            Some(Follow { running, reopen: move || log.open().ok(), changes, events, id: container.id })
+        }
+        false => None,
+    };
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
-    let (runtime, id) = (shared.runtime.clone(), container.id);
     tokio::spawn(async move {
-        let running = || runtime.is_running(&id);
-        if let Err(error) = logs::send(log, options, running, sender.clone()).await {
+        if let Err(error) = logs::send(file, options, follow, sender.clone()).await {
             let _ = sender.send(Err(error)).await;
         }
     });

@@ -13,7 +13,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Node, Pod, PodSpec};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     time::Instant,
 };
 
@@ -33,6 +33,9 @@ use crate::{
     status, users, volumes,
 };
 
+/// Of the runtime's events, what followers of logs may be behind by.
+const CONTAINER_EVENTS: usize = 256;
+
 /// What all workers share.
 pub struct Shared {
     pub config: KubeletConfig,
@@ -45,6 +48,8 @@ pub struct Shared {
     pub allocatable: Allocatable,
     /// This host's Node object as it was read last; none before the first time.
     pub node: watch::Sender<Option<Arc<Node>>>,
+    /// Ids of containers that something has happened to, as the runtime says.
+    pub container_events: broadcast::Sender<String>,
     /// Workers that have panicked since the kubelet began.
     pub panics: AtomicU64,
     redact: Redact,
@@ -68,6 +73,7 @@ impl Shared {
             logs,
             allocatable: node::allocatable(),
             node: watch::Sender::new(None),
+            container_events: broadcast::Sender::new(CONTAINER_EVENTS),
             panics: AtomicU64::new(0),
             redact: Redact::new(directories.map(Into::into)),
             config,

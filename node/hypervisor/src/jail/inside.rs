@@ -15,7 +15,10 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::resource::{Resource, setrlimit},
+    sys::{
+        resource::{Resource, setrlimit},
+        stat::{Mode, umask},
+    },
     unistd::{Gid, Uid, chdir, execve, pivot_root, setgid, setgroups, setsid, setuid},
 };
 
@@ -44,7 +47,10 @@ fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> JailError
 pub fn enter(jail: &Jail, line: &[OsString]) -> Result<Infallible, JailError> {
     // By a descriptor: where it lies is not in the new root.
     let library = jail.original.as_ref().map(File::open).transpose().map_err(failed("opening the library"))?;
+    // hyperd makes what is root's alone; what is made here, the VMM's user has to pass.
+    umask(Mode::from_bits_truncate(0o022));
     build_root(jail).map_err(failed("making its root"))?;
+    umask(Mode::from_bits_truncate(0o077));
     limit().map_err(failed("limiting what it may take"))?;
     // What the kernel sends to a session, or to a group of processes that has lost its parent, is not for it.
     setsid().map_err(failed("leaving the session"))?;

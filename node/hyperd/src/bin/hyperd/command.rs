@@ -37,6 +37,10 @@ pub struct Hyperd {
     /// Most VMs that wait, started, for the next pods; 0: none do.
     #[arg(long, value_name = "COUNT", default_value_t = PoolLimits::default().count)]
     pool: usize,
+    /// Memory that the VMs of all pods may have together; a pod beyond is refused [default: four times what the host has for
+    /// them].
+    #[arg(long, value_name = "MIB")]
+    vm_memory: Option<u64>,
     /// What emulated VMs are forked with [default: `libhypernetes_fork_preload.so` beside this program].
     #[arg(long, env = "HYPERNETES_FORK_LIBRARY", value_name = "FILE")]
     fork_library: Option<PathBuf>,
@@ -125,6 +129,7 @@ impl Hyperd {
         config.pods_dir = self.pods_dir.unwrap_or_else(|| root.join("pods"));
         config.allowed_host_paths = self.allow_host_paths;
         config.pool.count = self.pool;
+        config.vm_memory_mib = self.vm_memory.unwrap_or(config.vm_memory_mib);
         config.volume_dirs = self.volumes;
         // A kernel with everything built in has none.
         config.modules_dir = Some(self.guest.join("modules")).filter(|directory| directory.is_dir());

@@ -5,11 +5,16 @@
 
 mod command;
 mod driver;
+mod privileges;
 
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     let cli = command::Hyperd::parse();
+    if let Err(error) = privileges::apply() {
+        eprintln!("hyperd: {error}");
+        return std::process::ExitCode::FAILURE;
+    }
     let log = cli.log.clone();
     hypernetes_daemon::run("hyperd", &log, cli.run())
 }
