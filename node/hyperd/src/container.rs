@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,8 @@ pub(crate) struct Container {
     pub sandbox_id: String,
     record: Mutex<ContainerRecord>,
     saving: tokio::sync::Mutex<()>,
+    /// Its record is no more: whoever still knows it writes nothing.
+    removed: AtomicBool,
     /// Serialises start, stop and remove.
     pub operation: tokio::sync::Mutex<()>,
     exited: watch::Sender<bool>,
@@ -62,6 +67,7 @@ impl Container {
             sandbox_id: record.sandbox_id.clone(),
             record: Mutex::new(record),
             saving: tokio::sync::Mutex::default(),
+            removed: AtomicBool::new(false),
             operation: tokio::sync::Mutex::default(),
             exited: watch::Sender::new(ended),
             output: broadcast::Sender::new(ATTACH_BACKLOG),
@@ -83,7 +89,7 @@ impl Container {
         self.record.lock().state != ContainerState::Creating
     }
 
-    /// Changes the record and makes the change durable.
+    /// Changes the record and makes the change durable, unless it has been removed.
     pub(crate) async fn update(&self, records: &Records, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
         let _saving = self.saving.lock().await;
         let snapshot = {
@@ -91,9 +97,24 @@ impl Container {
             change(&mut record);
             record.clone()
         };
+        if self.is_removed() {
+            return Ok(());
+        }
         let records = records.clone();
         let saved = tokio::task::spawn_blocking(move || records.save_container(&snapshot)).await;
         saved.map_err(std::io::Error::other).flatten().map_err(Error::file("saving the record of container", &self.id))
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Removes the record for good.
+    async fn remove_record(&self, records: &Records) -> Result<()> {
+        let _saving = self.saving.lock().await;
+        // Before: who makes a file after it looks.
+        self.removed.store(true, Ordering::Release);
+        records.remove_container(&self.id).map_err(Error::file("removing the record of container", &self.id))
     }
 
     /// Puts down the end, once: the first to say it is right.
@@ -363,7 +384,7 @@ impl Runtime {
             // The VM's end frees the rest.
             tracing::warn!(container = %container.id, %error, "a container was not released completely");
         }
-        if let Err(error) = self.records.remove_container(&container.id) {
+        if let Err(error) = container.remove_record(&self.records).await {
             tracing::error!(container = %container.id, %error, "removing the record failed");
         }
         self.forget_container(&container.id);
@@ -486,7 +507,7 @@ impl Runtime {
             sandbox.live()?;
             self.release_container(&sandbox, &container).await;
         }
-        self.records.remove_container(&container.id).map_err(Error::file("removing the record of container", id))?;
+        container.remove_record(&self.records).await?;
         self.forget_container(&container.id);
         self.publish(&sandbox, Some(&container.id), cri::ContainerEventType::ContainerDeletedEvent);
         Ok(())

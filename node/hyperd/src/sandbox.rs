@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Sandbox {
     pub id: String,
     record: Mutex<SandboxRecord>,
     saving: tokio::sync::Mutex<()>,
+    /// Its record is no more: whoever still knows it writes nothing.
+    removed: AtomicBool,
     live: RwLock<Option<Arc<Live>>>,
     /// What its VM has in common with others; not known of one that an earlier hyperd made.
     pub kind: OnceLock<Kind>,
@@ -95,6 +100,7 @@ impl Sandbox {
             id: record.id.clone(),
             record: Mutex::new(record),
             saving: tokio::sync::Mutex::default(),
+            removed: AtomicBool::new(false),
             live: RwLock::default(),
             kind: OnceLock::new(),
             resuming: AtomicBool::new(false),
@@ -129,7 +135,7 @@ impl Sandbox {
         look(&self.record.lock())
     }
 
-    /// Changes the record and makes the change durable.
+    /// Changes the record and makes the change durable, unless it has been removed.
     pub(crate) async fn update(&self, records: &Records, change: impl FnOnce(&mut SandboxRecord)) -> Result<()> {
         // Whoever saves last saves the newest.
         let _saving = self.saving.lock().await;
@@ -138,9 +144,19 @@ impl Sandbox {
             change(&mut record);
             record.clone()
         };
+        if self.removed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let records = records.clone();
         let saved = tokio::task::spawn_blocking(move || records.save_sandbox(&snapshot)).await;
         saved.map_err(std::io::Error::other).flatten().map_err(Error::file("saving the record of sandbox", &self.id))
+    }
+
+    /// Removes the record for good.
+    async fn remove_record(&self, records: &Records) -> Result<()> {
+        let _saving = self.saving.lock().await;
+        self.removed.store(true, Ordering::Relaxed);
+        records.remove_sandbox(&self.id).map_err(Error::file("removing the record of sandbox", &self.id))
     }
 
     /// Changes the record here and not on the disk.
@@ -543,7 +559,7 @@ impl Runtime {
             // What is removed need not be written first: the disk may be full.
             Ok(stopped) => {
                 sandbox.set_record(stopped);
-                if let Err(error) = self.records.remove_sandbox(&sandbox.id) {
+                if let Err(error) = sandbox.remove_record(&self.records).await {
                     tracing::error!(sandbox = %sandbox.id, %error, "removing the record failed");
                 }
                 self.forget_sandbox(&sandbox.id);
@@ -688,7 +704,7 @@ impl Runtime {
         for container in self.containers_of(&sandbox.id) {
             self.remove_container(&container.id).await?;
         }
-        self.records.remove_sandbox(&sandbox.id).map_err(Error::file("removing the record of sandbox", &sandbox.id))?;
+        sandbox.remove_record(&self.records).await?;
         self.publish(&sandbox, None, cri::ContainerEventType::ContainerDeletedEvent);
         self.forget_sandbox(&sandbox.id);
         Ok(())

@@ -216,7 +216,11 @@ impl Runtime {
         let path = container.record().log_path.unwrap_or_else(|| "/dev/null".into());
         let position = self.records.log_position(&container.id);
         let max_bytes = if path == Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
-        let log = tokio::task::spawn_blocking(move || LogWriter::open(&path, &position, max_bytes)).await?;
+        let place = position.clone();
+        let log = tokio::task::spawn_blocking(move || LogWriter::open(&path, &place, max_bytes)).await?;
+        if container.is_removed() {
+            let _ = std::fs::remove_file(position);
+        }
         let log = Arc::new(Mutex::new(log));
         *container.log.lock() = Some(log.clone());
         Ok(log)
