@@ -25,7 +25,7 @@ pub const USER_NODE_PREFIX: &str = "system:node:";
 /// `system:serviceaccount:<namespace>:<name>`
 pub const USER_SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// A client certificate's subject alternative name `hypernetes:tenant:<id>`, a URI, says whose it is: a tenant's, or the
-/// system's own (`system`). One that says nothing is nobody's.
+/// system's own (`system`). One that says nothing is nobody's. The common name of a tenant's authority is this, too.
 pub const CERTIFICATE_TENANT_URI: &str = "hypernetes:tenant:";
 /// What tenants' certificates had before: the organizational unit `tenant:<id>`.
 pub const CERTIFICATE_TENANT_UNIT: &str = "tenant:";
@@ -44,3 +44,8 @@ pub const GROUP_KEYSTONE_READER: &str = "keystone:reader";
 pub const VOLUME_DRIVER: &str = "volume.csi.hypernetes.io";
 /// In the directory of a mount that is really a block device for the VM (see `hypernetes-csi`).
 pub const VOLUME_DESCRIPTOR: &str = "volume.hypernetes.json";
+
+/// Whether a user or a group of this name is the system's to give, and no tenant's.
+pub fn is_reserved(name: &str) -> bool {
+    ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved))
+}

@@ -12,7 +12,6 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use rcgen::KeyPair;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -36,14 +35,10 @@ pub async fn bench() -> Bench {
 pub async fn bench_with(limits: Limits) -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let key = KeyPair::generate().unwrap();
     let server = ApiServer::new(Config {
         store: Arc::new(store),
-        service_account_key: key.serialize_pem(),
-        service_account_public_key: key.public_key_pem(),
         all_tenants: AllTenants::grant(),
-    })
-    .unwrap();
+    });
     let clients = Clients::in_process(server.loopback());
     let stop = CancellationToken::new();
     let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
