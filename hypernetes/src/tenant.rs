@@ -7,21 +7,28 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use hypernetes_api::{names, types::identity};
+use hypernetes_api::{
+    TenantId, names,
+    types::identity::{self, IDENTITY_NAMESPACE},
+};
+use hypernetes_apiserver::authorities::material;
 use hypernetes_identity::{admin::Administrator, login::Login};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
-    Api,
+    Api, Resource, ResourceExt,
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::await_condition,
 };
 
 use crate::{
     Root, kubeconfig, openrc,
-    pki::{self, Authority, Client},
+    pki::{self, Authority, Client, TenantAuthority},
 };
 
 /// How long a new tenant may take until its namespaces and its network are there.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Certificates of one tenant that are revoked and have not expired.
+const MAX_REVOCATIONS: usize = 1000;
 
 /// Make, show and remove tenants
 ///
@@ -69,7 +76,10 @@ enum Action {
         days: u16,
     },
     /// End a static kubeconfig's certificate before its time
+    ///
+    /// A tenant can have a thousand of them revoked at a time, until they expire.
     Revoke {
+        name: String,
         /// Its serial number, as `tenant kubeconfig --static` has said it.
         serial: String,
     },
@@ -93,7 +103,7 @@ impl Tenant {
                 let user = user.unwrap_or_else(|| name.clone());
                 installation.certificate(&name, &user, &role, days).await
             }
-            Action::Revoke { serial } => installation.revoke(&serial).await,
+            Action::Revoke { name, serial } => installation.revoke(&name, &serial).await,
             Action::Delete { name, yes } => installation.delete(&name, yes).await,
         }
     }
@@ -107,6 +117,22 @@ pub(crate) struct Installation {
     pub(crate) url: String,
     projects: Api<identity::Project>,
     revocations: Api<identity::TokenRevocation>,
+    /// Those of the identity service.
+    secrets: Api<Secret>,
+}
+
+/// What a tenant's certificate may not be, or not any more.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("{0:?} is no name for a tenant's user")]
+    User(String),
+    #[error("{0:?} is no serial number: want its hexadecimal digits")]
+    Serial(String),
+    #[error(
+        "{0:?} has {MAX_REVOCATIONS} certificates revoked that have not expired: to end all that it has, delete the Secret \
+         {1} in {IDENTITY_NAMESPACE}; the next one is issued by a new authority"
+    )]
+    TooManyRevocations(String, String),
 }
 
 impl Installation {
@@ -118,9 +144,10 @@ impl Installation {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = kube::Client::try_from(config)?;
-        let (projects, revocations) = (Api::all(client.clone()), Api::all(client));
+        let (projects, revocations) = (Api::all(client.clone()), Api::all(client.clone()));
+        let secrets = Api::namespaced(client, IDENTITY_NAMESPACE);
         let tenants = root.directory.canonicalize()?.join("tenants");
-        Ok(Self { tenants, server_root, url, projects, revocations })
+        Ok(Self { tenants, server_root, url, projects, revocations, secrets })
     }
 
     pub(crate) async fn administrator(&self) -> Result<Administrator> {
@@ -217,11 +244,34 @@ impl Installation {
         Ok(())
     }
 
-    async fn find(&self, name: &str) -> Result<String> {
+    async fn find(&self, name: &str) -> Result<TenantId> {
         let Some(project) = self.administrator().await?.project(name).await? else {
             bail!("there is no tenant {name:?}: `hypernetes tenant list` shows those that are");
         };
-        Ok(project.id)
+        Ok(project.id.parse()?)
+    }
+
+    /// The project's reference as an owner of what is kept for it elsewhere.
+    async fn owner(&self, id: &TenantId) -> Result<OwnerReference> {
+        let project = self.projects.get(id.as_str()).await?;
+        project.controller_owner_ref(&()).context("the project has no uid")
+    }
+
+    /// What issues the tenant's certificates: as the server has made it, or made now.
+    async fn authority(&self, id: &TenantId) -> Result<TenantAuthority> {
+        let name = material::secret_name(id);
+        let secret = match self.secrets.get_opt(&name).await? {
+            Some(secret) => secret,
+            None => {
+                let new = serde_json::from_value(material::tenants(id, &self.owner(id).await?.uid)?)?;
+                match self.secrets.create(&Default::default(), &new).await {
+                    // The server was quicker.
+                    Err(kube::Error::Api(status)) if status.code == 409 => self.secrets.get(&name).await?,
+                    made => made?,
+                }
+            }
+        };
+        TenantAuthority::open(id.clone(), &secret)
     }
 
     async fn kubeconfig(&self, name: &str) -> Result<()> {
@@ -237,8 +287,8 @@ impl Installation {
 
     /// A static kubeconfig: to standard output; what it is good for, to standard error.
     async fn certificate(&self, name: &str, user: &str, role: &str, days: u16) -> Result<()> {
-        if user.is_empty() || user.starts_with("system:") || user.starts_with("hypernetes:") {
-            bail!("{user:?} is no name for a tenant's user");
+        if user.is_empty() || names::is_reserved(user) {
+            bail!(Refusal::User(user.to_owned()));
         }
         let id = self.find(name).await?;
         let group = match role {
@@ -246,35 +296,51 @@ impl Installation {
             "member" => names::GROUP_KEYSTONE_MEMBER,
             _ => names::GROUP_KEYSTONE_READER,
         };
-        let authority = Authority::open(&self.server_root.join("pki"))?;
-        let (certificate, serial) = authority.issue(&Client { user, group, tenant: &id }, days)?;
+        let (certificate, serial) = self.authority(&id).await?.issue(&Client { user, group }, days)?;
+        let servers = Authority::open(&self.server_root.join("pki"))?;
         // What was kept here before it had an end.
         for extension in ["crt", "key"] {
             let _ = std::fs::remove_file(self.server_root.join(format!("pki/tenant-{id}.{extension}")));
         }
         let identity = kubeconfig::User::Certificate(&certificate);
-        print!("{}", kubeconfig::render(name, &self.url, authority.certificate(), &identity));
+        print!("{}", kubeconfig::render(name, &self.url, servers.certificate(), &identity));
         eprintln!("It is for {user:?}, {role} of {name}, and good for {days} days.");
-        eprintln!("To end it before: hypernetes tenant revoke {serial}");
+        eprintln!("To end it before: hypernetes tenant revoke {name} {serial}");
         Ok(())
     }
 
-    async fn revoke(&self, serial: &str) -> Result<()> {
-        let serial = serial.to_ascii_lowercase();
-        if serial.is_empty() || serial.len() > 40 || !serial.bytes().all(|b| b.is_ascii_hexdigit()) {
-            bail!("{serial:?} is no serial number: want its hexadecimal digits");
-        }
+    async fn revoke(&self, name: &str, serial: &str) -> Result<()> {
+        let serial = parse_serial(serial)?;
+        let id = self.find(name).await?;
         let now = jiff::Timestamp::now();
+        let mut left = 0;
+        for revocation in self.revocations.list(&Default::default()).await? {
+            let spec = &revocation.spec;
+            if spec.certificate.is_none() || spec.charged_to.as_deref() != Some(id.as_str()) {
+                continue;
+            }
+            if spec.expires_at.parse::<jiff::Timestamp>().is_ok_and(|end| end < now) {
+                let _ = self.revocations.delete(&revocation.name_any(), &Default::default()).await;
+            } else {
+                left += 1;
+            }
+        }
+        if left >= MAX_REVOCATIONS {
+            bail!(Refusal::TooManyRevocations(name.to_owned(), material::secret_name(&id)));
+        }
         // No certificate of a client's lasts longer.
         let end = now.checked_add(jiff::SignedDuration::from_hours(367 * 24))?;
         let spec = identity::TokenRevocationSpec {
             certificate: Some(serial.clone()),
+            charged_to: Some(id.to_string()),
             issued_before: now.to_string(),
             expires_at: end.to_string(),
             ..Default::default()
         };
-        let name = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
-        match self.revocations.create(&Default::default(), &identity::TokenRevocation::new(&name, spec)).await {
+        let object = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
+        let mut revocation = identity::TokenRevocation::new(&object, spec);
+        revocation.metadata.owner_references = Some(vec![self.owner(&id).await?]);
+        match self.revocations.create(&Default::default(), &revocation).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             other => drop(other?),
         }
@@ -295,6 +361,13 @@ impl Installation {
         println!("tenant {name} ({}) is removed", project.id);
         Ok(())
     }
+}
+
+/// In lower case.
+fn parse_serial(text: &str) -> Result<String, Refusal> {
+    let serial = text.to_ascii_lowercase();
+    let valid = !serial.is_empty() && serial.len() <= 40 && serial.bytes().all(|b| b.is_ascii_hexdigit());
+    if valid { Ok(serial) } else { Err(Refusal::Serial(text.to_owned())) }
 }
 
 /// It becomes a file's name.

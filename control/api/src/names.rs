@@ -20,6 +20,8 @@ pub const GROUP_MASTERS: &str = "system:masters";
 pub const GROUP_NODES: &str = "system:nodes";
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// All service accounts of a logical cluster.
+pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_NODE_PREFIX: &str = "system:node:";
 /// `system:serviceaccount:<namespace>:<name>`

@@ -14,6 +14,7 @@ use hypernetes_api::{
 use hypernetes_store::{Key, ResourceId, Store};
 use serde_json::Value;
 
+pub use crate::authorities::client::{Certificate, Issuer, certificate};
 use crate::{
     authorities::{
         Authorities,
@@ -21,7 +22,6 @@ use crate::{
     },
     codec,
 };
-pub use crate::authorities::client::{Certificate, Issuer, certificate};
 
 /// Longest credential that is looked at.
 const MAX_TOKEN: usize = 8 << 10;
@@ -132,8 +132,8 @@ pub fn service_account(claims: ServiceAccountClaims) -> UserInfo {
         name: format!("{}{namespace}:{}", names::USER_SERVICE_ACCOUNT_PREFIX, serviceaccount.name),
         uid: serviceaccount.uid,
         groups: vec![
-            "system:serviceaccounts".into(),
-            format!("system:serviceaccounts:{namespace}"),
+            names::GROUP_SERVICE_ACCOUNTS.into(),
+            format!("{}:{namespace}", names::GROUP_SERVICE_ACCOUNTS),
             names::GROUP_AUTHENTICATED.into(),
         ],
         extra: BTreeMap::new(),

@@ -139,15 +139,7 @@ impl ApiServer {
         let authenticator = Authenticator::new(Authorities::new(store.clone()));
         let kubelets = OnceLock::new();
         let (table, graph) = (Table::builtin(), graph::Graph::new(all_tenants.clone()));
-        Self(Arc::new(Inner {
-            store,
-            table,
-            authenticator,
-            all_tenants,
-            kubelets,
-            graph,
-            budgets: Default::default(),
-        }))
+        Self(Arc::new(Inner { store, table, authenticator, all_tenants, kubelets, graph, budgets: Default::default() }))
     }
 
     /// Who signs for whom.

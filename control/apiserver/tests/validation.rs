@@ -24,10 +24,7 @@ impl Server {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         let server = Self { api: ApiServer::new(config), _directory: directory };
         for (path, object) in [
             ("/api/v1/namespaces", json!({"metadata": {"name": "default"}})),

@@ -182,11 +182,11 @@ mod tests {
     fn the_key_of_before_has_an_end() {
         let key = KeyPair::generate().unwrap();
         let until = jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(60)).unwrap();
-        let earlier =
-            Earlier::read(&material::systems(Some(&key.public_key_pem()), until).unwrap()).unwrap().unwrap();
+        let earlier = Earlier::read(&material::systems(Some(&key.public_key_pem()), until).unwrap()).unwrap().unwrap();
         let encoding = EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).unwrap();
         let token = |issuer: &str, iat: i64, seconds: i64| {
-            jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims(ACME, issuer, iat, seconds), &encoding).unwrap()
+            jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims(ACME, issuer, iat, seconds), &encoding)
+                .unwrap()
         };
         let accepted = |token: &str| earlier.claims(token, &here()).is_some();
         assert!(accepted(&token(AUDIENCE, now() - 600, 3600)));

@@ -241,18 +241,19 @@ mod tests {
 
     #[test]
     fn a_tenants_authority_speaks_for_its_own_alone() {
-        let uri = |tenant: &str| format!("hypernetes:tenant:{tenant}");
-        let by_acme = |name, group, uris: &[&str]| said_by(&uri(ACME), name, group, &[], uris);
-        let own = by_acme("ann", names::GROUP_KEYSTONE_ADMIN, &[&uri(ACME)]).unwrap();
+        let (acme, globex) = (format!("hypernetes:tenant:{ACME}"), format!("hypernetes:tenant:{GLOBEX}"));
+        let (acme, globex) = (acme.as_str(), globex.as_str());
+        let by_acme = |name, group, uris: &[&str]| said_by(acme, name, group, &[], uris);
+        let own = by_acme("ann", names::GROUP_KEYSTONE_ADMIN, &[acme]).unwrap();
         assert!(matches!(own.issuer, Issuer::Tenant(_)) && own.user.tenant.as_str() == ACME);
-        for uris in [&[][..], &[&uri(GLOBEX)], &["hypernetes:tenant:system"], &[&uri(ACME), &uri(GLOBEX)]] {
+        for uris in [&[][..], &[globex], &["hypernetes:tenant:system"], &[acme, globex]] {
             assert_eq!(by_acme("ann", names::GROUP_KEYSTONE_ADMIN, uris), None, "{uris:?}");
         }
         for group in [names::GROUP_MASTERS, names::GROUP_INFRASTRUCTURE, names::GROUP_NODES, "system:serviceaccounts"] {
-            let claimed = by_acme("ann", group, &[&uri(ACME)]).unwrap();
+            let claimed = by_acme("ann", group, &[acme]).unwrap();
             assert_eq!(claimed.user.groups, [names::GROUP_AUTHENTICATED], "{group}");
         }
-        assert_eq!(by_acme("system:node:a", names::GROUP_NODES, &[&uri(ACME)]), None);
+        assert_eq!(by_acme("system:node:a", names::GROUP_NODES, &[acme]), None);
         // Nothing but the system's authority is the system's, whatever it is called.
         let system = said_by("hypernetes:tenant:system", "x", "y", &[], &["hypernetes:tenant:system"]);
         assert_eq!(system.unwrap().issuer, Issuer::System, "which is then not verified");

@@ -57,10 +57,7 @@ impl Bench {
     /// A server over what is in the directory.
     pub fn over(directory: tempfile::TempDir) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         Self { server: ApiServer::new(config), directory }
     }
 

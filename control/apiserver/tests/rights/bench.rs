@@ -80,10 +80,7 @@ impl Bench {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         let bench = Self { server: ApiServer::new(config), _directory: directory };
         let identity = "/apis/identity.hypernetes.io/v1alpha1";
         let domain = json!({"metadata": {"name": "default"}, "spec": {"displayName": "Default", "enabled": true}});
