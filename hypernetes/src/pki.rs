@@ -61,7 +61,7 @@ impl Client<'_> {
 /// One tenant's authority, as the server keeps it (`hypernetes_apiserver::authorities`).
 pub struct TenantAuthority {
     tenant: TenantId,
-    issuer: Issuer<'static, KeyPair>,
+    pub issuer: Issuer<'static, KeyPair>,
 }
 
 impl TenantAuthority {

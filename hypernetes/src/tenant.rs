@@ -258,7 +258,7 @@ impl Installation {
     }
 
     /// What issues the tenant's certificates: as the server has made it, or made now.
-    async fn authority(&self, id: &TenantId) -> Result<TenantAuthority> {
+    pub(crate) async fn authority(&self, id: &TenantId) -> Result<TenantAuthority> {
         let name = material::secret_name(id);
         let secret = match self.secrets.get_opt(&name).await? {
             Some(secret) => secret,

@@ -4,6 +4,7 @@
 //! Attackers are throwaway tenants, made at the beginning and removed at the end; the victim is another such tenant.
 
 mod controllers;
+mod credentials;
 mod findings;
 mod floods;
 mod names;
@@ -82,6 +83,12 @@ const ATTACKS: &[Line] = &[
         says: "nobody, known or unknown, keeps the others from being served, nor takes the server's memory",
         name: "floods",
         run: |stage, findings| Box::pin(floods::run(stage, findings)),
+    },
+    Line {
+        claim: "C7",
+        says: "what is signed for one tenant is good in no other, and ends with its tenant",
+        name: "credentials",
+        run: |stage, findings| Box::pin(credentials::run(stage, findings)),
     },
 ];
 

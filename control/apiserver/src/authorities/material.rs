@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 const PREFIX: &str = "authority-";
 const TYPE: &str = "hypernetes.io/authority";
-const TOKEN_KEY: &str = "token.key";
+pub const TOKEN_KEY: &str = "token.key";
 /// Entries of a tenant's, for whoever issues certificates.
 pub const CA_KEY: &str = "ca.key";
 pub const CA_CERTIFICATE: &str = "ca.crt";
