@@ -313,17 +313,9 @@ impl Installation {
         let serial = parse_serial(serial)?;
         let id = self.find(name).await?;
         let now = jiff::Timestamp::now();
-        let mut left = 0;
-        for revocation in self.revocations.list(&Default::default()).await? {
-            let spec = &revocation.spec;
-            if spec.certificate.is_none() || spec.charged_to.as_deref() != Some(id.as_str()) {
-                continue;
-            }
-            if spec.expires_at.parse::<jiff::Timestamp>().is_ok_and(|end| end < now) {
-                let _ = self.revocations.delete(&revocation.name_any(), &Default::default()).await;
-            } else {
-                left += 1;
-            }
+        let (expired, left) = charged(self.revocations.list(&Default::default()).await?.items, &id, now);
+        for revocation in expired {
+            let _ = self.revocations.delete(&revocation.name_any(), &Default::default()).await;
         }
         if left >= MAX_REVOCATIONS {
             bail!(Refusal::TooManyRevocations(name.to_owned(), material::secret_name(&id)));
@@ -363,6 +355,20 @@ impl Installation {
     }
 }
 
+/// Of the certificates of a tenant that are revoked: those that have expired, and how many have not.
+fn charged(
+    all: Vec<identity::TokenRevocation>,
+    id: &TenantId,
+    now: jiff::Timestamp,
+) -> (Vec<identity::TokenRevocation>, usize) {
+    let own = all.into_iter().filter(|revocation| {
+        revocation.spec.certificate.is_some() && revocation.spec.charged_to.as_deref() == Some(id.as_str())
+    });
+    let (expired, left): (Vec<_>, Vec<_>) =
+        own.partition(|revocation| revocation.spec.expires_at.parse::<jiff::Timestamp>().is_ok_and(|end| end < now));
+    (expired, left.len())
+}
+
 /// In lower case.
 fn parse_serial(text: &str) -> Result<String, Refusal> {
     let serial = text.to_ascii_lowercase();
@@ -386,4 +392,42 @@ fn check_name(name: &str) -> Result<()> {
 pub(crate) fn random_password() -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_is_digits() {
+        assert_eq!(parse_serial("4A01").as_deref(), Ok("4a01"));
+        for text in ["", "4a 01", "x", "../4a", &"a".repeat(41)] {
+            assert_eq!(parse_serial(text), Err(Refusal::Serial(text.into())));
+        }
+    }
+
+    #[test]
+    fn what_counts_is_a_tenants_own_and_has_not_expired() {
+        let [acme, globex] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+        let revocation = |name: &str, certificate: bool, of: &str, end: &str| {
+            let spec = identity::TokenRevocationSpec {
+                certificate: certificate.then(|| name.to_owned()),
+                charged_to: (!of.is_empty()).then(|| of.to_owned()),
+                expires_at: end.to_owned(),
+                ..Default::default()
+            };
+            identity::TokenRevocation::new(name, spec)
+        };
+        let (past, future) = ("2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z");
+        let all = vec![
+            revocation("1", true, acme, future),
+            revocation("2", true, acme, past),
+            revocation("3", true, globex, future),
+            revocation("4", false, acme, future),
+            revocation("5", true, "", future),
+            revocation("6", true, acme, "never"),
+        ];
+        let (expired, left) = charged(all, &acme.parse().unwrap(), "2026-02-01T00:00:00Z".parse().unwrap());
+        assert_eq!((expired.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), left), (vec!["2".to_owned()], 2));
+    }
 }

@@ -98,10 +98,7 @@ fn id(tenant: &str) -> TenantId {
 
 fn api_server(directory: &tempfile::TempDir) -> ApiServer {
     let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let config = Config {
-        store: Arc::new(store),
-        all_tenants: AllTenants::grant(),
-    };
+    let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
     ApiServer::new(config)
 }
 

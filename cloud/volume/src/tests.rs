@@ -117,10 +117,7 @@ impl Cloud {
     fn empty(configure: impl FnOnce(VolumesConfig) -> VolumesConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         let server = ApiServer::new(config);
         let clients = Clients::in_process(server.loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example:6443/");

@@ -257,10 +257,7 @@ impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
-        let server = ApiServer::new(Config {
-            store: store.clone(),
-            all_tenants: AllTenants::grant(),
-        });
+        let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         let stop = CancellationToken::new();
         let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());

@@ -33,10 +33,7 @@ impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let server = ApiServer::new(Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        });
+        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         let stop = CancellationToken::new();
         let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());

@@ -70,10 +70,7 @@ impl Host {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         let clients = Clients::in_process(ApiServer::new(config).loopback());
         let driver = drive(directory.path(), &clients, "n1");
         let mut host = Self { directory, clients, volumes: None, driver };

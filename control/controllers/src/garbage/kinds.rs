@@ -75,7 +75,11 @@ impl Kinds {
         if kind.namespaced && dependent.namespace.is_empty() || ObjectName::new(&reference.name).is_err() {
             return None;
         }
-        let tenant = if discovery::is_projected(&kind.resource) { hypernetes_api::TenantId::system() } else { dependent.tenant.clone() };
+        let tenant = if discovery::is_projected(&kind.resource) {
+            hypernetes_api::TenantId::system()
+        } else {
+            dependent.tenant.clone()
+        };
         let namespace = if kind.namespaced { dependent.namespace.clone() } else { Box::default() };
         Some(Identity {
             tenant,

@@ -9,6 +9,7 @@ use hypernetes_api::{
 };
 use hypernetes_store::{Prefix, RangeOptions};
 use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
     core::v1::{ConfigMap, Namespace, PersistentVolume, Pod, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
@@ -16,7 +17,7 @@ use kube::{
     Api, Resource,
     api::{DeleteParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_goes_with_all_that_is_in_it() {
@@ -55,9 +56,9 @@ async fn a_namespace_goes_with_all_that_is_in_it() {
 async fn left_of(bench: &Bench, tenant: &str) -> Vec<String> {
     let everything = Prefix::everything(&AllTenants::grant());
     let all = bench.store.range(&everything, RangeOptions::default()).await.unwrap().entries;
-    let of = all.into_iter().filter(|entry| {
-        entry.key.as_str().contains(tenant) || String::from_utf8_lossy(&entry.value).contains(tenant)
-    });
+    let of = all
+        .into_iter()
+        .filter(|entry| entry.key.as_str().contains(tenant) || String::from_utf8_lossy(&entry.value).contains(tenant));
     of.map(|entry| entry.key.to_string()).collect()
 }
 
@@ -70,7 +71,8 @@ async fn a_tenant_that_is_deleted_leaves_nothing() {
         make(&namespaces, json!({"metadata": {"name": "shop"}})).await;
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "shop");
         // Nobody is left to take these finalizers away.
-        let held = |name: &str| json!({"name": name, "finalizers": ["example.com/hold", "kubernetes.io/pv-protection"]});
+        let held =
+            |name: &str| json!({"name": name, "finalizers": ["example.com/hold", "kubernetes.io/pv-protection"]});
         make(&maps, json!({"metadata": held("held")})).await;
         let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
         let roles: Api<ClusterRole> = Api::all(client.clone());
@@ -84,9 +86,8 @@ async fn a_tenant_that_is_deleted_leaves_nothing() {
         make(&volumes, json!({"metadata": {"name": "volume"}, "spec": spec})).await;
         // Its authority is made with its first token.
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-        let request = request.to_string().into_bytes();
-        accounts.create_subresource::<Value>("token", "default", &PostParams::default(), request).await.unwrap();
+        let request = TokenRequest::default();
+        accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
         let project = projects.get(tenant).await.unwrap();
         let name = format!("certificate-{}", &tenant[..8]);
         let spec = json!({"certificate": &tenant[..8], "chargedTo": tenant, "issuedBefore": "", "expiresAt": ""});

@@ -69,10 +69,7 @@ impl Node {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-        };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
         let clients = Clients::in_process(ApiServer::new(config).loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example");
         let volumes = Volumes::start(&clients, AllTenants::grant(), config).unwrap();
