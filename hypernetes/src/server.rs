@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_api::{AllTenants, names};
+use hypernetes_api::{AllTenants, Reason, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
@@ -81,8 +81,14 @@ impl Server {
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let earlier = authority.earlier_token_key()?;
-        server.authorities().begin(earlier.as_deref()).await.context("making the system's authority of tokens")?;
-        authority.forget_earlier_token_key()?;
+        match server.authorities().begin(earlier.as_deref()).await {
+            Ok(()) => authority.forget_earlier_token_key()?,
+            // Until there is, tokens of before are not known.
+            Err(error) if error.reason == Reason::InsufficientStorage => {
+                tracing::warn!(%error, "the system has no authority of tokens yet");
+            }
+            Err(error) => return Err(error).context("making the system's authority of tokens"),
+        }
         let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE };
         let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
         server.set_kubelet_client(KubeletClient::new(&TlsConfig {

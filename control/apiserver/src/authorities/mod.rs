@@ -10,7 +10,10 @@ pub mod client;
 pub mod material;
 pub mod openid;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use hypernetes_api::{ApiError, Reason, TenantId, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_store::{Changes, Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
@@ -40,6 +43,8 @@ struct Inner {
     followed: Mutex<Option<Follower>>,
     /// Held while one is made: keys are made one at a time.
     making: tokio::sync::Mutex<()>,
+    /// Public key of what has signed all tokens until this version, to be recorded with the system's own.
+    earlier: OnceLock<String>,
 }
 
 struct Follower {
@@ -69,16 +74,20 @@ fn failed(tenant: &TenantId, error: &MaterialError) -> ApiError {
 
 impl Authorities {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self(Arc::new(Inner { store, followed: Mutex::default(), making: tokio::sync::Mutex::default() }))
+        let (followed, making) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new() }))
     }
 
     /// Makes the system's own, unless it is there. `earlier`: public key, SPKI PEM, of what has signed all tokens until now; it
     /// is recorded with this moment, once.
     ///
     /// # Errors
-    /// When the store does not answer, or has no room.
+    /// When the store does not answer, or has no room: then it is tried again when the system's is needed.
     pub async fn begin(&self, earlier: Option<&str>) -> Result<(), ApiError> {
-        self.get_or_make(&TenantId::system(), earlier).await.map(drop)
+        if let Some(earlier) = earlier {
+            let _ = self.0.earlier.set(earlier.to_owned());
+        }
+        self.of(&TenantId::system()).await.map(drop)
     }
 
     /// The tenant's, which is made if it has none yet.
@@ -86,7 +95,20 @@ impl Authorities {
     /// # Errors
     /// `NotFound` for a tenant that there is not; when the store does not answer, or has no room.
     pub async fn of(&self, tenant: &TenantId) -> Result<Arc<Authority>, ApiError> {
-        self.get_or_make(tenant, None).await
+        self.catch_up().await?;
+        if let Some(known) = self.known(tenant) {
+            return Ok(known);
+        }
+        let _making = self.0.making.lock().await;
+        for _ in 0..ATTEMPTS {
+            self.catch_up().await?;
+            if let Some(known) = self.known(tenant) {
+                return Ok(known);
+            }
+            self.make(tenant).await?;
+        }
+        let message = format!("the authority of {tenant} is not there and cannot be made now; please try again");
+        Err(ApiError::new(Reason::ServerTimeout, message))
     }
 
     /// The tenant's, if it is known now: it may be that it is not read yet ([`Self::catch_up`]).
@@ -158,29 +180,12 @@ impl Authorities {
         }
     }
 
-    async fn get_or_make(&self, tenant: &TenantId, earlier: Option<&str>) -> Result<Arc<Authority>, ApiError> {
-        self.catch_up().await?;
-        if let Some(known) = self.known(tenant) {
-            return Ok(known);
-        }
-        let _making = self.0.making.lock().await;
-        for _ in 0..ATTEMPTS {
-            self.catch_up().await?;
-            if let Some(known) = self.known(tenant) {
-                return Ok(known);
-            }
-            self.make(tenant, earlier).await?;
-        }
-        let message = format!("the authority of {tenant} is not there and cannot be made now; please try again");
-        Err(ApiError::new(Reason::ServerTimeout, message))
-    }
-
     /// Tries to store a new one. Another may have been quicker.
-    async fn make(&self, tenant: &TenantId, earlier: Option<&str>) -> Result<(), ApiError> {
+    async fn make(&self, tenant: &TenantId) -> Result<(), ApiError> {
         let key = secret_key(tenant)?;
         let mut guards = vec![Guard::Absent(key.clone())];
         let secret = if tenant.is_system() {
-            material::systems(earlier, Timestamp::now())
+            material::systems(self.0.earlier.get().map(String::as_str), Timestamp::now())
         } else {
             let place = Key::new(&crate::projects(), &TenantId::system(), "", tenant.as_str())?;
             let project = self.0.store.get(&place).await.map_err(read::read_error)?;
