@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hypernetes_api::{AllTenants, TenantId, names};
+use hypernetes_api::{AllTenants, names};
 use hypernetes_client::Clients;
 use hypernetes_csi::CsiConfig;
 use hypernetes_kubelet::{KubeletConfig, ServerTls};
@@ -109,7 +109,7 @@ pub fn host_name() -> Result<String> {
 pub fn write_credentials(authority: &Authority, directory: &Path, node: &str, server: &str) -> Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     let user = format!("{}{node}", names::USER_NODE_PREFIX);
-    let client = Client { user: &user, group: names::GROUP_NODES, tenant: TenantId::SYSTEM };
+    let client = Client { user: &user, group: names::GROUP_NODES };
     let client = authority.client(&format!("node-{node}"), &client)?;
     let config = kubeconfig::render("system", server, authority.certificate(), &kubeconfig::User::Certificate(&client));
     let local = std::net::Ipv4Addr::LOCALHOST.into();

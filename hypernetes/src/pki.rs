@@ -1,4 +1,5 @@
-//! The installation's certificate authority and the certificates that it gives out.
+//! The installation's certificate authority, which signs for servers, nodes and the operator, and the certificates that it
+//! gives out; and the tenants' own, which sign for their tenants' users.
 //!
 //! Everything is ECDSA P-256. Private keys are written with mode 0600, atomically. A certificate that has less than
 //! [`RENEW_BEFORE`] left is made anew when its owner starts.
@@ -12,6 +13,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use hypernetes_api::TenantId;
+use hypernetes_apiserver::authorities::material;
+use k8s_openapi::api::core::v1::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
@@ -19,9 +23,10 @@ use rcgen::{
 
 const AUTHORITY_DAYS: i64 = 3650;
 const CERTIFICATE_DAYS: i64 = 365;
+const EARLIER_TOKEN_KEY: &str = "sa.key";
 const RENEW_BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
-/// The authority, opened from its directory.
+/// The system's authority, opened from its directory.
 pub struct Authority {
     directory: PathBuf,
     certificate: String,
@@ -39,18 +44,53 @@ pub struct Identity {
 pub struct Client<'a> {
     pub user: &'a str,
     pub group: &'a str,
-    /// The logical cluster it is bound to: a tenant's, or [`hypernetes_api::TenantId::SYSTEM`].
-    pub tenant: &'a str,
 }
 
 impl Client<'_> {
-    fn params(&self, days: i64) -> Result<CertificateParams> {
+    /// `tenant`: the logical cluster that it is bound to.
+    fn params(&self, tenant: &TenantId, days: i64) -> Result<CertificateParams> {
         let mut params = params(self.user, days);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::OrganizationName, self.group);
-        let tenant = format!("{}{}", hypernetes_api::names::CERTIFICATE_TENANT_URI, self.tenant);
+        let tenant = format!("{}{tenant}", hypernetes_api::names::CERTIFICATE_TENANT_URI);
         params.subject_alt_names = vec![SanType::URI(tenant.as_str().try_into()?)];
         Ok(params)
+    }
+}
+
+/// One tenant's authority, as the server keeps it (`hypernetes_apiserver::authorities`).
+pub struct TenantAuthority {
+    tenant: TenantId,
+    pub issuer: Issuer<'static, KeyPair>,
+}
+
+impl TenantAuthority {
+    /// # Errors
+    /// When the Secret is not one's.
+    pub fn open(tenant: TenantId, secret: &Secret) -> Result<Self> {
+        let entry = |name: &str| {
+            let bytes = secret.data.as_ref().and_then(|data| data.get(name));
+            let bytes = bytes.with_context(|| format!("the authority of {tenant} has no {name}"))?;
+            std::str::from_utf8(&bytes.0).with_context(|| format!("{name} of the authority of {tenant} is damaged"))
+        };
+        let key = KeyPair::from_pem(entry(material::CA_KEY)?)?;
+        let issuer = Issuer::from_ca_cert_pem(entry(material::CA_CERTIFICATE)?, key)
+            .with_context(|| format!("the certificate of the authority of {tenant} is none"))?;
+        Ok(Self { tenant, issuer })
+    }
+
+    /// A certificate of the tenant, which is not kept, good for so many days, and its serial number in hexadecimal digits.
+    pub fn issue(&self, client: &Client<'_>, days: u16) -> Result<(Identity, String)> {
+        let mut params = client.params(&self.tenant, days.into())?;
+        // The server looks whether it still is this authority's key.
+        params.use_authority_key_identifier_extension = true;
+        // A positive number in as few octets as DER has it.
+        let mut serial = rand::random::<[u8; 16]>();
+        serial[0] = serial[0] & 0x7f | 0x40;
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
+        let key = KeyPair::generate()?;
+        let identity = Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
+        Ok((identity, serial.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 }
 
@@ -92,30 +132,29 @@ impl Authority {
         self.kept(name, params)
     }
 
-    /// A client's certificate, kept under `name`.
+    /// A certificate of one of the system's own, kept under `name`.
     pub fn client(&self, name: &str, client: &Client<'_>) -> Result<Identity> {
-        self.kept(name, client.params(CERTIFICATE_DAYS)?)
+        self.kept(name, client.params(&TenantId::system(), CERTIFICATE_DAYS)?)
     }
 
-    /// A client's certificate that is not kept, good for so many days, and its serial number in hexadecimal digits.
-    pub fn issue(&self, client: &Client<'_>, days: u16) -> Result<(Identity, String)> {
-        let mut params = client.params(days.into())?;
-        // A positive number in as few octets as DER has it.
-        let mut serial = rand::random::<[u8; 16]>();
-        serial[0] = serial[0] & 0x7f | 0x40;
-        params.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
-        let key = KeyPair::generate()?;
-        let identity = Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() };
-        Ok((identity, serial.iter().map(|byte| format!("{byte:02x}")).collect()))
-    }
-
-    /// The key that signs service account tokens, PKCS #8 PEM.
-    pub fn service_account_key(&self) -> Result<String> {
-        let path = self.directory.join("sa.key");
-        if !path.exists() {
-            write_private(&path, KeyPair::generate()?.serialize_pem().as_bytes())?;
+    /// Public half, SPKI PEM, of the key that signed all service account tokens before each tenant had its own; `None` where
+    /// there is none (any more).
+    pub fn earlier_token_key(&self) -> Result<Option<String>> {
+        match fs::read_to_string(self.directory.join(EARLIER_TOKEN_KEY)) {
+            Ok(key) => Ok(Some(KeyPair::from_pem(&key)?.public_key_pem())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {EARLIER_TOKEN_KEY}")),
         }
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Once the server has recorded what it was: nothing is signed with it any more.
+    pub fn forget_earlier_token_key(&self) -> Result<()> {
+        match fs::remove_file(self.directory.join(EARLIER_TOKEN_KEY)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {EARLIER_TOKEN_KEY}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn kept(&self, name: &str, params: CertificateParams) -> Result<Identity> {
@@ -191,11 +230,6 @@ fn params(common_name: &str, days: i64) -> CertificateParams {
     params
 }
 
-/// The public key of a private one, both PEM.
-pub fn public_key(private: &str) -> Result<String> {
-    Ok(KeyPair::from_pem(private)?.public_key_pem())
-}
-
 /// Writes a file that only its owner may read: complete or not at all, and only when it says something else. So a disk
 /// that is full is no reason not to start.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
@@ -225,34 +259,60 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn tenant() -> TenantId {
+        "0123456789abcdef0123456789abcdef".parse().unwrap()
+    }
+
+    fn parsed(pem: &str) -> Vec<u8> {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents
+    }
+
     #[test]
     fn a_clients_certificate_of_before_is_made_anew() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path()).unwrap();
-        let client = Client { user: "operator", group: "system:masters", tenant: "system" };
+        let client = Client { user: "operator", group: "system:masters" };
         // As they were: nothing says whose it is.
-        let mut before = client.params(CERTIFICATE_DAYS).unwrap();
+        let mut before = client.params(&TenantId::system(), CERTIFICATE_DAYS).unwrap();
         before.subject_alt_names.clear();
         let before = authority.kept("operator", before).unwrap();
         let now = authority.client("operator", &client).unwrap();
         assert_ne!(before.certificate, now.certificate);
         assert_eq!(authority.client("operator", &client).unwrap().certificate, now.certificate);
-        let tenants = Client { tenant: "0123456789abcdef0123456789abcdef", ..client };
-        assert_ne!(authority.client("operator", &tenants).unwrap().certificate, now.certificate);
+        let tenants = client.params(&tenant(), CERTIFICATE_DAYS).unwrap();
+        assert_ne!(authority.kept("operator", tenants).unwrap().certificate, now.certificate);
     }
 
     #[test]
-    fn a_certificate_can_be_called_by_its_serial() {
+    fn a_tenants_certificate_is_its_authoritys_and_can_be_called_by_its_serial() {
         use x509_parser::prelude::{FromDer, X509Certificate};
-        let directory = tempfile::tempdir().unwrap();
-        let client = Client { user: "ann", group: "keystone:reader", tenant: "0123456789abcdef0123456789abcdef" };
-        let (identity, serial) = Authority::open(directory.path()).unwrap().issue(&client, 30).unwrap();
-        let pem = x509_parser::pem::parse_x509_pem(identity.certificate.as_bytes()).unwrap().1;
-        let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
-        let hex: String = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, serial);
+        let secret = serde_json::from_value(material::tenants(&tenant(), "1").unwrap()).unwrap();
+        let client = Client { user: "ann", group: "keystone:reader" };
+        let (identity, serial) = TenantAuthority::open(tenant(), &secret).unwrap().issue(&client, 30).unwrap();
+        let der = parsed(&identity.certificate);
+        let read = hypernetes_apiserver::authn::certificate(&der).unwrap();
+        assert_eq!((&read.user.tenant, &read.serial, read.user.name.as_str()), (&tenant(), &serial, "ann"));
+        assert!(matches!(read.issuer, hypernetes_apiserver::authn::Issuer::Tenant(_)));
+        let authority = String::from_utf8(secret.data.unwrap()[material::CA_CERTIFICATE].0.clone()).unwrap();
+        let (authority, (_, certificate)) = (parsed(&authority), X509Certificate::from_der(&der).unwrap());
+        let (_, authority) = X509Certificate::from_der(&authority).unwrap();
+        certificate.verify_signature(Some(authority.public_key())).unwrap();
         let days = (certificate.validity().not_after.timestamp() - jiff::Timestamp::now().as_second()) / 86_400;
         assert!((29..=30).contains(&days), "{days}");
+        assert!(TenantAuthority::open(tenant(), &Secret::default()).is_err());
+    }
+
+    #[test]
+    fn the_key_of_before_is_known_until_it_is_recorded() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        assert!(authority.earlier_token_key().unwrap().is_none(), "a new installation has none");
+        let key = KeyPair::generate().unwrap();
+        fs::write(directory.path().join("sa.key"), key.serialize_pem()).unwrap();
+        assert_eq!(authority.earlier_token_key().unwrap(), Some(key.public_key_pem()));
+        authority.forget_earlier_token_key().unwrap();
+        authority.forget_earlier_token_key().unwrap();
+        assert!(authority.earlier_token_key().unwrap().is_none());
     }
 
     #[test]

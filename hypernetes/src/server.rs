@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_api::{AllTenants, TenantId, names};
+use hypernetes_api::{AllTenants, Reason, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
@@ -83,15 +83,17 @@ impl Server {
         let store = EmbeddedStore::open(&store_path, options)
             .with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();
-        let key = authority.service_account_key()?;
-        let server = ApiServer::new(Config {
-            store: Arc::new(store),
-            service_account_public_key: pki::public_key(&key)?,
-            all_tenants: AllTenants::grant(),
-            service_account_key: key,
-        })?;
-        let infrastructure =
-            Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE, tenant: TenantId::SYSTEM };
+        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
+        let earlier = authority.earlier_token_key()?;
+        match server.authorities().begin(earlier.as_deref()).await {
+            Ok(()) => authority.forget_earlier_token_key()?,
+            // Until there is, tokens of before are not known.
+            Err(error) if error.reason == Reason::InsufficientStorage => {
+                tracing::warn!(%error, "the system has no authority of tokens yet");
+            }
+            Err(error) => return Err(error).context("making the system's authority of tokens"),
+        }
+        let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE };
         let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
         server.set_kubelet_client(KubeletClient::new(&TlsConfig {
             certificate: to_kubelets.certificate,
@@ -142,7 +144,7 @@ impl Server {
         tracing::info!(url, "ready");
         hypernetes_daemon::notify::ready();
         tokio::select! {
-            served = hypernetes_apiserver::serve(listener, router, &tls, stop) => served?,
+            served = hypernetes_apiserver::serve(listener, router, &tls, server.authorities(), stop) => served?,
             why = store_ended => bail!("{}: {why}; the next start reads what the disk has", store_path.display()),
         }
         let _ = tokio::join!(controllers, scheduler);
@@ -196,7 +198,7 @@ fn admin_password(openrc: &Path) -> Result<String> {
 
 /// `shown` is what `root` is called by those who read the files.
 fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
-    let client = Client { user: "operator", group: names::GROUP_MASTERS, tenant: TenantId::SYSTEM };
+    let client = Client { user: "operator", group: names::GROUP_MASTERS };
     let operator = authority.client("operator", &client)?;
     let user = kubeconfig::User::Certificate(&operator);
     let config = kubeconfig::render("system", url, authority.certificate(), &user);

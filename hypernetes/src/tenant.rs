@@ -7,21 +7,28 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use hypernetes_api::{names, types::identity};
+use hypernetes_api::{
+    TenantId, names,
+    types::identity::{self, IDENTITY_NAMESPACE},
+};
+use hypernetes_apiserver::authorities::material;
 use hypernetes_identity::{admin::Administrator, login::Login};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
-    Api,
+    Api, Resource, ResourceExt,
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::await_condition,
 };
 
 use crate::{
     Root, kubeconfig, openrc,
-    pki::{self, Authority, Client},
+    pki::{self, Authority, Client, TenantAuthority},
 };
 
 /// How long a new tenant may take until its namespaces and its network are there.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Certificates of one tenant that are revoked and have not expired.
+const MAX_REVOCATIONS: usize = 1000;
 
 /// Make, show and remove tenants
 ///
@@ -69,7 +76,10 @@ enum Action {
         days: u16,
     },
     /// End a static kubeconfig's certificate before its time
+    ///
+    /// A tenant can have a thousand of them revoked at a time, until they expire.
     Revoke {
+        name: String,
         /// Its serial number, as `tenant kubeconfig --static` has said it.
         serial: String,
     },
@@ -93,7 +103,7 @@ impl Tenant {
                 let user = user.unwrap_or_else(|| name.clone());
                 installation.certificate(&name, &user, &role, days).await
             }
-            Action::Revoke { serial } => installation.revoke(&serial).await,
+            Action::Revoke { name, serial } => installation.revoke(&name, &serial).await,
             Action::Delete { name, yes } => installation.delete(&name, yes).await,
         }
     }
@@ -107,6 +117,22 @@ pub(crate) struct Installation {
     pub(crate) url: String,
     projects: Api<identity::Project>,
     revocations: Api<identity::TokenRevocation>,
+    /// Those of the identity service.
+    secrets: Api<Secret>,
+}
+
+/// What a tenant's certificate may not be, or not any more.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("{0:?} is no name for a tenant's user")]
+    User(String),
+    #[error("{0:?} is no serial number: want its hexadecimal digits")]
+    Serial(String),
+    #[error(
+        "{0:?} has {MAX_REVOCATIONS} certificates revoked that have not expired: to end all that it has, delete the Secret \
+         {1} in {IDENTITY_NAMESPACE}; the next one is issued by a new authority"
+    )]
+    TooManyRevocations(String, String),
 }
 
 impl Installation {
@@ -118,9 +144,10 @@ impl Installation {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = kube::Client::try_from(config)?;
-        let (projects, revocations) = (Api::all(client.clone()), Api::all(client));
+        let (projects, revocations) = (Api::all(client.clone()), Api::all(client.clone()));
+        let secrets = Api::namespaced(client, IDENTITY_NAMESPACE);
         let tenants = root.directory.canonicalize()?.join("tenants");
-        Ok(Self { tenants, server_root, url, projects, revocations })
+        Ok(Self { tenants, server_root, url, projects, revocations, secrets })
     }
 
     pub(crate) async fn administrator(&self) -> Result<Administrator> {
@@ -217,11 +244,34 @@ impl Installation {
         Ok(())
     }
 
-    async fn find(&self, name: &str) -> Result<String> {
+    async fn find(&self, name: &str) -> Result<TenantId> {
         let Some(project) = self.administrator().await?.project(name).await? else {
             bail!("there is no tenant {name:?}: `hypernetes tenant list` shows those that are");
         };
-        Ok(project.id)
+        Ok(project.id.parse()?)
+    }
+
+    /// The project's reference as an owner of what is kept for it elsewhere.
+    async fn owner(&self, id: &TenantId) -> Result<OwnerReference> {
+        let project = self.projects.get(id.as_str()).await?;
+        project.controller_owner_ref(&()).context("the project has no uid")
+    }
+
+    /// What issues the tenant's certificates: as the server has made it, or made now.
+    pub(crate) async fn authority(&self, id: &TenantId) -> Result<TenantAuthority> {
+        let name = material::secret_name(id);
+        let secret = match self.secrets.get_opt(&name).await? {
+            Some(secret) => secret,
+            None => {
+                let new = serde_json::from_value(material::tenants(id, &self.owner(id).await?.uid)?)?;
+                match self.secrets.create(&Default::default(), &new).await {
+                    // The server was quicker.
+                    Err(kube::Error::Api(status)) if status.code == 409 => self.secrets.get(&name).await?,
+                    made => made?,
+                }
+            }
+        };
+        TenantAuthority::open(id.clone(), &secret)
     }
 
     async fn kubeconfig(&self, name: &str) -> Result<()> {
@@ -237,8 +287,8 @@ impl Installation {
 
     /// A static kubeconfig: to standard output; what it is good for, to standard error.
     async fn certificate(&self, name: &str, user: &str, role: &str, days: u16) -> Result<()> {
-        if user.is_empty() || user.starts_with("system:") || user.starts_with("hypernetes:") {
-            bail!("{user:?} is no name for a tenant's user");
+        if user.is_empty() || names::is_reserved(user) {
+            bail!(Refusal::User(user.to_owned()));
         }
         let id = self.find(name).await?;
         let group = match role {
@@ -246,35 +296,43 @@ impl Installation {
             "member" => names::GROUP_KEYSTONE_MEMBER,
             _ => names::GROUP_KEYSTONE_READER,
         };
-        let authority = Authority::open(&self.server_root.join("pki"))?;
-        let (certificate, serial) = authority.issue(&Client { user, group, tenant: &id }, days)?;
+        let (certificate, serial) = self.authority(&id).await?.issue(&Client { user, group }, days)?;
+        let servers = Authority::open(&self.server_root.join("pki"))?;
         // What was kept here before it had an end.
         for extension in ["crt", "key"] {
             let _ = std::fs::remove_file(self.server_root.join(format!("pki/tenant-{id}.{extension}")));
         }
         let identity = kubeconfig::User::Certificate(&certificate);
-        print!("{}", kubeconfig::render(name, &self.url, authority.certificate(), &identity));
+        print!("{}", kubeconfig::render(name, &self.url, servers.certificate(), &identity));
         eprintln!("It is for {user:?}, {role} of {name}, and good for {days} days.");
-        eprintln!("To end it before: hypernetes tenant revoke {serial}");
+        eprintln!("To end it before: hypernetes tenant revoke {name} {serial}");
         Ok(())
     }
 
-    async fn revoke(&self, serial: &str) -> Result<()> {
-        let serial = serial.to_ascii_lowercase();
-        if serial.is_empty() || serial.len() > 40 || !serial.bytes().all(|b| b.is_ascii_hexdigit()) {
-            bail!("{serial:?} is no serial number: want its hexadecimal digits");
-        }
+    async fn revoke(&self, name: &str, serial: &str) -> Result<()> {
+        let serial = parse_serial(serial)?;
+        let id = self.find(name).await?;
         let now = jiff::Timestamp::now();
+        let (expired, left) = charged(self.revocations.list(&Default::default()).await?.items, &id, now);
+        for revocation in expired {
+            let _ = self.revocations.delete(&revocation.name_any(), &Default::default()).await;
+        }
+        if left >= MAX_REVOCATIONS {
+            bail!(Refusal::TooManyRevocations(name.to_owned(), material::secret_name(&id)));
+        }
         // No certificate of a client's lasts longer.
         let end = now.checked_add(jiff::SignedDuration::from_hours(367 * 24))?;
         let spec = identity::TokenRevocationSpec {
             certificate: Some(serial.clone()),
+            charged_to: Some(id.to_string()),
             issued_before: now.to_string(),
             expires_at: end.to_string(),
             ..Default::default()
         };
-        let name = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
-        match self.revocations.create(&Default::default(), &identity::TokenRevocation::new(&name, spec)).await {
+        let object = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
+        let mut revocation = identity::TokenRevocation::new(&object, spec);
+        revocation.metadata.owner_references = Some(vec![self.owner(&id).await?]);
+        match self.revocations.create(&Default::default(), &revocation).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             other => drop(other?),
         }
@@ -297,6 +355,27 @@ impl Installation {
     }
 }
 
+/// Of the certificates of a tenant that are revoked: those that have expired, and how many have not.
+fn charged(
+    all: Vec<identity::TokenRevocation>,
+    id: &TenantId,
+    now: jiff::Timestamp,
+) -> (Vec<identity::TokenRevocation>, usize) {
+    let own = all.into_iter().filter(|revocation| {
+        revocation.spec.certificate.is_some() && revocation.spec.charged_to.as_deref() == Some(id.as_str())
+    });
+    let (expired, left): (Vec<_>, Vec<_>) =
+        own.partition(|revocation| revocation.spec.expires_at.parse::<jiff::Timestamp>().is_ok_and(|end| end < now));
+    (expired, left.len())
+}
+
+/// In lower case.
+fn parse_serial(text: &str) -> Result<String, Refusal> {
+    let serial = text.to_ascii_lowercase();
+    let valid = !serial.is_empty() && serial.len() <= 40 && serial.bytes().all(|b| b.is_ascii_hexdigit());
+    if valid { Ok(serial) } else { Err(Refusal::Serial(text.to_owned())) }
+}
+
 /// It becomes a file's name.
 fn check_name(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -313,4 +392,42 @@ fn check_name(name: &str) -> Result<()> {
 pub(crate) fn random_password() -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_is_digits() {
+        assert_eq!(parse_serial("4A01").as_deref(), Ok("4a01"));
+        for text in ["", "4a 01", "x", "../4a", &"a".repeat(41)] {
+            assert_eq!(parse_serial(text), Err(Refusal::Serial(text.into())));
+        }
+    }
+
+    #[test]
+    fn what_counts_is_a_tenants_own_and_has_not_expired() {
+        let [acme, globex] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+        let revocation = |name: &str, certificate: bool, of: &str, end: &str| {
+            let spec = identity::TokenRevocationSpec {
+                certificate: certificate.then(|| name.to_owned()),
+                charged_to: (!of.is_empty()).then(|| of.to_owned()),
+                expires_at: end.to_owned(),
+                ..Default::default()
+            };
+            identity::TokenRevocation::new(name, spec)
+        };
+        let (past, future) = ("2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z");
+        let all = vec![
+            revocation("1", true, acme, future),
+            revocation("2", true, acme, past),
+            revocation("3", true, globex, future),
+            revocation("4", false, acme, future),
+            revocation("5", true, "", future),
+            revocation("6", true, acme, "never"),
+        ];
+        let (expired, left) = charged(all, &acme.parse().unwrap(), "2026-02-01T00:00:00Z".parse().unwrap());
+        assert_eq!((expired.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), left), (vec!["2".to_owned()], 2));
+    }
 }

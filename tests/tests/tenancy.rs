@@ -82,4 +82,7 @@ fn static_credentials_are_bound_to_their_tenant() {
     tenant.kubectl().run("get configmap by-certificate").success();
     let raw = format!("/clusters/{}/api/v1/namespaces", other.name);
     assert!(run(&["get", "--raw", &raw]).failure().contains("(Forbidden)"));
+    let serial = output.stderr.trim_end().rsplit(' ').next().unwrap().to_owned();
+    Finished::of(system.hypernetes().args(["tenant", "revoke", &tenant.name, &serial])).success();
+    run(&["get", "configmap", "by-certificate"]).failure();
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// Longest chain of tokens each of which was made from the one before.
 const MAX_CHAIN: usize = 16;
+/// Revocations of single tokens and certificates that a project may have, until they expire.
+pub(crate) const MAX_REVOCATIONS: usize = 1000;
 
 /// A token that is valid now, with what it refers to.
 #[derive(Debug, Clone)]
@@ -295,9 +297,20 @@ impl Identity {
     }
 
     /// Revokes one token.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRevocations`] when the project has so many already, or the user, if the token is of none.
     pub(crate) async fn revoke_token(&self, claims: &Claims) -> Result<(), Error> {
+        let charged_to = match &claims.scope {
+            Scope::Project(id) => id,
+            Scope::Unscoped | Scope::System | Scope::Domain(_) => &claims.user,
+        };
+        if self.directory.revocations.find(&key("charged", charged_to)).len() >= MAX_REVOCATIONS {
+            return Err(Error::TooManyRevocations);
+        }
         let spec = TokenRevocationSpec {
             audit_id: claims.audit_ids.first().cloned(),
+            charged_to: Some(charged_to.clone()),
             expires_at: claims.expires().to_string(),
             ..TokenRevocationSpec::default()
         };
@@ -306,12 +319,29 @@ impl Identity {
 
     /// Revokes all tokens of a user that have been issued until now.
     pub(crate) async fn revoke_user(&self, id: &str) -> Result<(), Error> {
-        self.revoke(TokenRevocationSpec { user: Some(id.to_owned()), ..self.until_now() }).await
+        let spec = TokenRevocationSpec { user: Some(id.to_owned()), ..self.until_now() };
+        self.revoke_all(&format!("user-{id}"), spec).await
     }
 
     /// Revokes all tokens for a project that have been issued until now.
     pub(crate) async fn revoke_project(&self, id: &str) -> Result<(), Error> {
-        self.revoke(TokenRevocationSpec { project: Some(id.to_owned()), ..self.until_now() }).await
+        let spec = TokenRevocationSpec { project: Some(id.to_owned()), ..self.until_now() };
+        self.revoke_all(&format!("project-{id}"), spec).await
+    }
+
+    /// There is one of a user's and one of a project's: a later one has in it what an earlier one had.
+    async fn revoke_all(&self, name: &str, spec: TokenRevocationSpec) -> Result<(), Error> {
+        let revocation = TokenRevocation::new(name, spec);
+        match self.directory.create(&revocation).await {
+            Err(Error::Conflict { .. }) => {}
+            other => return other.map(drop),
+        }
+        let later = |present: &mut TokenRevocation| present.spec = revocation.spec.clone();
+        match self.directory.update(name, later).await {
+            // It was forgotten at this moment, or has not been heard of here.
+            Err(Error::NotFound { .. }) => self.revoke(revocation.spec.clone()).await,
+            other => other.map(drop),
+        }
     }
 
     fn until_now(&self) -> TokenRevocationSpec {

@@ -104,6 +104,9 @@ impl Directory {
                 let mut keys: Vec<String> = spec.audit_id.iter().map(|id| key("audit", id)).collect();
                 keys.extend(spec.user.iter().map(|id| key("user", id)));
                 keys.extend(spec.project.iter().map(|id| key("project", id)));
+                // Certificates are counted where they are issued.
+                let charged = spec.charged_to.iter().filter(|_| spec.certificate.is_none());
+                keys.extend(charged.map(|id| key("charged", id)));
                 keys
             }),
             naming: tokio::sync::Mutex::new(()),

@@ -38,6 +38,8 @@ pub enum Error {
     /// Seconds to wait.
     #[error("Too many logins have failed. Try again in {0} seconds.")]
     TooManyAttempts(u64),
+    #[error("Too many tokens are revoked that have not expired. Change the password to revoke all of a user's.")]
+    TooManyRevocations,
     #[error("There is no room left to store this.")]
     NoRoom,
 }
@@ -63,7 +65,7 @@ impl Error {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyAttempts(_) | Self::TooManyRevocations => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
         }
     }

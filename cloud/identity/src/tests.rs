@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use hypernetes_api::auth::{Source, TokenAuthority, TokenError, TokenScope};
+use hypernetes_api::{
+    auth::{Source, TokenAuthority, TokenError, TokenScope},
+    types::identity::TokenRevocation,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -330,6 +333,37 @@ async fn tokens_are_shown_and_revoked_by_their_owner_and_the_admin() {
     assert_eq!(k.identity.validate(&acme).await, Err(TokenError::Invalid));
     assert!(k.identity.validate(&again).await.is_ok(), "another token of the same user");
     assert_eq!(about(Method::GET, admin, acme).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_projects_revocations_have_an_end() {
+    let k = keystone().await;
+    let admin = k.admin().await;
+    k.tenant(&admin, "acme", "admin").await;
+    k.tenant(&admin, "globex", "admin").await;
+    let revoke = async |name: &str| {
+        let token = k.login(name, PASSWORD, in_project(name)).await.token.unwrap();
+        let headers = [("x-auth-token", token.as_str()), ("x-subject-token", token.as_str())];
+        k.request(Method::DELETE, "/v3/auth/tokens", &headers, vec![]).await.status
+    };
+    assert_eq!(revoke("acme").await, StatusCode::NO_CONTENT);
+    // As if acme's members had done so a thousand times.
+    let revocations = &k.identity.directory.revocations;
+    let own = revocations.all().into_iter().find(|revocation| revocation.spec.charged_to.is_some()).unwrap();
+    for number in 1..crate::authentication::MAX_REVOCATIONS {
+        let mut copy = TokenRevocation::clone(&own);
+        copy.metadata.name = Some(format!("copy-{number}"));
+        revocations.apply(copy);
+    }
+    assert_eq!(revoke("acme").await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(revoke("globex").await, StatusCode::NO_CONTENT);
+    // All of a user's are revoked by one record, however often.
+    let id = own.spec.charged_to.clone().unwrap();
+    let before = revocations.all().len();
+    for _ in 0..3 {
+        k.identity.revoke_project(&id).await.unwrap();
+    }
+    assert_eq!(revocations.all().len(), before + 1);
 }
 
 #[tokio::test]

@@ -98,14 +98,8 @@ fn id(tenant: &str) -> TenantId {
 
 fn api_server(directory: &tempfile::TempDir) -> ApiServer {
     let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let config = Config {
-        store: Arc::new(store),
-        service_account_key: key.serialize_pem(),
-        service_account_public_key: key.public_key_pem(),
-        all_tenants: AllTenants::grant(),
-    };
-    ApiServer::new(config).unwrap()
+    let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+    ApiServer::new(config)
 }
 
 impl Cloud {

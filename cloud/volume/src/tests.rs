@@ -117,14 +117,8 @@ impl Cloud {
     fn empty(configure: impl FnOnce(VolumesConfig) -> VolumesConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        };
-        let server = ApiServer::new(config).unwrap();
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        let server = ApiServer::new(config);
         let clients = Clients::in_process(server.loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example:6443/");
         let service = Volumes::start(&clients, AllTenants::grant(), configure(config)).unwrap();

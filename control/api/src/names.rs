@@ -20,12 +20,14 @@ pub const GROUP_MASTERS: &str = "system:masters";
 pub const GROUP_NODES: &str = "system:nodes";
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// All service accounts of a logical cluster.
+pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_NODE_PREFIX: &str = "system:node:";
 /// `system:serviceaccount:<namespace>:<name>`
 pub const USER_SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// A client certificate's subject alternative name `hypernetes:tenant:<id>`, a URI, says whose it is: a tenant's, or the
-/// system's own (`system`). One that says nothing is nobody's.
+/// system's own (`system`). One that says nothing is nobody's. The common name of a tenant's authority is this, too.
 pub const CERTIFICATE_TENANT_URI: &str = "hypernetes:tenant:";
 /// What tenants' certificates had before: the organizational unit `tenant:<id>`.
 pub const CERTIFICATE_TENANT_UNIT: &str = "tenant:";
@@ -44,3 +46,8 @@ pub const GROUP_KEYSTONE_READER: &str = "keystone:reader";
 pub const VOLUME_DRIVER: &str = "volume.csi.hypernetes.io";
 /// In the directory of a mount that is really a block device for the VM (see `hypernetes-csi`).
 pub const VOLUME_DESCRIPTOR: &str = "volume.hypernetes.json";
+
+/// Whether a user or a group of this name is the system's to give, and no tenant's.
+pub fn is_reserved(name: &str) -> bool {
+    ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved))
+}

@@ -12,47 +12,19 @@ use hypernetes_api::{
     names,
 };
 use hypernetes_store::{Key, ResourceId, Store};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::codec;
+pub use crate::authorities::client::{Certificate, Issuer, certificate};
+use crate::{
+    authorities::{
+        Authorities,
+        claims::{AUDIENCE, KubernetesClaims, ServiceAccountClaims},
+    },
+    codec,
+};
 
 /// Longest credential that is looked at.
 const MAX_TOKEN: usize = 8 << 10;
-pub const ISSUER: &str = "https://kubernetes.default.svc";
-
-/// What a service account's token says (KEP-1205), and which tenant it is of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ServiceAccountClaims {
-    pub iss: String,
-    pub sub: String,
-    pub aud: Vec<String>,
-    pub exp: i64,
-    pub iat: i64,
-    pub nbf: i64,
-    pub jti: String,
-    #[serde(rename = "hypernetes.io/tenant")]
-    pub tenant: TenantId,
-    #[serde(rename = "kubernetes.io")]
-    pub kubernetes: KubernetesClaims,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KubernetesClaims {
-    pub namespace: String,
-    pub serviceaccount: Named,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub pod: Option<Named>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub secret: Option<Named>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Named {
-    pub name: String,
-    pub uid: String,
-}
 
 /// Who a request is from by the way that it has come.
 #[derive(Clone, Copy)]
@@ -78,19 +50,13 @@ impl<'a> Connection<'a> {
 }
 
 pub struct Authenticator {
-    encoding: EncodingKey,
-    decoding: DecodingKey,
+    pub authorities: Authorities,
     keystone: OnceLock<Arc<dyn TokenAuthority>>,
 }
 
 impl Authenticator {
-    /// `key` is a P-256 private key, PKCS #8 PEM, and `public` its public key, SPKI PEM.
-    pub fn new(key: &str, public: &str) -> Result<Self, jsonwebtoken::errors::Error> {
-        Ok(Self {
-            encoding: EncodingKey::from_ec_pem(key.as_bytes())?,
-            decoding: DecodingKey::from_ec_pem(public.as_bytes())?,
-            keystone: OnceLock::new(),
-        })
+    pub fn new(authorities: Authorities) -> Self {
+        Self { authorities, keystone: OnceLock::new() }
     }
 
     /// Once, when the identity service is there.
@@ -115,7 +81,7 @@ impl Authenticator {
             if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
                 return Err(unauthorized());
             }
-            if let Some(claims) = self.claims(token, &[ISSUER.to_owned()]) {
+            if let Some(claims) = self.authorities.claims(token, &[AUDIENCE.to_owned()]).await? {
                 return if is_current(store, &claims).await? {
                     Ok(service_account(claims))
                 } else {
@@ -132,26 +98,14 @@ impl Authenticator {
         match connection {
             Connection::Known(user) => Ok(user.clone()),
             Connection::Certificate(certificate) => {
-                let open = is_open(store, &certificate.user.tenant).await? && !is_revoked(store, certificate).await?;
-                if open { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
+                let good = is_open(store, &certificate.user.tenant).await?
+                    && self.authorities.stand_by(certificate).await?
+                    && !is_revoked(store, certificate).await?;
+                if good { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
             }
             Connection::Refused => Err(unauthorized()),
             Connection::Anonymous => Ok(anonymous()),
         }
-    }
-
-    pub fn issue(&self, claims: &ServiceAccountClaims) -> Result<String, ApiError> {
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
-            .map_err(|error| ApiError::internal(format!("signing a token: {error}")))
-    }
-
-    /// What one of our tokens says, if it is for one of these audiences. Whether what it names is still there is not looked at.
-    pub fn claims(&self, token: &str, audiences: &[String]) -> Option<ServiceAccountClaims> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_audience(audiences);
-        validation.leeway = 5;
-        jsonwebtoken::decode(token, &self.decoding, &validation).ok().map(|data| data.claims)
     }
 }
 
@@ -178,8 +132,8 @@ pub fn service_account(claims: ServiceAccountClaims) -> UserInfo {
         name: format!("{}{namespace}:{}", names::USER_SERVICE_ACCOUNT_PREFIX, serviceaccount.name),
         uid: serviceaccount.uid,
         groups: vec![
-            "system:serviceaccounts".into(),
-            format!("system:serviceaccounts:{namespace}"),
+            names::GROUP_SERVICE_ACCOUNTS.into(),
+            format!("{}:{namespace}", names::GROUP_SERVICE_ACCOUNTS),
             names::GROUP_AUTHENTICATED.into(),
         ],
         extra: BTreeMap::new(),
@@ -217,7 +171,7 @@ pub fn infrastructure() -> UserInfo {
 /// `None` for a name that only the system gives.
 fn keystone_name(info: &TokenInfo) -> Option<String> {
     let name = &info.user_name;
-    if name.is_empty() || is_reserved_name(name) {
+    if name.is_empty() || names::is_reserved(name) {
         return None;
     }
     let default = info.user_domain_id == names::DEFAULT_DOMAIN;
@@ -256,61 +210,6 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
     Some(UserInfo { name, uid: info.user_id, groups, extra, tenant })
 }
 
-/// What a client's certificate says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    pub user: UserInfo,
-    /// Lower-case hexadecimal digits.
-    pub serial: String,
-}
-
-/// Who a client certificate is: common name, organizations, and the one tenant that it names, the system's own included. One
-/// that names none, or two, is nobody's; and what only the system has, names and groups, it has in no tenant's name.
-pub fn certificate(der: &[u8]) -> Option<Certificate> {
-    use x509_parser::{
-        extensions::GeneralName,
-        prelude::{FromDer, X509Certificate},
-    };
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let subject = certificate.subject();
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
-    let name = subject.iter_common_name().next().and_then(text)?;
-    let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
-    let names = certificate.subject_alternative_name().ok()?;
-    let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix(names::CERTIFICATE_TENANT_URI).map(str::to_owned),
-        _ => None,
-    });
-    let units = subject.iter_organizational_unit().filter_map(text);
-    // The system's own never had one.
-    let units = units.filter_map(|unit| {
-        unit.strip_prefix(names::CERTIFICATE_TENANT_UNIT)
-            .filter(|tenant| *tenant != TenantId::SYSTEM)
-            .map(str::to_owned)
-    });
-    let mut tenants: Vec<String> = uris.chain(units).collect();
-    tenants.sort_unstable();
-    tenants.dedup();
-    let [tenant] = tenants.as_slice() else { return None };
-    let tenant: TenantId = tenant.parse().ok()?;
-    if !tenant.is_system() {
-        if is_reserved_name(&name) {
-            return None;
-        }
-        groups.retain(|group| group != names::GROUP_INFRASTRUCTURE && group != names::GROUP_NODES);
-    }
-    groups.push(names::GROUP_AUTHENTICATED.into());
-    // DER puts a zero before what would be negative; nobody writes it.
-    let serial = certificate.raw_serial().iter().skip_while(|byte| **byte == 0);
-    let serial = serial.map(|byte| format!("{byte:02x}")).collect();
-    Some(Certificate { user: UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant }, serial })
-}
-
-/// Names that only the system gives.
-fn is_reserved_name(name: &str) -> bool {
-    ["system:", "hypernetes:"].iter().any(|reserved| name.starts_with(reserved))
-}
-
 /// Whether a tenant's project is there and enabled, as its domain is. If not, nothing that was given out for it opens anything.
 async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiError> {
     if tenant.is_system() {
@@ -339,45 +238,7 @@ async fn is_revoked(store: &dyn Store, certificate: &Certificate) -> Result<bool
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-
     use super::*;
-
-    const ACME: &str = "0123456789abcdef0123456789abcdef";
-
-    fn said(name: &str, group: &str, units: &[&str], uris: &[&str]) -> Option<UserInfo> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, group);
-        for unit in units {
-            params.distinguished_name.push(DnType::OrganizationalUnitName, *unit);
-        }
-        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
-        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        super::certificate(certificate.der()).map(|certificate| certificate.user)
-    }
-
-    #[test]
-    fn a_certificate_that_names_no_tenant_is_nobodys() {
-        let (old, new) = (format!("tenant:{ACME}"), format!("hypernetes:tenant:{ACME}"));
-        let system = "hypernetes:tenant:system";
-        assert_eq!(said("operator", names::GROUP_MASTERS, &[], &[]), None);
-        assert_eq!(said("operator", names::GROUP_MASTERS, &["tenant:system"], &[]), None);
-        assert_eq!(said("operator", names::GROUP_MASTERS, &["tenant:"], &["hypernetes:tenant:"]), None);
-        assert_eq!(said("x", "y", &[], &[&new, system]), None);
-        assert_eq!(said("x", "y", &[&old], &[system]), None);
-        assert_eq!(said("x", "y", &[], &["hypernetes:tenant:../x"]), None);
-        assert!(said("operator", names::GROUP_MASTERS, &[], &[system]).unwrap().tenant.is_system());
-        for user in [said("x", "y", &[&old], &[]), said("x", "y", &[], &[&new]), said("x", "y", &[&old], &[&new])] {
-            assert_eq!(user.unwrap().tenant.as_str(), ACME);
-        }
-        // What only the system has.
-        assert_eq!(said("system:serviceaccount:a:b", "y", &[], &[&new]), None);
-        let groups = said("x", names::GROUP_INFRASTRUCTURE, &[&old], &[]).unwrap().groups;
-        assert_eq!(groups, [names::GROUP_AUTHENTICATED]);
-        assert!(said("system:node:a", names::GROUP_NODES, &[], &[system]).is_some());
-    }
 
     #[test]
     fn no_two_keystone_users_have_one_name() {

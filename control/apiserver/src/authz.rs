@@ -127,6 +127,9 @@ impl Authorizer<'_> {
                 rules.extend_from_slice(roles::keystone(level));
             }
         }
+        if has(names::GROUP_SERVICE_ACCOUNTS) {
+            rules.extend_from_slice(roles::issuer_discovery());
+        }
         for binding in self.list(tenant, "clusterrolebindings", None).await? {
             if subject_of(&binding, user, None) {
                 rules.extend(self.role(tenant, &binding["roleRef"], None).await?.unwrap_or_default());

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authn;
+pub mod authorities;
 mod authz;
 pub mod budget;
 mod codec;
@@ -54,6 +55,7 @@ use serde_json::Value;
 
 use self::{
     authn::Authenticator,
+    authorities::{Authorities, openid},
     authz::{Attributes, Authorizer},
     request::{Cluster, Query, ResourceTarget, Scope, Target, Verb},
     selectors::Selector,
@@ -68,17 +70,9 @@ pub use serve::{Deadlines, TlsConfig, TlsError, serve, serve_within};
 /// What a server is made of.
 pub struct Config {
     pub store: Arc<dyn Store>,
-    /// P-256 private key that signs service account tokens, PKCS #8 PEM, and its public key.
-    pub service_account_key: String,
-    pub service_account_public_key: String,
     /// For answers that span tenants, which infrastructure asks for.
     pub all_tenants: AllTenants,
 }
-
-/// The server has an unusable part.
-#[derive(Debug, thiserror::Error)]
-#[error("the key of service accounts: {0}")]
-pub struct ConfigError(#[from] jsonwebtoken::errors::Error);
 
 /// The API server. Cheap to clone.
 #[derive(Clone)]
@@ -144,14 +138,12 @@ impl Call {
 }
 
 impl ApiServer {
-    /// # Errors
-    /// When the key of service accounts is none.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let authenticator = Authenticator::new(&config.service_account_key, &config.service_account_public_key)?;
+    pub fn new(config: Config) -> Self {
+        let Config { store, all_tenants } = config;
+        let authenticator = Authenticator::new(Authorities::new(store.clone()));
         let kubelets = OnceLock::new();
-        let Config { store, all_tenants, .. } = config;
         let (table, graph) = (Table::builtin(), graph::Graph::new(all_tenants.clone()));
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             store,
             table,
             authenticator,
@@ -160,7 +152,12 @@ impl ApiServer {
             graph,
             budgets: Default::default(),
             documents: Default::default(),
-        })))
+        }))
+    }
+
+    /// Who signs for whom.
+    pub fn authorities(&self) -> Authorities {
+        self.0.authenticator.authorities.clone()
     }
 
     /// Holds the tenants to the budgets that their Projects have, for as long as it is polled.
@@ -253,7 +250,11 @@ impl ApiServer {
                 let verb = head.method.as_str().to_ascii_lowercase();
                 let wanted = Attributes { verb: &verb, path: Some(&path), ..Default::default() };
                 authorizer.check(&user, &tenant, &wanted).await?;
-                let answer = discovery::path(&self.0, &tenant, &path, &head.headers)?;
+                let document = openid::document(&self.0.authenticator.authorities, &tenant, &path).await?;
+                let answer = match document {
+                    Some(document) => document,
+                    None => discovery::path(&self.0, &tenant, &path, &head.headers)?,
+                };
                 let reads = matches!(head.method, Method::GET | Method::HEAD);
                 return if reads { ticket.hold(answer) } else { Err(request::not_allowed()) };
             }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    authn::{ISSUER, is_current, service_account},
+    authn::{is_current, service_account},
+    authorities::claims::AUDIENCE,
     authz::Attributes,
     json_response,
     rbac::Rule,
@@ -137,9 +138,10 @@ async fn token_review(server: &Inner, tenant: &TenantId, spec: &Value) -> Result
     }
     let mut audiences = texts(&spec["audiences"]);
     if audiences.is_empty() {
-        audiences.push(ISSUER.to_owned());
+        audiences.push(AUDIENCE.to_owned());
     }
-    let claims = server.authenticator.claims(token, &audiences).filter(|claims| claims.tenant == *tenant);
+    let claims = server.authenticator.authorities.claims(token, &audiences).await?;
+    let claims = claims.filter(|claims| claims.tenant == *tenant);
     let current = match &claims {
         Some(claims) => is_current(&*server.store, claims).await?,
         None => false,

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::rbac::Rule;
+use crate::{authorities::openid, rbac::Rule};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -102,6 +102,15 @@ fn rules(level: Level, rows: &[&[Row]]) -> Vec<Rule> {
     .collect()
 }
 
+/// Reading what the cluster's issuer of tokens is known by. Upstream binds it to all service accounts.
+pub fn issuer_discovery() -> &'static [Rule] {
+    static RULES: LazyLock<[Rule; 1]> = LazyLock::new(|| {
+        let paths = [openid::CONFIGURATION, openid::KEYS].map(str::to_owned).to_vec();
+        [Rule { paths, verbs: vec!["get".to_owned()], ..Rule::default() }]
+    });
+    &*RULES
+}
+
 /// The rules of a role of Kubernetes' own, if the name is one's.
 pub fn builtin(name: &str) -> Option<&'static [Rule]> {
     static CLUSTER_ADMIN: LazyLock<[Rule; 2]> = LazyLock::new(Rule::all);
@@ -112,6 +121,7 @@ pub fn builtin(name: &str) -> Option<&'static [Rule]> {
         "admin" => admin,
         "edit" => edit,
         "view" => view,
+        "system:service-account-issuer-discovery" => issuer_discovery(),
         _ => return None,
     })
 }

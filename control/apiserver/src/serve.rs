@@ -30,6 +30,7 @@ use tower::ServiceExt;
 
 use crate::{
     authn::{self, Certificate},
+    authorities::{Authorities, client::Verifier},
     budget::ConnectionPlace,
     held::Held,
     patience::Patient,
@@ -66,7 +67,7 @@ const MAX_STREAMS: u32 = 250;
 pub struct TlsConfig {
     pub certificate: String,
     pub key: String,
-    /// The authority of client certificates. A client may come without one.
+    /// The system's authority of client certificates. A client may come without one.
     pub client_authority: String,
 }
 
@@ -80,12 +81,13 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-fn server_config(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
+fn server_config(config: &TlsConfig, tenants: Authorities) -> Result<ServerConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(config.client_authority.as_bytes()) {
         roots.add(certificate?)?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let system = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let verifier = Arc::new(Verifier::new(system, tenants));
     let chain = CertificateDer::pem_slice_iter(config.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(config.key.as_bytes())?;
     let mut tls = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
@@ -93,7 +95,7 @@ fn server_config(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
     Ok(tls)
 }
 
-/// Serves until `stop`; requests that are under way then have a moment to end.
+/// Serves until `stop`, those with certificates of the system's authority and of the tenants' own; requests that are under way then have a moment to end.
 ///
 /// # Errors
 /// When the certificates cannot be used.
@@ -101,9 +103,10 @@ pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
     config: &TlsConfig,
+    tenants: Authorities,
     stop: CancellationToken,
 ) -> Result<(), TlsError> {
-    serve_within(listener, router, config, Limits::of_process(), Deadlines::default(), stop).await
+    serve_within(listener, router, config, tenants, Limits::of_process(), Deadlines::default(), stop).await
 }
 
 /// As [`serve`], with limits of one's own.
@@ -114,11 +117,12 @@ pub async fn serve_within(
     listener: TcpListener,
     router: axum::Router,
     config: &TlsConfig,
+    tenants: Authorities,
     limits: Limits,
     deadlines: Deadlines,
     stop: CancellationToken,
 ) -> Result<(), TlsError> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(config)?));
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(config, tenants.clone())?));
     let places = Places::new(limits);
     loop {
         let (stream, address) = tokio::select! {
@@ -136,9 +140,13 @@ pub async fn serve_within(
         let source = Source::from(address.ip());
         // Who finds no place is hung up on: one that waited would be in the way of the others.
         let Some(place) = places.take(source) else { continue };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let (acceptor, router, tenants, stop) = (acceptor.clone(), router.clone(), tenants.clone(), stop.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
+            // Who is not known without the store is refused; the others are served all the same.
+            if let Err(error) = tenants.catch_up().await {
+                tracing::warn!(%error, "reading the tenants' authorities");
+            }
             let stream = acceptor.accept(Patient::new(stream, deadlines.read));
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, stream).await else { return };
             let shown = stream.get_ref().1.peer_certificates();

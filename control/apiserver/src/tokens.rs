@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    authn::{ISSUER, KubernetesClaims, Named, ServiceAccountClaims},
+    authorities::claims::{self, AUDIENCE, KubernetesClaims, LONGEST_SECONDS, Named, ServiceAccountClaims},
     codec, json_response, nodes,
     options::{OptionsOf, WriteOptions},
     read,
@@ -20,7 +20,6 @@ const DEFAULT_SECONDS: i64 = 3600;
 const SHORTEST_SECONDS: i64 = 600;
 /// More is no request; more than [`LONGEST_SECONDS`] is cut down to that.
 const MAX_SECONDS: i64 = 1 << 32;
-const LONGEST_SECONDS: i64 = 86_400;
 
 /// What a request says of the object that the token ends with.
 struct Bound<'a> {
@@ -76,23 +75,23 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
         restrict(call, node, bound.as_ref(), found.as_ref(), &audiences)?;
     }
     if audiences.is_empty() {
-        audiences.push(ISSUER.into());
+        audiences.push(AUDIENCE.into());
     }
     let identity = |object: &Value| Named {
         name: text(&object["metadata"], "name").into(),
         uid: text(&object["metadata"], "uid").into(),
     };
     let of_kind = |kind: &str| found.as_ref().filter(|found| found["kind"] == kind).map(identity);
-    let now = jiff::Timestamp::now();
+    let (now, tenant) = (jiff::Timestamp::now(), call.tenant()?);
     let claims = ServiceAccountClaims {
-        iss: ISSUER.into(),
+        iss: claims::issuer(&tenant),
         sub: format!("system:serviceaccount:{namespace}:{name}"),
         aud: audiences.clone(),
         exp: now.as_second() + seconds,
         iat: now.as_second(),
         nbf: now.as_second(),
         jti: uuid::Uuid::new_v4().to_string(),
-        tenant: call.tenant()?,
+        tenant,
         kubernetes: KubernetesClaims {
             namespace: namespace.into(),
             serviceaccount: identity(&account),
@@ -110,7 +109,11 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
     // A token that was only tried opens no door.
-    let token = if options.dry_run { String::new() } else { server.authenticator.issue(&claims)? };
+    let token = if options.dry_run {
+        String::new()
+    } else {
+        server.authenticator.authorities.of(&claims.tenant).await?.sign(&claims)?
+    };
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     Ok(json_response(StatusCode::CREATED, &request))
 }

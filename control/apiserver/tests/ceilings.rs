@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
+use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -62,14 +63,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { meter: hypernetes_apiserver::meter, ..Options::default() };
         let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let server = ApiServer::new(Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        })
-        .unwrap();
+        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         tokio::spawn(server.follow_budgets());
         let bench = Self { server, _directory: directory };
         for tenant in [ACME, GLOBEX] {
@@ -240,7 +234,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             (bench.create(ACME, "another", 50_000).await, Box::new((sender, unfinished)))
         }
         Budget::Connections => {
-            let server = Server::start(bench.server.router(), ROOMY, Deadlines::default()).await;
+            let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
             let mut kept = Vec::new();
             for _ in 0..10 {
                 let mut client = server.connect("127.0.0.1", Some(ACME)).await.unwrap();
@@ -308,6 +302,7 @@ async fn every_budget_is_the_tenants_own() {
 
 /// The server behind TLS, and clients from any loopback address.
 struct Server {
+    api: ApiServer,
     address: std::net::SocketAddr,
     issuer: Issuer<'static, KeyPair>,
     authority: String,
@@ -333,7 +328,7 @@ fn identity(issuer: &Issuer<'static, KeyPair>, name: &str) -> (String, String) {
 }
 
 impl Server {
-    async fn start(router: axum::Router, limits: Limits, deadlines: Deadlines) -> Self {
+    async fn start(api: &ApiServer, limits: Limits, deadlines: Deadlines) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -346,8 +341,11 @@ impl Server {
         let tls = TlsConfig { certificate, key, client_authority: authority.clone() };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        tokio::spawn(async move { serve_within(listener, router, &tls, limits, deadlines, stopping).await.unwrap() });
-        Self { address, issuer, authority, stop }
+        let (router, tenants) = (api.router(), api.authorities());
+        tokio::spawn(async move {
+            serve_within(listener, router, &tls, tenants, limits, deadlines, stopping).await.unwrap();
+        });
+        Self { api: api.clone(), address, issuer, authority, stop }
     }
 
     /// A certificate for a server of this name, and its key, in PEM.
@@ -359,6 +357,20 @@ impl Server {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
         socket.connect(self.address).await.unwrap()
+    }
+
+    /// A tenant's authority, as the operator has it.
+    async fn authority_of(&self, tenant: &str) -> Issuer<'static, KeyPair> {
+        self.api.authorities().of(&tenant.parse().unwrap()).await.unwrap();
+        let path = format!("/api/v1/namespaces/hypernetes-identity/secrets/authority-{tenant}");
+        let (code, secret) =
+            json_of(self.api.router().oneshot(request("system", "GET", &path, Body::empty())).await.unwrap()).await;
+        assert_eq!(code, 200, "{secret}");
+        let entry = |name: &str| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][name].as_str().unwrap());
+            String::from_utf8(bytes.unwrap()).unwrap()
+        };
+        Issuer::from_ca_cert_pem(&entry("ca.crt"), KeyPair::from_pem(&entry("ca.key")).unwrap()).unwrap()
     }
 
     /// With a certificate of a tenant, or of the system's.
@@ -377,7 +389,12 @@ impl Server {
                 let whose = format!("{}{tenant}", names::CERTIFICATE_TENANT_URI);
                 params.subject_alt_names.push(SanType::URI(whose.try_into().unwrap()));
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+                params.use_authority_key_identifier_extension = true;
+                let certificate = match tenant {
+                    "system" => params.signed_by(&key, &self.issuer),
+                    tenant => params.signed_by(&key, &self.authority_of(tenant).await),
+                };
+                let certificate = certificate.unwrap().der().clone();
                 let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
                 config.with_client_auth_cert(vec![certificate], key).unwrap()
             }
@@ -447,7 +464,7 @@ async fn ends(mut stream: impl AsyncReadExt + Unpin) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_keeps_a_place_by_doing_nothing() {
     let bench = Bench::new(json!({})).await;
-    let server = Server::start(bench.server.router(), ROOMY, SHORT).await;
+    let server = Server::start(&bench.server, ROOMY, SHORT).await;
     // No TLS at all; TLS and no request; half a header; half a body; an idle connection.
     ends(server.plain("127.0.0.2").await).await;
     ends(server.connect("127.0.0.2", None).await.unwrap().0).await;
@@ -476,7 +493,7 @@ async fn nobody_keeps_a_place_by_doing_nothing() {
 async fn one_source_takes_nothing_from_others_and_none_takes_from_the_system() {
     let bench = Bench::new(json!({})).await;
     let limits = Limits { total: 16, reserved: 4, source: 6, source_new: 3 };
-    let server = Server::start(bench.server.router(), limits, Deadlines::default()).await;
+    let server = Server::start(&bench.server, limits, Deadlines::default()).await;
     // A source that only connects gets so far, and others do not notice.
     let mut silent = Vec::new();
     for _ in 0..10 {

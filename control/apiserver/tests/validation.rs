@@ -9,7 +9,6 @@ use http_body_util::BodyExt;
 use hypernetes_api::{AllTenants, auth::UserInfo};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
-use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -25,14 +24,8 @@ impl Server {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            all_tenants: AllTenants::grant(),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-        };
-        let server = Self { api: ApiServer::new(config).unwrap(), _directory: directory };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        let server = Self { api: ApiServer::new(config), _directory: directory };
         for (path, object) in [
             ("/api/v1/namespaces", json!({"metadata": {"name": "default"}})),
             ("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})),

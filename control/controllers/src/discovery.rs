@@ -7,6 +7,22 @@ use kube::{
 
 use crate::runtime::{During, Error};
 
+/// The operator's kinds that tenants see and may name as owners: the owner is then an object of the system cluster.
+/// As the API server's table has them; discovery does not tell.
+const PROJECTED: [(&str, &str); 6] = [
+    ("", "Node"),
+    ("node.k8s.io", "RuntimeClass"),
+    ("scheduling.k8s.io", "PriorityClass"),
+    ("storage.k8s.io", "CSIDriver"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "StorageClass"),
+];
+
+/// Whether the objects of a kind that a tenant's cluster shows are the operator's.
+pub fn is_projected(kind: &ApiResource) -> bool {
+    PROJECTED.contains(&(kind.group.as_str(), kind.kind.as_str()))
+}
+
 /// Kinds whose objects can be listed, watched and deleted; with whether they are in namespaces.
 ///
 /// # Errors

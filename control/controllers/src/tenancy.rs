@@ -11,23 +11,31 @@ use hypernetes_api::{
     types::{
         identity::Project,
         network::{Network, Subnet},
-        volume::Volume,
     },
 };
 use hypernetes_client::Api;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Namespace, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    api::{DeleteParams, DynamicObject, ListParams, Patch},
+    discovery::ApiResource,
+};
 use serde_json::json;
 
 use crate::{
-    Wiring,
+    Wiring, discovery, garbage,
     runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject},
+    volumes::{persistent, protection},
 };
 
 /// Namespaces of every logical cluster.
 const NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// The subnet of a tenant's default network.
 const DEFAULT_CIDR: &str = "10.244.0.0/16";
+/// How soon what a project has left is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 const ROOT_CA: &str = "kube-root-ca.crt";
 
 pub fn start(wiring: &Wiring<'_>, cluster_ca_pem: &str) {
@@ -39,6 +47,7 @@ pub fn start(wiring: &Wiring<'_>, cluster_ca_pem: &str) {
     // One of a tenant's own that goes, comes again.
     informers.of::<Network>().feed(&queue, |key, _| project_of(&key.tenant));
     informers.of::<Subnet>().feed(&queue, |key, _| project_of(&key.tenant));
+    informers.of::<Namespace>().feed(&queue, |key, _| project_of(&key.tenant));
     queue.add(Key::new(&TenantId::system(), "", TenantId::SYSTEM));
     wiring.drive(Projects { context: context.clone() }, queue);
 
@@ -129,7 +138,8 @@ impl Projects {
         Ok(())
     }
 
-    /// Deletes what a project that is gone has left: namespaces with all that is in them, then volumes and networks.
+    /// Deletes all that a project that is gone has left: namespaces with all that is in them, and then what is in none. Looks
+    /// again until nothing is there: what has finalizers takes its time.
     async fn remove(&self, tenant: &TenantId) -> Result<Option<Duration>, Error> {
         let client = self.context.client(tenant);
         let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -142,18 +152,64 @@ impl Projects {
             other => other.during("listing what a project left")?,
         };
         let parameters = DeleteParams::default();
-        for namespace in &left.items {
+        for namespace in left.items.iter().filter(|namespace| namespace.metadata.deletion_timestamp.is_none()) {
             let name = namespace.metadata.name.as_deref().unwrap_or_default();
             if let Err(error) = namespaces.delete(name, &parameters).await {
                 tracing::warn!(%tenant, name, %error, "a namespace of a project that is gone stays");
             }
         }
-        let all = ListParams::default();
-        Api::<Volume>::all(client.clone()).delete_collection(&parameters, &all).await.during("deleting volumes")?;
-        Api::<Subnet>::all(client.clone()).delete_collection(&parameters, &all).await.during("deleting subnets")?;
-        Api::<Network>::all(client).delete_collection(&parameters, &all).await.during("deleting networks")?;
-        Ok(None)
+        let mut more = !left.items.is_empty();
+        for (kind, namespaced) in discovery::stored(&client).await? {
+            if discovery::is_projected(&kind) {
+                continue;
+            }
+            let all = ListParams::default();
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+            let left = api.list_metadata(&all).await.during("listing what a project left")?.items;
+            let whole = !namespaced && kind.kind != "Namespace";
+            if whole && left.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
+                api.delete_collection(&parameters, &all).await.during("deleting what a project left")?;
+            }
+            for object in &left {
+                self.release(&client, &kind, &object.metadata).await?;
+            }
+            more |= !left.is_empty();
+        }
+        Ok(more.then_some(AGAIN))
     }
+
+    /// Takes the finalizers away that are the tenant's own: whoever was to remove them is gone, too.
+    async fn release(&self, client: &kube::Client, kind: &ApiResource, metadata: &ObjectMeta) -> Result<(), Error> {
+        let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
+        let kept: Vec<&String> = finalizers.iter().filter(|name| is_systems(kind, name)).collect();
+        if metadata.deletion_timestamp.is_none() || kept.len() == finalizers.len() {
+            return Ok(());
+        }
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let api: Api<DynamicObject> = match metadata.namespace.as_deref() {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
+            None => Api::all_with(client.clone(), kind),
+        };
+        // Of this version: others take theirs away at the same time.
+        let patch = json!({"metadata": {"finalizers": kept, "resourceVersion": metadata.resource_version}});
+        match api.patch(name, &self.context.patching(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            other => other.map(drop).during("taking finalizers away"),
+        }
+    }
+}
+
+/// Whether a finalizer is one that the system sets on objects of the kind, and takes away.
+fn is_systems(kind: &ApiResource, finalizer: &str) -> bool {
+    let domain = finalizer.split_once('/').map_or("", |(domain, _)| domain);
+    domain == "hypernetes.io"
+        || domain.ends_with(".hypernetes.io")
+        || matches!(
+            (kind.kind.as_str(), finalizer),
+            (_, garbage::FOREGROUND | garbage::ORPHAN)
+                | ("PersistentVolumeClaim", protection::CLAIM)
+                | ("PersistentVolume", protection::VOLUME | persistent::FINALIZER)
+        )
 }
 
 struct Namespaces {

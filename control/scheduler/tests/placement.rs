@@ -16,7 +16,6 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use rcgen::KeyPair;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -34,14 +33,7 @@ impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let server = ApiServer::new(Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        })
-        .unwrap();
+        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         let stop = CancellationToken::new();
         let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());

@@ -5,6 +5,7 @@
 
 mod attacker;
 mod controllers;
+mod credentials;
 mod findings;
 mod floods;
 mod measure;
@@ -97,6 +98,12 @@ const ATTACKS: &[Line] = &[
     },
     Line {
         claim: "C7",
+        says: "what is signed for one tenant is good in no other, and ends with its tenant",
+        name: "credentials",
+        run: |stage, findings| Box::pin(credentials::run(stage, findings)),
+    },
+    Line {
+        claim: "C8",
         says: "a pod sends as itself alone, and reaches its own network alone",
         name: "network",
         run: |stage, findings| Box::pin(network::run(stage, findings)),

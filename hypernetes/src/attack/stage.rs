@@ -3,7 +3,9 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
 use http::{Method, Request, StatusCode, header};
+use hypernetes_api::types::identity::IDENTITY_NAMESPACE;
 use hypernetes_identity::login::{DomainName, Login, Name, Password};
 use kube::{
     client::Body,
@@ -11,7 +13,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use crate::{Root, tenant::Installation};
+use crate::{Root, pki::TenantAuthority, tenant::Installation};
 
 /// How long an answer may take. What takes longer has not been answered.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -266,6 +268,29 @@ impl Installation {
 }
 
 impl Stage {
+    /// One more tenant, which whoever makes it removes.
+    pub async fn another(&self, colour: &str) -> Result<Team> {
+        self.installation.team(colour, &self.anonymous).await
+    }
+
+    pub async fn remove(&self, team: &Team) -> Result<()> {
+        Ok(self.installation.administrator().await?.delete_project(&team.id).await?)
+    }
+
+    /// What signs a tenant's certificates, which only the operator has.
+    pub async fn authority_of(&self, team: &Team) -> Result<TenantAuthority> {
+        self.installation.authority(&team.id.parse()?).await
+    }
+
+    /// One of the entries of the Secret in which it is kept.
+    pub async fn authority_entry(&self, team: &Team, name: &str) -> Result<String> {
+        let secret = format!("authority-{}", team.id);
+        let path = format!("/api/v1/namespaces/{IDENTITY_NAMESPACE}/secrets/{secret}");
+        let secret = self.operator.get(&path).await.needed("reading an authority")?;
+        let text = secret["data"][name].as_str().with_context(|| format!("the authority has no {name}"))?;
+        Ok(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text)?)?)
+    }
+
     /// The login of a team's member, anew.
     pub async fn login(&self, team: &Team) -> Result<()> {
         self.installation.token(&format!("{}-member", team.name), &team.password, &team.name).await.map(drop)

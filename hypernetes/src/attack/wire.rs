@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::WantsClientCert,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,12 +35,25 @@ impl Wire {
     /// # Errors
     /// When the server's address is a name, or its authority's certificate none.
     pub fn new(address: &str, authority: &str) -> Result<Self> {
+        Self::of(address, roots(authority)?.with_no_client_auth())
+    }
+
+    /// As a client that shows a certificate; `key` is PEM.
+    ///
+    /// # Errors
+    /// As [`Wire::new`], and when the key is none.
+    pub fn with_certificate(
+        address: &str,
+        authority: &str,
+        certificate: CertificateDer<'static>,
+        key: &str,
+    ) -> Result<Self> {
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        Self::of(address, roots(authority)?.with_client_auth_cert(vec![certificate], key)?)
+    }
+
+    fn of(address: &str, config: ClientConfig) -> Result<Self> {
         let address = address.parse().with_context(|| format!("{address} is no address"))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -60,6 +74,14 @@ impl Wire {
         let stream = self.tcp(source).await?;
         patiently(self.connector.connect(ServerName::IpAddress(self.address.ip().into()), stream)).await
     }
+}
+
+fn roots(authority: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots))
 }
 
 async fn patiently<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -18,7 +18,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use hypernetes_api::{DnsLabel, DnsSubdomain, PathComponent, Uid, names};
+use hypernetes_api::{DnsLabel, DnsSubdomain, PathComponent, TenantId, Uid, names};
 use k8s_cri::v1 as cri;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -38,7 +38,7 @@ use crate::{
 
 const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Only connections with a certificate of the installation's authority come through.
+/// Only connections with a certificate of the system's authority come through: the tenants' own are not known here.
 pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let mut roots = RootCertStore::empty();
@@ -58,12 +58,23 @@ pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Tenants have certificates of the same authority: the group tells infrastructure from them.
+/// Nodes and the operator have certificates of the same authority, and tenants had: the group tells infrastructure from
+/// them, and the certificate has to say that it is the system's.
 fn is_infrastructure(certificate: &CertificateDer<'_>) -> bool {
-    use x509_parser::prelude::{FromDer, X509Certificate};
+    use x509_parser::{
+        extensions::GeneralName,
+        prelude::{FromDer, X509Certificate},
+    };
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
     let mut groups = certificate.subject().iter_organization().filter_map(|group| group.as_str().ok());
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let mut tenants = alternative.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(names::CERTIFICATE_TENANT_URI),
+        _ => None,
+    });
     groups.any(|group| group == names::GROUP_INFRASTRUCTURE)
+        && tenants.next() == Some(TenantId::SYSTEM)
+        && tenants.next().is_none()
 }
 
 pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
@@ -312,4 +323,29 @@ async fn stream(request: Request, url: &str) -> Result<Response, Refusal> {
     let _ = connection.set_nodelay(true);
     let response = hypernetes_client::forward(request, url, connection, ()).await.map_err(|e| failed(&e))?;
     Ok(response.map(Body::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn only_what_says_that_it_is_the_systems_infrastructure_is() {
+        let is = |group: &str, uris: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::OrganizationName, group);
+            params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+            is_infrastructure(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der())
+        };
+        let (system, tenant) = ("hypernetes:tenant:system", "hypernetes:tenant:0123456789abcdef0123456789abcdef");
+        assert!(is(names::GROUP_INFRASTRUCTURE, &[system]));
+        for uris in [&[][..], &[tenant], &[system, tenant], &[tenant, system]] {
+            assert!(!is(names::GROUP_INFRASTRUCTURE, uris), "{uris:?}");
+        }
+        for group in [names::GROUP_MASTERS, names::GROUP_NODES] {
+            assert!(!is(group, &[system]), "{group}");
+        }
+    }
 }

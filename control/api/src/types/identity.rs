@@ -117,6 +117,8 @@ pub struct TokenRevocationSpec {
     pub project: Option<String>,
     /// Serial number of a client certificate, in lower-case hexadecimal digits.
     pub certificate: Option<String>,
+    /// Whose it counts as, of those that one may have: id of the project, or of the user, that the credential was of.
+    pub charged_to: Option<String>,
     /// RFC 3339; tokens issued before it are revoked.
     pub issued_before: String,
     /// RFC 3339; after it the record can be forgotten, because the tokens have expired.

@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use hypernetes_api::{AllTenants, auth::UserInfo};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
-use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -58,14 +57,8 @@ impl Bench {
     /// A server over what is in the directory.
     pub fn over(directory: tempfile::TempDir) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        };
-        Self { server: ApiServer::new(config).unwrap(), directory }
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        Self { server: ApiServer::new(config), directory }
     }
 
     pub async fn new() -> Self {

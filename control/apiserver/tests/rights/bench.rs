@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use hypernetes_api::{AllTenants, auth::UserInfo};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
-use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -81,14 +80,8 @@ impl Bench {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        };
-        let bench = Self { server: ApiServer::new(config).unwrap(), _directory: directory };
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        let bench = Self { server: ApiServer::new(config), _directory: directory };
         let identity = "/apis/identity.hypernetes.io/v1alpha1";
         let domain = json!({"metadata": {"name": "default"}, "spec": {"displayName": "Default", "enabled": true}});
         bench.post(&infrastructure(), &format!("{identity}/domains"), domain).await.ok();

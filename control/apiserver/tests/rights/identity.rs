@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::Request;
-use hypernetes_apiserver::authn::Certificate;
+use hypernetes_apiserver::authn::{Certificate, Issuer};
 use serde_json::json;
 
 use crate::bench::{ACME, Answer, Bench, GLOBEX, admin, infrastructure, member, node, operator, user};
@@ -78,7 +78,9 @@ async fn a_cluster_is_called_by_its_own_and_by_the_operator() {
 #[tokio::test]
 async fn what_was_given_out_for_a_project_ends_with_it() {
     let bench = Bench::new().await;
-    let certificate = |tenant| Certificate { user: member(tenant), serial: "4a01".into() };
+    let own = bench.server.authorities().of(&ACME.parse().unwrap()).await.unwrap();
+    let issuer = Issuer::Tenant(own.clients.as_ref().unwrap().key_id.clone());
+    let certificate = |tenant| Certificate { user: member(tenant), serial: "4a01".into(), issuer: issuer.clone() };
     let shown = async |certificate: Option<Certificate>| {
         let mut request = Request::builder().uri(MAPS).body(Body::empty()).unwrap();
         request.extensions_mut().insert(certificate);

@@ -1,8 +1,10 @@
 //! Who may do what: nodes, members of tenants, roles and bindings, impersonation, tokens. The API in process.
 
 mod bench;
+mod credentials;
 mod escalation;
 mod identity;
 mod nodes;
 mod placement;
 mod reviews;
+mod tls;

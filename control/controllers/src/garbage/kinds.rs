@@ -17,27 +17,10 @@ use crate::{discovery, runtime::Error};
 /// Never collected, as upstream ignores them: there are many, and they go by their age.
 const IGNORED: [&str; 1] = ["Event"];
 
-/// The operator's kinds that tenants see and may name as owners: the owner is then an object of the system cluster.
-/// As the API server's table has them; discovery does not tell.
-const PROJECTED: [(&str, &str); 6] = [
-    ("", "Node"),
-    ("node.k8s.io", "RuntimeClass"),
-    ("scheduling.k8s.io", "PriorityClass"),
-    ("storage.k8s.io", "CSIDriver"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "StorageClass"),
-];
-
 /// Compared by group and kind: an owner reference may name any version.
 pub struct Kind {
     pub resource: ApiResource,
     pub namespaced: bool,
-}
-
-impl Kind {
-    fn is_projected(&self) -> bool {
-        PROJECTED.contains(&(self.resource.group.as_str(), self.resource.kind.as_str()))
-    }
 }
 
 impl PartialEq for Kind {
@@ -92,7 +75,11 @@ impl Kinds {
         if kind.namespaced && dependent.namespace.is_empty() || ObjectName::new(&reference.name).is_err() {
             return None;
         }
-        let tenant = if kind.is_projected() { hypernetes_api::TenantId::system() } else { dependent.tenant.clone() };
+        let tenant = if discovery::is_projected(&kind.resource) {
+            hypernetes_api::TenantId::system()
+        } else {
+            dependent.tenant.clone()
+        };
         let namespace = if kind.namespaced { dependent.namespace.clone() } else { Box::default() };
         Some(Identity {
             tenant,

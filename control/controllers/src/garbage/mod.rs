@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// Finalizers that the API server sets for a propagation policy, and that are ours to remove.
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
 /// Between attempts to learn which kinds there are.
 const AGAIN: Duration = Duration::from_secs(1);
 

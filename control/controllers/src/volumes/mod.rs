@@ -13,8 +13,8 @@
 
 mod claims;
 mod matching;
-mod persistent;
-mod protection;
+pub mod persistent;
+pub mod protection;
 mod provision;
 mod size;
 

@@ -6,13 +6,12 @@ use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, Limits, runtime::Informers};
-use hypernetes_store::{EmbeddedStore, embedded::Options};
+use hypernetes_store::{EmbeddedStore, Store, embedded::Options};
 use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use rcgen::KeyPair;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,6 +24,7 @@ pub struct Bench {
     pub acme: Client,
     pub globex: Client,
     pub system: Client,
+    pub store: Arc<dyn Store>,
     _stop: DropGuard,
     _directory: tempfile::TempDir,
 }
@@ -36,14 +36,8 @@ pub async fn bench() -> Bench {
 pub async fn bench_with(limits: Limits) -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let server = ApiServer::new(Config {
-        store: Arc::new(store),
-        service_account_key: key.serialize_pem(),
-        service_account_public_key: key.public_key_pem(),
-        all_tenants: AllTenants::grant(),
-    })
-    .unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
     let clients = Clients::in_process(server.loopback());
     let stop = CancellationToken::new();
     let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
@@ -53,6 +47,7 @@ pub async fn bench_with(limits: Limits) -> Bench {
         acme: clients.tenant(&ACME.parse().unwrap()),
         globex: clients.tenant(&GLOBEX.parse().unwrap()),
         system: clients.tenant(&TenantId::system()),
+        store,
         _stop: stop.drop_guard(),
         _directory: directory,
     };

@@ -69,14 +69,8 @@ impl Node {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let config = Config {
-            store: Arc::new(store),
-            service_account_key: key.serialize_pem(),
-            service_account_public_key: key.public_key_pem(),
-            all_tenants: AllTenants::grant(),
-        };
-        let clients = Clients::in_process(ApiServer::new(config).unwrap().loopback());
+        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        let clients = Clients::in_process(ApiServer::new(config).loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example");
         let volumes = Volumes::start(&clients, AllTenants::grant(), config).unwrap();
         let socket = directory.path().join("csi.sock");

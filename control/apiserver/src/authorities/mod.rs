@@ -1,0 +1,264 @@
+//! Who signs for whom: each tenant has an authority of its own, which signs its client certificates and its service
+//! accounts' tokens, and nothing for anybody else. The system has another.
+//!
+//! A tenant's is made when it is first needed, in one transaction that asks for the project to be there and for no authority
+//! to be, so that there is never a second. All that there are lie in memory, and follow the store: what has changed is taken
+//! in when somebody asks.
+
+pub mod claims;
+pub mod client;
+pub mod material;
+pub mod openid;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use hypernetes_api::{ApiError, Reason, TenantId, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_store::{Changes, Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use self::{
+    claims::ServiceAccountClaims,
+    client::{Certificate, Issuer},
+    material::{Authority, Earlier, MaterialError},
+};
+use crate::{codec, read, write};
+
+/// How often one is tried to be made while its project changes.
+const ATTEMPTS: usize = 8;
+/// How long a tenant's certificate of the system's authority is good after tenants got their own. By default they were
+/// issued for as long.
+const EARLIER_CERTIFICATES: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// All authorities. Cheap to clone.
+#[derive(Clone)]
+pub struct Authorities(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    followed: Mutex<Option<Follower>>,
+    /// Held while one is made: keys are made one at a time.
+    making: tokio::sync::Mutex<()>,
+    /// Public key of what has signed all tokens until this version, to be recorded with the system's own.
+    earlier: OnceLock<String>,
+}
+
+struct Follower {
+    changes: Changes,
+    known: Known,
+}
+
+#[derive(Default)]
+struct Known {
+    authorities: HashMap<TenantId, Arc<Authority>>,
+    /// By the name of the key of tokens.
+    by_kid: HashMap<String, Arc<Authority>>,
+    earlier: Option<Arc<Earlier>>,
+}
+
+fn secrets() -> ResourceId {
+    ResourceId::new("", "secrets")
+}
+
+fn secret_key(tenant: &TenantId) -> Result<Key, ApiError> {
+    Ok(Key::new(&secrets(), &TenantId::system(), IDENTITY_NAMESPACE, &material::secret_name(tenant))?)
+}
+
+fn failed(tenant: &TenantId, error: &MaterialError) -> ApiError {
+    ApiError::internal(format!("the authority of {tenant}: {error}"))
+}
+
+impl Authorities {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        let (followed, making) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new() }))
+    }
+
+    /// Makes the system's own, unless it is there. `earlier`: public key, SPKI PEM, of what has signed all tokens until now; it
+    /// is recorded with this moment, once.
+    ///
+    /// # Errors
+    /// When the store does not answer, or has no room: then it is tried again when the system's is needed.
+    pub async fn begin(&self, earlier: Option<&str>) -> Result<(), ApiError> {
+        if let Some(earlier) = earlier {
+            let _ = self.0.earlier.set(earlier.to_owned());
+        }
+        self.of(&TenantId::system()).await.map(drop)
+    }
+
+    /// The tenant's, which is made if it has none yet.
+    ///
+    /// # Errors
+    /// `NotFound` for a tenant that there is not; when the store does not answer, or has no room.
+    pub async fn of(&self, tenant: &TenantId) -> Result<Arc<Authority>, ApiError> {
+        self.catch_up().await?;
+        if let Some(known) = self.known(tenant) {
+            return Ok(known);
+        }
+        let _making = self.0.making.lock().await;
+        for _ in 0..ATTEMPTS {
+            self.catch_up().await?;
+            if let Some(known) = self.known(tenant) {
+                return Ok(known);
+            }
+            self.make(tenant).await?;
+        }
+        let message = format!("the authority of {tenant} is not there and cannot be made now; please try again");
+        Err(ApiError::new(Reason::ServerTimeout, message))
+    }
+
+    /// The tenant's, if it is known now: it may be that it is not read yet ([`Self::catch_up`]).
+    pub fn known(&self, tenant: &TenantId) -> Option<Arc<Authority>> {
+        self.look(|known| known.authorities.get(tenant).cloned())?
+    }
+
+    /// Sees to it that everything is known that has been written.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn catch_up(&self) -> Result<(), ApiError> {
+        if self.look(|_| ()).is_some() {
+            return Ok(());
+        }
+        let fresh = Follower::start(&*self.0.store).await?;
+        *self.0.followed.lock() = Some(fresh);
+        Ok(())
+    }
+
+    /// `None`: nothing is followed, or something was missed, and all is to be read anew.
+    fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> Option<T> {
+        let mut place = self.0.followed.lock();
+        if !place.as_mut().is_some_and(Follower::catch_up) {
+            *place = None;
+        }
+        place.as_ref().map(|follower| look(&follower.known))
+    }
+
+    /// What one of our tokens says, if it is for one of these audiences. Whether what it names is still there is not looked at.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn claims(&self, token: &str, audiences: &[String]) -> Result<Option<ServiceAccountClaims>, ApiError> {
+        let Some(kid) = claims::key_of(token) else { return Ok(None) };
+        self.catch_up().await?;
+        Ok(match kid {
+            Some(kid) => {
+                let authority = self.look(|known| known.by_kid.get(&kid).cloned()).flatten();
+                authority.and_then(|authority| authority.claims(token, audiences))
+            }
+            None => {
+                let earlier = self.look(|known| known.earlier.clone()).flatten();
+                earlier.and_then(|earlier| earlier.claims(token, audiences))
+            }
+        })
+    }
+
+    /// Whether the authority that signed a certificate still is one: the system's, or the tenant's present one. A tenant's of
+    /// the system's, as there were before, is good for a time.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn stand_by(&self, certificate: &Certificate) -> Result<bool, ApiError> {
+        let tenant = &certificate.user.tenant;
+        match &certificate.issuer {
+            Issuer::System if tenant.is_system() => Ok(true),
+            Issuer::System => {
+                self.catch_up().await?;
+                let earlier = self.look(|known| known.earlier.clone()).flatten();
+                let end = earlier.and_then(|earlier| earlier.until.checked_add(EARLIER_CERTIFICATES).ok());
+                Ok(end.is_some_and(|end| Timestamp::now() < end))
+            }
+            Issuer::Tenant(key_id) => {
+                self.catch_up().await?;
+                let clients = self.known(tenant);
+                Ok(clients.is_some_and(|of| of.clients.as_ref().is_some_and(|clients| clients.key_id == *key_id)))
+            }
+        }
+    }
+
+    /// Tries to store a new one. Another may have been quicker.
+    async fn make(&self, tenant: &TenantId) -> Result<(), ApiError> {
+        let key = secret_key(tenant)?;
+        let mut guards = vec![Guard::Absent(key.clone())];
+        let secret = if tenant.is_system() {
+            material::systems(self.0.earlier.get().map(String::as_str), Timestamp::now())
+        } else {
+            let place = Key::new(&crate::projects(), &TenantId::system(), "", tenant.as_str())?;
+            let project = self.0.store.get(&place).await.map_err(read::read_error)?;
+            let not_found = || ApiError::not_found("identity.hypernetes.io", "projects", tenant.as_str());
+            let project = project.ok_or_else(not_found)?;
+            // Nothing is left behind by a deletion at the same moment.
+            guards.push(Guard::Unchanged(place, project.mod_revision));
+            let uid = codec::decode(&project)?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            material::tenants(tenant, &uid)
+        };
+        let mut secret = secret.map_err(|error| failed(tenant, &error))?;
+        secret["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+        secret["metadata"]["creationTimestamp"] = write::now().into();
+        let ops = vec![Op::Put(key, codec::encode(&secret)?)];
+        match self.0.store.commit(Txn { guards, ops }).await {
+            Ok(_) | Err(TxnError::Conflict { .. }) => Ok(()),
+            Err(TxnError::NoSpace(why)) => {
+                Err(ApiError::new(Reason::InsufficientStorage, format!("the server has no room for this: {why}")))
+            }
+            Err(error) => Err(ApiError::internal(format!("storing the authority of {tenant}: {error}"))),
+        }
+    }
+}
+
+impl Follower {
+    async fn start(store: &dyn Store) -> Result<Self, ApiError> {
+        let prefix = Prefix::tenant(&secrets(), &TenantId::system(), Some(IDENTITY_NAMESPACE))?;
+        let listing = store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+        let mut known = Known::default();
+        for entry in &listing.entries {
+            known.changed(&entry.key, Some(entry));
+        }
+        let changes = store.watch(&prefix, listing.revision).await.map_err(read::read_error)?;
+        Ok(Self { changes, known })
+    }
+
+    /// Takes in what has come; `false` when something was missed.
+    fn catch_up(&mut self) -> bool {
+        loop {
+            match self.changes.try_recv() {
+                Ok(Some(change)) => self.known.changed(&change.key, change.now.as_ref()),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl Known {
+    fn changed(&mut self, key: &Key, now: Option<&Entry>) {
+        let Some(tenant) = material::tenant_of(key.name()) else { return };
+        if let Some(before) = self.authorities.remove(&tenant) {
+            self.by_kid.remove(&before.kid);
+        }
+        if tenant.is_system() {
+            self.earlier = None;
+        }
+        let Some(entry) = now else { return };
+        if let Err(error) = self.put(&tenant, entry) {
+            // Nothing of it is shown.
+            tracing::warn!(%tenant, %error, "an authority is not usable: delete its Secret to have a new one");
+        }
+    }
+
+    fn put(&mut self, tenant: &TenantId, entry: &Entry) -> Result<(), ApiError> {
+        let secret: Value = codec::decode(entry)?;
+        let failed = |error: MaterialError| failed(tenant, &error);
+        if tenant.is_system() {
+            self.earlier = Earlier::read(&secret).map_err(failed)?.map(Arc::new);
+        }
+        let authority = Arc::new(Authority::read(tenant.clone(), &secret).map_err(failed)?);
+        self.by_kid.insert(authority.kid.clone(), authority.clone());
+        self.authorities.insert(tenant.clone(), authority);
+        Ok(())
+    }
+}
