@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_api::{AllTenants, Reason, names};
+use hypernetes_api::{AllTenants, Reason, TenantId, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
