@@ -155,13 +155,17 @@ async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}},
     });
     bench.created("system", "/api/v1/nodes", node.clone()).await;
-    let status = request("system", "PUT", "/api/v1/nodes/n1/status", Body::from(node.to_string()));
+    // What a node is like and what comes to it is said by the infrastructure.
+    let mut infrastructure = user("system");
+    infrastructure.groups = vec![names::GROUP_INFRASTRUCTURE.into(), names::GROUP_AUTHENTICATED.into()];
+    let mut status = request("system", "PUT", "/api/v1/nodes/n1/status", Body::from(node.to_string()));
+    status.extensions_mut().insert(infrastructure.clone());
     assert_eq!(bench.send(status).await.status(), 200);
     assert_eq!(bench.pod(ACME, "p").await.0, 201);
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     let path = format!("{PODS}/p/binding");
     let mut bind = request("system", "POST", &format!("/clusters/{ACME}{path}"), Body::from(binding.to_string()));
-    bind.extensions_mut().insert(user("system"));
+    bind.extensions_mut().insert(infrastructure);
     let bound = json_of(bench.send(bind).await).await;
     assert_eq!(bound.0, 201, "{}", bound.1);
     let mut kept = Vec::new();
