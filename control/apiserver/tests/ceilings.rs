@@ -127,7 +127,7 @@ impl Bench {
 
 /// Connections to a pod, on a node that takes as many as come.
 async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
-    let server = Server::start(bench.server.router(), ROOMY, Deadlines::default()).await;
+    let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
     let kubelet = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = kubelet.local_addr().unwrap().port();
     let (certificate, key) = server.identity("127.0.0.1");
