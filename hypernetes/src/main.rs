@@ -82,7 +82,10 @@ fn main() -> std::process::ExitCode {
     let given_up = match &mut cli.command {
         Command::Server(server) => server.give_up_root(),
         Command::Node(_) => privileges::node::apply().map_err(Into::into),
-        Command::Up(_) => Ok(privileges::keep_files_private()),
+        Command::Up(_) => {
+            privileges::keep_files_private();
+            Ok(())
+        }
         _ => Ok(()),
     };
     if let Err(error) = given_up {

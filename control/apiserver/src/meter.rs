@@ -70,8 +70,8 @@ impl From<SlimSpec> for PodSpec {
     }
 }
 
-/// The store's meter. A pod that is over takes nothing, as upstream's quotas count; what cannot be read of one is nothing, too,
-/// as it is not run.
+/// The store's meter. A pod that is over takes nothing, as upstream's quotas count; one that asks for what is no amount takes its
+/// place alone, as no node gets it.
 pub fn meter(key: &Key, value: &[u8]) -> Metered {
     match (key.group(), key.plural()) {
         ("", "pods") => pod(value),
@@ -88,7 +88,7 @@ fn pod(value: &[u8]) -> Metered {
     if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
         return [0; METERED];
     }
-    let taken = requests::taken(&Pod { spec: Some(spec.into()), ..Pod::default() });
+    let Ok(taken) = requests::requests(&Pod { spec: Some(spec.into()), ..Pod::default() }) else { return [1, 0, 0, 0] };
     let amount = |name: &str| taken.get(name).map_or(0, |amount| u64::try_from(*amount).unwrap_or(u64::MAX));
     [amount(PODS), amount(CPU), amount(MEMORY), 0]
 }
@@ -122,6 +122,9 @@ mod tests {
         }
         let volume = json!({"metadata": {"name": "x"}, "spec": {"sizeBytes": 7}});
         assert_eq!(metered("volume.hypernetes.io", "volumes", volume), [0, 0, 0, 7]);
+        let unreadable = json!({"metadata": {"name": "x"}, "spec": {"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "-5", "memory": "200Ti"}}}]}});
+        assert_eq!(metered("", "pods", unreadable), [1, 0, 0, 0]);
         let odd = json!({"metadata": {"name": "x"}, "spec": {"containers": 5, "sizeBytes": "many"}});
         assert_eq!(metered("", "pods", odd.clone()), [1, 0, 0, 0]);
         assert_eq!(metered("volume.hypernetes.io", "volumes", odd.clone()), [0; METERED]);

@@ -16,9 +16,10 @@ fn uid(object: &Value) -> &str {
     object["metadata"]["uid"].as_str().unwrap()
 }
 
-/// A token of the tenant's service account `robot`, good for an hour; of a pod, if one is given.
+/// A token of the tenant's service account `robot`, given out half an hour ago and good for another; of a pod, if one is given.
 pub fn service_account_token(data: &Data, of: &str, pod: Option<&Value>) -> String {
-    let (issuer, now) = ("https://kubernetes.default.svc", Timestamp::now().as_second());
+    // The server that has opened the directory takes none that is younger than that.
+    let (issuer, now) = ("https://kubernetes.default.svc", Timestamp::now().as_second() - 1800);
     let robot = of_before(of, "ServiceAccount", "robot");
     let mut kubernetes = json!({"namespace": "default", "serviceaccount": {"name": "robot", "uid": uid(robot)}});
     if let Some(pod) = pod {
@@ -29,7 +30,7 @@ pub fn service_account_token(data: &Data, of: &str, pod: Option<&Value>) -> Stri
         "exp": now + 3600, "iat": now, "nbf": now, "jti": "4ad90b1c-0000-4000-8000-000000000000",
         "hypernetes.io/tenant": tenant(of), "kubernetes.io": kubernetes,
     });
-    let key = jsonwebtoken::EncodingKey::from_ec_pem(data.read("server/pki/sa.key").as_bytes()).unwrap();
+    let key = jsonwebtoken::EncodingKey::from_ec_pem(data.service_account_key.as_bytes()).unwrap();
     jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256), &claims, &key).unwrap()
 }
 

@@ -53,6 +53,8 @@ pub fn tenant(name: &str) -> &'static str {
 /// A copy of the directory that e5e31f4 has left.
 pub struct Data {
     directory: tempfile::TempDir,
+    /// What signed all service accounts' tokens. The first start of today's server removes it.
+    pub service_account_key: String,
 }
 
 impl Data {
@@ -62,7 +64,8 @@ impl Data {
             Command::new("tar").arg("-C").arg(directory.path()).arg("-xJf").arg(fixture("data.tar.xz")).status();
         assert!(unpacked.expect("tar is installed").success());
         assert_eq!(std::fs::metadata(directory.path().join("data")).unwrap().uid(), 0, "these tests run as root");
-        Self { directory }
+        let service_account_key = std::fs::read_to_string(directory.path().join("data/server/pki/sa.key")).unwrap();
+        Self { directory, service_account_key }
     }
 
     pub fn root(&self) -> PathBuf {

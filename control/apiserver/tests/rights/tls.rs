@@ -110,8 +110,18 @@ impl Client {
             head.push(self.0.read_u8().await?);
         }
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
-        self.0.read_exact(&mut vec![0; length]).await?;
+        match head.split("content-length: ").nth(1) {
+            Some(length) => {
+                let length = length.split("\r\n").next().unwrap().parse().unwrap();
+                self.0.read_exact(&mut vec![0; length]).await?;
+            }
+            None => {
+                let mut body = Vec::new();
+                while !body.ends_with(b"\r\n0\r\n\r\n") {
+                    body.push(self.0.read_u8().await?);
+                }
+            }
+        }
         Ok(head[9..12].parse().unwrap())
     }
 }
