@@ -93,7 +93,7 @@ async fn attempts(
     }
 
     // Who says by ARP that it has the gateway's and the neighbour's address gets none of what is for them.
-    let fetch = |address: &str| format!("wget -q -T 3 -O - http://{address}:8080/");
+    let fetch = |address: &str| format!("timeout 4 wget -q -O - http://{address}:8080/");
     for (pod, name) in [(victim, "attack-victim"), (neighbour, "attack-neighbour")] {
         serves(wire, pod, name).await?;
     }
@@ -128,7 +128,7 @@ async fn attempts(
 async fn serves(wire: &Wire, pod: &Pod<'_>, name: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let (_, said) = pod.run(wire, SOURCE, "wget -q -T 3 -O - http://127.0.0.1:8080/").await?;
+        let (_, said) = pod.run(wire, SOURCE, "timeout 4 wget -q -O - http://127.0.0.1:8080/").await?;
         if said.trim() == name {
             return Ok(());
         }
