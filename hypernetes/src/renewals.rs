@@ -56,7 +56,7 @@ impl Before {
             notes.push(format!(
                 "a static kubeconfig of the tenant {name} is of an earlier version, whose certificates were good for a year \
                  (this one until {}): `hypernetes tenant kubeconfig --static {name}` gives its user another, and \
-                 `hypernetes tenant revoke {}` ends it",
+                 `hypernetes tenant revoke {name} {}` ends it",
                 given.until, given.serial
             ));
         }

@@ -199,7 +199,10 @@ async fn who_had_access_has_it_and_whoever_has_to_do_something_is_told() {
     let (certificate, key) = credentials::certificate(&data, "acme", "keystone:admin", Some("acme"));
     assert!(!reach.certificate(&certificate, &key).opens(&settings("globex")).await);
     for name in ["acme", "globex"] {
-        assert!(note(&format!("`hypernetes tenant kubeconfig --static {name}`")).contains("hypernetes tenant revoke "));
+        assert!(
+            note(&format!("`hypernetes tenant kubeconfig --static {name}`"))
+                .contains(&format!("hypernetes tenant revoke {name} "))
+        );
     }
     // By that command it is done, and not said again.
     for name in ["acme", "globex"] {
