@@ -28,7 +28,7 @@ pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::R
     raise_file_limit();
     // One choice of cryptography for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             log::say(format_args!("{program}: starting the runtime: {error}"));
@@ -44,6 +44,11 @@ pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::R
             ExitCode::FAILURE
         }
     }
+}
+
+/// More than there are processors: what one does for long the kernel shares out with the others.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(4, |processors| processors.get() * 2)
 }
 
 /// A role may have as many descriptors as the hard limit says: the soft one is for programs that use select(2).

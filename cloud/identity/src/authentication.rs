@@ -168,7 +168,7 @@ impl Identity {
         let turn = self.attempts.begin(source, &called);
         let _turn = turn.map_err(|wait| Error::TooManyAttempts(wait.as_secs() + 1))?;
         let id = id.filter(|id| self.directory.enabled_user(id).is_some());
-        let matches = self.passwords.verify(id.as_deref(), password).await?;
+        let matches = self.passwords.verify(source, &called, id.as_deref(), password).await?;
         match id.filter(|_| matches) {
             Some(id) => {
                 self.attempts.succeeded(source, &called);

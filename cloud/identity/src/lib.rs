@@ -13,6 +13,7 @@ mod cache;
 mod catalog;
 mod directory;
 mod error;
+mod hashing;
 pub mod login;
 mod passwords;
 mod token;

@@ -1,12 +1,12 @@
-//! Passwords: argon2id hashes in Secrets, checked off the async threads and at bounded cost.
+//! Passwords: argon2id hashes in Secrets, checked in turns and at bounded cost.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use hypernetes_api::types::identity::IDENTITY_NAMESPACE;
+use hypernetes_api::{auth::Source, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_client::Api;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
@@ -14,14 +14,11 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::sync::Semaphore;
 
-use crate::error::Error;
+use crate::{error::Error, hashing::Hashing};
 
 /// Keystone's default limit.
 const MAX_CHARS: usize = 4096;
-/// Requests that may wait for their turn; more are told to come again.
-const MAX_WAITING: usize = 64;
 const ENTRY: &str = "password-hash";
 
 /// What one check costs (RFC 9106; the defaults are OWASP's).
@@ -42,8 +39,7 @@ impl Default for PasswordCost {
 pub(crate) struct Passwords {
     secrets: Api<Secret>,
     argon2: Argon2<'static>,
-    waiting: Semaphore,
-    running: Arc<Semaphore>,
+    hashing: Hashing,
     /// Checked in place of the hash of a user that there is not, so that the answer takes as long.
     decoy: tokio::sync::OnceCell<String>,
 }
@@ -54,8 +50,7 @@ impl Passwords {
         Self {
             secrets: Api::namespaced(system, IDENTITY_NAMESPACE),
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters),
-            waiting: Semaphore::new(MAX_WAITING + cost.parallel.max(1)),
-            running: Arc::new(Semaphore::new(cost.parallel.max(1))),
+            hashing: Hashing::start(cost.parallel),
             decoy: tokio::sync::OnceCell::new(),
         }
     }
@@ -73,11 +68,19 @@ impl Passwords {
     }
 
     /// Whether the password is the user's. Takes as long for no user, for one without a password and for a wrong one.
-    pub async fn verify(&self, user: Option<&str>, password: String) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// When there are too many logins, most of them from that source.
+    pub async fn verify(
+        &self,
+        source: Option<Source>,
+        called: &str,
+        user: Option<&str>,
+        password: String,
+    ) -> Result<bool, Error> {
         if password.len() > MAX_CHARS {
             return Ok(false);
         }
-        let _turn = self.waiting.try_acquire().map_err(|_| busy())?;
         let known = match user {
             Some(user) => self.secrets.get_opt(&secret_name(user)).await?.and_then(hash_in),
             None => None,
@@ -88,12 +91,11 @@ impl Passwords {
             None => self.decoy.get_or_try_init(|| self.hash("no password at all".into())).await?.clone(),
         };
         let argon2 = self.argon2.clone();
-        let matches = self
-            .run(move || {
-                let Ok(parsed) = PasswordHash::new(&hash) else { return false };
-                argon2.verify_password(password.as_bytes(), &parsed).is_ok()
-            })
-            .await?;
+        let check = move || {
+            let Ok(parsed) = PasswordHash::new(&hash) else { return false };
+            argon2.verify_password(password.as_bytes(), &parsed).is_ok()
+        };
+        let matches = self.hashing.run(source, called, check).await.ok_or_else(busy)?;
         Ok(matches && real)
     }
 
@@ -123,18 +125,10 @@ impl Passwords {
 
     async fn hash(&self, password: String) -> Result<String, Error> {
         let argon2 = self.argon2.clone();
-        let hash = self.run(move || argon2.hash_password(password.as_bytes()).map(|hash| hash.to_string())).await?;
+        let hash = move || argon2.hash_password(password.as_bytes()).map(|hash| hash.to_string());
+        // Of nobody in particular: who sets passwords may.
+        let hash = self.hashing.run(None, "", hash).await.ok_or_else(busy)?;
         hash.map_err(|error| Error::Unavailable(error.to_string()))
-    }
-
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| busy())?;
-        // The permit goes with the work, which nothing stops when the request is given up.
-        let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        done.await.map_err(|error| Error::Unavailable(error.to_string()))
     }
 }
 

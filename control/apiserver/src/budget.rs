@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,7 +23,12 @@ use hypernetes_store::{Exceeded, Prefix, Quota, RangeOptions, ResourceId, Revisi
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::{Call, codec, held::Held, meter::COUNTED};
+use crate::{
+    Call, codec,
+    held::Held,
+    meter::COUNTED,
+    pace::{Pace, Turn},
+};
 
 /// Something that there is only so much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +57,8 @@ pub enum Budget {
     Watches,
     /// Connections to pods: `exec`, `attach`, `portforward`.
     Sessions,
+    /// Thousandths of a core that the server works for it, in the long run.
+    ServerMilliCpus,
 }
 
 /// One line of the table.
@@ -68,7 +75,7 @@ pub struct Row {
 }
 
 /// All budgets of a tenant.
-pub const TABLE: [Row; 12] = [
+pub const TABLE: [Row; 13] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
     // In memory it is about twice that: once as it is stored, once as the controllers see it.
     row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
@@ -82,7 +89,12 @@ pub const TABLE: [Row; 12] = [
     row(Budget::ResponseBytes, "responseBytes", "before the answer is sent", 128 << 20, Reason::TooManyRequests),
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
     row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
+    row(Budget::ServerMilliCpus, SERVER_MILLI_CPUS, "before a request is begun", 250, Reason::TooManyRequests),
 ];
+
+const SERVER_MILLI_CPUS: &str = "serverMilliCpus";
+/// What one source may have of it before it has said who it is.
+const SOURCE_MILLI_CPUS: u64 = 250;
 
 const fn row(budget: Budget, name: &'static str, checked: &'static str, default: u64, reason: Reason) -> Row {
     Row { budget, name, checked, default, reason }
@@ -106,11 +118,16 @@ pub(crate) struct Budgets {
 struct Account {
     taken: [AtomicU64; TABLE.len()],
     limits: [AtomicU64; TABLE.len()],
+    pace: Arc<Pace>,
 }
 
 impl Default for Account {
     fn default() -> Self {
-        Self { taken: Default::default(), limits: TABLE.map(|row| AtomicU64::new(row.default)) }
+        Self {
+            taken: Default::default(),
+            limits: TABLE.map(|row| AtomicU64::new(row.default)),
+            pace: Arc::new(Pace::new(row_of(Budget::ServerMilliCpus).default)),
+        }
     }
 }
 
@@ -169,9 +186,62 @@ impl Drop for Taken {
     }
 }
 
-/// The place of a connection, in the extensions of its requests: taken for the tenant that first asks over it.
-#[derive(Clone, Default)]
-pub(crate) struct ConnectionPlace(Arc<std::sync::OnceLock<Taken>>);
+/// Whom a connection is charged to, in the extensions of its requests: its source, until it is known which tenant asks over
+/// it first.
+#[derive(Clone)]
+pub(crate) struct Payer(Arc<Paying>);
+
+struct Paying {
+    source: Arc<Pace>,
+    /// With the connection's place. None: it is not charged.
+    known: OnceLock<Option<Taken>>,
+}
+
+impl Payer {
+    pub fn source(pace: &Arc<Pace>) -> Self {
+        Self(Arc::new(Paying { source: pace.clone(), known: OnceLock::new() }))
+    }
+
+    /// It is one of the system's own connections.
+    pub fn is_system(&self) {
+        let _ = self.0.known.set(None);
+    }
+
+    fn pace(&self) -> Option<&Arc<Pace>> {
+        match self.0.known.get() {
+            None => Some(&self.0.source),
+            Some(known) => known.as_ref().map(|taken| &taken.account.pace),
+        }
+    }
+
+    /// Does something of the connection's.
+    pub fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.pace() {
+            Some(pace) => pace.time(work),
+            None => work(),
+        }
+    }
+
+    /// Waits until a request may begin.
+    ///
+    /// # Errors
+    /// When it would wait for too long.
+    pub async fn turn(&self) -> Result<Option<Turn>, ApiError> {
+        match self.pace() {
+            Some(pace) => pace.turn(SERVER_MILLI_CPUS).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn is(&self, account: &Arc<Account>) -> bool {
+        matches!(self.0.known.get(), Some(Some(taken)) if Arc::ptr_eq(&taken.account, account))
+    }
+}
+
+/// The pace of a source that has not said who it is.
+pub(crate) fn source_pace() -> Arc<Pace> {
+    Arc::new(Pace::new(SOURCE_MILLI_CPUS))
+}
 
 impl Budgets {
     fn account(&self, tenant: &TenantId) -> Arc<Account> {
@@ -182,27 +252,26 @@ impl Budgets {
     }
 
     /// The place of one request of the user.
-    pub fn admit(
-        &self,
-        user: &UserInfo,
-        connection: Option<&ConnectionPlace>,
-        watch: bool,
-    ) -> Result<Ticket, ApiError> {
+    pub fn admit(&self, user: &UserInfo, connection: Option<&Payer>, watch: bool) -> Result<Ticket, ApiError> {
         // Who has not said who it is comes as one tenant, with all others who have not.
         let known = user.groups.iter().any(|group| group == names::GROUP_AUTHENTICATED);
         if user.tenant.is_system() && known {
-            return Ok(Ticket { account: None, taken: Vec::new() });
+            if let Some(payer) = connection {
+                payer.is_system();
+            }
+            return Ok(Ticket { account: None, taken: Vec::new(), waited: true });
         }
         let account = self.account(&user.tenant);
-        if let Some(ConnectionPlace(place)) = connection
-            && place.get().is_none()
+        let waited = connection.is_some_and(|payer| payer.is(&account));
+        if let Some(Payer(paying)) = connection
+            && paying.known.get().is_none()
         {
             // Two at once take two, and one is given back.
-            let _ = place.set(Taken::take(&account, Budget::Connections, 1)?);
+            let _ = paying.known.set(Some(Taken::take(&account, Budget::Connections, 1)?));
         }
         let budget = if watch { Budget::Watches } else { Budget::Requests };
         let taken = vec![Taken::take(&account, budget, 1)?];
-        Ok(Ticket { account: Some(account), taken })
+        Ok(Ticket { account: Some(account), taken, waited })
     }
 
     fn set(&self, store: &dyn Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
@@ -211,6 +280,7 @@ impl Budgets {
             let limit = limits.get(row.name).copied().unwrap_or(row.default);
             account.limits[row.budget as usize].store(limit, Ordering::Relaxed);
         }
+        account.pace.set(account.limit(Budget::ServerMilliCpus));
         store.quotas().set(tenant, Some(account.quota()));
     }
 
@@ -262,6 +332,7 @@ impl Budgets {
             let used = match row.budget {
                 Budget::Objects => stored.objects,
                 Budget::StoredBytes => stored.bytes,
+                Budget::ServerMilliCpus => account.pace.used(),
                 other => match COUNTED.iter().position(|counted| *counted == other) {
                     Some(place) => stored.metered[place],
                     None => account.taken(other).load(Ordering::Relaxed),
@@ -273,18 +344,43 @@ impl Budgets {
     }
 }
 
-/// How many bytes an answer keeps in memory for as long as it is not read, where that is not what is sent.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Holds(pub u64);
-
 /// What a request has taken, until its answer has been read or given up.
 pub(crate) struct Ticket {
     /// None: it is not charged.
     account: Option<Arc<Account>>,
     taken: Vec<Taken>,
+    /// Its turn was waited for where the connection is served.
+    waited: bool,
 }
 
 impl Ticket {
+    /// Waits until the request may begin, if that has not been done.
+    ///
+    /// # Errors
+    /// When it would wait for too long.
+    pub async fn turn(&self) -> Result<Option<Turn>, ApiError> {
+        match &self.account {
+            Some(account) if !self.waited => account.pace.turn(SERVER_MILLI_CPUS).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The pace of what is done for the request. None: it is not charged.
+    pub fn pace(&self) -> Option<Arc<Pace>> {
+        self.account.as_ref().map(|account| account.pace.clone())
+    }
+
+    /// Bytes that the answer keeps in memory for as long as it is not read.
+    ///
+    /// # Errors
+    /// When too much that the tenant asked for is not read yet.
+    pub fn respond(&mut self, bytes: u64) -> Result<(), ApiError> {
+        if let Some(account) = &self.account {
+            self.taken.push(Taken::take(account, Budget::ResponseBytes, bytes)?);
+        }
+        Ok(())
+    }
+
     /// The whole body of the request.
     ///
     /// # Errors
@@ -322,13 +418,9 @@ impl Ticket {
     ///
     /// # Errors
     /// When too much that the tenant asked for is not read yet.
-    pub fn hold(mut self, mut response: Response<Body>) -> Result<Response<Body>, ApiError> {
-        let Some(account) = &self.account else { return Ok(response) };
-        let held = response.extensions_mut().remove::<Holds>().map(|Holds(bytes)| bytes);
-        let bytes = held.or_else(|| http_body::Body::size_hint(response.body()).exact()).unwrap_or_default();
-        if bytes > 0 {
-            self.taken.push(Taken::take(account, Budget::ResponseBytes, bytes)?);
-        }
+    pub fn hold(mut self, response: Response<Body>) -> Result<Response<Body>, ApiError> {
+        // What is made while it is read has been charged by whoever makes it.
+        self.respond(http_body::Body::size_hint(response.body()).exact().unwrap_or_default())?;
         Ok(response.map(|body| Body::new(Held::new(body, self))))
     }
 }

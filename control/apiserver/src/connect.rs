@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{ApiError, Reason, TenantId};
@@ -16,8 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     Inner,
-    budget::{ConnectionPlace, Ticket},
-    codec,
+    budget::{Payer, Ticket},
+    codec, pace,
     places::Place,
     read,
     request::{Query, ResourceTarget},
@@ -109,8 +110,15 @@ pub(crate) async fn pod(
     // What the two connections that are joined have taken, for as long as they live.
     let session = if subresource == "log" { None } else { ticket.session()? };
     let extensions = request.extensions();
-    let connection = (extensions.get::<Arc<Place>>().cloned(), extensions.get::<ConnectionPlace>().cloned());
-    let response = ask(server, node, &path, request, (session, connection)).await?;
+    let held = Arc::new((session, extensions.get::<Arc<Place>>().cloned(), extensions.get::<Payer>().cloned()));
+    let run = |task| {
+        let (held, pace) = (held.clone(), ticket.pace());
+        tokio::spawn(async move {
+            pace::at_pace(pace, task).await;
+            drop(held);
+        });
+    };
+    let response = ask(server, node, &path, request, run).await?;
     match response.status() {
         code if code.is_client_error() || code.is_server_error() => {
             Err(refusal(response, &pod, container.as_deref().unwrap_or_default()).await)
@@ -163,13 +171,13 @@ fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, ApiError> 
     }
 }
 
-/// `held` is dropped when what came of it, an upgraded connection at the longest, has ended.
+/// `run` has what goes on beside the answer done.
 async fn ask(
     server: &Inner,
     node: &str,
     path: &str,
     request: Request<Body>,
-    held: impl Send + 'static,
+    run: impl Fn(BoxFuture<'static, ()>) + Send,
 ) -> Result<Response<Body>, ApiError> {
     let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
     let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node)
@@ -196,7 +204,7 @@ async fn ask(
     let uri: Uri = format!("https://{authority}{path}")
         .parse()
         .map_err(|_| ApiError::bad_request("the query is not properly escaped"))?;
-    let response = hypernetes_client::forward(request, uri, stream, held).await;
+    let response = hypernetes_client::forward(request, uri, stream, run).await;
     Ok(response.map_err(|error| unavailable(node, &error.to_string()))?.map(Body::new))
 }
 

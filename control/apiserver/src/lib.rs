@@ -21,6 +21,7 @@ mod media;
 mod meter;
 mod nodes;
 mod options;
+mod pace;
 mod patience;
 mod places;
 mod rbac;
@@ -235,8 +236,10 @@ impl ApiServer {
         let connection = authn::Connection::of(&head.extensions);
         let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
         let query = Query::parse(&head.uri)?;
-        let place = head.extensions.get::<budget::ConnectionPlace>();
-        let mut ticket = self.0.budgets.admit(&user, place, query.flag("watch"))?;
+        let payer = head.extensions.get::<budget::Payer>();
+        let mut ticket = self.0.budgets.admit(&user, payer, query.flag("watch"))?;
+        // Until what it costs is known.
+        let _turn = ticket.turn().await?;
         let (cluster, target) = request::parse(&head.uri)?;
         let scope = self.scope(cluster, &user).await?;
         let authorizer = self.0.authorizer();
@@ -299,19 +302,25 @@ impl ApiServer {
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
         let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers: head.headers, body });
-        ticket.hold(self.answer_call(verb, &call).await?)
+        let answer = self.answer_call(verb, &call, &mut ticket).await?;
+        ticket.hold(answer)
     }
 
     /// What a verb does to a resource or to one of its subresources. There is no default: what is added has to be put here.
-    async fn answer_call(&self, verb: Verb, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
+    async fn answer_call(
+        &self,
+        verb: Verb,
+        call: &Arc<Call>,
+        ticket: &mut budget::Ticket,
+    ) -> Result<Response<Body>, ApiError> {
         use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
         use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
         let server = &*self.0;
         match call.subresource {
             None => match verb {
                 Get => read::get(server, call).await,
-                List => list::list(server, call).await,
-                Watch => watch::watch(server, call).await,
+                List => list::list(server, call, ticket).await,
+                Watch => watch::watch(server, call, ticket.pace()).await,
                 Create if call.resource.home == Home::Virtual => reviews::review(server, call).await,
                 Create => write::create(server, call).await,
                 Update => write::update(server, call).await,

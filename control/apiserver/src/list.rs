@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    budget::Holds,
+    budget::Ticket,
     codec,
     options::ListOptions,
+    pace::Pace,
     read::{self, Form},
     response_of,
     selectors::Selector,
@@ -29,6 +30,7 @@ const PIECE: usize = 64 << 10;
 
 struct Lister {
     call: Arc<Call>,
+    pace: Option<Arc<Pace>>,
     form: Form,
     selector: Selector,
     entries: vec::IntoIter<Entry>,
@@ -39,14 +41,13 @@ struct Lister {
     ended: bool,
 }
 
-pub async fn list(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
+pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
-    let (listing, next) = read::range(server, call, &options).await?;
+    let (listing, next) = read::range(server, call, &options, Some(ticket)).await?;
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if let Some(next) = next {
         metadata["continue"] = next.into();
     }
-    let holds = Holds(listing.entries.iter().map(|entry| entry.value.len() as u64).sum());
     let lister = Lister {
         form,
         selector: options.selector,
@@ -55,11 +56,9 @@ pub async fn list(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, Ap
         some: false,
         ended: false,
         call: call.clone(),
+        pace: ticket.pace(),
     };
-    let body = Body::from_stream(stream::try_unfold(lister, Lister::piece));
-    let mut response = response_of(StatusCode::OK, body);
-    response.extensions_mut().insert(holds);
-    Ok(response)
+    Ok(response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece))))
 }
 
 /// All that comes before the first object.
@@ -98,6 +97,9 @@ impl Lister {
                 }
             }
             tokio::task::yield_now().await;
+            if let Some(pace) = &self.pace {
+                pace.pause().await;
+            }
             // Where nothing of a piece was selected, there is nothing to send.
             if !out.is_empty() {
                 return Ok(Some((out.freeze(), self)));

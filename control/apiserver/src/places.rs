@@ -5,10 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use hypernetes_api::auth::Source;
 use parking_lot::Mutex;
 
+use crate::{budget, pace::Pace};
+
 /// Descriptors that are left to everything else.
 const OTHER_DESCRIPTORS: u64 = 1024;
 /// No more than this, whatever the limit of descriptors is.
 const MOST: usize = 10_000;
+/// So many sources are remembered before any is forgotten.
+const SOURCES: usize = 1024;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -43,13 +47,29 @@ struct Counts {
     /// Not the system's.
     open: usize,
     system: usize,
+    /// Those that have connections, and those that have not paid for what they had.
     sources: HashMap<Source, BySource>,
+    /// Sources at which those that are through are next looked for.
+    sweep_at: usize,
 }
 
-#[derive(Default, Clone, Copy)]
+#[derive(Clone)]
 struct BySource {
     all: usize,
     new: usize,
+    pace: Arc<Pace>,
+}
+
+impl Default for BySource {
+    fn default() -> Self {
+        Self { all: 0, new: 0, pace: budget::source_pace() }
+    }
+}
+
+impl BySource {
+    fn is_through(&self) -> bool {
+        self.all == 0 && self.pace.is_quiet()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +83,7 @@ enum Standing {
 pub(crate) struct Place {
     places: Arc<Places>,
     source: Source,
+    pace: Arc<Pace>,
     standing: Mutex<Standing>,
 }
 
@@ -75,20 +96,30 @@ impl Places {
     /// takes to learn whether it is the system's own.
     pub fn take(self: &Arc<Self>, source: Source) -> Option<Place> {
         let mut taken = self.taken.lock();
-        let by_source = taken.sources.get(&source).copied().unwrap_or_default();
+        let (all, new) = taken.sources.get(&source).map_or((0, 0), |by_source| (by_source.all, by_source.new));
         let full = taken.open + taken.system >= self.limits.total;
-        if full || by_source.all >= self.limits.source || by_source.new >= self.limits.source_new {
+        if full || all >= self.limits.source || new >= self.limits.source_new {
             return None;
         }
         taken.open += 1;
+        if taken.sources.len() >= taken.sweep_at.max(SOURCES) {
+            taken.sources.retain(|_, by_source| !by_source.is_through());
+            taken.sweep_at = taken.sources.len() * 2;
+        }
         let by_source = taken.sources.entry(source).or_default();
         by_source.all += 1;
         by_source.new += 1;
-        Some(Place { places: self.clone(), source, standing: Mutex::new(Standing::New) })
+        let pace = by_source.pace.clone();
+        Some(Place { places: self.clone(), source, pace, standing: Mutex::new(Standing::New) })
     }
 }
 
 impl Place {
+    /// Of its source.
+    pub fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
     /// The client is known as one of the system's own, or as none (`false`). False: there is no place for it.
     pub fn settle(&self, system: bool) -> bool {
         let mut standing = self.standing.lock();
@@ -122,7 +153,7 @@ impl Place {
         if let Some(by_source) = taken.sources.get_mut(&self.source) {
             by_source.all -= 1;
             by_source.new -= usize::from(standing == Standing::New);
-            if by_source.all == 0 {
+            if by_source.is_through() {
                 taken.sources.remove(&self.source);
             }
         }

@@ -6,12 +6,14 @@ use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details, names};
 use hypernetes_schema::table::{self, IncludeObject};
-use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
+use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Call, Inner, bytes_response, codec, json_response, nodes,
+    Call, Inner,
+    budget::Ticket,
+    bytes_response, codec, json_response, nodes,
     options::{ListOptions, Match},
     request::Scope,
 };
@@ -116,11 +118,13 @@ pub fn prefix(server: &Inner, call: &Call) -> Result<Prefix, ApiError> {
     })
 }
 
-/// The entries that are asked for, in the version that is asked for, with the token of the next page.
+/// The entries that are asked for, in the version that is asked for, with the token of the next page. They are charged to
+/// the answer, if there is one, as they are found.
 pub async fn range(
     server: &Inner,
     call: &Call,
     selection: &ListOptions,
+    ticket: Option<&mut Ticket>,
 ) -> Result<(Listing, Option<String>), ApiError> {
     let prefix = prefix(server, call)?;
     let mut options = RangeOptions { limit: selection.limit, ..Default::default() };
@@ -135,7 +139,7 @@ pub async fn range(
         // A version with a limit and nothing else is that version, too.
         options.revision = version.map(Revision);
     }
-    let listing = server.store.range(&prefix, options).await.map_err(read_error)?;
+    let listing = collect(&*server.store, &prefix, options, ticket).await?;
     if let Some(version) = version.filter(|version| *version > listing.revision.0) {
         let message = format!("Too large resource version: {version}, current: {}", listing.revision);
         let details = Details { retry_after_seconds: Some(1), ..Details::default() };
@@ -150,6 +154,46 @@ pub async fn range(
         next = Some(URL_SAFE_NO_PAD.encode(token));
     }
     Ok((listing, next))
+}
+
+/// So many entries are read at a time; between two others have their turn.
+const ENTRIES: usize = 500;
+
+/// A consistent range, in pieces where it is a tenant's. A tenant that is charged too much is refused after what it may
+/// have, and not after all.
+async fn collect(
+    store: &dyn Store,
+    prefix: &Prefix,
+    mut options: RangeOptions,
+    mut ticket: Option<&mut Ticket>,
+) -> Result<Listing, ApiError> {
+    let whole = options.clone();
+    let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+    let mut entries: Vec<Entry> = Vec::new();
+    // What is forgotten for the sake of one tenant's past can be needed for all tenants' version: those are read at once.
+    let in_pieces = prefix.of_tenant().is_some();
+    loop {
+        let left = limit - entries.len();
+        options.limit = if in_pieces { left.min(ENTRIES) } else { whole.limit };
+        let listing = match store.range(prefix, options.clone()).await {
+            // So much was written meanwhile that the version is forgotten: again, and at once.
+            Err(ReadError::Compacted { .. }) if !entries.is_empty() => {
+                return store.range(prefix, whole).await.map_err(read_error);
+            }
+            other => other.map_err(read_error)?,
+        };
+        if let Some(ticket) = &mut ticket {
+            ticket.respond(listing.entries.iter().map(|entry| entry.value.len() as u64).sum())?;
+        }
+        let more = listing.more;
+        options.revision = Some(listing.revision);
+        options.after = listing.entries.last().map(|entry| entry.key.clone());
+        entries.extend(listing.entries);
+        if !more || entries.len() >= limit {
+            return Ok(Listing { entries, revision: listing.revision, more });
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Adds whose an object is, in answers that span tenants, and takes away what is not for who asks.

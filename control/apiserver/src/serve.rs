@@ -3,6 +3,8 @@
 //! Nobody keeps a place by doing nothing: every part of a connection has a deadline.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +15,7 @@ use std::{
 use axum::body::Body;
 use http::Request;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
@@ -31,7 +33,8 @@ use tower::ServiceExt;
 use crate::{
     authn::{self, Certificate},
     authorities::{Authorities, client::Verifier},
-    budget::ConnectionPlace,
+    budget::Payer,
+    error_response,
     held::Held,
     patience::Patient,
     places::{Limits, Place, Places},
@@ -147,13 +150,21 @@ pub async fn serve_within(
             if let Err(error) = tenants.catch_up().await {
                 tracing::warn!(%error, "reading the tenants' authorities");
             }
-            let stream = acceptor.accept(Patient::new(stream, deadlines.read));
-            let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, stream).await else { return };
+            let payer = Payer::source(place.pace());
+            // A handshake is the dearest thing that nobody can ask for.
+            let Ok(turn) = payer.turn().await else { return };
+            let mut accepting = pin!(acceptor.accept(Patient::new(stream, deadlines.read)));
+            let accepting = poll_fn(|cx| payer.time(|| accepting.as_mut().poll(cx)));
+            let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
+            drop(turn);
             let shown = stream.get_ref().1.peer_certificates();
             let certificate = shown.map(|chain| chain.first().and_then(|first| authn::certificate(first)));
             let system = certificate.iter().flatten().any(|certificate| certificate.user.tenant.is_system());
+            if system {
+                payer.is_system();
+            }
             if place.settle(system) {
-                connection(stream, router, Client { certificate, source, place }, deadlines, stop).await;
+                connection(stream, router, Client { certificate, source, place, payer }, deadlines, stop).await;
             }
         });
     }
@@ -165,6 +176,21 @@ struct Client {
     certificate: Option<Option<Certificate>>,
     source: Source,
     place: Place,
+    payer: Payer,
+}
+
+/// Runs the streams of an HTTP/2 connection, each beside the others, for whoever pays for it.
+#[derive(Clone)]
+struct Streams(Payer);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let payer = self.0.clone();
+        tokio::spawn(async move {
+            let mut stream = pin!(stream);
+            poll_fn(|cx| payer.time(|| stream.as_mut().poll(cx))).await
+        });
+    }
 }
 
 async fn connection(
@@ -174,12 +200,12 @@ async fn connection(
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
-    let Client { certificate, source, place } = client;
-    let (place, budget) = (Arc::new(place), ConnectionPlace::default());
+    let Client { certificate, source, place, payer } = client;
+    let place = Arc::new(place);
     // Held by every request until its answer has been sent.
     let (busy, asked) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
     let service = {
-        let (busy, asked) = (busy.clone(), asked.clone());
+        let (busy, asked, payer) = (busy.clone(), asked.clone(), payer.clone());
         tower::service_fn(move |request: Request<hyper::body::Incoming>| {
             asked.store(true, Ordering::Relaxed);
             place.asks();
@@ -188,17 +214,21 @@ async fn connection(
                 request.extensions_mut().insert(certificate.clone());
             }
             request.extensions_mut().insert(source);
-            request.extensions_mut().insert(budget.clone());
+            request.extensions_mut().insert(payer.clone());
             request.extensions_mut().insert(place.clone());
-            let (router, busy) = (router.clone(), busy.clone());
+            let (router, busy, payer) = (router.clone(), busy.clone(), payer.clone());
             async move {
-                let response = router.oneshot(request).await?;
+                // Until the answer is made.
+                let response = match payer.turn().await {
+                    Ok(_turn) => router.oneshot(request).await?,
+                    Err(error) => error_response(&error),
+                };
                 Ok::<_, std::convert::Infallible>(response.map(|body| Body::new(Held::new(body, busy))))
             }
         })
     };
     let others = Arc::strong_count(&busy);
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(Streams(payer.clone()));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.idle);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -207,7 +237,7 @@ async fn connection(
     let mut last_busy = Instant::now();
     loop {
         tokio::select! {
-            _ = &mut connection => return,
+            _ = poll_fn(|cx| payer.time(|| connection.as_mut().poll(cx))) => return,
             () = stop.cancelled() => break,
             _ = tick.tick() => {
                 if Arc::strong_count(&busy) > others {

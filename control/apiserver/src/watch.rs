@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     Call, Inner, codec,
     options::ListOptions,
+    pace::{self, Pace},
     read::{self, Form},
     selectors::Selector,
 };
@@ -31,7 +32,8 @@ struct Watcher {
     columns_sent: bool,
 }
 
-pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
+/// The events are made no faster than at the pace of whoever asks.
+pub async fn watch(server: &Inner, call: &Arc<Call>, pace: Option<Arc<Pace>>) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
@@ -64,7 +66,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     };
     let initial_end = options.initial_events == Some(true) && bookmarks;
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(EVENTS_AHEAD);
-    tokio::spawn(tokio::time::timeout(timeout, async move {
+    let events = async move {
         let mut watcher = watcher;
         // Each is made when there is room for it: a client that does not read keeps no list in memory.
         for entry in first {
@@ -81,7 +83,8 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return;
         }
         follow(watcher, changes, start, bookmarks, sender).await;
-    }));
+    };
+    tokio::spawn(tokio::time::timeout(timeout, pace::at_pace(pace, events)));
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))
 }

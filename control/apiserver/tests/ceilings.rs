@@ -253,6 +253,27 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             }
             panic!("ten connections");
         }
+        Budget::ServerMilliCpus => {
+            let schema = "/openapi/v3/api/v1";
+            // It is made once, for whoever comes first.
+            assert_eq!(bench.send(request(GLOBEX, "GET", schema, Body::empty())).await.status(), 200);
+            let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
+            // Each for itself would wait, and go on.
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..16 {
+                let mut client = server.connect("127.0.0.1", Some(ACME)).await.unwrap();
+                clients.spawn(async move {
+                    loop {
+                        let answer = client.get(schema).await.unwrap();
+                        if answer.0 != 200 {
+                            return answer;
+                        }
+                    }
+                });
+            }
+            let refused = clients.join_next().await.unwrap().unwrap();
+            (refused, Box::new((server, clients)))
+        }
     }
 }
 
@@ -271,6 +292,7 @@ async fn every_budget_is_the_tenants_own() {
             Budget::Requests | Budget::Watches => 4,
             Budget::RequestBytes => 80_000,
             Budget::ResponseBytes => 100_000,
+            Budget::ServerMilliCpus => 1,
         };
         let bench = Bench::new(json!({row.name: limit})).await;
         if row.budget == Budget::ResponseBytes {
@@ -289,7 +311,7 @@ async fn every_budget_is_the_tenants_own() {
         drop(held);
         if row.reason == Reason::TooManyRequests {
             let mut code = 0;
-            for _ in 0..500 {
+            for _ in 0..1000 {
                 code = bench.send(request(ACME, "GET", MAPS, Body::empty())).await.status().as_u16();
                 if code == 200 {
                     break;

@@ -1,6 +1,7 @@
 //! Handing one HTTP request on to another server, as the API server does to kubelets and those to the runtime.
 
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -12,7 +13,7 @@ use tower::BoxError;
 ///
 /// Credentials of the one who asked do not go on: the next server trusts the one that forwards.
 ///
-/// `held` is dropped when the answer is none that joins the connections, or when they have ended.
+/// `run` has what goes on beside the answer done: the other connection, and what passes between two that are joined.
 ///
 /// # Errors
 /// When the other side does not answer in HTTP.
@@ -20,7 +21,7 @@ pub async fn forward<B, S>(
     mut request: Request<B>,
     path: Uri,
     stream: S,
-    held: impl Send + 'static,
+    run: impl Fn(BoxFuture<'static, ()>) + Send,
 ) -> Result<Response<Incoming>, BoxError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -35,18 +36,17 @@ where
     withhold(&mut head.headers);
     head.headers.insert(header::HOST, host);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection.with_upgrades());
+    run(Box::pin(connection.with_upgrades().map(drop)));
     // `extensions` hold what is this connection's alone.
     head.extensions = http::Extensions::new();
     let mut response = sender.send_request(Request::from_parts(head, body)).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let given = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
+        run(Box::pin(async move {
             if let (Ok(asked), Ok(given)) = tokio::join!(asked, given) {
                 let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(asked), &mut TokioIo::new(given)).await;
             }
-            drop(held);
-        });
+        }));
     }
     Ok(response)
 }
@@ -83,7 +83,10 @@ mod tests {
             .header("x-else", "kept")
             .body(Empty::<Bytes>::new())
             .unwrap();
-        let response = forward(request, "https://node:1/to?a=b".parse().unwrap(), ours, ()).await.unwrap();
+        let response =
+            forward(request, "https://node:1/to?a=b".parse().unwrap(), ours, |task| drop(tokio::spawn(task)))
+                .await
+                .unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
         let seen = other.await.unwrap();
         assert!(seen.starts_with("GET /to?a=b HTTP/1.1\r\n") && seen.contains("host: node:1"), "{seen}");

@@ -321,7 +321,9 @@ async fn stream(request: Request, url: &str) -> Result<Response, Refusal> {
     let address = url.authority().ok_or_else(|| failed(&"its URL has no address"))?.to_string();
     let connection = tokio::net::TcpStream::connect(address).await.map_err(|e| failed(&e))?;
     let _ = connection.set_nodelay(true);
-    let response = hypernetes_client::forward(request, url, connection, ()).await.map_err(|e| failed(&e))?;
+    let response = hypernetes_client::forward(request, url, connection, |task| drop(tokio::spawn(task)))
+        .await
+        .map_err(|e| failed(&e))?;
     Ok(response.map(Body::new))
 }
 

@@ -103,7 +103,7 @@ pub(crate) async fn delete_collection(server: &Inner, call: &Call) -> Result<Res
     }
     let options = DeleteOptions::parse(call)?;
     let selection = ListOptions::parse(call, false)?;
-    let (listing, _) = read::range(server, call, &selection).await?;
+    let (listing, _) = read::range(server, call, &selection, None).await?;
     for entry in &listing.entries {
         if selection.selector.matches(&codec::decode(entry)?) {
             match delete_one(server, call, entry.key.name(), &options).await {
