@@ -106,6 +106,8 @@ pub(crate) struct Call {
     pub query: Query,
     pub headers: http::HeaderMap,
     pub body: Bytes,
+    /// Of whoever asks; none for the system's own.
+    pub pace: Option<Arc<pace::Pace>>,
 }
 
 impl Call {
@@ -131,6 +133,14 @@ impl Call {
     pub fn is_infrastructure(&self) -> bool {
         let groups = [names::GROUP_INFRASTRUCTURE, names::GROUP_NODES];
         self.user.tenant.is_system() && self.user.groups.iter().any(|group| groups.contains(&group.as_str()))
+    }
+
+    /// Between two pieces of what takes long.
+    pub async fn pause(&self) {
+        tokio::task::yield_now().await;
+        if let Some(pace) = &self.pace {
+            pace.pause().await;
+        }
     }
 
     pub fn accept(&self) -> &str {
@@ -301,7 +311,8 @@ impl ApiServer {
             return ticket.hold(response);
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
-        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers: head.headers, body });
+        let (headers, pace) = (head.headers, ticket.pace());
+        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers, body, pace });
         let answer = self.answer_call(verb, &call, &mut ticket).await?;
         ticket.hold(answer)
     }
@@ -320,7 +331,7 @@ impl ApiServer {
             None => match verb {
                 Get => read::get(server, call).await,
                 List => list::list(server, call, ticket).await,
-                Watch => watch::watch(server, call, ticket.pace()).await,
+                Watch => watch::watch(server, call).await,
                 Create if call.resource.home == Home::Virtual => reviews::review(server, call).await,
                 Create => write::create(server, call).await,
                 Update => write::update(server, call).await,

@@ -19,7 +19,6 @@ use crate::{
     budget::Ticket,
     codec,
     options::ListOptions,
-    pace::Pace,
     read::{self, Form},
     response_of,
     selectors::Selector,
@@ -30,7 +29,6 @@ const PIECE: usize = 64 << 10;
 
 struct Lister {
     call: Arc<Call>,
-    pace: Option<Arc<Pace>>,
     form: Form,
     selector: Selector,
     entries: vec::IntoIter<Entry>,
@@ -56,7 +54,6 @@ pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Resu
         some: false,
         ended: false,
         call: call.clone(),
-        pace: ticket.pace(),
     };
     Ok(response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece))))
 }
@@ -96,10 +93,7 @@ impl Lister {
                     }
                 }
             }
-            tokio::task::yield_now().await;
-            if let Some(pace) = &self.pace {
-                pace.pause().await;
-            }
+            self.call.pause().await;
             // Where nothing of a piece was selected, there is nothing to send.
             if !out.is_empty() {
                 return Ok(Some((out.freeze(), self)));

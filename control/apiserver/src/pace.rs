@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::ready,
     time::Duration,
 };
 
@@ -19,8 +19,8 @@ use hypernetes_api::{ApiError, Reason, error::Details};
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// Processor time that may be had at once, after a while without any: some dozens of small requests.
-const BURST: Duration = Duration::from_millis(50);
+/// Processor time that may be had at once, after a while without any: some dozens of requests.
+const BURST: Duration = Duration::from_millis(20);
 /// Nobody waits for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of what is expected of a request is what the last one has cost: one part in so many.
@@ -35,7 +35,7 @@ pub(crate) struct Pace {
     paid: AtomicU64,
     /// Nanoseconds of processor time that all of it took.
     spent: AtomicU64,
-    /// What was spent when the last request had its turn.
+    /// What was spent when the last request ended.
     spent_before: AtomicU64,
     /// Nanoseconds that a request is expected to take.
     expected: AtomicU64,
@@ -93,7 +93,8 @@ impl Pace {
     /// # Errors
     /// When it would wait for too long: 429, with the budget's name.
     pub async fn turn(self: &Arc<Self>, budget: &str) -> Result<Turn, ApiError> {
-        let lasts = self.pays(Duration::from_nanos(self.expect())).as_nanos() as u64;
+        let expected = Duration::from_nanos(self.expected.load(Ordering::Relaxed));
+        let lasts = self.pays(expected).as_nanos() as u64;
         let now = self.now();
         let most = (self.pays(BURST) + PATIENCE).as_nanos() as u64;
         let reserved = self.paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| {
@@ -142,14 +143,12 @@ impl Pace {
         Duration::from_nanos((cost.as_nanos() * 1000 / u128::from(self.rate.load(Ordering::Relaxed).max(1))) as u64)
     }
 
-    /// What a request costs, by what was spent since the one before.
-    fn expect(&self) -> u64 {
+    /// A request has ended: what was spent since the one before is what one costs.
+    fn learn(&self) {
         let spent = self.spent.load(Ordering::Relaxed);
         let last = spent.saturating_sub(self.spent_before.swap(spent, Ordering::Relaxed));
         let expected = self.expected.load(Ordering::Relaxed);
-        let expected = expected - expected / SMOOTHING + last / SMOOTHING;
-        self.expected.store(expected, Ordering::Relaxed);
-        expected
+        self.expected.store(expected - expected / SMOOTHING + last / SMOOTHING, Ordering::Relaxed);
     }
 }
 
@@ -162,25 +161,29 @@ pub(crate) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.pace.learn();
         let give_back = |paid: u64| Some(paid.saturating_sub(self.lasts));
         let _ = self.pace.paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_back);
     }
 }
 
 /// Does something that may go on for long, no faster than somebody's pace. What it does must not be in the way of others
-/// while it pauses: it holds no lock of theirs.
+/// while it pauses: it holds no lock of theirs. It begins at once.
 pub(crate) async fn at_pace<T>(pace: Option<Arc<Pace>>, work: impl Future<Output = T>) -> T {
     let Some(pace) = pace else { return work.await };
-    let (mut work, mut pause) = (pin!(work), pin!(tokio::time::sleep(Duration::ZERO)));
+    let mut work = pin!(work);
+    let (mut begun, mut pause) = (false, None);
     poll_fn(|cx| {
         let wait = pace.to_wait(pace.owed());
-        if !wait.is_zero() && pause.is_elapsed() {
-            pause.as_mut().reset(Instant::now() + wait);
+        if begun && pause.is_none() && !wait.is_zero() {
+            pause = Some(Box::pin(tokio::time::sleep(wait)));
         }
-        match pause.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => pace.time(|| work.as_mut().poll(cx)),
+        if let Some(sleep) = &mut pause {
+            ready!(sleep.as_mut().poll(cx));
+            pause = None;
         }
+        begun = true;
+        pace.time(|| work.as_mut().poll(cx))
     })
     .await
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details, names};
 use hypernetes_schema::table::{self, IncludeObject};
-use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision, Store};
+use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ pub async fn range(
         // A version with a limit and nothing else is that version, too.
         options.revision = version.map(Revision);
     }
-    let listing = collect(&*server.store, &prefix, options, ticket).await?;
+    let listing = collect(server, call, &prefix, options, ticket).await?;
     if let Some(version) = version.filter(|version| *version > listing.revision.0) {
         let message = format!("Too large resource version: {version}, current: {}", listing.revision);
         let details = Details { retry_after_seconds: Some(1), ..Details::default() };
@@ -162,7 +162,8 @@ const ENTRIES: usize = 500;
 /// A consistent range, in pieces where it is a tenant's. A tenant that is charged too much is refused after what it may
 /// have, and not after all.
 async fn collect(
-    store: &dyn Store,
+    server: &Inner,
+    call: &Call,
     prefix: &Prefix,
     mut options: RangeOptions,
     mut ticket: Option<&mut Ticket>,
@@ -175,10 +176,10 @@ async fn collect(
     loop {
         let left = limit - entries.len();
         options.limit = if in_pieces { left.min(ENTRIES) } else { whole.limit };
-        let listing = match store.range(prefix, options.clone()).await {
+        let listing = match server.store.range(prefix, options.clone()).await {
             // So much was written meanwhile that the version is forgotten: again, and at once.
             Err(ReadError::Compacted { .. }) if !entries.is_empty() => {
-                return store.range(prefix, whole).await.map_err(read_error);
+                return server.store.range(prefix, whole).await.map_err(read_error);
             }
             other => other.map_err(read_error)?,
         };
@@ -192,7 +193,7 @@ async fn collect(
         if !more || entries.len() >= limit {
             return Ok(Listing { entries, revision: listing.revision, more });
         }
-        tokio::task::yield_now().await;
+        call.pause().await;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     Call, Inner, codec,
     options::ListOptions,
-    pace::{self, Pace},
+    pace,
     read::{self, Form},
     selectors::Selector,
 };
@@ -33,7 +33,7 @@ struct Watcher {
 }
 
 /// The events are made no faster than at the pace of whoever asks.
-pub async fn watch(server: &Inner, call: &Arc<Call>, pace: Option<Arc<Pace>>) -> Result<Response<Body>, ApiError> {
+pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
@@ -84,7 +84,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>, pace: Option<Arc<Pace>>) ->
         }
         follow(watcher, changes, start, bookmarks, sender).await;
     };
-    tokio::spawn(tokio::time::timeout(timeout, pace::at_pace(pace, events)));
+    tokio::spawn(tokio::time::timeout(timeout, pace::at_pace(call.pace.clone(), events)));
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))
 }

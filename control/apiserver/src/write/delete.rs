@@ -105,6 +105,7 @@ pub(crate) async fn delete_collection(server: &Inner, call: &Call) -> Result<Res
     let selection = ListOptions::parse(call, false)?;
     let (listing, _) = read::range(server, call, &selection, None).await?;
     for entry in &listing.entries {
+        call.pause().await;
         if selection.selector.matches(&codec::decode(entry)?) {
             match delete_one(server, call, entry.key.name(), &options).await {
                 Err(error) if error.reason == Reason::NotFound => {}

@@ -15,6 +15,8 @@ mod patch;
 pub(crate) mod subresource;
 mod update;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{Response, StatusCode, header};
 use hypernetes_api::{ApiError, Reason};
@@ -33,6 +35,10 @@ use crate::{Call, Inner, codec, options::WriteOptions, read, subresource::Subres
 const ATTEMPTS: usize = 8;
 /// Attempts of a write that is met by changes of what admission looked at: each means that somebody else got on.
 const GUARDED_ATTEMPTS: usize = 64;
+/// What a change costs besides the request: the store's writer, and whoever of the server's own follows the resource. As
+/// measured with an object of no size and one of 900 KiB, where a small `get` costs 100 µs.
+const COMMIT: Duration = Duration::from_micros(500);
+const COMMIT_KIB: Duration = Duration::from_micros(12);
 const CHANGED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 pub(crate) fn now() -> String {
@@ -336,6 +342,9 @@ where
             Some(_) => Guard::Unchanged(key.clone(), modified),
         });
         let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
+        if let Some(pace) = &call.pace {
+            pace.charge(COMMIT + COMMIT_KIB * u32::try_from(value.len() >> 10).unwrap_or(u32::MAX));
+        }
         match server.store.commit(Txn { guards, ops: vec![op] }).await {
             Ok(revision) if operation == Operation::Create => return Ok(written(revision, revision, object)),
             Ok(revision) => return Ok(written(created, revision, object)),
