@@ -100,7 +100,7 @@ impl Server {
             key: to_kubelets.key,
             client_authority: authority.certificate().to_owned(),
         })?);
-        tokio::spawn(server.follow_budgets());
+        tokio::spawn(server.follow_tenants());
         let clients = Clients::in_process(server.loopback());
         crate::first::objects(&clients).await.context("making the system's first objects")?;
         let identity = Identity::start(&clients, IdentityConfig::new(&url));

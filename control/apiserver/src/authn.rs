@@ -211,7 +211,7 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
 }
 
 /// Whether a tenant's project is there and enabled, as its domain is. If not, nothing that was given out for it opens anything.
-async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiError> {
+pub async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiError> {
     if tenant.is_system() {
         return Ok(true);
     }

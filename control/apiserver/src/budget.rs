@@ -10,7 +10,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use axum::body::Body;
@@ -19,15 +18,16 @@ use http::Response;
 use http_body_util::BodyExt;
 use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, error::Details, names};
 use hypernetes_schema::limits::MAX_BODY;
-use hypernetes_store::{Exceeded, Prefix, Quota, RangeOptions, ResourceId, Revision, Store, TxnError};
+use hypernetes_store::{Exceeded, Quota, Store, TxnError};
 use parking_lot::RwLock;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Call, codec,
+    Call,
     held::Held,
     meter::COUNTED,
-    pace::{Pace, Turn},
+    pace::{self, Pace, Turn},
 };
 
 /// Something that there is only so much of.
@@ -105,9 +105,6 @@ fn row_of(budget: Budget) -> &'static Row {
     &TABLE[budget as usize]
 }
 
-/// When to look again for what the operator has set, after the store had no answer.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
-
 /// What the tenants have taken, and what they may.
 #[derive(Default)]
 pub(crate) struct Budgets {
@@ -115,10 +112,12 @@ pub(crate) struct Budgets {
 }
 
 /// One tenant's.
-struct Account {
+pub(crate) struct Account {
     taken: [AtomicU64; TABLE.len()],
     limits: [AtomicU64; TABLE.len()],
-    pace: Arc<Pace>,
+    pub pace: Arc<Pace>,
+    /// Nothing that was given out for the tenant opens anything any more.
+    closed: CancellationToken,
 }
 
 impl Default for Account {
@@ -127,6 +126,7 @@ impl Default for Account {
             taken: Default::default(),
             limits: TABLE.map(|row| AtomicU64::new(row.default)),
             pace: Arc::new(Pace::new(row_of(Budget::ServerMilliCpus).default)),
+            closed: CancellationToken::new(),
         }
     }
 }
@@ -142,6 +142,17 @@ impl Account {
             objects: self.limit(Budget::Objects),
             bytes: self.limit(Budget::StoredBytes),
             metered: COUNTED.map(|budget| self.limit(budget)),
+        }
+    }
+
+    /// Does something that may go on for long, at the tenant's pace and until the tenant is closed: `None`, then.
+    pub async fn run<T>(account: Option<Arc<Self>>, work: impl Future<Output = T>) -> Option<T> {
+        match account {
+            None => Some(work.await),
+            Some(account) => {
+                let closed = account.closed.clone();
+                closed.run_until_cancelled_owned(pace::at_pace(&account.pace, work)).await
+            }
         }
     }
 
@@ -274,7 +285,8 @@ impl Budgets {
         Ok(Ticket { account: Some(account), taken, waited })
     }
 
-    fn set(&self, store: &dyn Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
+    /// What the operator has set; what they have not is the default.
+    pub fn set(&self, store: &dyn Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
         let account = self.account(tenant);
         for row in &TABLE {
             let limit = limits.get(row.name).copied().unwrap_or(row.default);
@@ -284,44 +296,30 @@ impl Budgets {
         store.quotas().set(tenant, Some(account.quota()));
     }
 
-    /// Does what the Projects say, for ever.
-    pub async fn follow(&self, store: &dyn Store) {
+    /// For those of whom nothing is known.
+    pub fn set_default(store: &dyn Store) {
         store.quotas().set_default(Account::default().quota());
-        let resource = ResourceId::new("identity.hypernetes.io", "projects");
-        let Ok(projects) = Prefix::tenant(&resource, &TenantId::system(), None) else { return };
-        loop {
-            if let Err(error) = self.follow_once(store, &projects).await {
-                tracing::debug!(%error, "following the tenants' budgets");
-                tokio::time::sleep(FOLLOW_AGAIN).await;
+    }
+
+    /// Whether anything that was given out for the tenant opens something. If not, what was begun for it ends, and what is
+    /// begun: it may have been asked for before.
+    pub fn settle(&self, tenant: &TenantId, open: bool) {
+        let account = self.account(tenant);
+        if !open {
+            account.closed.cancel();
+        } else if account.closed.is_cancelled() {
+            let again = Account::default();
+            for row in &TABLE {
+                again.limits[row.budget as usize].store(account.limit(row.budget), Ordering::Relaxed);
             }
+            again.pace.set(again.limit(Budget::ServerMilliCpus));
+            self.tenants.write().insert(tenant.clone(), Arc::new(again));
         }
     }
 
-    async fn follow_once(&self, store: &dyn Store, projects: &Prefix) -> Result<(), hypernetes_store::ReadError> {
-        let apply = |name: &str, value: &Bytes, revision: Revision| {
-            let Ok(tenant) = name.parse::<TenantId>() else { return };
-            let project = codec::decode_bytes(value, revision).unwrap_or_default();
-            let limits = project["spec"]["limits"].as_object().into_iter().flatten();
-            let limits = limits.filter_map(|(name, limit)| Some((name.clone(), limit.as_u64()?))).collect();
-            self.set(store, &tenant, &limits);
-        };
-        let listing = store.range(projects, RangeOptions::default()).await?;
-        for entry in &listing.entries {
-            apply(entry.key.name(), &entry.value, entry.mod_revision);
-        }
-        let mut changes = store.watch(projects, listing.revision).await?;
-        while let Some(Ok(change)) = changes.recv().await {
-            match &change.now {
-                Some(entry) => apply(entry.key.name(), &entry.value, change.revision),
-                None => {
-                    if let Ok(tenant) = change.key.name().parse() {
-                        self.tenants.write().remove(&tenant);
-                        store.quotas().set(&tenant, None);
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Those of whom anything is known here.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.tenants.read().keys().cloned().collect()
     }
 
     /// What the tenant may take and has taken, by the table.
@@ -365,9 +363,9 @@ impl Ticket {
         }
     }
 
-    /// The pace of what is done for the request. None: it is not charged.
-    pub fn pace(&self) -> Option<Arc<Pace>> {
-        self.account.as_ref().map(|account| account.pace.clone())
+    /// Whose request it is. None: it is not charged.
+    pub fn account(&self) -> Option<Arc<Account>> {
+        self.account.clone()
     }
 
     /// Bytes that the answer keeps in memory for as long as it is not read.

@@ -17,8 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     Inner,
-    budget::{Payer, Ticket},
-    codec, pace,
+    budget::{Account, Payer, Ticket},
+    codec,
     places::Place,
     read,
     request::{Query, ResourceTarget},
@@ -112,9 +112,9 @@ pub(crate) async fn pod(
     let extensions = request.extensions();
     let held = Arc::new((session, extensions.get::<Arc<Place>>().cloned(), extensions.get::<Payer>().cloned()));
     let run = |task| {
-        let (held, pace) = (held.clone(), ticket.pace());
+        let (held, account) = (held.clone(), ticket.account());
         tokio::spawn(async move {
-            pace::at_pace(pace, task).await;
+            Account::run(account, task).await;
             drop(held);
         });
     };

@@ -33,6 +33,7 @@ mod selectors;
 mod serve;
 mod subresource;
 mod table;
+mod tenants;
 mod tokens;
 mod unread;
 mod watch;
@@ -106,8 +107,8 @@ pub(crate) struct Call {
     pub query: Query,
     pub headers: http::HeaderMap,
     pub body: Bytes,
-    /// Of whoever asks; none for the system's own.
-    pub pace: Option<Arc<pace::Pace>>,
+    /// What it is charged to; none for the system's own.
+    pub account: Option<Arc<budget::Account>>,
 }
 
 impl Call {
@@ -138,8 +139,8 @@ impl Call {
     /// Between two pieces of what takes long.
     pub async fn pause(&self) {
         tokio::task::yield_now().await;
-        if let Some(pace) = &self.pace {
-            pace.pause().await;
+        if let Some(account) = &self.account {
+            account.pace.pause().await;
         }
     }
 
@@ -171,10 +172,10 @@ impl ApiServer {
         self.0.authenticator.authorities.clone()
     }
 
-    /// Holds the tenants to the budgets that their Projects have, for as long as it is polled.
-    pub fn follow_budgets(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Holds the tenants to what their Projects say, for as long as it is polled.
+    pub fn follow_tenants(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.0.clone();
-        async move { server.budgets.follow(&*server.store).await }
+        async move { tenants::follow(&*server.store, &server.budgets).await }
     }
 
     /// Lets in who has a Keystone token. Once.
@@ -311,8 +312,8 @@ impl ApiServer {
             return ticket.hold(response);
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
-        let (headers, pace) = (head.headers, ticket.pace());
-        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers, body, pace });
+        let (headers, account) = (head.headers, ticket.account());
+        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers, body, account });
         let answer = self.answer_call(verb, &call, &mut ticket).await?;
         ticket.hold(answer)
     }

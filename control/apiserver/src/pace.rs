@@ -169,8 +169,7 @@ impl Drop for Turn {
 
 /// Does something that may go on for long, no faster than somebody's pace. What it does must not be in the way of others
 /// while it pauses: it holds no lock of theirs. It begins at once.
-pub(crate) async fn at_pace<T>(pace: Option<Arc<Pace>>, work: impl Future<Output = T>) -> T {
-    let Some(pace) = pace else { return work.await };
+pub(crate) async fn at_pace<T>(pace: &Pace, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let (mut begun, mut pause) = (false, None);
     poll_fn(|cx| {
@@ -252,7 +251,7 @@ mod tests {
     async fn what_goes_on_for_long_pauses() {
         let pace = Arc::new(Pace::new(100));
         let began = Instant::now();
-        at_pace(Some(pace.clone()), async {
+        at_pace(&pace, async {
             for _ in 0..10 {
                 pace.charge(Duration::from_millis(20));
                 tokio::task::yield_now().await;
@@ -265,10 +264,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_done_is_charged_and_what_is_waited_for_is_not() {
         let pace = Arc::new(Pace::new(1000));
-        at_pace(Some(pace.clone()), tokio::time::sleep(Duration::from_millis(50))).await;
+        at_pace(&pace, tokio::time::sleep(Duration::from_millis(50))).await;
         assert!(pace.spent.load(Ordering::Relaxed) < 25_000_000);
         let until = || processor_time() + Duration::from_millis(20);
-        at_pace(Some(pace.clone()), async {
+        at_pace(&pace, async {
             let until = until();
             while processor_time() < until {}
         })

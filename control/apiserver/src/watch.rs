@@ -11,9 +11,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, Inner, codec,
+    Call, Inner,
+    budget::Account,
+    codec,
     options::ListOptions,
-    pace,
     read::{self, Form},
     selectors::Selector,
 };
@@ -32,7 +33,7 @@ struct Watcher {
     columns_sent: bool,
 }
 
-/// The events are made no faster than at the pace of whoever asks.
+/// The events are made no faster than at the pace of whoever asks, and end when their tenant is closed.
 pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
     let prefix = read::prefix(server, call)?;
@@ -84,7 +85,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
         }
         follow(watcher, changes, start, bookmarks, sender).await;
     };
-    tokio::spawn(tokio::time::timeout(timeout, pace::at_pace(call.pace.clone(), events)));
+    tokio::spawn(tokio::time::timeout(timeout, Account::run(call.account.clone(), events)));
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))
 }

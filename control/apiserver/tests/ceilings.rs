@@ -64,7 +64,7 @@ impl Bench {
         let options = Options { meter: hypernetes_apiserver::meter, ..Options::default() };
         let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
-        tokio::spawn(server.follow_budgets());
+        tokio::spawn(server.follow_tenants());
         let bench = Self { server, _directory: directory };
         for tenant in [ACME, GLOBEX] {
             bench.created(tenant, "/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
@@ -324,6 +324,71 @@ async fn every_budget_is_the_tenants_own() {
         let all = request(ACME, "DELETE", MAPS, Body::empty());
         assert_eq!(bench.send(all).await.status(), 200, "{}", row.name);
     }
+}
+
+/// A watch from now on.
+async fn watch(bench: &Bench, tenant: &str) -> Body {
+    let path = format!("{MAPS}?watch=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=false");
+    let response = bench.send(request(tenant, "GET", &path, Body::empty())).await;
+    assert_eq!(response.status(), 200);
+    response.into_body()
+}
+
+async fn ends_by_itself(watch: Body) {
+    tokio::time::timeout(Duration::from_secs(30), watch.collect()).await.expect("the watch goes on").unwrap();
+}
+
+/// Whether the watch tells of what is made now, or has ended.
+async fn lasts(bench: &Bench, tenant: &str, watch: &mut Body, name: &str) -> bool {
+    assert_eq!(bench.create(tenant, name, 1).await.0, 201);
+    let event = tokio::time::timeout(Duration::from_secs(30), watch.frame()).await.expect("the watch says nothing");
+    let Some(event) = event else { return false };
+    let event: Value = serde_json::from_slice(&event.unwrap().into_data().unwrap()).unwrap();
+    assert_eq!(event["object"]["metadata"]["name"], name, "{event}");
+    true
+}
+
+/// A watch that goes on, as soon as the server has heard that the tenant is open.
+async fn lasting(bench: &Bench, tenant: &str) -> Body {
+    for _ in 0..1000 {
+        let mut watch = watch(bench, tenant).await;
+        let going = lasts(bench, tenant, &mut watch, "again").await;
+        let path = format!("{MAPS}/again");
+        assert_eq!(bench.send(request(tenant, "DELETE", &path, Body::empty())).await.status(), 200);
+        if going {
+            // Of the deletion.
+            watch.frame().await.unwrap().unwrap();
+            return watch;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("watches of {tenant} do not last");
+}
+
+#[tokio::test]
+async fn what_was_begun_for_a_tenant_ends_when_it_is_closed() {
+    const IDENTITY: &str = "/apis/identity.hypernetes.io/v1alpha1";
+    let bench = Bench::new(json!({})).await;
+    let set = async |path: &str, enabled: bool| {
+        let path = format!("{IDENTITY}/{path}");
+        let patch = Body::from(json!({"spec": {"enabled": enabled}}).to_string());
+        let mut request = request("system", "PATCH", &path, patch);
+        request.headers_mut().insert("content-type", "application/merge-patch+json".parse().unwrap());
+        let (code, answer) = json_of(bench.send(request).await).await;
+        assert_eq!(code, 200, "{answer}");
+    };
+    let (acmes, mut globex) = (lasting(&bench, ACME).await, lasting(&bench, GLOBEX).await);
+    set(&format!("projects/{ACME}"), false).await;
+    ends_by_itself(acmes).await;
+    assert!(lasts(&bench, GLOBEX, &mut globex, "a").await);
+    // What comes late, after it was let in, ends as well.
+    ends_by_itself(watch(&bench, ACME).await).await;
+    set("domains/default", false).await;
+    ends_by_itself(globex).await;
+    set("domains/default", true).await;
+    lasting(&bench, GLOBEX).await;
+    set(&format!("projects/{ACME}"), true).await;
+    lasting(&bench, ACME).await;
 }
 
 /// The server behind TLS, and clients from any loopback address.

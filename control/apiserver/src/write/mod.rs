@@ -342,8 +342,8 @@ where
             Some(_) => Guard::Unchanged(key.clone(), modified),
         });
         let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
-        if let Some(pace) = &call.pace {
-            pace.charge(COMMIT + COMMIT_KIB * u32::try_from(value.len() >> 10).unwrap_or(u32::MAX));
+        if let Some(account) = &call.account {
+            account.pace.charge(COMMIT + COMMIT_KIB * u32::try_from(value.len() >> 10).unwrap_or(u32::MAX));
         }
         match server.store.commit(Txn { guards, ops: vec![op] }).await {
             Ok(revision) if operation == Operation::Create => return Ok(written(revision, revision, object)),
