@@ -1,6 +1,7 @@
 //! The service over a real API server and store, in process.
 
 mod facade;
+mod hostile;
 mod openstack;
 mod pods;
 
@@ -67,6 +68,7 @@ struct Cloud {
     clients: Clients,
     service: Arc<NetworkService>,
     server: ApiServer,
+    store: Arc<EmbeddedStore>,
     _directory: tempfile::TempDir,
 }
 
@@ -96,10 +98,12 @@ fn id(tenant: &str) -> TenantId {
     tenant.parse().unwrap()
 }
 
-fn api_server(directory: &tempfile::TempDir) -> ApiServer {
-    let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
-    ApiServer::new(config)
+fn store(directory: &tempfile::TempDir) -> Arc<EmbeddedStore> {
+    Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap())
+}
+
+fn api_server(store: &Arc<EmbeddedStore>) -> ApiServer {
+    ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() })
 }
 
 impl Cloud {
@@ -114,10 +118,11 @@ impl Cloud {
 
     fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = api_server(&directory);
+        let store = store(&directory);
+        let server = api_server(&store);
         let clients = Clients::in_process(server.loopback());
         let service = start(&clients);
-        Self { clients, service, server, _directory: directory }
+        Self { clients, service, server, store, _directory: directory }
     }
 
     async fn tenant(&self, tenant: &str) {

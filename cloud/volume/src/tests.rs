@@ -1,6 +1,7 @@
 //! The service over a real API server and store, in process.
 
 mod facade;
+mod hostile;
 mod lifecycle;
 mod openstack;
 
@@ -75,6 +76,7 @@ struct Cloud {
     clients: Clients,
     service: Arc<Volumes>,
     server: ApiServer,
+    store: Arc<EmbeddedStore>,
     directory: tempfile::TempDir,
 }
 
@@ -116,13 +118,13 @@ impl Cloud {
 
     fn empty(configure: impl FnOnce(VolumesConfig) -> VolumesConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
+        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
+        let config = Config { store: store.clone(), all_tenants: AllTenants::grant() };
         let server = ApiServer::new(config);
         let clients = Clients::in_process(server.loopback());
         let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example:6443/");
         let service = Volumes::start(&clients, AllTenants::grant(), configure(config)).unwrap();
-        Self { clients, service, server, directory }
+        Self { clients, service, server, store, directory }
     }
 
     async fn tenant(&self, tenant: &str) {

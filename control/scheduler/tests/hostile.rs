@@ -1,17 +1,16 @@
 //! Whatever one tenant's objects say, nobody who acts on them panics, hangs or ends, and another tenant's are acted on.
 //!
-//! The objects go straight into the store, past the API's validation: what is there may be older than its rules.
 //! `HOSTILE_SEED=n` begins with other objects; the seed is told when the test fails.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
 use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_client::{Api, Clients};
 use hypernetes_controllers::{ControllersConfig, Limits};
 use hypernetes_runtime::{Informers, Mishap, mishaps};
-use hypernetes_store::{EmbeddedStore, Key, Op, ResourceId, Store, Txn, embedded::Options};
+use hypernetes_store::{EmbeddedStore, embedded::Options};
+use hypernetes_testing::hostile::{self, Kind, any, spoil, text};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount},
@@ -20,7 +19,7 @@ use kube::{
     Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,99 +29,6 @@ const VICTIM: &str = "fedcba9876543210fedcba9876543210";
 /// Of each kind and in each round.
 const OBJECTS: usize = 40;
 const ROUNDS: usize = 3;
-
-/// What stands where a name, number or quantity is expected.
-const TEXTS: [&str; 22] = [
-    "",
-    ".",
-    "..",
-    "/",
-    "#",
-    "a/b",
-    "../../../../x",
-    "x?watch=true&timeoutSeconds=99999999999",
-    "x?watch=true&timeoutSeconds=99999999999#",
-    "%2e%2e%2f",
-    "a\0b",
-    "a\r\nHost: x",
-    "ä\u{202e}☃",
-    "-200Gi",
-    "1e999999999",
-    "9223372036854775808",
-    "99999999999999999999999%",
-    "-9%",
-    "9999-12-31T23:59:59.999999999Z",
-    "-009999-01-01T00:00:00Z",
-    "Always",
-    "default",
-];
-
-fn text(random: &mut StdRng) -> String {
-    match random.random_range(0..12) {
-        0 => "x".repeat(300),
-        1 => "☃".repeat(5000),
-        _ => (*TEXTS.choose(random).unwrap()).to_owned(),
-    }
-}
-
-fn number(random: &mut StdRng) -> Value {
-    match random.random_range(0..10) {
-        0 => json!(i64::MAX),
-        1 => json!(i64::MIN),
-        2 => json!(i32::MAX),
-        3 => json!(i32::MIN),
-        4 => json!(u64::MAX),
-        5 => json!(-1),
-        6 => json!(1e308),
-        7 => json!(0.5),
-        8 => json!(0),
-        _ => json!(random.random_range(-3..3)),
-    }
-}
-
-/// Any JSON.
-fn any(random: &mut StdRng, depth: usize) -> Value {
-    match random.random_range(0..if depth == 0 { 5 } else { 7 }) {
-        0 => Value::Null,
-        1 => json!(random.random_bool(0.5)),
-        2 => number(random),
-        3 | 4 => text(random).into(),
-        5 => (0..random.random_range(0..3)).map(|_| any(random, depth - 1)).collect(),
-        _ => {
-            let names = ["name", "metadata", "spec", "matchLabels", "storage", "uid", "", "a/b"];
-            let pairs = (0..random.random_range(0..3))
-                .map(|_| ((*names.choose(random).unwrap()).to_owned(), any(random, depth - 1)));
-            Value::Object(pairs.collect())
-        }
-    }
-}
-
-/// Changes a few places of a good object: most keep their type, so that the object is taken for one of its kind. Numbers
-/// of copies stay small: how many may be made is another matter.
-fn spoil(random: &mut StdRng, value: &mut Value, name: &str, rate: f64) {
-    match value {
-        Value::Object(map) => {
-            let names: Vec<String> = map.keys().cloned().collect();
-            for name in names {
-                match random.random_range(0.0..1.0) {
-                    dice if dice < rate * 0.1 => drop(map.remove(&name)),
-                    dice if dice < rate * 0.2 && name != "replicas" => drop(map.insert(name, any(random, 3))),
-                    _ => spoil(random, &mut map[name.as_str()], &name, rate),
-                }
-            }
-        }
-        Value::Array(items) => {
-            if random.random_bool(rate * 0.2) {
-                items.clear();
-            }
-            items.iter_mut().for_each(|item| spoil(random, item, name, rate));
-        }
-        Value::String(old) if random.random_bool(rate) => *old = text(random),
-        Value::Number(_) if name == "replicas" => *value = json!([i32::MIN, -1, 0, 1, 2].choose(random).unwrap()),
-        Value::Number(_) if random.random_bool(rate) => *value = number(random),
-        _ => {}
-    }
-}
 
 fn pod_spec() -> Value {
     let resources = json!({"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "1"}});
@@ -143,8 +49,8 @@ fn pod_spec() -> Value {
     })
 }
 
-/// Kinds that a tenant writes and somebody acts on: group, plural, namespaced, kind, and a good object of it.
-fn kinds() -> Vec<(&'static str, &'static str, bool, &'static str, Value)> {
+/// All that the controllers and the scheduler act on.
+fn kinds() -> Vec<Kind> {
     let time = "2026-01-01T00:00:00Z";
     let template = json!({"metadata": {"labels": {"app": "a"}, "annotations": {"a": "b"}}, "spec": pod_spec()});
     let selector = json!({"matchLabels": {"app": "a"},
@@ -152,7 +58,7 @@ fn kinds() -> Vec<(&'static str, &'static str, bool, &'static str, Value)> {
     let conditions = json!([{"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated",
         "lastUpdateTime": time, "lastTransitionTime": time}, {"type": "Ready", "status": "True",
         "lastTransitionTime": time}]);
-    vec![
+    let kinds = [
         (
             "apps",
             "deployments",
@@ -231,17 +137,9 @@ fn kinds() -> Vec<(&'static str, &'static str, bool, &'static str, Value)> {
             json!({"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "r",
             "message": "m", "count": 1, "lastTimestamp": time, "type": "Normal"}),
         ),
-    ]
-}
-
-/// As the API server stores objects: without a version, and with the place where that belongs.
-fn stored(mut object: Value) -> Bytes {
-    let metadata = object.as_object_mut().unwrap().remove("metadata").unwrap().to_string();
-    let rest = object.to_string();
-    let mut out = BytesMut::new();
-    out.put_u32(b"{\"metadata\":{".len() as u32);
-    out.put_slice(format!("{{\"metadata\":{metadata},{}", &rest[1..]).as_bytes());
-    out.freeze()
+    ];
+    let kind = |(group, plural, namespaced, kind, good)| Kind { group, plural, kind, namespaced, good };
+    kinds.into_iter().map(kind).collect()
 }
 
 struct Bench {
@@ -288,12 +186,6 @@ impl Bench {
         bench
     }
 
-    async fn store(&self, group: &str, plural: &str, namespace: &str, object: Value) {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let key = Key::new(&ResourceId::new(group, plural), &HOSTILE.parse().unwrap(), namespace, name).unwrap();
-        self.store.commit(Txn { guards: vec![], ops: vec![Op::Put(key, stored(object))] }).await.unwrap();
-    }
-
     fn client(&self, tenant: &str) -> Client {
         self.clients.tenant(&tenant.parse::<TenantId>().unwrap())
     }
@@ -304,14 +196,13 @@ impl Bench {
 
     /// Puts the objects of a round into the store, over those of the round before.
     async fn attack(&self, random: &mut StdRng) {
-        for (group, plural, namespaced, kind, good) in kinds() {
-            let owners = ["Deployment", "ReplicaSet", "Node", "Pod", "PersistentVolume", "ConfigMap", "Namespace"];
+        for kind in kinds() {
             for number in 0..OBJECTS {
                 let rate = *[0.0, 0.02, 0.1, 0.3].choose(random).unwrap();
-                let mut object = good.clone();
+                let mut object = kind.good.clone();
                 // An undecided pod, a claim or a volume of nobody: what comes first is met, too.
                 for path in ["nodeName", "volumeName", "claimRef", "selector"] {
-                    if plural != "deployments" && plural != "replicasets" && random.random_bool(0.5) {
+                    if kind.group != "apps" && random.random_bool(0.5) {
                         object["spec"].as_object_mut().map(|spec| spec.remove(path));
                     }
                 }
@@ -319,47 +210,21 @@ impl Bench {
                 if !object["spec"].is_null() && random.random_bool(0.1) {
                     object["spec"] = any(random, 4);
                 }
-                let name = format!("{}{number}", &plural[..1]);
-                let namespace = if namespaced { "default" } else { "" };
-                let mut owner = json!({"apiVersion": "apps/v1", "kind": owners.choose(random).unwrap(), "name": "d0",
-                    "uid": "u", "controller": true, "blockOwnerDeletion": true});
-                spoil(random, &mut owner, "", 0.2);
                 let text =
                     |random: &mut StdRng, good: &str| if random.random_bool(0.5) { good.into() } else { text(random) };
-                let mut metadata = json!({
-                    "name": name, "uid": format!("{plural}-{number}"), "creationTimestamp": "2026-01-01T00:00:00Z",
-                    "generation": 1,
-                    "labels": {"app": text(random, "a"), "pod-template-hash": text(random, "x")},
-                    "annotations": {
-                        "deployment.kubernetes.io/revision": text(random, "1"),
-                        "deployment.kubernetes.io/desired-replicas": text(random, "1"),
-                        "deployment.kubernetes.io/max-replicas": text(random, "1"),
-                        "pv.kubernetes.io/bind-completed": text(random, "yes"),
-                        "volume.kubernetes.io/selected-node": text(random, "n1"),
-                        "volume.kubernetes.io/storage-provisioner": text(random, "volume.csi.hypernetes.io"),
-                        "network.hypernetes.io/network": text(random, "n"),
-                    },
+                object["metadata"] = hostile::metadata(random, &kind, number);
+                object["metadata"]["labels"] =
+                    json!({"app": text(random, "a"), "pod-template-hash": text(random, "x")});
+                object["metadata"]["annotations"] = json!({
+                    "deployment.kubernetes.io/revision": text(random, "1"),
+                    "deployment.kubernetes.io/desired-replicas": text(random, "1"),
+                    "deployment.kubernetes.io/max-replicas": text(random, "1"),
+                    "pv.kubernetes.io/bind-completed": text(random, "yes"),
+                    "volume.kubernetes.io/selected-node": text(random, "n1"),
+                    "volume.kubernetes.io/storage-provisioner": text(random, "volume.csi.hypernetes.io"),
+                    "network.hypernetes.io/network": text(random, "n"),
                 });
-                if namespaced {
-                    metadata["namespace"] = namespace.into();
-                }
-                if random.random_bool(0.3) {
-                    metadata["ownerReferences"] = json!([owner]);
-                }
-                if random.random_bool(0.2) {
-                    let finalizer = ["foregroundDeletion", "orphan", "a/b"].choose(random).unwrap();
-                    metadata["finalizers"] = json!([finalizer]);
-                    metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-                    metadata["deletionGracePeriodSeconds"] = json!(0);
-                }
-                object["metadata"] = metadata;
-                object["kind"] = kind.into();
-                object["apiVersion"] = match group {
-                    "" => "v1".into(),
-                    "apps" => "apps/v1".into(),
-                    group => format!("{group}/v1alpha1").into(),
-                };
-                self.store(group, plural, namespace, object).await;
+                hostile::store(&*self.store, &kind, &HOSTILE.parse().unwrap(), object).await;
             }
         }
     }
@@ -458,10 +323,8 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_one_tenants_objects_say_the_others_are_acted_on() {
-    let seed = std::env::var("HOSTILE_SEED").map_or(1, |seed| seed.parse().unwrap());
-    println!("HOSTILE_SEED={seed}");
+    let mut random = hostile::seed();
     let mut bench = Bench::new().await;
-    let mut random = StdRng::seed_from_u64(seed);
     for round in 0..ROUNDS {
         bench.attack(&mut random).await;
         bench.all_is_well(round).await;
@@ -476,10 +339,10 @@ async fn of_a_spec_whose_selector_does_not_find_its_own_nothing_is_made() {
     let bench = Bench::new().await;
     let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "other"}},
         "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
-    for (plural, kind) in [("deployments", "Deployment"), ("replicasets", "ReplicaSet")] {
-        let metadata = json!({"name": plural, "namespace": "default", "uid": plural, "generation": 1});
-        let object = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec});
-        bench.store("apps", plural, "default", object).await;
+    for kind in kinds().iter().filter(|kind| kind.group == "apps") {
+        let metadata = json!({"name": kind.plural, "uid": kind.plural, "generation": 1});
+        let object = json!({"metadata": metadata, "spec": spec});
+        hostile::store(&*bench.store, kind, &HOSTILE.parse().unwrap(), object).await;
     }
     let events: Api<Event> = Api::namespaced(bench.client(HOSTILE), "default");
     for kind in ["Deployment", "ReplicaSet"] {
