@@ -46,6 +46,9 @@ pub struct Attack {
     /// What its pods run: an image that is there already, with a shell's programs.
     #[arg(long, default_value = "demo/web:1")]
     image: String,
+    /// Attack nothing: remove the tenants that attacks have left which were killed.
+    #[arg(long)]
+    clear: bool,
     /// Only attacks on these claims (C1), or of these names (floods).
     only: Vec<String>,
 }
@@ -118,17 +121,29 @@ impl Attack {
     pub async fn run(self) -> Result<u8> {
         let chosen: Vec<&Line> = ATTACKS.iter().filter(|line| self.is_chosen(line)).collect();
         anyhow::ensure!(!chosen.is_empty(), "there is no such attack: {}", self.only.join(", "));
+        if self.clear {
+            return stage::clear_all(&self.root).await.map(|()| 0);
+        }
+        let mut stop = hypernetes_daemon::stop_signal();
         let stage = Stage::set(&self.root, Duration::from_secs(self.seconds), self.image.clone()).await?;
+        let result = tokio::select! {
+            result = self.carry_out(&stage, chosen) => result,
+            _ = stop.changed() => Err(anyhow::anyhow!("stopped: what it made is removed")),
+        };
+        stage.clear().await?;
+        result
+    }
+
+    /// The exit code.
+    async fn carry_out(&self, stage: &Stage, chosen: Vec<&Line>) -> Result<u8> {
         if let Some(windows) = self.windows {
-            let measured = measure::run(&stage, windows).await;
-            stage.clear().await?;
-            return measured.map(|()| 0);
+            return measure::run(stage, windows).await.map(|()| 0);
         }
         let mut verdict = 0;
         for line in chosen {
             println!("{}  {}", line.claim, line.says);
             let mut findings = Findings::default();
-            let carried_out = (line.run)(&stage, &mut findings).await;
+            let carried_out = (line.run)(stage, &mut findings).await;
             println!("    {}: {findings}", line.name);
             if let Err(error) = carried_out {
                 println!("    could not be carried out: {error:#}");
@@ -141,7 +156,6 @@ impl Attack {
                 verdict = NOT_CARRIED_OUT;
             }
         }
-        stage.clear().await?;
         println!(
             "{}",
             match verdict {

@@ -41,6 +41,11 @@ pub struct Stage {
     pub root: PathBuf,
 }
 
+const RED: &str = "red";
+const BLUE: &str = "blue";
+const FLOOD: &str = "flood";
+const COLOURS: [&str; 3] = [RED, BLUE, FLOOD];
+
 /// A tenant, and two of its users.
 pub struct Team {
     /// Of its project, and so of its logical cluster.
@@ -204,7 +209,7 @@ impl Stage {
         let team = async |colour: &str| {
             installation.team(colour, &anonymous).await.with_context(|| format!("making the tenant {colour}"))
         };
-        let (red, blue, flood) = (team("red").await?, team("blue").await?, team("flood").await?);
+        let (red, blue, flood) = (team(RED).await?, team(BLUE).await?, team(FLOOD).await?);
         Ok(Self {
             operator: caller(config)?,
             node,
@@ -232,6 +237,25 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Removes the tenants of all attacks: whichever of them goes on loses its own.
+pub async fn clear_all(root: &Root) -> Result<()> {
+    let administrator = Installation::open(root).await?.administrator().await?;
+    for project in administrator.projects().await? {
+        if is_of_an_attack(&project.name) {
+            administrator.delete_project(&project.id).await?;
+            println!("removed the tenant {}", project.name);
+        }
+    }
+    Ok(())
+}
+
+/// `attack-<colour>-<eight hexadecimal digits>`.
+fn is_of_an_attack(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('-').collect();
+    matches!(parts[..], ["attack", colour, number] if COLOURS.contains(&colour)
+        && number.len() == 8 && number.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl Installation {
