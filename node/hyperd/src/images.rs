@@ -1,6 +1,10 @@
 //! What hyperd needs of an image store; [`hypernetes_image::ImageStore`] is the one.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus};
@@ -14,6 +18,14 @@ pub trait Images: Send + Sync + 'static {
     async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError>;
     /// Whether a tenant's pods may have the image: it has pulled it, or anybody may.
     fn may_use(&self, id: &Digest, tenant: &str) -> bool;
+    /// Tenants of whom it is kept what they have pulled.
+    fn tenants(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+    /// Keeps nothing more of a tenant.
+    async fn forget_tenant(&self, _tenant: &str) -> Result<(), ImageError> {
+        Ok(())
+    }
     async fn import(
         &self,
         path: &Path,
@@ -66,6 +78,14 @@ impl Images for ImageStore {
 
     fn may_use(&self, id: &Digest, tenant: &str) -> bool {
         ImageStore::may_use(self, id, tenant)
+    }
+
+    fn tenants(&self) -> BTreeSet<String> {
+        self.pullers()
+    }
+
+    async fn forget_tenant(&self, tenant: &str) -> Result<(), ImageError> {
+        self.forget_puller(tenant)
     }
 
     async fn import(

@@ -210,11 +210,24 @@ impl ImageStore {
         }
     }
 
+    /// Everybody of whom it is known that they may have something that not everybody may.
+    pub fn pullers(&self) -> BTreeSet<String> {
+        let records = self.records.read();
+        let of = |record: &Record| match &record.access {
+            Some(Access::Pullers(pullers)) => pullers.clone(),
+            _ => BTreeSet::new(),
+        };
+        records.iter().flat_map(of).collect()
+    }
+
     /// Forgets what a puller has shown; the images stay until they are collected.
     ///
     /// # Errors
     /// When the index cannot be written.
     pub fn forget_puller(&self, puller: &str) -> Result<(), ImageError> {
+        if !self.pullers().contains(puller) {
+            return Ok(());
+        }
         self.change(|records| {
             for record in records.iter_mut() {
                 if let Some(Access::Pullers(pullers)) = &mut record.access {

@@ -181,8 +181,9 @@ async fn tls_with_an_own_authority_and_a_password() {
     assert!(bench.store.pull(&name, basic("wrong"), "globex").await.is_err() && !may("globex"));
     bench.store.pull(&name, basic("s3cret"), "globex").await.unwrap();
     assert!(may(ACME) && may("globex") && !may(""));
+    assert!(bench.store.pullers().iter().eq([ACME, "globex"]));
     bench.store.forget_puller(ACME).unwrap();
-    assert!(!may(ACME) && may("globex"));
+    assert!(!may(ACME) && may("globex") && bench.store.pullers().iter().eq(["globex"]));
     // Also by the next process.
     let again = open(bench.path().join("store"));
     assert!(again.may_use(&private.id, "globex") && !again.may_use(&private.id, ACME));

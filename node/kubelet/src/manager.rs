@@ -91,7 +91,10 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                     let _ = worker.nudge.try_send(());
                 }
             }
-            Some(uid) = ended.recv() => drop(manager.workers.remove::<Uid>(&uid)),
+            Some(uid) = ended.recv() => {
+                manager.workers.remove::<Uid>(&uid);
+                shared.pod_gone.notify_one();
+            }
             _ = tick.tick() => for worker in manager.workers.values() {
                 let _ = worker.nudge.try_send(());
             },

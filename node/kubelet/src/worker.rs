@@ -13,7 +13,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Node, Pod, PodSpec};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     time::Instant,
 };
 
@@ -50,6 +50,8 @@ pub struct Shared {
     pub node: watch::Sender<Option<Arc<Node>>>,
     /// Ids of containers that something has happened to, as the runtime says.
     pub container_events: broadcast::Sender<String>,
+    /// A pod has gone, and perhaps its tenant.
+    pub pod_gone: Notify,
     /// Workers that have panicked since the kubelet began.
     pub panics: AtomicU64,
     redact: Redact,
@@ -74,6 +76,7 @@ impl Shared {
             allocatable: node::allocatable(),
             node: watch::Sender::new(None),
             container_events: broadcast::Sender::new(CONTAINER_EVENTS),
+            pod_gone: Notify::new(),
             panics: AtomicU64::new(0),
             redact: Redact::new(directories.map(Into::into)),
             config,

@@ -139,3 +139,36 @@ async fn a_pods_files_are_for_root_alone() {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(memory.to_str().unwrap()));
 }
+
+/// Of a tenant that was deleted while the node did not run, and of one whose pod goes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "what an earlier kubelet has left is made from outside")]
+async fn of_a_deleted_tenant_neither_logs_nor_pulls_are_left() {
+    let (gone, there) = ("00000000000000000000000000000001", "00000000000000000000000000000002");
+    let host = Host::prepared(HostileApi::new(&[]), |root, api, runtime| {
+        for tenant in [gone, there, GLOBEX] {
+            std::fs::create_dir_all(root.join("log").join(tenant).join("default_old_1/a")).unwrap();
+            runtime.has_pulled(tenant);
+        }
+        api.delete_tenant(gone);
+    })
+    .await;
+    let logs = |tenant: &str| host.path("node/log").join(tenant).try_exists().unwrap();
+    let left = |tenant: &str| logs(tenant) || host.runtime.keeps_something_of(tenant);
+    host.until("the one that is deleted has left nothing", || !left(gone)).await;
+    assert!(host.runtime.keeps_something_of(there) && logs(there));
+    // One that has a pod keeps what it has until that is gone, although it is deleted.
+    for (tenant, uid) in [(ACME, "one"), (GLOBEX, "other")] {
+        host.api.put(tenant, uid, pod(json!({})));
+        host.until_runs(uid).await;
+        host.runtime.has_pulled(tenant);
+    }
+    host.api.delete_tenant(ACME);
+    host.api.delete("other", 0);
+    host.until_gone("other").await;
+    host.until_runs("one").await;
+    assert!(host.runtime.keeps_something_of(ACME));
+    host.api.delete("one", 0);
+    host.until("nothing is left of it", || !left(ACME)).await;
+    assert!(host.runtime.keeps_something_of(GLOBEX) && logs(GLOBEX));
+}

@@ -1,7 +1,7 @@
 //! A runtime without VMs, which can be made to hang.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     convert::Infallible,
     path::Path,
     sync::Arc,
@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hypernetes_hyperd_api::{ForgetTenantRequest, ForgetTenantResponse, ListTenantsResponse};
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use prost::Message;
@@ -26,6 +27,8 @@ struct State {
     /// Methods that never answer.
     hanging: HashSet<&'static str>,
     made: usize,
+    /// Who has pulled something.
+    tenants: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -62,6 +65,15 @@ impl FakeRuntime {
 
     pub fn hang(&self, method: &'static str) {
         self.0.lock().hanging.insert(method);
+    }
+
+    /// The tenant has pulled something.
+    pub fn has_pulled(&self, tenant: &str) {
+        self.0.lock().tenants.insert(tenant.to_owned());
+    }
+
+    pub fn keeps_something_of(&self, tenant: &str) -> bool {
+        self.0.lock().tenants.contains(tenant)
     }
 
     /// Whether a container of the pod runs.
@@ -209,6 +221,11 @@ impl FakeRuntime {
                     container.set_state(cri::ContainerState::ContainerExited);
                 }
                 encode(cri::StopContainerResponse {})
+            }
+            "ListTenants" => encode(ListTenantsResponse { tenants: state.tenants.iter().cloned().collect() }),
+            "ForgetTenant" => {
+                state.tenants.remove(&decode::<ForgetTenantRequest>(message)?.tenant);
+                encode(ForgetTenantResponse {})
             }
             // An image whose user is root.
             "ImageStatus" => {
