@@ -17,7 +17,13 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::BodyExt;
-use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, error::Details, names};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    auth::UserInfo,
+    error::Details,
+    names,
+    types::identity::{IMAGE_BYTES, LOG_BYTES},
+};
 use hypernetes_schema::limits::MAX_BODY;
 use hypernetes_store::{Exceeded, Prefix, Quota, RangeOptions, ResourceId, Revision, Store, TxnError};
 use parking_lot::RwLock;
@@ -52,6 +58,10 @@ pub enum Budget {
     Watches,
     /// Connections to pods: `exec`, `attach`, `portforward`.
     Sessions,
+    /// Of images that the tenant has pulled, on each node.
+    ImageBytes,
+    /// Of its containers' logs, on each node.
+    LogBytes,
 }
 
 /// One line of the table.
@@ -68,7 +78,7 @@ pub struct Row {
 }
 
 /// All budgets of a tenant.
-pub const TABLE: [Row; 12] = [
+pub const TABLE: [Row; 14] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
     // In memory it is about twice that: once as it is stored, once as the controllers see it.
     row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
@@ -82,6 +92,15 @@ pub const TABLE: [Row; 12] = [
     row(Budget::ResponseBytes, "responseBytes", "before the answer is sent", 128 << 20, Reason::TooManyRequests),
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
     row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
+    // The node is told by its kubelet, which reads the Project. What is refused is the pod's image, not a request.
+    row(
+        Budget::ImageBytes,
+        IMAGE_BYTES.name,
+        "each node, before and after a pull",
+        IMAGE_BYTES.default,
+        Reason::Forbidden,
+    ),
+    row(Budget::LogBytes, LOG_BYTES.name, "each node, before a line is written", LOG_BYTES.default, Reason::Forbidden),
 ];
 
 const fn row(budget: Budget, name: &'static str, checked: &'static str, default: u64, reason: Reason) -> Row {
@@ -260,12 +279,14 @@ impl Budgets {
         let stored = store.usage(tenant);
         let rows = TABLE.iter().map(|row| {
             let used = match row.budget {
-                Budget::Objects => stored.objects,
-                Budget::StoredBytes => stored.bytes,
-                other => match COUNTED.iter().position(|counted| *counted == other) {
+                Budget::Objects => Some(stored.objects),
+                Budget::StoredBytes => Some(stored.bytes),
+                // Each node's own.
+                Budget::ImageBytes | Budget::LogBytes => None,
+                other => Some(match COUNTED.iter().position(|counted| *counted == other) {
                     Some(place) => stored.metered[place],
                     None => account.taken(other).load(Ordering::Relaxed),
-                },
+                }),
             };
             json!({"name": row.name, "limit": account.limit(row.budget), "used": used, "checked": row.checked})
         });

@@ -24,7 +24,7 @@ use hypernetes_hypervisor::{
     Accelerator, AgentAddress, DiskSlot, DiskSource, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmExit, VmRecord,
     VmSpec,
 };
-use hypernetes_image::{Credentials, Digest, Image, ImageConfig, ImageError, Progress};
+use hypernetes_image::{Credentials, Digest, Image, ImageConfig, ImageError, Progress, Puller};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -759,7 +759,7 @@ impl crate::Images for FakeImages {
         &self,
         reference: &str,
         _credentials: Option<Credentials>,
-        _tenant: &str,
+        _puller: &Puller,
     ) -> Result<Image, ImageError> {
         self.get(reference).ok_or_else(|| ImageError::NotFound { reference: reference.into() })
     }

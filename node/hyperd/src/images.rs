@@ -7,15 +7,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus};
+use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus, Puller};
 use tokio::sync::mpsc;
 
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
     fn get(&self, reference_or_id: &str) -> Option<Image>;
     fn list(&self) -> Vec<Image>;
-    /// For a tenant; empty: for nobody's pods.
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError>;
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+        puller: &Puller,
+    ) -> Result<Image, ImageError>;
     /// Whether a tenant's pods may have the image: it has pulled it, or anybody may.
     fn may_use(&self, id: &Digest, tenant: &str) -> bool;
     /// Tenants of whom it is kept what they have pulled.
@@ -72,8 +76,13 @@ impl Images for ImageStore {
         ImageStore::list(self)
     }
 
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError> {
-        ImageStore::pull(self, reference, credentials, tenant).await
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+        puller: &Puller,
+    ) -> Result<Image, ImageError> {
+        ImageStore::pull(self, reference, credentials, puller).await
     }
 
     fn may_use(&self, id: &Digest, tenant: &str) -> bool {

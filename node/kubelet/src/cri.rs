@@ -44,6 +44,10 @@ async fn within<T>(
     }
 }
 
+/// On a sandbox and on an image that is pulled: what our runtime lets the tenant have on this node. Others ignore it.
+pub const LOG_BYTES: &str = "hypernetes.io/log-bytes";
+const IMAGE_BYTES: &str = "hypernetes.io/image-bytes";
+
 /// The runtime tells who may have what is there by who asks for it, and puts down for whom it pulls.
 fn of_tenant(image: String, tenant: &TenantId) -> cri::ImageSpec {
     let annotations = [(names::TENANT_ANNOTATION.to_owned(), tenant.to_string())].into();
@@ -191,15 +195,17 @@ impl Runtime {
         Ok(within(LOOK, "an image's status", self.images.clone().image_status(request)).await?.image)
     }
 
-    /// The image's reference.
+    /// The image's reference. `max_bytes`: of all images that the tenant may have pulled on this node.
     pub async fn pull(
         &self,
         image: String,
         tenant: &TenantId,
+        max_bytes: u64,
         auth: Option<cri::AuthConfig>,
     ) -> Result<String, Status> {
-        let image = Some(of_tenant(image, tenant));
-        let request = cri::PullImageRequest { image, auth, sandbox_config: None };
+        let mut image = of_tenant(image, tenant);
+        image.annotations.insert(IMAGE_BYTES.into(), max_bytes.to_string());
+        let request = cri::PullImageRequest { image: Some(image), auth, sandbox_config: None };
         Ok(within(PULL, "pulling an image", self.images.clone().pull_image(request)).await?.image_ref)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     KubeletConfig, KubeletError,
     admit::{self, Allocatable, Rejection},
     container,
-    cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
+    cri::{Container, LOG_BYTES, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
     csi::Drivers,
     events::tell,
     identity::PodId,
@@ -30,7 +30,7 @@ use crate::{
     pod_dir::{PodDir, PodDirs},
     probes,
     redact::Redact,
-    status, users, volumes,
+    status, tenants, users, volumes,
 };
 
 /// Of the runtime's events, what followers of logs may be behind by.
@@ -347,6 +347,9 @@ impl Worker {
         let mut annotations: HashMap<String, String> =
             pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
         annotations.insert(names::TENANT_ANNOTATION.into(), id.tenant.to_string());
+        // Whatever the pod says itself.
+        let limits = tenants::limits(&self.shared, &id.tenant).await;
+        annotations.insert(LOG_BYTES.into(), limits.log_bytes.to_string());
         let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {

@@ -27,6 +27,8 @@ struct State {
     tokens: u64,
     /// Ids of tenants.
     deleted: BTreeSet<String>,
+    /// Every tenant's.
+    limits: Value,
 }
 
 #[derive(Clone)]
@@ -70,7 +72,7 @@ impl HostileApi {
         pod["apiVersion"] = "v1".into();
         pod["kind"] = "Pod".into();
         pod["metadata"]["uid"] = uid.into();
-        pod["metadata"]["annotations"] = json!({names::TENANT_ANNOTATION: tenant});
+        pod["metadata"]["annotations"][names::TENANT_ANNOTATION] = tenant.into();
         for (field, value) in [("name", uid), ("namespace", "default")] {
             if pod["metadata"][field].is_null() {
                 pod["metadata"][field] = value.into();
@@ -91,6 +93,11 @@ impl HostileApi {
             let pod = pod.clone();
             state.tell("MODIFIED", &pod);
         });
+    }
+
+    /// What the operator lets each tenant have.
+    pub fn limit(&self, limits: Value) {
+        self.change(|state| state.limits = limits);
     }
 
     /// Deletes a tenant, but none of its pods.
@@ -185,7 +192,10 @@ impl HostileApi {
         };
         match () {
             () if state.deleted.contains(name) => refused(StatusCode::NOT_FOUND, "NotFound"),
-            () if known => answer(StatusCode::OK, &json!({"metadata": {"name": name}, "spec": {}})),
+            () if known => {
+                let spec = if state.limits.is_null() { json!({}) } else { json!({"limits": state.limits}) };
+                answer(StatusCode::OK, &json!({"metadata": {"name": name}, "spec": spec}))
+            }
             () => refused(StatusCode::FORBIDDEN, "Forbidden"),
         }
     }

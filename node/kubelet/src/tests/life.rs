@@ -172,3 +172,34 @@ async fn of_a_deleted_tenant_neither_logs_nor_pulls_are_left() {
     host.until("nothing is left of it", || !left(ACME)).await;
     assert!(host.runtime.keeps_something_of(GLOBEX) && logs(GLOBEX));
 }
+
+/// What a tenant may have on the node, the operator says, whatever the pod does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runtime_hears_what_a_tenant_may_have() {
+    let (logs, images) = ("hypernetes.io/log-bytes", "hypernetes.io/image-bytes");
+    let host = Host::new().await;
+    let mut asking = pod(json!({}));
+    asking["metadata"]["annotations"] = json!({logs: "999999999999", "mine": "kept"});
+    asking["spec"]["containers"][0]["imagePullPolicy"] = "Always".into();
+    for (uid, limits, wanted) in [
+        ("said", json!({"logBytes": 7, "imageBytes": 9}), ["7", "9"]),
+        ("unsaid", json!({}), ["4294967296", "34359738368"]),
+        // What cannot be read is not without end.
+        ("odd", json!("all of it"), ["4294967296", "34359738368"]),
+    ] {
+        host.api.limit(limits);
+        host.api.put(ACME, uid, asking.clone());
+        let refused = || host.api.pod(uid).unwrap()["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        host.until(&format!("{uid} has no image"), || refused()["reason"] == "ErrImagePull").await;
+        assert_eq!(refused()["message"], "exceeded quota");
+        let pulled = host.runtime.pulls().pop().unwrap();
+        let said = host.runtime.annotations(uid);
+        assert_eq!([&said[logs], &pulled.annotations[images]], wanted, "{uid}");
+        assert_eq!(
+            (said["mine"].as_str(), pulled.annotations[hypernetes_api::names::TENANT_ANNOTATION].as_str()),
+            ("kept", ACME)
+        );
+    }
+    let events = host.api.events();
+    assert!(events.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("exceeded quota"))));
+}

@@ -1,7 +1,7 @@
 //! A runtime without VMs, which can be made to hang.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
     path::Path,
     sync::Arc,
@@ -29,6 +29,8 @@ struct State {
     made: usize,
     /// Who has pulled something.
     tenants: BTreeSet<String>,
+    /// What was asked for and is refused.
+    pulls: Vec<cri::ImageSpec>,
 }
 
 #[derive(Default)]
@@ -92,6 +94,17 @@ impl FakeRuntime {
             .any(|sandbox| sandbox.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid))
     }
 
+    /// What was said with a pod's sandbox.
+    pub fn annotations(&self, uid: &str) -> HashMap<String, String> {
+        let state = self.0.lock();
+        let of_pod = |s: &&cri::PodSandbox| s.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid);
+        state.sandboxes.values().find(of_pod).map(|sandbox| sandbox.annotations.clone()).unwrap_or_default()
+    }
+
+    pub fn pulls(&self) -> Vec<cri::ImageSpec> {
+        self.0.lock().pulls.clone()
+    }
+
     /// What a pod's containers were made of.
     pub fn configs(&self, uid: &str) -> Vec<cri::ContainerConfig> {
         let state = self.0.lock();
@@ -132,8 +145,7 @@ impl FakeRuntime {
 
     fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
         let mut state = self.0.lock();
-        let labelled = |labels: &std::collections::HashMap<String, String>,
-                        wanted: &std::collections::HashMap<String, String>| {
+        let labelled = |labels: &HashMap<String, String>, wanted: &HashMap<String, String>| {
             wanted.iter().all(|(label, value)| labels.get(label) == Some(value))
         };
         match method {
@@ -231,6 +243,10 @@ impl FakeRuntime {
             "ImageStatus" => {
                 let image = Some(cri::Image { id: "image".into(), ..Default::default() });
                 encode(cri::ImageStatusResponse { image, ..Default::default() })
+            }
+            "PullImage" => {
+                state.pulls.extend(decode::<cri::PullImageRequest>(message)?.image);
+                Err(Status::resource_exhausted("exceeded quota"))
             }
             other => Err(Status::unimplemented(other)),
         }
