@@ -60,7 +60,7 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
 }
 
 fn drive(directory: &Path, clients: &Clients) -> tokio::task::JoinHandle<()> {
-    let config = CsiConfig::new("n1", directory.join("csi.sock"), clients.clone());
+    let config = CsiConfig::new("n1", directory.join("csi.sock"), directory.join("pods"), clients.clone());
     tokio::spawn(async move { hypernetes_csi::run(config, CancellationToken::new()).await.unwrap() })
 }
 
