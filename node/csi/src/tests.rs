@@ -19,11 +19,11 @@ use hypernetes_api::{
     },
 };
 use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};

@@ -240,7 +240,8 @@ impl HostileApi {
 }
 
 fn line(kind: &str, object: &Value) -> Bytes {
-    format!("{}\n", json!({"type": kind, "object": object})).into()
+    // In the order that servers have: the type says how the object is read.
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
 impl State {

@@ -203,3 +203,21 @@ async fn the_runtime_hears_what_a_tenant_may_have() {
     let events = host.api.events();
     assert!(events.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("exceeded quota"))));
 }
+
+/// Not even what an object is need be readable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_whose_metadata_are_none_holds_no_other_up() {
+    let api = HostileApi::new(&[]);
+    let mut odd = pod(json!({}));
+    odd["metadata"]["labels"] = 7.into();
+    api.put(ACME, "listed", odd.clone());
+    let host = Host::with(api).await;
+    host.api.put(GLOBEX, "calm", pod(json!({})));
+    host.until_runs("calm").await;
+    host.api.put(ACME, "watched", odd);
+    for uid in ["listed", "watched"] {
+        host.until_failed(uid).await;
+    }
+    host.api.put(GLOBEX, "later", pod(json!({})));
+    host.until_runs("later").await;
+}

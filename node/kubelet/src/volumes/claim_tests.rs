@@ -11,13 +11,13 @@ use hypernetes_api::{
     },
 };
 use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use hypernetes_csi::CsiConfig;
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
