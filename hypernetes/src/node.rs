@@ -72,7 +72,7 @@ impl Node {
         hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &plugin, &agent_socket)
             .context("installing the CNI plugin")?;
         let csi_socket = root.join("csi.sock");
-        let driver = CsiConfig::new(&name, &csi_socket, clients.clone());
+        let driver = CsiConfig::new(&name, &csi_socket, root.join("pods"), clients.clone());
         let kubelet = KubeletConfig {
             node_name: name,
             root: root.clone(),

@@ -16,7 +16,13 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::BodyExt;
-use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, error::Details, names};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    auth::UserInfo,
+    error::Details,
+    names,
+    types::identity::{IMAGE_BYTES, LOG_BYTES},
+};
 use hypernetes_schema::limits::MAX_BODY;
 use hypernetes_store::{Exceeded, Quota, Store, TxnError};
 use parking_lot::RwLock;
@@ -59,6 +65,10 @@ pub enum Budget {
     Sessions,
     /// Thousandths of a core that the server works for it, in the long run.
     ServerMilliCpus,
+    /// Of images that the tenant has pulled, on each node.
+    ImageBytes,
+    /// Of its containers' logs, on each node.
+    LogBytes,
 }
 
 /// One line of the table.
@@ -75,7 +85,7 @@ pub struct Row {
 }
 
 /// All budgets of a tenant.
-pub const TABLE: [Row; 13] = [
+pub const TABLE: [Row; 15] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
     // In memory it is about twice that: once as it is stored, once as the controllers see it.
     row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
@@ -90,6 +100,15 @@ pub const TABLE: [Row; 13] = [
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
     row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
     row(Budget::ServerMilliCpus, SERVER_MILLI_CPUS, "before a request is begun", 250, Reason::TooManyRequests),
+    // The node is told by its kubelet, which reads the Project. What is refused is the pod's image, not a request.
+    row(
+        Budget::ImageBytes,
+        IMAGE_BYTES.name,
+        "each node, before and after a pull",
+        IMAGE_BYTES.default,
+        Reason::Forbidden,
+    ),
+    row(Budget::LogBytes, LOG_BYTES.name, "each node, before a line is written", LOG_BYTES.default, Reason::Forbidden),
 ];
 
 const SERVER_MILLI_CPUS: &str = "serverMilliCpus";
@@ -328,13 +347,15 @@ impl Budgets {
         let stored = store.usage(tenant);
         let rows = TABLE.iter().map(|row| {
             let used = match row.budget {
-                Budget::Objects => stored.objects,
-                Budget::StoredBytes => stored.bytes,
-                Budget::ServerMilliCpus => account.pace.used(),
-                other => match COUNTED.iter().position(|counted| *counted == other) {
+                Budget::Objects => Some(stored.objects),
+                Budget::StoredBytes => Some(stored.bytes),
+                Budget::ServerMilliCpus => Some(account.pace.used()),
+                // Each node's own.
+                Budget::ImageBytes | Budget::LogBytes => None,
+                other => Some(match COUNTED.iter().position(|counted| *counted == other) {
                     Some(place) => stored.metered[place],
                     None => account.taken(other).load(Ordering::Relaxed),
-                },
+                }),
             };
             json!({"name": row.name, "limit": account.limit(row.budget), "used": used, "checked": row.checked})
         });

@@ -26,6 +26,8 @@ pub const CONFIG_MAPS: &str = "configmaps";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const ACCOUNTS: &str = "serviceaccounts";
 pub const NAMESPACES: &str = "namespaces";
+/// The pods' tenants: Projects of the operator's cluster.
+pub const PROJECTS: &str = "projects";
 
 /// The index. Empty until it is first asked.
 pub struct Graph {
@@ -185,6 +187,7 @@ impl Index {
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else { return };
         let mut references = references(&pod);
         references.insert((NAMESPACES, entry.key.namespace().to_owned()));
+        references.insert((PROJECTS, entry.key.tenant().to_owned()));
         let things = self.reach.entry(node.to_owned()).or_default();
         for (plural, name) in &references {
             *things.entry(reference(&entry.key, plural, name)).or_default() += 1;
@@ -238,8 +241,12 @@ impl Index {
 }
 
 fn reference(pod: &Key, plural: &'static str, name: &str) -> Reference {
-    let namespace = if plural == NAMESPACES { "" } else { pod.namespace() };
-    Reference { tenant: pod.tenant().into(), plural, namespace: namespace.into(), name: name.into() }
+    let (tenant, namespace) = match plural {
+        PROJECTS => (TenantId::system().to_string(), ""),
+        NAMESPACES => (pod.tenant().to_owned(), ""),
+        _ => (pod.tenant().to_owned(), pod.namespace()),
+    };
+    Reference { tenant, plural, namespace: namespace.into(), name: name.into() }
 }
 
 /// Everything of its namespace that a pod's kubelet has to read.

@@ -71,6 +71,8 @@ impl Asked<'_> {
             ("network.hypernetes.io", "ports", "status") => {
                 matches!(verb, "get" | "update" | "patch") && self.has_port(wanted).await?
             }
+            // What a pod's tenant may take of the node, and whether it still is one.
+            ("identity.hypernetes.io", "projects", "") => verb == "get" && system && self.has_project(wanted).await?,
             ("volume.hypernetes.io", "volumes", "") => verb == "get" && self.reaches_volume(wanted).await?,
             ("volume.hypernetes.io", "attachments", "") => match verb {
                 "create" => !wanted.everywhere,
@@ -122,6 +124,12 @@ impl Asked<'_> {
     async fn has_pod(&self, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
         let Some(key) = self.named(wanted) else { return Ok(false) };
         Ok(self.graph.has_pod(self.store, self.node, &key, None).await? || self.stored(&key).await?.is_none())
+    }
+
+    /// The tenant of a pod on the node. One that is gone is nobody's: what the node has kept of it goes then.
+    async fn has_project(&self, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
+        let Some(key) = self.named(wanted) else { return Ok(false) };
+        Ok(self.reaches(wanted, graph::PROJECTS, "", key.name()).await? || self.stored(&key).await?.is_none())
     }
 
     /// The port of a pod on the node, or one that the node has had.

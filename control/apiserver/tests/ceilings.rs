@@ -215,6 +215,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             panic!("twenty volumes");
         }
         Budget::Sessions => sessions(bench).await,
+        Budget::ImageBytes | Budget::LogBytes => panic!("nodes are attacked elsewhere"),
         Budget::Requests | Budget::Watches | Budget::ResponseBytes => {
             let path = if budget == Budget::Watches { format!("{MAPS}?watch=true") } else { MAPS.to_owned() };
             let mut kept = Vec::new();
@@ -277,6 +278,20 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
     }
 }
 
+/// What nodes check is attacked in their own tests: which.
+fn attack_on_a_node(budget: Budget) -> Option<(&'static str, &'static str)> {
+    match budget {
+        Budget::ImageBytes => {
+            Some((include_str!("../../../node/image/tests/registry.rs"), "who_pulls_pays_until_the_image_is_gone"))
+        }
+        Budget::LogBytes => Some((
+            include_str!("../../../node/hyperd/src/logs.rs"),
+            "a_tenants_logs_are_no_larger_together_than_they_may_be",
+        )),
+        _ => None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_budget_is_the_tenants_own() {
     for row in &TABLE {
@@ -293,8 +308,13 @@ async fn every_budget_is_the_tenants_own() {
             Budget::RequestBytes => 80_000,
             Budget::ResponseBytes => 100_000,
             Budget::ServerMilliCpus => 1,
+            Budget::ImageBytes | Budget::LogBytes => 1,
         };
         let bench = Bench::new(json!({row.name: limit})).await;
+        if let Some((tests, attack)) = attack_on_a_node(row.budget) {
+            assert!(tests.contains(&format!("fn {attack}(")), "{}: no {attack}", row.name);
+            continue;
+        }
         if row.budget == Budget::ResponseBytes {
             assert_eq!(bench.create(ACME, "a", 30_000).await.0, 201);
         }

@@ -2,7 +2,8 @@
 //!
 //! kube joins names and namespaces to the URL as they come, so that `x?watch=true` would be another request, `a/status`
 //! another resource and `#` a whole collection. Here what is no [`ObjectName`] never becomes a URL: nothing can have that
-//! name, so the call answers at once that nothing has (404). Lint refuses `kube::Api` itself in the control plane and the services of the cloud.
+//! name, so the call answers at once that nothing has (404). Lint refuses `kube::Api` itself in the control plane,
+//! the services of the cloud and on nodes.
 
 use std::fmt::Debug;
 

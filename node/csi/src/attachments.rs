@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use hypernetes_api::types::volume::{Attachment, AttachmentSpec, Volume};
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients, Seen, watch_with};
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
-    runtime::wait::await_condition,
+    runtime::watcher::{self, Event},
 };
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ impl Attachments {
                     if found.is_none() && !self.create(&attachments, wanted, read_only).await? {
                         continue;
                     }
-                    self.wait(&attachments, wanted).await?;
+                    self.wait(wanted).await?;
                 }
             }
             // Only now: while it is attached the volume is not removed, and so none of the same name comes after it.
@@ -106,19 +107,38 @@ impl Attachments {
         }
     }
 
-    async fn wait(&self, api: &Api<Attachment>, wanted: &Record) -> Result<(), Failure> {
-        let over =
-            |found: Option<&Attachment>| found.is_none_or(|found| !self.is_ours(found, wanted) || is_attached(found));
-        let waiting = await_condition(api.clone(), &wanted.volume, over);
-        let volume = || wanted.volume.clone();
-        match tokio::time::timeout(self.patience, waiting).await {
+    async fn wait(&self, wanted: &Record) -> Result<(), Failure> {
+        match tokio::time::timeout(self.patience, self.settled(wanted)).await {
             // The attachment stays: the next call finds it, or the pod's end removes it.
-            Err(_) => Err(Failure::Slow { volume: volume(), seconds: self.patience.as_secs() }),
-            Ok(Err(source)) => Err(Failure::Watch { volume: volume(), source: Box::new(source) }),
-            Ok(Ok(None)) => Err(Failure::Lost(volume())),
-            Ok(Ok(Some(found))) if !self.is_ours(&found, wanted) => Err(in_use(found)),
-            Ok(Ok(Some(_))) => Ok(()),
+            Err(_) => Err(Failure::Slow { volume: wanted.volume.clone(), seconds: self.patience.as_secs() }),
+            Ok(None) => Err(Failure::Lost(wanted.volume.clone())),
+            Ok(Some(found)) if !self.is_ours(&found, wanted) => Err(in_use(found)),
+            Ok(Some(_)) => Ok(()),
         }
+    }
+
+    /// The attachment once it is attached or another's; none when it is gone. A watch that breaks begins anew.
+    async fn settled(&self, wanted: &Record) -> Option<Attachment> {
+        let which = watcher::Config::default().fields(&format!("metadata.name={}", wanted.volume));
+        let mut watch = watch_with::<Attachment>(self.clients.tenant(&wanted.tenant), &(), which).boxed();
+        let mut is_there = false;
+        while let Some(event) = watch.next().await {
+            match event {
+                Ok(Event::Init) => is_there = false,
+                Ok(Event::InitApply(Seen::Object(found)) | Event::Apply(Seen::Object(found))) => {
+                    if !self.is_ours(&found, wanted) || is_attached(&found) {
+                        return Some(found);
+                    }
+                    is_there = true;
+                }
+                Ok(Event::InitDone) if is_there => {}
+                Ok(Event::InitDone | Event::Delete(_)) => return None,
+                // What has no attachment's form is none yet.
+                Ok(Event::InitApply(Seen::Unreadable(_)) | Event::Apply(Seen::Unreadable(_))) => is_there = true,
+                Err(error) => tracing::debug!(volume = wanted.volume, %error, "watching an attachment"),
+            }
+        }
+        None
     }
 }
 

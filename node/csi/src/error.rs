@@ -28,8 +28,6 @@ pub(crate) enum Failure {
     UnknownBackend { volume: String, driver: String },
     #[error("{doing}: {source}")]
     Api { doing: &'static str, source: Box<kube::Error> },
-    #[error("watching the attachment of the volume {volume:?}: {source}")]
-    Watch { volume: String, source: Box<kube::runtime::wait::Error> },
     /// Without the path: its message reaches the pod's tenant.
     #[error("{doing} the mount's directory: {source}")]
     File { doing: &'static str, source: io::Error },
@@ -59,9 +57,7 @@ impl From<Failure> for Status {
             Failure::Slow { .. } => Self::deadline_exceeded(message),
             Failure::UnderWay => Self::aborted(message),
             Failure::Occupied { .. } => Self::already_exists(message),
-            Failure::NotReady { .. } | Failure::Lost(_) | Failure::Api { .. } | Failure::Watch { .. } => {
-                Self::unavailable(message)
-            }
+            Failure::NotReady { .. } | Failure::Lost(_) | Failure::Api { .. } => Self::unavailable(message),
             Failure::UnknownBackend { .. } | Failure::File { .. } | Failure::Task(_) => Self::internal(message),
         }
     }

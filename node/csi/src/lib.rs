@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod attachments;
+mod beneath;
 mod descriptor;
 mod error;
 mod identity;
@@ -54,6 +55,8 @@ pub struct CsiConfig {
     pub node_name: String,
     /// Where the driver is served, for root alone.
     pub socket: PathBuf,
+    /// The kubelet's directory of pods: where volumes are published is in it.
+    pub pods_dir: PathBuf,
     /// With the node's identity.
     pub clients: Clients,
     /// How long a call waits for an attachment before it asks to be called again.
@@ -61,7 +64,18 @@ pub struct CsiConfig {
 }
 
 impl CsiConfig {
-    pub fn new(node_name: impl Into<String>, socket: impl Into<PathBuf>, clients: Clients) -> Self {
-        Self { node_name: node_name.into(), socket: socket.into(), clients, patience: DEFAULT_PATIENCE }
+    pub fn new(
+        node_name: impl Into<String>,
+        socket: impl Into<PathBuf>,
+        pods_dir: impl Into<PathBuf>,
+        clients: Clients,
+    ) -> Self {
+        Self {
+            node_name: node_name.into(),
+            socket: socket.into(),
+            pods_dir: pods_dir.into(),
+            clients,
+            patience: DEFAULT_PATIENCE,
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     context,
     descriptor::{Descriptor, EXT4, Mode},
     error::Failure,
-    target::{Record, Target},
+    target::{Pods, Record, Target},
     v1::{
         self,
         volume_capability::{AccessType, access_mode},
@@ -24,6 +24,7 @@ use crate::{
 
 pub(crate) struct Node {
     pub attachments: Attachments,
+    pub pods: Pods,
     /// Targets that a call is working on.
     pub under_way: Arc<Mutex<HashSet<PathBuf>>>,
 }
@@ -58,7 +59,7 @@ impl Node {
     }
 
     async fn publish(&self, request: v1::NodePublishVolumeRequest) -> Result<(), Failure> {
-        let Wanted { record, target, mode, read_only } = Wanted::of(request)?;
+        let Wanted { record, target, mode, read_only } = Wanted::of(request, &self.pods)?;
         let _turn = self.turn(&target)?;
         let (place, begun) = (target.clone(), record.clone());
         blocking(move || match place.record()? {
@@ -75,7 +76,7 @@ impl Node {
 
     async fn unpublish(&self, request: v1::NodeUnpublishVolumeRequest) -> Result<(), Failure> {
         let volume = volume_id(request.volume_id)?;
-        let target = Target::parse(&request.target_path)?;
+        let target = self.pods.target(&request.target_path)?;
         let _turn = self.turn(&target)?;
         let place = target.clone();
         let held = blocking(move || {
@@ -98,9 +99,9 @@ impl Node {
 }
 
 impl Wanted {
-    fn of(request: v1::NodePublishVolumeRequest) -> Result<Self, Failure> {
+    fn of(request: v1::NodePublishVolumeRequest, pods: &Pods) -> Result<Self, Failure> {
         let volume = volume_id(request.volume_id)?;
-        let target = Target::parse(&request.target_path)?;
+        let target = pods.target(&request.target_path)?;
         let about = |key: &str| of_context(&request.volume_context, key);
         let tenant: TenantId =
             about(context::TENANT)?.parse().map_err(|e| Failure::Invalid(format!("{}: {e}", context::TENANT)))?;

@@ -11,6 +11,7 @@ use crate::{
     attachments::Attachments,
     identity::Identity,
     node::Node,
+    target::Pods,
     v1::{identity_server::IdentityServer, node_server::NodeServer},
 };
 
@@ -19,6 +20,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CsiError {
+    #[error("the kubelet's directory of pods {path}: {source}")]
+    Pods { path: PathBuf, source: io::Error },
     #[error("listening on {path}: {source}")]
     Listen { path: PathBuf, source: io::Error },
     #[error("serving the volume driver: {0}")]
@@ -30,10 +33,12 @@ pub enum CsiError {
 /// # Errors
 /// When it cannot listen, or the socket fails.
 pub async fn run(config: CsiConfig, stop: CancellationToken) -> Result<(), CsiError> {
+    let pods = Pods::open(&config.pods_dir);
+    let pods = pods.map_err(|source| CsiError::Pods { path: config.pods_dir.clone(), source })?;
     let listener = listen(&config).map_err(|source| CsiError::Listen { path: config.socket.clone(), source })?;
     tracing::info!(socket = %config.socket.display(), "the volume driver is ready");
     let attachments = Attachments { clients: config.clients, node: config.node_name, patience: config.patience };
-    let node = Node { attachments, under_way: Default::default() };
+    let node = Node { attachments, pods, under_way: Default::default() };
     let server = tonic::transport::Server::builder()
         .add_service(IdentityServer::new(Identity))
         .add_service(NodeServer::new(node))

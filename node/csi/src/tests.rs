@@ -19,11 +19,11 @@ use hypernetes_api::{
     },
 };
 use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -80,7 +80,6 @@ impl Host {
             let spec = ProjectSpec { display_name: format!("project-{tenant}"), ..ProjectSpec::default() };
             projects.create(&PostParams::default(), &Project::new(tenant, spec)).await.unwrap();
         }
-        fs::create_dir(host.path("pods")).unwrap();
         host
     }
 
@@ -169,7 +168,7 @@ impl Host {
 fn drive(directory: &Path, clients: &Clients, node: &str) -> Driver {
     let config = CsiConfig {
         patience: Duration::from_secs(3),
-        ..CsiConfig::new(node, directory.join("csi.sock"), clients.clone())
+        ..CsiConfig::new(node, directory.join("csi.sock"), directory.join("pods"), clients.clone())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.spawn(async move { crate::run(config, CancellationToken::new()).await.unwrap() });

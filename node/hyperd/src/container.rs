@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,7 +18,8 @@ use crate::{
     agent::AgentError,
     error::{Error, Result},
     exec::ProcessHandle,
-    logs::{LogWriter, Stream},
+    log_budget::{LogBudgets, LogShare},
+    logs::{self, LogWriter, Stream},
     mounts,
     prepare::Prepared,
     process,
@@ -56,6 +57,8 @@ pub(crate) struct Container {
     pub output: broadcast::Sender<(Stream, bytes::Bytes)>,
     /// The open log while something writes it.
     pub log: Mutex<Option<Arc<Mutex<LogWriter>>>>,
+    /// What its log takes of its tenant's; none: it has no log, or is the operator's.
+    pub log_share: OnceLock<Arc<LogShare>>,
     pub cpu_rate: CpuRate,
 }
 
@@ -72,8 +75,18 @@ impl Container {
             exited: watch::Sender::new(ended),
             output: broadcast::Sender::new(ATTACH_BACKLOG),
             log: Mutex::default(),
+            log_share: OnceLock::new(),
             cpu_rate: CpuRate::default(),
         })
+    }
+
+    /// Counts the log from here on as its pod's tenant's, with what there is of it.
+    pub(crate) fn charge_log(&self, budgets: &LogBudgets, pod: &cri::PodSandboxConfig) {
+        let Some(path) = self.record().log_path else { return };
+        if let Some(share) = budgets.share(pod) {
+            share.set(logs::bytes(&path));
+            let _ = self.log_share.set(share);
+        }
     }
 
     pub(crate) fn record(&self) -> ContainerRecord {
@@ -324,6 +337,7 @@ impl Runtime {
             log_path: log_path(&config, &sandbox.record().config)?,
             config,
         });
+        container.charge_log(&self.logs, &sandbox.record().config);
         if let Some(kind) = sandbox.kind.get() {
             self.pool.uses_image(kind, &image.rootfs);
         }
@@ -370,7 +384,7 @@ impl Runtime {
                     continue;
                 }
                 if let Some(log) = container.record().log_path {
-                    crate::logs::remove(&log);
+                    logs::remove(&log);
                 }
             }
         });
@@ -403,7 +417,7 @@ impl Runtime {
         let live = sandbox.live()?;
         container.update(&self.records, |r| r.state = ContainerState::Starting).await?;
         if let Some(path) = container.record().log_path
-            && let Err(error) = crate::logs::create(&path)
+            && let Err(error) = logs::create(&path)
         {
             // It is tried again until it can be had; the container is held back by its pipe meanwhile.
             tracing::warn!(container = %container.id, path = %path.display(), %error, "the log cannot be made");

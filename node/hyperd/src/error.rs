@@ -91,7 +91,7 @@ fn image_code(error: &ImageError) -> Code {
         ImageError::Unauthorized { .. } => Code::Unauthenticated,
         ImageError::Denied { .. } | ImageError::Signature { .. } => Code::PermissionDenied,
         ImageError::Unavailable { .. } => Code::Unavailable,
-        ImageError::NoSpace(_) => Code::ResourceExhausted,
+        ImageError::NoSpace(_) | ImageError::Quota { .. } => Code::ResourceExhausted,
         ImageError::Invalid(_) | ImageError::Configuration { .. } => Code::FailedPrecondition,
         ImageError::Store { .. } => Code::Internal,
         ImageError::Pull { .. } => Code::Unknown,

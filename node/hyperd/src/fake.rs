@@ -4,7 +4,7 @@
 pub(crate) mod misdeeds;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     pin::Pin,
     process::Stdio,
@@ -24,7 +24,7 @@ use hypernetes_hypervisor::{
     Accelerator, AgentAddress, DiskSlot, DiskSource, Hypervisor, HypervisorError, HypervisorInfo, Vm, VmExit, VmRecord,
     VmSpec,
 };
-use hypernetes_image::{Credentials, Digest, Image, ImageConfig, ImageError, Progress};
+use hypernetes_image::{Credentials, Digest, Image, ImageConfig, ImageError, Progress, Puller};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -710,10 +710,16 @@ impl Agent for GuestService {
 
 /// Two images, whose "root file systems" are never read: `test` is everybody's, `private` is acme's, or whose credentials are
 /// good.
-pub(crate) struct FakeImages;
+pub(crate) struct FakeImages {
+    /// The one tenant that has pulled `private`.
+    owner: Mutex<Option<String>>,
+}
 
-/// The one tenant that has pulled `private`.
-const OWNER: &str = "acme";
+impl FakeImages {
+    pub(crate) fn of(owner: &str) -> Self {
+        Self { owner: Mutex::new(Some(owner.into())) }
+    }
+}
 
 #[async_trait]
 impl crate::Images for FakeImages {
@@ -737,14 +743,23 @@ impl crate::Images for FakeImages {
     }
 
     fn may_use(&self, id: &Digest, tenant: &str) -> bool {
-        *id == Digest::of(b"test") || tenant == OWNER
+        *id == Digest::of(b"test") || self.owner.lock().as_deref() == Some(tenant)
+    }
+
+    fn tenants(&self) -> BTreeSet<String> {
+        self.owner.lock().iter().cloned().collect()
+    }
+
+    async fn forget_tenant(&self, tenant: &str) -> Result<(), ImageError> {
+        self.owner.lock().take_if(|owner| owner == tenant);
+        Ok(())
     }
 
     async fn pull(
         &self,
         reference: &str,
         _credentials: Option<Credentials>,
-        _tenant: &str,
+        _puller: &Puller,
     ) -> Result<Image, ImageError> {
         self.get(reference).ok_or_else(|| ImageError::NotFound { reference: reference.into() })
     }

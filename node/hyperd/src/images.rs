@@ -1,19 +1,35 @@
 //! What hyperd needs of an image store; [`hypernetes_image::ImageStore`] is the one.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus};
+use hypernetes_image::{Collected, Credentials, Digest, Image, ImageError, ImageStore, Progress, PullStatus, Puller};
 use tokio::sync::mpsc;
 
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
     fn get(&self, reference_or_id: &str) -> Option<Image>;
     fn list(&self) -> Vec<Image>;
-    /// For a tenant; empty: for nobody's pods.
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError>;
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+        puller: &Puller,
+    ) -> Result<Image, ImageError>;
     /// Whether a tenant's pods may have the image: it has pulled it, or anybody may.
     fn may_use(&self, id: &Digest, tenant: &str) -> bool;
+    /// Tenants of whom it is kept what they have pulled.
+    fn tenants(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+    /// Keeps nothing more of a tenant.
+    async fn forget_tenant(&self, _tenant: &str) -> Result<(), ImageError> {
+        Ok(())
+    }
     async fn import(
         &self,
         path: &Path,
@@ -60,12 +76,25 @@ impl Images for ImageStore {
         ImageStore::list(self)
     }
 
-    async fn pull(&self, reference: &str, credentials: Option<Credentials>, tenant: &str) -> Result<Image, ImageError> {
-        ImageStore::pull(self, reference, credentials, tenant).await
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+        puller: &Puller,
+    ) -> Result<Image, ImageError> {
+        ImageStore::pull(self, reference, credentials, puller).await
     }
 
     fn may_use(&self, id: &Digest, tenant: &str) -> bool {
         ImageStore::may_use(self, id, tenant)
+    }
+
+    fn tenants(&self) -> BTreeSet<String> {
+        self.pullers()
+    }
+
+    async fn forget_tenant(&self, tenant: &str) -> Result<(), ImageError> {
+        self.forget_puller(tenant)
     }
 
     async fn import(

@@ -29,6 +29,7 @@ mod host_paths;
 mod host_usage;
 mod identity;
 mod images;
+mod log_budget;
 mod logs;
 mod metrics;
 mod modules;
@@ -56,6 +57,7 @@ mod vm_memory;
 mod volumes;
 
 use std::{
+    collections::HashMap,
     future::Future,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -79,6 +81,10 @@ use crate::{records::Records, runtime::Runtime, service::Service, streaming::Ses
 
 /// On a sandbox: the tenant it belongs to.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
+/// On a sandbox: how many bytes of logs its tenant may have on this node, as a plain number.
+pub const LOG_BYTES_ANNOTATION: &str = "hypernetes.io/log-bytes";
+/// On an image that is pulled: how many bytes of images its tenant may have pulled on this node, as a plain number.
+pub const IMAGE_BYTES_ANNOTATION: &str = "hypernetes.io/image-bytes";
 /// On a container: the size of its writable layer in bytes, as a plain number. CRI has no field for it.
 pub const EPHEMERAL_STORAGE_ANNOTATION: &str = "hypernetes.io/ephemeral-storage-bytes";
 /// On a sandbox, with the value `none`: it is connected to no network.
@@ -132,6 +138,10 @@ pub struct HyperdConfig {
     pub pool: PoolLimits,
     /// A container's log is rotated (to `<log>.1`) at this length if the kubelet did not do it before.
     pub log_max_bytes: u64,
+    /// Bytes of logs that the containers of one tenant may have, where the kubelet does not say.
+    pub tenant_log_bytes: u64,
+    /// Bytes of images that one tenant may have pulled, where the kubelet does not say.
+    pub tenant_image_bytes: u64,
     /// When images that no container has are removed.
     pub image_collection: ImageCollection,
 }
@@ -161,9 +171,16 @@ impl HyperdConfig {
             vm_memory_mib: vm_memory::of_this_host(),
             pool: PoolLimits::default(),
             log_max_bytes: 64 << 20,
+            tenant_log_bytes: 4 << 30,
+            tenant_image_bytes: 32 << 30,
             image_collection: ImageCollection::default(),
         }
     }
+}
+
+/// The plain number that an annotation is; none: it is not there, or says none.
+fn bytes_said(annotations: &HashMap<String, String>, annotation: &str) -> Option<u64> {
+    annotations.get(annotation)?.parse().ok()
 }
 
 /// Why hyperd cannot run.

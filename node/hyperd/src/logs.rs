@@ -10,9 +10,12 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::log_budget::LogShare;
 
 /// Longest content of one log line; longer ones are cut into partial (`P`) lines, as other runtimes do.
 const MAX_LINE: usize = 16 << 10;
@@ -56,6 +59,8 @@ pub(crate) struct LogWriter {
     pending: [Vec<u8>; 2],
     /// The log is rotated at this length, so that a container fills no disk when nobody else rotates.
     max_bytes: u64,
+    /// What the log takes of its tenant's.
+    share: Option<Arc<LogShare>>,
     /// Bytes of output that could not be written since something could.
     lost: u64,
 }
@@ -77,11 +82,26 @@ impl LogWriter {
             position: position.unwrap_or_default(),
             pending: [vec![], vec![]],
             max_bytes,
+            share: None,
             lost: 0,
         };
         // It is tried again by what is written.
         let _ = writer.files();
         writer
+    }
+
+    /// What is written is the tenant's, which may have only so much.
+    pub(crate) fn charged_to(mut self, share: Option<Arc<LogShare>>) -> Self {
+        self.share = share;
+        self.recount();
+        self
+    }
+
+    /// Files have come or gone.
+    fn recount(&self) {
+        if let Some(share) = &self.share {
+            share.set(bytes(&self.path));
+        }
     }
 
     fn files(&mut self) -> io::Result<&mut Files> {
@@ -97,6 +117,7 @@ impl LogWriter {
                 OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.position_path)?;
             save(&position, &self.position)?;
             self.files = Some(Files { log, position });
+            self.recount();
         }
         self.files.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -216,6 +237,7 @@ impl LogWriter {
         let metadata = log.metadata()?;
         self.files()?.log = log;
         (self.position.inode, self.position.length) = (metadata.ino(), metadata.len());
+        self.recount();
         self.save_position()
     }
 
@@ -229,6 +251,14 @@ impl LogWriter {
             std::fs::rename(&self.path, rotated(&self.path))?;
             self.reopen()?;
         }
+        if let Some(share) = &self.share {
+            share.take(lines.len() as u64)?;
+        }
+        self.put(stream, lines, taken).inspect_err(|_| self.recount())
+    }
+
+    /// Writes lines and the position after them, or neither.
+    fn put(&mut self, stream: Stream, lines: &[u8], taken: usize) -> io::Result<()> {
         let before = self.position;
         let files = self.files()?;
         if let Err(error) = files.log.write_all(lines) {
@@ -266,6 +296,12 @@ fn rotated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");
     name.into()
+}
+
+/// Bytes of a log with what was rotated of it.
+pub(crate) fn bytes(path: &Path) -> u64 {
+    let length = |path: &Path| std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+    length(path).saturating_add(length(&rotated(path)))
 }
 
 /// Removes a log with what was rotated of it.
@@ -311,6 +347,7 @@ fn format_line(to: &mut Vec<u8>, now: jiff::Timestamp, stream: Stream, tag: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_budget::LogBudgets;
 
     fn now() -> jiff::Timestamp {
         jiff::Timestamp::new(1_700_000_000, 1_000).unwrap()
@@ -379,6 +416,51 @@ mod tests {
         writer.reopen().unwrap();
         writer.append(Stream::Stdout, b"new\n", now()).unwrap();
         assert_eq!(contents(&log), ["stdout F new"]);
+    }
+
+    #[test]
+    fn a_tenants_logs_are_no_larger_together_than_they_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let budgets = LogBudgets::new(4096);
+        let share = |tenant: &str| {
+            let annotations = [(crate::TENANT_ANNOTATION.to_owned(), tenant.to_owned())].into();
+            budgets.share(&k8s_cri::v1::PodSandboxConfig { annotations, ..Default::default() })
+        };
+        let path = |name: &str| dir.path().join(name);
+        let open = |name: &str, tenant: &str| {
+            LogWriter::open(&path(&format!("{name}.log")), &path(&format!("{name}.position")), 1000)
+                .charged_to(share(tenant))
+        };
+        // Who writes without end fills what two files may hold; others of the tenant get the rest, and lose what is more.
+        let (mut loud, mut late, mut other) = (open("a", "acme"), open("b", "acme"), open("c", "globex"));
+        let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+        for _ in 0..100 {
+            loud.append(Stream::Stdout, &line, now()).unwrap();
+        }
+        let mut rest = open("d", "acme");
+        let mut refused = None;
+        for writer in [&mut late, &mut rest] {
+            for _ in 0..20 {
+                let (written, end) = (writer.append(Stream::Stdout, &line, now()), writer.next(Stream::Stdout) + 100);
+                if let Err(error) = &written {
+                    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+                    refused = Some(error.to_string());
+                }
+                writer.settle(written, Stream::Stdout, end, true, "c");
+            }
+        }
+        let all = || ["a", "b", "d"].iter().map(|name| bytes(&path(&format!("{name}.log")))).sum::<u64>();
+        assert!(refused.is_some_and(|why| why.contains("may have 4096")) && rest.lost > 0);
+        assert!((3900..=4096).contains(&all()), "{}", all());
+        other.append(Stream::Stdout, &line, now()).unwrap();
+        // When a container is gone there is room again; and a log that is found is counted.
+        drop(loud);
+        rest.append(Stream::Stdout, &line, now()).unwrap();
+        drop(late);
+        let _again = open("a", "acme");
+        let (left, held) = (share("acme").unwrap(), ["a", "d"].map(|name| bytes(&path(&format!("{name}.log")))));
+        left.take(4096 - held.iter().sum::<u64>()).unwrap();
+        assert!(left.take(1).is_err());
     }
 
     /// What cannot be written is lost when somebody says so, and what comes after it is written as soon as that is possible.

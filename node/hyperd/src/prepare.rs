@@ -33,6 +33,11 @@ const MAX_GROUPS: usize = 4096;
 /// The tenant whose pods are the operator's own.
 const OPERATOR: &str = "system";
 
+/// Whether what is a tenant's, or nobody's, is the operator's own.
+pub(crate) fn is_operators(tenant: &str) -> bool {
+    matches!(tenant, "" | OPERATOR)
+}
+
 /// What is to be done for one container; everything that can be refused has been.
 pub(crate) struct Prepared {
     root: DiskSource,
@@ -141,7 +146,7 @@ impl Runtime {
         Policy {
             pod: self.pod_dir(sandbox).ok(),
             // Tenants do not get what the operator allows to pods of their own.
-            allowed: if matches!(tenant, "" | OPERATOR) { &self.config.allowed_host_paths } else { &[] },
+            allowed: if is_operators(tenant) { &self.config.allowed_host_paths } else { &[] },
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     exec,
+    log_budget::LogBudgets,
     pool::Pool,
     records::Records,
     sandbox::{Sandbox, tenant_of},
@@ -39,6 +40,8 @@ pub(crate) struct Runtime {
     /// Commands whose output is collected, probes' among them, and bytes of it.
     pub commands: Arc<Budget>,
     pub collected: Arc<Budget>,
+    /// Bytes of tenants' logs.
+    pub logs: LogBudgets,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
 }
@@ -48,6 +51,7 @@ impl Runtime {
         let cni = Cni::new(config.cni_config_dir.clone(), config.cni_bin_dirs.clone(), &config.root);
         Self {
             pool: Pool::new(config.pool.clone()),
+            logs: LogBudgets::new(config.tenant_log_bytes),
             config,
             records,
             cni,

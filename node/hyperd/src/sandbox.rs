@@ -404,6 +404,7 @@ impl Runtime {
             agent_version: String::new(),
             kernel_release: String::new(),
         });
+        self.logs.hear(&sandbox.record().config);
         let _ = sandbox.kind.set(kind.clone());
         let _operation = sandbox.operation.lock().await;
         if let Err(error) = self.insert_new_sandbox(sandbox.clone()) {

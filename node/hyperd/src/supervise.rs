@@ -217,7 +217,9 @@ impl Runtime {
         let position = self.records.log_position(&container.id);
         let max_bytes = if path == Path::new("/dev/null") { u64::MAX } else { self.config.log_max_bytes };
         let place = position.clone();
-        let log = tokio::task::spawn_blocking(move || LogWriter::open(&path, &place, max_bytes)).await?;
+        let share = container.log_share.get().cloned();
+        let open = move || LogWriter::open(&path, &place, max_bytes).charged_to(share);
+        let log = tokio::task::spawn_blocking(open).await?;
         if container.is_removed() {
             let _ = std::fs::remove_file(position);
         }
@@ -335,14 +337,20 @@ impl Runtime {
             }
         }
         for record in containers {
-            if self.sandbox(&record.sandbox_id).is_err() {
+            let Ok(sandbox) = self.sandbox(&record.sandbox_id) else {
                 let _ = self.records.remove_container(&record.id);
                 continue;
-            }
-            if let Err(error) = self.insert_container(Container::new(record)) {
+            };
+            let container = Container::new(record);
+            container.charge_log(&self.logs, &sandbox.record().config);
+            if let Err(error) = self.insert_container(container) {
                 tracing::error!(%error, "a record was left alone");
             }
         }
+        // The newest says what a tenant may have.
+        let mut sandboxes = self.sandboxes();
+        sandboxes.sort_by_key(|sandbox| sandbox.record().created_at);
+        sandboxes.iter().for_each(|sandbox| self.logs.hear(&sandbox.record().config));
         // What was being made when hyperd was killed, and what waited in the pool.
         let (hibernated, others): (Vec<_>, Vec<_>) = self.sandboxes().into_iter().partition(|s| s.is_hibernated());
         let ids = |of: Vec<Arc<Sandbox>>| of.iter().filter_map(|s| s.record().vm.map(|vm| vm.spec.id)).collect();

@@ -65,7 +65,8 @@ impl Node {
     }
 
     async fn run(&mut self) {
-        let mut config = HyperdConfig::new(&self.path("root"), self.hypervisor.clone(), Arc::new(FakeImages));
+        let mut config =
+            HyperdConfig::new(&self.path("root"), self.hypervisor.clone(), Arc::new(FakeImages::of("acme")));
         config.pods_dir = self.path("pods");
         config.volume_dirs = vec![self.path("volumes")];
         config.allowed_host_paths = vec![crate::AllowedHostPath { path: self.path("shared"), read_only: false }];

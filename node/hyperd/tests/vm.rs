@@ -4,7 +4,8 @@ mod common;
 
 use std::{
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,25 @@ use common::node::{Node, POD_UID, describe_volume, node, within};
 use hypernetes_hyperd::EPHEMERAL_STORAGE_ANNOTATION;
 use hypernetes_hyperd_api::{HibernateSandboxRequest, InfoRequest, ResumeSandboxRequest, hyperd_client::HyperdClient};
 use k8s_cri::v1 as cri;
+
+/// A file system in memory, as the kubelet makes one for a volume of that medium, until it is dropped.
+struct InMemory(PathBuf);
+
+impl InMemory {
+    fn new(path: &Path, bytes: u64) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={bytes}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
+        assert!(mounted.success());
+        Self(path.into())
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_in_a_vm() {
@@ -213,6 +233,23 @@ async fn containers_have_the_bounds_that_cri_gives_them() {
         sandbox_config: None,
     };
     assert_eq!(client.create_container(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+
+    // What is in memory ends at its own limit: shared memory at containerd's 64 MiB, a volume at the pod's.
+    let memory = pod.join("volumes/kubernetes.io~empty-dir/memory");
+    let mounted = InMemory::new(&memory, 1 << 20);
+    let mount =
+        cri::Mount { host_path: memory.display().to_string(), container_path: "/memory".into(), ..Default::default() };
+    let filler = node.start_as(&sandbox, node.config("filler", "sleep 1000", vec![mount])).await;
+    drop(mounted);
+    let (_, said) = node
+        .exec(
+            &filler,
+            "for d in /dev/shm /memory; do busybox dd if=/dev/zero of=$d/x bs=65536 count=1100 2>&1 | \
+             busybox grep -o 'No space left on device'; busybox wc -c <$d/x; busybox rm $d/x; done",
+        )
+        .await;
+    assert_eq!(said, "No space left on device\n67108864\nNo space left on device\n1048576\n");
+    client.remove_container(cri::RemoveContainerRequest { container_id: filler }).await.unwrap();
 
     // Shared memory is charged to who fills it.
     let mut greedy = node.config("greedy", "head -c 40000000 /dev/zero >/dev/shm/x; sleep 1000", vec![]);

@@ -34,6 +34,11 @@ pub enum ImageError {
     Invalid(String),
     #[error("reading the archive {path}: {reason}")]
     Archive { path: PathBuf, reason: String },
+    /// Who pulls has as much as they may.
+    #[error(
+        "exceeded quota: tenant, requested: imageBytes={requested}, used: imageBytes={used}, limited: imageBytes={limit}"
+    )]
+    Quota { requested: u64, used: u64, limit: u64 },
     #[error("no room for the image: {0}; free some space or remove unused images (crictl rmi --prune)")]
     NoSpace(String),
     /// Configuration of registries or of the image policy.

@@ -12,6 +12,7 @@
 
 mod archive;
 mod assemble;
+mod charge;
 mod config;
 mod digest;
 mod durable;
@@ -25,6 +26,7 @@ mod manifest;
 mod policy;
 mod private;
 mod pull;
+mod record;
 mod reference;
 mod registry;
 mod small;
@@ -34,6 +36,7 @@ mod tree;
 
 use std::path::PathBuf;
 
+pub use charge::Puller;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;

@@ -12,13 +12,13 @@ use std::{
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    Credentials, Digest, Image, ImageError, Limits, Progress, PullStatus, Reference, Retries,
+    Credentials, Digest, Image, ImageError, Limits, Progress, PullStatus, Puller, Reference, Retries,
     archive::{self, Contents},
     assemble::assemble,
+    charge::Charges,
     config::ConfigDocument,
     durable,
     error::{invalid, store_error},
@@ -28,6 +28,7 @@ use crate::{
     policy::Policy,
     private,
     pull::{self, Counters, Pulls},
+    record::{Access, KnownAs, Record},
     registry::{Reach, Session},
 };
 
@@ -62,51 +63,8 @@ pub struct ImageStore {
     /// Layers of images that are being made: they stay, though no image has them yet.
     held: Arc<Mutex<HashMap<Digest, usize>>>,
     pulls: Pulls,
+    charges: Charges,
     unpack_turns: Semaphore,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    #[serde(flatten)]
-    image: Image,
-    /// Which layers' data its disk needs.
-    #[serde(default)]
-    layers: Vec<Digest>,
-    /// Seconds since 1970: when it was pulled, imported, or last seen in use.
-    #[serde(default)]
-    used: u64,
-    /// Of one that was added before this was put down nothing is known.
-    #[serde(default)]
-    access: Option<Access>,
-}
-
-/// Who has shown that they may have an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Access {
-    /// It was imported by the host's operator, or its registry gives it to anybody.
-    Everybody,
-    /// It was pulled with credentials, for these.
-    Pullers(BTreeSet<String>),
-}
-
-/// How an image that is added is found, and by whom.
-struct KnownAs {
-    tags: Vec<String>,
-    digests: Vec<String>,
-    access: Access,
-}
-
-impl Access {
-    fn merge(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Pullers(mut some), Self::Pullers(more)) => {
-                some.extend(more);
-                Self::Pullers(some)
-            }
-            _ => Self::Everybody,
-        }
-    }
 }
 
 /// What was removed to make room.
@@ -145,13 +103,8 @@ impl ImageStore {
                 record.image.rootfs.is_file() && record.layers.iter().all(|layer| layers.get(layer).is_some())
             };
             let mut records: Vec<Record> = records.into_iter().filter(whole).collect();
-            // Of before this was put down: what the operator has imported is from no registry; others are asked for again.
             let imported = |layer: &Digest| layers.get(layer).is_some_and(|layer| layer.registries.is_empty());
-            for record in records.iter_mut().filter(|record| record.access.is_none()) {
-                let imported = record.layers.iter().all(imported);
-                let access = if imported { Access::Everybody } else { Access::Pullers(BTreeSet::new()) };
-                record.access = Some(access);
-            }
+            records.iter_mut().for_each(|record| record.complete(imported));
             for file in fs::read_dir(directory.join("rootfs"))? {
                 let path = file?.path();
                 let of = |record: &Record| path.file_stem().is_some_and(|stem| stem == record.image.id.hex().as_str());
@@ -170,6 +123,7 @@ impl ImageStore {
             busy: Mutex::default(),
             held: Arc::default(),
             pulls: Pulls::default(),
+            charges: Charges::default(),
             unpack_turns: Semaphore::new(PARALLEL_UNPACKING),
         };
         store.sweep();
@@ -202,12 +156,12 @@ impl ImageStore {
     /// known of an image means no.
     pub fn may_use(&self, id: &Digest, puller: &str) -> bool {
         let records = self.records.read();
-        let Some(record) = records.iter().find(|record| record.image.id == *id) else { return false };
-        match &record.access {
-            Some(Access::Everybody) => true,
-            Some(Access::Pullers(pullers)) => pullers.contains(puller),
-            None => false,
-        }
+        records.iter().any(|record| record.image.id == *id && record.may_be_used_by(puller))
+    }
+
+    /// Everybody of whom it is known what they have pulled.
+    pub fn pullers(&self) -> BTreeSet<String> {
+        self.records.read().iter().flat_map(|record| &record.pulled_by).cloned().collect()
     }
 
     /// Forgets what a puller has shown; the images stay until they are collected.
@@ -215,11 +169,12 @@ impl ImageStore {
     /// # Errors
     /// When the index cannot be written.
     pub fn forget_puller(&self, puller: &str) -> Result<(), ImageError> {
+        if !self.pullers().contains(puller) {
+            return Ok(());
+        }
         self.change(|records| {
             for record in records.iter_mut() {
-                if let Some(Access::Pullers(pullers)) = &mut record.access {
-                    pullers.remove(puller);
-                }
+                record.forget(puller);
             }
         })
     }
@@ -239,8 +194,8 @@ impl ImageStore {
         self.pulls.list()
     }
 
-    /// Pulls from a registry for somebody (a tenant's id, or empty); concurrent pulls of one reference do the work once. The
-    /// registry is asked in any case, so that whoever has pulled an image has shown that they may have it.
+    /// Pulls from a registry for somebody; concurrent pulls of one reference do the work once. The registry is asked in any
+    /// case, so that whoever has pulled an image has shown that they may have it.
     ///
     /// # Errors
     /// As [`ImageError`]'s variants say; no image has changed then.
@@ -248,16 +203,16 @@ impl ImageStore {
         &self,
         reference: &str,
         credentials: Option<Credentials>,
-        puller: &str,
+        puller: &Puller,
     ) -> Result<Image, ImageError> {
         let reference = Reference::parse(reference)?;
         let started = Instant::now();
         let active = self.pulls.begin(&reference);
         let access = match &credentials {
-            Some(_) => Access::Pullers(BTreeSet::from([puller.to_owned()])),
+            Some(_) => Access::Pullers(BTreeSet::from([puller.id.clone()])),
             None => Access::Everybody,
         };
-        let outcome = self.pull_now(&reference, credentials, access, &active.counters).await;
+        let outcome = self.pull_now(&reference, credentials, (access, puller), &active.counters).await;
         match &outcome {
             Ok(image) => {
                 let received = active.counters.received_bytes.load(Ordering::Relaxed);
@@ -265,7 +220,7 @@ impl ImageStore {
             }
             Err(error) => {
                 tracing::warn!(image = %reference, %error, "not pulled");
-                if matches!(error, ImageError::NoSpace(_)) {
+                if matches!(error, ImageError::NoSpace(_) | ImageError::Quota { .. }) {
                     self.sweep();
                 }
             }
@@ -277,7 +232,7 @@ impl ImageStore {
         &self,
         reference: &Reference,
         credentials: Option<Credentials>,
-        access: Access,
+        (access, puller): (Access, &Puller),
         counters: &Counters,
     ) -> Result<Image, ImageError> {
         let _turn = self.turn(reference.to_string()).await;
@@ -296,8 +251,18 @@ impl ImageStore {
         let diff_ids = document.rootfs.diff_ids.clone();
         let held = self.hold(&diff_ids);
         let work = self.work_directory()?;
-        let pairs: Vec<(&Descriptor, Digest)> = resolved.manifest.layers.iter().zip(diff_ids).collect();
+        let pairs: Vec<(&Descriptor, Digest)> = resolved.manifest.layers.iter().zip(diff_ids.clone()).collect();
         counters.layers_total.store(pairs.len(), Ordering::Relaxed);
+        let id = resolved.manifest.config.digest;
+        let mut charge = self.charges.begin(puller);
+        // What the registry says of layers that are not here; what they take is known when they are.
+        let (has, new) = self.charged(puller, &id, &diff_ids);
+        let told = |(descriptor, layer): &(&Descriptor, Digest)| match self.layers.get(layer) {
+            Some(_) => self.layers.disk_bytes(layer),
+            None => descriptor.size.unwrap_or(0),
+        };
+        charge
+            .set(pairs.iter().filter(|(_, layer)| new.contains(layer)).map(told).fold(0, u64::saturating_add), has)?;
         let missing = |(_, diff_id): &&(&Descriptor, Digest)| !self.may_have(diff_id, reference.registry());
         let total = pairs.iter().filter(missing).map(|(descriptor, _)| descriptor.size.unwrap_or(0)).sum();
         counters.total_bytes.store(total, Ordering::Relaxed);
@@ -307,11 +272,29 @@ impl ImageStore {
             fetches.push(fetch.boxed());
         }
         stream::iter(fetches).buffer_unordered(PARALLEL_LAYERS).try_collect::<()>().await?;
+        let (has, new) = self.charged(puller, &id, &diff_ids);
+        charge.set(self.layer_bytes(&new), has)?;
         let tags = if reference.digest().is_some() { Vec::new() } else { reference.tagged().into_iter().collect() };
         let digests = vec![format!("{}@{digest}", reference.repository())];
-        let image = self.add(resolved.config, document, KnownAs { tags, digests, access }, work.path()).await;
-        drop(held);
+        let pulled_by = Some(puller.id.clone()).filter(|id| !id.is_empty()).into_iter().collect();
+        let known_as = KnownAs { tags, digests, access, pulled_by };
+        let image = self.add(resolved.config, document, known_as, work.path()).await;
+        drop((held, charge));
         image
+    }
+
+    /// Bytes that somebody has pulled and that are here, and the layers of an image that are not among them.
+    fn charged(&self, puller: &Puller, id: &Digest, layers: &[Digest]) -> (u64, HashSet<Digest>) {
+        let records = self.records.read();
+        let theirs = records.iter().filter(|record| record.pulled_by.contains(&puller.id));
+        let (mut own, mut have, mut known) = (0, HashSet::new(), false);
+        for record in theirs {
+            own += self.own_bytes(&record.image.id);
+            have.extend(record.layers.iter().copied());
+            known |= record.image.id == *id;
+        }
+        let new = layers.iter().filter(|layer| !known && !have.contains(*layer)).copied().collect();
+        (own + self.layer_bytes(&have), new)
     }
 
     /// Whether a layer is here that a puller from this registry may have.
@@ -419,7 +402,8 @@ impl ImageStore {
         };
         let digests = name.zip(manifest).map(|(name, digest)| format!("{}@{digest}", name.repository()));
         let image = {
-            let known_as = KnownAs { tags, digests: digests.into_iter().collect(), access: Access::Everybody };
+            let (digests, access) = (digests.into_iter().collect(), Access::Everybody);
+            let known_as = KnownAs { tags, digests, access, pulled_by: BTreeSet::new() };
             self.add(config, document, known_as, work.path()).await
         };
         drop(held);
@@ -450,7 +434,7 @@ impl ImageStore {
         known_as: KnownAs,
         work: &Path,
     ) -> Result<Image, ImageError> {
-        let KnownAs { tags, digests, access } = known_as;
+        let KnownAs { tags, digests, access, pulled_by } = known_as;
         let id = Digest::of(&config);
         let _turn = self.turn(id.to_string()).await;
         let layers = document.rootfs.diff_ids;
@@ -469,7 +453,7 @@ impl ImageStore {
             }
         };
         let image = Image { id, tags, digests, size_bytes: 0, config: document.config, rootfs };
-        let mut new = Record { image, layers, used: now(), access: Some(access) };
+        let mut new = Record { image, layers, used: now(), access: Some(access), pulled_by };
         new.image.size_bytes = self.own_bytes(&id) + self.layer_bytes(&new.layers);
         let changed = self.change(move |records| {
             // A tag names one image: the newest that was given it.
@@ -486,6 +470,7 @@ impl ImageStore {
                     record.image.tags.extend(tags);
                     record.image.digests.extend(digests);
                     record.used = new.used;
+                    record.pulled_by.extend(new.pulled_by);
                     record.access = match (record.access.take(), new.access) {
                         (Some(known), Some(shown)) => Some(known.merge(shown)),
                         (known, shown) => shown.or(known),
@@ -587,8 +572,8 @@ impl ImageStore {
         (blocks("erofs") + blocks("vmdk") + blocks("json")) * 512
     }
 
-    fn layer_bytes(&self, layers: &[Digest]) -> u64 {
-        let different: HashSet<&Digest> = layers.iter().collect();
+    fn layer_bytes<'a>(&self, layers: impl IntoIterator<Item = &'a Digest>) -> u64 {
+        let different: HashSet<&Digest> = layers.into_iter().collect();
         different.into_iter().map(|layer| self.layers.disk_bytes(layer)).sum()
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Layer, Mounted, config, flatten, gzip};
-use hypernetes_image::{Digest, ImageError, ImageStore, Limits};
+use hypernetes_image::{Digest, ImageError, ImageStore, Limits, Puller};
 use serde_json::json;
 use tar::{EntryType, Header};
 use tempfile::TempDir;
@@ -200,8 +200,9 @@ async fn archives_of_both_kinds_are_one_image() {
 #[tokio::test]
 async fn pulling_what_is_not_there_says_so() {
     let bench = Bench::new(Limits::default());
-    assert!(matches!(bench.store.pull("Not A Name", None, "").await, Err(ImageError::Reference(_))));
-    let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None, "").await.unwrap_err();
+    let nobody = Puller { id: String::new(), max_bytes: 0 };
+    assert!(matches!(bench.store.pull("Not A Name", None, &nobody).await, Err(ImageError::Reference(_))));
+    let error = bench.store.pull("127.0.0.1:1/nobody/home:1", None, &nobody).await.unwrap_err();
     assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
     assert!(error.to_string().starts_with("RegistryUnavailable"), "{error}");
 }

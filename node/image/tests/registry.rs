@@ -23,7 +23,7 @@ use common::{
     Layer, Mounted, gzip, layout, noise,
     registry::{Manners, OwnRegistry, RealRegistry, digest_of},
 };
-use hypernetes_image::{Credentials, ImageError, ImageStore, Options, Retries};
+use hypernetes_image::{Credentials, ImageError, ImageStore, Options, Puller, Retries};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -32,6 +32,15 @@ const HTPASSWD: &str = "user:$2y$04$.dFrcySMG/dsETaewse4j.7ermkAIlUDuoapWLrDMMIT
 
 /// Who pulls in these tests.
 const ACME: &str = "acme";
+
+/// Somebody who may have as much as they like.
+fn puller(id: &str) -> Puller {
+    Puller { id: id.into(), max_bytes: u64::MAX }
+}
+
+fn acme() -> Puller {
+    puller(ACME)
+}
 
 fn retries() -> Retries {
     Retries { attempts: 3, first_delay: Duration::from_millis(1), longest_delay: Duration::from_millis(5) }
@@ -103,11 +112,11 @@ async fn images_that_share_layers_share_them_on_disk() {
     registry.push(&second, "demo/second:2");
 
     let name = format!("{}/demo/first:1", registry.address);
-    let image = bench.store.pull(&name, None, ACME).await.unwrap();
+    let image = bench.store.pull(&name, None, &acme()).await.unwrap();
     assert_eq!(image.tags, [name.as_str()]);
     assert_eq!(image.digests, [format!("{}/demo/first@{}", registry.address, digest_of(&first))]);
     let before = bench.store.usage().0;
-    let other = bench.store.pull(&format!("{}/demo/second:2", registry.address), None, ACME).await.unwrap();
+    let other = bench.store.pull(&format!("{}/demo/second:2", registry.address), None, &acme()).await.unwrap();
     let grown = bench.store.usage().0 - before;
     assert!(grown < (2 << 20) + (256 << 10), "the base is there once: {grown}");
     let (a, b) = (Mounted::new(&image.rootfs), Mounted::new(&other.rootfs));
@@ -116,13 +125,13 @@ async fn images_that_share_layers_share_them_on_disk() {
     assert_eq!((a.read("one").as_str(), fs::read(b.path("two")).unwrap() == noise(2 << 20, 2)), ("1", true));
 
     // By digest, it is the same image, and no tag is made up.
-    let by_digest = bench.store.pull(&image.digests[0], None, ACME).await.unwrap();
+    let by_digest = bench.store.pull(&image.digests[0], None, &acme()).await.unwrap();
     assert_eq!(by_digest, image);
     assert!(bench.store.get(&image.digests[0]).is_some());
-    let error = bench.store.pull(&format!("{}/demo/first:none", registry.address), None, ACME).await.unwrap_err();
+    let error = bench.store.pull(&format!("{}/demo/first:none", registry.address), None, &acme()).await.unwrap_err();
     assert!(matches!(error, ImageError::NotFound { .. }), "{error}");
     let wrong = format!("{}/demo/first@sha256:{}", registry.address, "0".repeat(64));
-    assert!(matches!(bench.store.pull(&wrong, None, ACME).await, Err(ImageError::NotFound { .. })));
+    assert!(matches!(bench.store.pull(&wrong, None, &acme()).await, Err(ImageError::NotFound { .. })));
 
     // A shared layer goes with the last image that has it.
     drop((a, b));
@@ -161,31 +170,72 @@ async fn tls_with_an_own_authority_and_a_password() {
     let name = format!("{}/demo/private:1", registry.address);
 
     bench.hosts(&registry.address, &format!("server = \"https://{}\"", registry.address));
-    let error = bench.store.pull(&name, basic("s3cret"), ACME).await.unwrap_err();
+    let error = bench.store.pull(&name, basic("s3cret"), &acme()).await.unwrap_err();
     assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
 
     let file = format!("server = \"https://{}\"\nca = \"{}\"", registry.address, bench.path().join("ca.pem").display());
     bench.hosts(&registry.address, &file);
     for credentials in [None, basic("wrong"), Some(Credentials::Token("x".into()))] {
-        let error = bench.store.pull(&name, credentials, ACME).await.unwrap_err();
+        let error = bench.store.pull(&name, credentials, &acme()).await.unwrap_err();
         assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
         assert!(error.to_string().contains("pull access denied"), "{error}");
         assert!(!error.to_string().contains("wrong"), "no secret is told: {error}");
     }
-    let private = bench.store.pull(&name, basic("s3cret"), ACME).await.unwrap();
+    let private = bench.store.pull(&name, basic("s3cret"), &acme()).await.unwrap();
     // What one puller may have is not everybody's.
-    assert!(bench.store.pull(&name, None, ACME).await.is_err());
+    assert!(bench.store.pull(&name, None, &acme()).await.is_err());
     let may = |puller: &str| bench.store.may_use(&private.id, puller);
     assert!(may(ACME) && !may("globex") && !may(""), "only who has shown it");
-    assert!(bench.store.pull(&name, basic("wrong"), "globex").await.is_err() && !may("globex"));
-    bench.store.pull(&name, basic("s3cret"), "globex").await.unwrap();
+    assert!(bench.store.pull(&name, basic("wrong"), &puller("globex")).await.is_err() && !may("globex"));
+    bench.store.pull(&name, basic("s3cret"), &puller("globex")).await.unwrap();
     assert!(may(ACME) && may("globex") && !may(""));
+    assert!(bench.store.pullers().iter().eq([ACME, "globex"]));
     bench.store.forget_puller(ACME).unwrap();
-    assert!(!may(ACME) && may("globex"));
+    assert!(!may(ACME) && may("globex") && bench.store.pullers().iter().eq(["globex"]));
     // Also by the next process.
     let again = open(bench.path().join("store"));
     assert!(again.may_use(&private.id, "globex") && !again.may_use(&private.id, ACME));
+}
+
+/// Public images and others count alike: the tenant has had them brought here.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pulls_pays_until_the_image_is_gone() {
+    let bench = Bench::new();
+    let registry = OwnRegistry::start().await;
+    let base = || Layer::new().file("base", noise(3 << 20, 1));
+    for (tag, layers) in [
+        ("1", vec![base()]),
+        ("2", vec![base(), Layer::new().file("two", noise(2 << 20, 2))]),
+        ("large", vec![Layer::new().file("large", noise(4 << 20, 3))]),
+        // A few kilobytes until they are unpacked.
+        ("bomb", vec![Layer::new().file("bomb", b"boom".repeat(1 << 20))]),
+    ] {
+        registry.load(&bench.layout(tag, layers, false), tag);
+    }
+    let acme = Puller { id: ACME.into(), max_bytes: 6 << 20 };
+    let pull = async |tag: &str, puller: &Puller| bench.store.pull(&registry.name(tag), None, puller).await;
+    let first = pull("1", &acme).await.unwrap();
+    // What it shares with the first counts once; and the same again is nothing new.
+    for tag in ["2", "2", "1"] {
+        pull(tag, &acme).await.unwrap();
+    }
+    let before = bench.left();
+    for tag in ["large", "bomb"] {
+        let error = pull(tag, &acme).await.unwrap_err();
+        assert!(matches!(error, ImageError::Quota { limit: 6_291_456, .. }), "{tag}: {error}");
+        assert!(error.to_string().starts_with("exceeded quota: tenant, requested: imageBytes="), "{error}");
+        assert_eq!(bench.left(), before, "{tag}");
+    }
+    // Also after a restart; and another tenant has its own, of the same image too.
+    let again = open(bench.path().join("store"));
+    assert!(matches!(again.pull(&registry.name("large"), None, &acme).await, Err(ImageError::Quota { .. })));
+    pull("large", &puller("globex")).await.unwrap();
+    assert!(matches!(pull("large", &acme).await, Err(ImageError::Quota { .. })));
+    bench.store.remove(&registry.name("2")).await.unwrap();
+    assert!(matches!(pull("large", &acme).await, Err(ImageError::Quota { .. })), "the first has the base");
+    bench.store.remove(&first.id.to_string()).await.unwrap();
+    pull("large", &acme).await.unwrap();
 }
 
 /// Gives tokens as docker-registry wants them.
@@ -273,13 +323,13 @@ async fn tokens_are_fetched_where_the_registry_says() {
     let name = format!("{}/demo/private:1", registry.address);
     let bad = [None, basic("wrong"), Some(Credentials::Identity("stale".into())), Some(Credentials::Token("x".into()))];
     for credentials in bad {
-        let error = bench.store.pull(&name, credentials.clone(), ACME).await.unwrap_err();
+        let error = bench.store.pull(&name, credentials.clone(), &acme()).await.unwrap_err();
         assert!(matches!(error, ImageError::Unauthorized { .. }), "{credentials:?}: {error}");
     }
     let token = server.token("repository:demo/private:pull", true);
     for credentials in [basic("s3cret"), Some(Credentials::Identity("refresh".into())), Some(Credentials::Token(token))]
     {
-        bench.store.pull(&name, credentials, ACME).await.unwrap();
+        bench.store.pull(&name, credentials, &acme()).await.unwrap();
         bench.store.remove(&name).await.unwrap();
     }
 }
@@ -294,23 +344,23 @@ async fn mirrors_come_first_and_the_registry_itself_last() {
     origin.load(&root, "2");
     let (at_mirror, at_origin) = (mirror.address.lock().clone(), origin.address.lock().clone());
     bench.hosts("registry.example.com", &format!("server = \"http://{at_origin}\"\n[host.\"http://{at_mirror}\"]"));
-    let image = bench.store.pull("registry.example.com/a/b:1", None, ACME).await.unwrap();
+    let image = bench.store.pull("registry.example.com/a/b:1", None, &acme()).await.unwrap();
     assert_eq!(image.tags, ["registry.example.com/a/b:1"]);
     assert_eq!(origin.blob_requests.load(Ordering::SeqCst), 0);
     // The mirror has no such tag.
-    bench.store.pull("registry.example.com/a/b:2", None, ACME).await.unwrap();
+    bench.store.pull("registry.example.com/a/b:2", None, &acme()).await.unwrap();
     assert_eq!(origin.manifest_requests.load(Ordering::SeqCst), 1);
     // The mirror lies, and the registry does not; a mirror that is gone is passed over.
     bench.store.remove(&image.id.to_string()).await.unwrap();
     mirror.manners.lock().lie = Some(b"\x1f\x8bnonsense".to_vec());
-    bench.store.pull("registry.example.com/a/b:1", None, ACME).await.unwrap();
+    bench.store.pull("registry.example.com/a/b:1", None, &acme()).await.unwrap();
     bench.hosts(
         "registry.example.com",
         &format!(
             "server = \"http://{at_origin}\"\n[host.\"http://127.0.0.1:1\"]\ncapabilities = [\"pull\", \"resolve\"]"
         ),
     );
-    bench.store.pull("registry.example.com/a/b:1", None, ACME).await.unwrap();
+    bench.store.pull("registry.example.com/a/b:1", None, &acme()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +370,7 @@ async fn broken_transfers_go_on_where_they_were() {
     let root = bench.layout("image", vec![Layer::new().file("a", noise(1 << 20, 3))], false);
     registry.load(&root, "1");
     *registry.manners.lock() = Manners { break_after: Some(300 << 10), ..Manners::default() };
-    let image = bench.store.pull(&registry.name("1"), None, ACME).await.unwrap();
+    let image = bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap();
     // The configuration, and four parts of a layer of a little more than 1 MiB.
     assert_eq!(registry.blob_requests.load(Ordering::SeqCst), 5);
     assert_eq!(fs::read(Mounted::new(&image.rootfs).path("a")).unwrap(), noise(1 << 20, 3));
@@ -328,13 +378,13 @@ async fn broken_transfers_go_on_where_they_were() {
     // Without ranges it never gets to the end, and says why.
     bench.store.remove(&image.id.to_string()).await.unwrap();
     registry.manners.lock().ignore_ranges = true;
-    let error = bench.store.pull(&registry.name("1"), None, ACME).await.unwrap_err();
+    let error = bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap_err();
     assert!(matches!(error, ImageError::Unavailable { .. }), "{error}");
     *registry.manners.lock() = Manners { busy: 2, ..Manners::default() };
-    bench.store.pull(&registry.name("1"), None, ACME).await.unwrap();
+    bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap();
     bench.store.remove(&image.id.to_string()).await.unwrap();
     registry.manners.lock().busy = 9;
-    let error = bench.store.pull(&registry.name("1"), None, ACME).await.unwrap_err();
+    let error = bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap_err();
     assert!(error.to_string().starts_with("RegistryUnavailable") && error.to_string().contains("503"), "{error}");
     assert!(bench.store.list().is_empty() && bench.store.pulls().is_empty());
 }
@@ -350,14 +400,14 @@ async fn lies_are_found_before_anything_is_used() {
     other[20] ^= 1;
     for lie in [other, right[..right.len() - 1].to_vec(), [right, vec![0; 100_000]].concat()] {
         registry.manners.lock().lie = Some(lie);
-        let error = bench.store.pull(&registry.name("1"), None, ACME).await.unwrap_err();
+        let error = bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap_err();
         assert!(matches!(error, ImageError::Pull { .. }), "{error}");
     }
     // A manifest that is not what its digest says, and documents that are none.
     let digest = digest_of(&root).to_string();
     registry.manifests.lock().insert(digest.clone(), b"{}".to_vec());
     let by_digest = registry.name("1").replace(":1", &format!("@{digest}"));
-    assert!(bench.store.pull(&by_digest, None, ACME).await.unwrap_err().to_string().contains("has the digest"));
+    assert!(bench.store.pull(&by_digest, None, &acme()).await.unwrap_err().to_string().contains("has the digest"));
     let huge = [vec![b' '; 5 << 20], b"{}".to_vec()].concat();
     let zeros = format!("sha256:{}", "0".repeat(64));
     let size = json!({"digest": zeros, "size": u64::MAX});
@@ -374,7 +424,7 @@ async fn lies_are_found_before_anything_is_used() {
     ];
     for document in documents {
         registry.manifests.lock().insert("1".into(), document.clone());
-        let error = bench.store.pull(&registry.name("1"), None, ACME).await;
+        let error = bench.store.pull(&registry.name("1"), None, &acme()).await;
         assert!(error.is_err(), "{}", String::from_utf8_lossy(&document[..document.len().min(100)]));
     }
     assert!(bench.store.list().is_empty());
@@ -393,7 +443,7 @@ async fn concurrent_pulls_do_the_work_once() {
     let pulls: Vec<_> = (0..10)
         .map(|i| {
             let (store, name) = (bench.store.clone(), registry.name(if i % 2 == 0 { "1" } else { "2" }));
-            tokio::spawn(async move { store.pull(&name, None, ACME).await })
+            tokio::spawn(async move { store.pull(&name, None, &acme()).await })
         })
         .collect();
     let mut seen = (0, 0);
@@ -420,12 +470,12 @@ async fn another_registry_has_to_serve_a_layer_before_its_pullers_get_it() {
     ours.load(&root, "1");
     theirs.load(&root, "1");
     theirs.blobs.lock().retain(|_, bytes| bytes.starts_with(b"{"));
-    bench.store.pull(&ours.name("1"), None, ACME).await.unwrap();
+    bench.store.pull(&ours.name("1"), None, &acme()).await.unwrap();
     // They know all digests, and not the bytes.
-    let error = bench.store.pull(&theirs.name("1"), None, ACME).await.unwrap_err();
+    let error = bench.store.pull(&theirs.name("1"), None, &acme()).await.unwrap_err();
     assert!(matches!(error, ImageError::NotFound { .. }), "{error}");
     theirs.load(&root, "1");
-    bench.store.pull(&theirs.name("1"), None, ACME).await.unwrap();
+    bench.store.pull(&theirs.name("1"), None, &acme()).await.unwrap();
     assert_eq!(bench.store.list().len(), 1);
 }
 
@@ -434,7 +484,7 @@ async fn another_registry_has_to_serve_a_layer_before_its_pullers_get_it() {
 #[ignore = "is run by another test"]
 async fn child_that_pulls() {
     let (store, name) = (std::env::var("STORE").unwrap(), std::env::var("NAME").unwrap());
-    open(store).pull(&name, None, ACME).await.unwrap();
+    open(store).pull(&name, None, &acme()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,7 +522,7 @@ async fn killed_in_the_middle_nothing_half_usable_is_left() {
         }
     }
     assert!(whole < 8, "every child was killed too late");
-    open(store).pull(&registry.name("1"), None, ACME).await.unwrap();
+    open(store).pull(&registry.name("1"), None, &acme()).await.unwrap();
 }
 
 /// A small file system, unmounted when dropped.
@@ -506,7 +556,7 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
         let small = Small::new(kib);
         let store = open(small.0.path().join("store"));
         let before = store.usage().0;
-        match store.pull(&registry.name("1"), None, ACME).await {
+        match store.pull(&registry.name("1"), None, &acme()).await {
             Ok(_) => drop(told.insert("enough")),
             Err(error) => {
                 assert!(matches!(error, ImageError::NoSpace(_)), "{kib} KiB: {error}");
@@ -583,7 +633,7 @@ async fn the_policy_decides_which_images_are_accepted() {
     registry.load(&root, "1");
     let (name, digest) = (registry.name("1"), digest_of(&root).to_string());
     let refused = async |why: &str| {
-        let error = bench.store.pull(&name, None, ACME).await.unwrap_err().to_string();
+        let error = bench.store.pull(&name, None, &acme()).await.unwrap_err().to_string();
         assert!(error.starts_with("SignatureValidationFailed") && error.contains(why), "{error}");
     };
     let write = |policy: &Path, requirement: Value| {
@@ -592,13 +642,13 @@ async fn the_policy_decides_which_images_are_accepted() {
         fs::write(policy, text.to_string()).unwrap();
     };
 
-    let missing = bench.store.pull(&name, None, ACME).await.unwrap_err();
+    let missing = bench.store.pull(&name, None, &acme()).await.unwrap_err();
     assert!(matches!(missing, ImageError::Configuration { .. }), "{missing}");
     write(&policy, json!({"type": "reject"}));
     refused("refuses it").await;
     write(&policy, json!({"type": "digestRequired"}));
     refused("wants a digest").await;
-    bench.store.pull(&name.replace(":1", &format!("@{digest}")), None, ACME).await.unwrap();
+    bench.store.pull(&name.replace(":1", &format!("@{digest}")), None, &acme()).await.unwrap();
 
     let (good, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
     let key = directory.path().join("cosign.pub");
@@ -613,9 +663,9 @@ async fn the_policy_decides_which_images_are_accepted() {
     attach(&registry, &digest, &[sign(&good, "elsewhere.example.com/a/b", &digest)]);
     refused("elsewhere").await;
     attach(&registry, &digest, &[sign(&other, repository, &digest), sign(&good, repository, &digest)]);
-    bench.store.pull(&name, None, ACME).await.unwrap();
+    bench.store.pull(&name, None, &acme()).await.unwrap();
     fs::write(&key, "not a key").unwrap();
-    assert!(matches!(bench.store.pull(&name, None, ACME).await, Err(ImageError::Configuration { .. })));
+    assert!(matches!(bench.store.pull(&name, None, &acme()).await, Err(ImageError::Configuration { .. })));
 }
 
 /// What an image's name, a tenant's text, cannot make this host do: ask what is inside of the operator's network.
@@ -626,7 +676,7 @@ async fn a_registry_that_nobody_configured_is_not_asked_at_internal_addresses() 
     internal.set_nonblocking(true).unwrap();
     let port = internal.local_addr().unwrap().port();
     let said = async |host: &str| {
-        let error = bench.store.pull(&format!("{host}/a:1"), None, ACME).await.unwrap_err();
+        let error = bench.store.pull(&format!("{host}/a:1"), None, &acme()).await.unwrap_err();
         assert!(matches!(error, ImageError::Unavailable { .. }), "{host}: {error}");
         error.to_string().replace(host, "HOST")
     };
@@ -643,9 +693,9 @@ async fn a_registry_that_nobody_configured_is_not_asked_at_internal_addresses() 
     // One that has a place in the configuration is.
     let registry = OwnRegistry::start().await;
     registry.load(&bench.layout("image", vec![Layer::new().file("a", noise(1 << 10, 3))], false), "1");
-    assert!(bench.store.pull(&registry.name("1"), None, ACME).await.is_err());
+    assert!(bench.store.pull(&registry.name("1"), None, &acme()).await.is_err());
     bench.hosts(registry.name("1").split('/').next().unwrap(), "");
-    let image = bench.store.pull(&registry.name("1"), None, ACME).await.unwrap();
+    let image = bench.store.pull(&registry.name("1"), None, &acme()).await.unwrap();
     // What needs no credentials is everybody's.
     assert!(bench.store.may_use(&image.id, "globex"));
 }

@@ -18,7 +18,7 @@ use crate::{
     pod_dir::Place as File,
     qos,
     quantity::Amount,
-    security, users, volumes,
+    security, tenants, users, volumes,
     worker::{SANDBOX, Worker},
 };
 
@@ -174,7 +174,8 @@ async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec
     }
     tell(shared, id, false, "Pulling", &format!("Pulling image {name:?}")).await;
     let auth = pull_secret(worker, place, &name).await;
-    match shared.runtime.pull(name.clone(), &id.tenant, auth).await {
+    let max_bytes = tenants::limits(shared, &id.tenant).await.image_bytes;
+    match shared.runtime.pull(name.clone(), &id.tenant, max_bytes, auth).await {
         Ok(reference) => {
             tell(shared, id, false, "Pulled", &format!("Successfully pulled image {name:?}")).await;
             Ok(reference)

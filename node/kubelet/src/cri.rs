@@ -1,14 +1,14 @@
 //! The runtime, as the kubelet calls it. Every call has a deadline: one that does not answer for one pod holds up neither
 //! that pod's end nor the others.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use hypernetes_api::{TenantId, Uid, names};
-use hypernetes_hyperd_api::{DialChunk, hyperd_client::HyperdClient};
+use hypernetes_hyperd_api::{DialChunk, ForgetTenantRequest, ListTenantsRequest, hyperd_client::HyperdClient};
 use k8s_cri::v1::{
     self as cri, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -43,6 +43,10 @@ async fn within<T>(
         ))),
     }
 }
+
+/// On a sandbox and on an image that is pulled: what our runtime lets the tenant have on this node. Others ignore it.
+pub const LOG_BYTES: &str = "hypernetes.io/log-bytes";
+const IMAGE_BYTES: &str = "hypernetes.io/image-bytes";
 
 /// The runtime tells who may have what is there by who asks for it, and puts down for whom it pulls.
 fn of_tenant(image: String, tenant: &TenantId) -> cri::ImageSpec {
@@ -122,7 +126,7 @@ impl Runtime {
             let answer = within(LOOK, "a container's status", self.runtime.clone().container_status(request)).await;
             let status = match answer {
                 Ok(response) => response.status,
-                Err(status) if status.code() == tonic::Code::NotFound => None,
+                Err(status) if status.code() == Code::NotFound => None,
                 Err(status) => return Err(status),
             };
             if let (Some(status), Some(metadata)) = (status, one.metadata) {
@@ -191,15 +195,17 @@ impl Runtime {
         Ok(within(LOOK, "an image's status", self.images.clone().image_status(request)).await?.image)
     }
 
-    /// The image's reference.
+    /// The image's reference. `max_bytes`: of all images that the tenant may have pulled on this node.
     pub async fn pull(
         &self,
         image: String,
         tenant: &TenantId,
+        max_bytes: u64,
         auth: Option<cri::AuthConfig>,
     ) -> Result<String, Status> {
-        let image = Some(of_tenant(image, tenant));
-        let request = cri::PullImageRequest { image, auth, sandbox_config: None };
+        let mut image = of_tenant(image, tenant);
+        image.annotations.insert(IMAGE_BYTES.into(), max_bytes.to_string());
+        let request = cri::PullImageRequest { image: Some(image), auth, sandbox_config: None };
         Ok(within(PULL, "pulling an image", self.images.clone().pull_image(request)).await?.image_ref)
     }
 
@@ -238,6 +244,24 @@ impl Runtime {
     pub async fn events(&self) -> Result<Streaming<cri::ContainerEventResponse>, Status> {
         let request = cri::GetEventsRequest {};
         within(LOOK, "events", self.runtime.clone().get_container_events(request)).await
+    }
+
+    /// The tenants of whom the runtime keeps something beyond their pods. One that is not ours keeps nothing by tenant.
+    pub async fn tenants(&self) -> Result<BTreeSet<TenantId>, Status> {
+        match within(LOOK, "listing tenants", self.hyperd.clone().list_tenants(ListTenantsRequest {})).await {
+            Ok(answer) => Ok(answer.tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect()),
+            Err(status) if status.code() == Code::Unimplemented => Ok(BTreeSet::new()),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Has the runtime forget a tenant that is deleted.
+    pub async fn forget_tenant(&self, tenant: &TenantId) -> Result<(), Status> {
+        let request = ForgetTenantRequest { tenant: tenant.to_string() };
+        match within(LOOK, "forgetting a tenant", self.hyperd.clone().forget_tenant(request)).await {
+            Err(status) if status.code() != Code::Unimplemented => Err(status),
+            _ => Ok(()),
+        }
     }
 
     /// A connection into a sandbox; the caller bounds how long it is used.

@@ -1,13 +1,11 @@
 //! Events on pods, as users see them in `kubectl describe`.
 
+use hypernetes_client::Api;
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
-use kube::{
-    Api,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::{identity::PodId, objects, worker::Shared};

@@ -30,6 +30,7 @@ mod redact;
 mod security;
 mod server;
 mod status;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -117,7 +118,9 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| KubeletError::Listen { address: bind, source })?;
     let serve = tokio::spawn(server::serve(listener, acceptor, shared.clone()));
     let heartbeat = tokio::spawn(node::keep(shared.clone(), address, ready));
+    let tenants = tokio::spawn(tenants::keep(shared.clone()));
     manager::run(shared, stop).await;
+    tenants.abort();
     serve.abort();
     heartbeat.abort();
     Ok(())

@@ -9,9 +9,9 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use hypernetes_api::{PathComponent, TenantId, Uid};
+use hypernetes_client::Seen;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::{
-    Api,
     api::{ApiResource, DynamicObject},
     runtime::watcher,
 };
@@ -51,9 +51,11 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
     let (ended_sender, mut ended) = mpsc::channel(64);
     let mut manager = Manager { shared: shared.clone(), workers: HashMap::new(), ended: ended_sender };
-    // Any object at all: one that is no pod must not keep the others from being read.
+    // Any object at all: one that is no pod, or none at all, must not keep the others from being read.
     let resource = ApiResource::erase::<Pod>(&());
-    let pods: Api<DynamicObject> = Api::all_with(shared.config.clients.all_tenants(&shared.config.all), &resource);
+    #[expect(clippy::disallowed_types, reason = "a collection's URL has no name in it")]
+    let pods: kube::Api<Seen<DynamicObject>> =
+        kube::Api::all_with(shared.config.clients.all_tenants(&shared.config.all), &resource);
     let mine = format!("spec.nodeName={}", shared.config.node_name);
     let mut stream = watcher(pods, watcher::Config::default().fields(&mine)).boxed();
     let (event_sender, mut events) = mpsc::channel(256);
@@ -75,7 +77,8 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 }
                 Some(Ok(watcher::Event::Apply(object))) => manager.apply(Found::new(object)),
                 Some(Ok(watcher::Event::Delete(object))) => {
-                    if let Some(worker) = object.metadata.uid.and_then(|uid| manager.workers.get(&*uid)) {
+                    let uid = Found::new(object).pod.metadata.uid;
+                    if let Some(worker) = uid.and_then(|uid| manager.workers.get(&*uid)) {
                         let _ = worker.pod.send(None);
                     }
                 }
@@ -91,7 +94,10 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                     let _ = worker.nudge.try_send(());
                 }
             }
-            Some(uid) = ended.recv() => drop(manager.workers.remove::<Uid>(&uid)),
+            Some(uid) = ended.recv() => {
+                manager.workers.remove::<Uid>(&uid);
+                shared.pod_gone.notify_one();
+            }
             _ = tick.tick() => for worker in manager.workers.values() {
                 let _ = worker.nudge.try_send(());
             },
@@ -106,7 +112,11 @@ struct Found {
 }
 
 impl Found {
-    fn new(object: DynamicObject) -> Self {
+    fn new(seen: Seen<DynamicObject>) -> Self {
+        let object = match seen {
+            Seen::Object(object) => object,
+            Seen::Unreadable(metadata) => return Self { pod: Pod { metadata, ..Pod::default() }, is_pod: false },
+        };
         let metadata = object.metadata.clone();
         match serde_json::to_value(object).and_then(serde_json::from_value) {
             Ok(pod) => Self { pod, is_pod: true },

@@ -3,11 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hypernetes_api::TenantId;
+use hypernetes_client::Api;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
-use kube::{
-    Api,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::{admit::Allocatable, objects, quantity::Amount, worker::Shared};

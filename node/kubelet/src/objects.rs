@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hypernetes_api::{DnsSubdomain, InvalidName};
+use hypernetes_client::Api;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -11,7 +12,7 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::de::DeserializeOwned;
@@ -97,7 +98,8 @@ impl<'a> Objects<'a> {
     pub async fn token(&self, account: &str, request: &TokenRequest) -> Result<TokenRequestStatus, ApiError> {
         let account = DnsSubdomain::new(account)?;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.id.namespace);
-        let answer = within(api.create_token_request(&account, &PostParams::default(), request)).await?;
+        let answer: TokenRequest =
+            within(api.create_subresource("token", &account, &PostParams::default(), request)).await?;
         answer.status.ok_or(ApiError::NoToken)
     }
 

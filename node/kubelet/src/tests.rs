@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::{api::HostileApi, runtime::FakeRuntime};
-use crate::{KubeletConfig, ServerTls, manager, node, worker::Shared};
+use crate::{KubeletConfig, ServerTls, manager, node, tenants, worker::Shared};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
@@ -44,9 +44,15 @@ impl Host {
     }
 
     async fn with(api: HostileApi) -> Self {
+        Self::prepared(api, |_, _, _| ()).await
+    }
+
+    /// One that finds what `before` has made: below the kubelet's own directory, in the API and in the runtime.
+    async fn prepared(api: HostileApi, before: impl FnOnce(&Path, &HostileApi, &FakeRuntime)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("runtime.sock");
         let runtime = FakeRuntime::serve(&socket);
+        before(&directory.path().join("node"), &api, &runtime);
         let config = KubeletConfig {
             node_name: "n1".into(),
             root: directory.path().join("node"),
@@ -62,6 +68,7 @@ impl Host {
         let (shared, stop) = (Arc::new(shared), CancellationToken::new());
         tokio::spawn(node::keep(shared.clone(), ([127, 0, 0, 1], 1).into(), || ()));
         tokio::spawn(manager::run(shared.clone(), stop.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tenants::keep(shared.clone())));
         Self { directory, api, runtime, shared, stop }
     }
 

@@ -13,7 +13,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Node, Pod, PodSpec};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     time::Instant,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     KubeletConfig, KubeletError,
     admit::{self, Allocatable, Rejection},
     container,
-    cri::{Container, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
+    cri::{Container, LOG_BYTES, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
     csi::Drivers,
     events::tell,
     identity::PodId,
@@ -30,7 +30,7 @@ use crate::{
     pod_dir::{PodDir, PodDirs},
     probes,
     redact::Redact,
-    status, users, volumes,
+    status, tenants, users, volumes,
 };
 
 /// Of the runtime's events, what followers of logs may be behind by.
@@ -50,6 +50,8 @@ pub struct Shared {
     pub node: watch::Sender<Option<Arc<Node>>>,
     /// Ids of containers that something has happened to, as the runtime says.
     pub container_events: broadcast::Sender<String>,
+    /// A pod has gone, and perhaps its tenant.
+    pub pod_gone: Notify,
     /// Workers that have panicked since the kubelet began.
     pub panics: AtomicU64,
     redact: Redact,
@@ -74,6 +76,7 @@ impl Shared {
             allocatable: node::allocatable(),
             node: watch::Sender::new(None),
             container_events: broadcast::Sender::new(CONTAINER_EVENTS),
+            pod_gone: Notify::new(),
             panics: AtomicU64::new(0),
             redact: Redact::new(directories.map(Into::into)),
             config,
@@ -344,6 +347,9 @@ impl Worker {
         let mut annotations: HashMap<String, String> =
             pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
         annotations.insert(names::TENANT_ANNOTATION.into(), id.tenant.to_string());
+        // Whatever the pod says itself.
+        let limits = tenants::limits(&self.shared, &id.tenant).await;
+        annotations.insert(LOG_BYTES.into(), limits.log_bytes.to_string());
         let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {

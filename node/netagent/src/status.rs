@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use hypernetes_api::{TenantId, types::network::Port};
-use hypernetes_client::Clients;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use hypernetes_client::{Api, Clients};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 /// Until when a report is tried again while the API server does not answer.

@@ -38,10 +38,31 @@ pub struct ProjectSpec {
     pub description: String,
     pub enabled: bool,
     pub tags: Vec<String>,
-    /// The tenant's budgets, by name, where they are other than the defaults: `objects`, `storedBytes`, `connections`,
-    /// `requests`, `requestBytes`, `responseBytes`, `watches`.
+    /// The tenant's budgets, by name, where they are other than the defaults: those of the API server's table, of which each
+    /// node checks [`IMAGE_BYTES`] and [`LOG_BYTES`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, u64>,
+}
+
+/// A budget that each node checks for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeBudget {
+    /// In [`ProjectSpec::limits`].
+    pub name: &'static str,
+    /// Of a tenant of which nothing is said there.
+    pub default: u64,
+}
+
+/// Bytes of images that the tenant has pulled and that are still on the node; what they share counts once.
+pub const IMAGE_BYTES: NodeBudget = NodeBudget { name: "imageBytes", default: 32 << 30 };
+/// Bytes of logs of the tenant's containers on the node.
+pub const LOG_BYTES: NodeBudget = NodeBudget { name: "logBytes", default: 4 << 30 };
+
+impl ProjectSpec {
+    /// What the tenant may have on each node.
+    pub fn limit(&self, budget: NodeBudget) -> u64 {
+        self.limits.get(budget.name).copied().unwrap_or(budget.default)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

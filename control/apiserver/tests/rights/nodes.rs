@@ -140,6 +140,25 @@ async fn it_has_its_own_pods() {
 }
 
 #[tokio::test]
+async fn it_knows_its_pods_tenants_and_hears_of_others_only_that_they_are_gone() {
+    let bench = bench().await;
+    let (one, projects) = (node("one"), "/apis/identity.hypernetes.io/v1alpha1/projects");
+    let (own, other) = (format!("{projects}/{ACME}"), format!("{projects}/{GLOBEX}"));
+    assert_eq!(bench.get(&one, &own).await.ok()["metadata"]["name"], ACME);
+    bench.get(&one, &other).await.forbidden();
+    for path in [projects.to_owned(), format!("{projects}?watch=true"), format!("/clusters/*{projects}")] {
+        bench.get(&one, &path).await.forbidden();
+    }
+    bench.merge(&one, &own, json!({"spec": {"limits": {"pods": 7}}})).await.forbidden();
+    bench.delete(&one, &own).await.forbidden();
+    bench.delete(&infrastructure(), &other).await.ok();
+    let gone = bench.get(&one, &other).await;
+    assert_eq!(gone.body["details"]["name"], GLOBEX);
+    gone.refused(404, "NotFound");
+    bench.get(&node("two"), &own).await.forbidden();
+}
+
+#[tokio::test]
 async fn it_speaks_for_itself_alone() {
     let bench = bench().await;
     let one = node("one");

@@ -63,7 +63,9 @@ async fn a_volume_is_one_pods() {
     let elsewhere = tempfile::tempdir().unwrap();
     let driver = drive(elsewhere.path(), &host.clients, "n2");
     let mut request = host.request(ACME, "data", "other");
-    request.target_path = elsewhere.path().join("mount").to_str().unwrap().into();
+    let pod = elsewhere.path().join("pods/other");
+    fs::create_dir_all(&pod).unwrap();
+    request.target_path = pod.join("mount").to_str().unwrap().into();
     let mut node = client(&elsewhere.path().join("csi.sock")).await;
     let status = node.node_publish_volume(request).await.unwrap_err();
     assert_eq!((status.code(), status.message().contains("on node n1")), (Code::FailedPrecondition, true), "{status}");
@@ -158,6 +160,7 @@ async fn bad_calls_are_refused() {
         ("a path", v1::NodePublishVolumeRequest { volume_id: "../attachments/data".into(), ..good() }),
         ("no target", v1::NodePublishVolumeRequest { target_path: String::new(), ..good() }),
         ("a target that leads up", v1::NodePublishVolumeRequest { target_path: "/tmp/../etc".into(), ..good() }),
+        ("a target elsewhere", v1::NodePublishVolumeRequest { target_path: "/tmp/elsewhere/mount".into(), ..good() }),
         ("no capability", v1::NodePublishVolumeRequest { volume_capability: None, ..good() }),
         ("no access", v1::NodePublishVolumeRequest { volume_capability: Some(Default::default()), ..good() }),
         ("xfs", v1::NodePublishVolumeRequest { volume_capability: Some(mounted("xfs")), ..good() }),

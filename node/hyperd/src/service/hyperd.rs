@@ -4,9 +4,10 @@ use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use hypernetes_hyperd_api::{
-    DialChunk, HibernateSandboxRequest, HibernateSandboxResponse, ImportImageProgress, ImportImageRequest, InfoRequest,
-    InfoResponse, ListTemplatesRequest, ListTemplatesResponse, ListVmsRequest, ListVmsResponse, Pull,
-    ResumeSandboxRequest, ResumeSandboxResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
+    DialChunk, ForgetTenantRequest, ForgetTenantResponse, HibernateSandboxRequest, HibernateSandboxResponse,
+    ImportImageProgress, ImportImageRequest, InfoRequest, InfoResponse, ListTemplatesRequest, ListTemplatesResponse,
+    ListTenantsRequest, ListTenantsResponse, ListVmsRequest, ListVmsResponse, Pull, ResumeSandboxRequest,
+    ResumeSandboxResponse, Template, VirtualMachine, Vm, hyperd_server::Hyperd,
 };
 use hypernetes_hypervisor::Accelerator;
 use tokio::sync::mpsc;
@@ -158,6 +159,30 @@ impl Hyperd for Service {
             copies: template.copies,
         });
         Ok(Response::new(ListTemplatesResponse { templates: templates.collect() }))
+    }
+
+    async fn list_tenants(
+        &self,
+        _request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        let tenants = self.0.config.images.tenants().into_iter().collect();
+        Ok(Response::new(ListTenantsResponse { tenants }))
+    }
+
+    async fn forget_tenant(
+        &self,
+        request: Request<ForgetTenantRequest>,
+    ) -> Result<Response<ForgetTenantResponse>, Status> {
+        let tenant = request.into_inner().tenant;
+        let annotated =
+            |sandbox: &Sandbox| sandbox.record().config.annotations.get(crate::TENANT_ANNOTATION) == Some(&tenant);
+        if let Some(sandbox) = self.0.sandboxes().iter().find(|sandbox| annotated(sandbox)) {
+            let message = format!("the tenant {tenant:?} still has the sandbox {}", sandbox.id);
+            return Err(Error::FailedPrecondition(message).into());
+        }
+        let images = self.0.config.images.clone();
+        detached(async move { Ok(images.forget_tenant(&tenant).await?) }).await?;
+        Ok(Response::new(ForgetTenantResponse {}))
     }
 }
 

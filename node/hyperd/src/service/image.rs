@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hypernetes_image::{Credentials, Image, Reference};
+use hypernetes_image::{Credentials, Image, Puller, Reference};
 use k8s_cri::v1::{self as cri, image_service_server::ImageService};
 use serde_json::json;
 use tonic::{Request, Response, Status};
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     images::Images,
+    prepare::is_operators,
     runtime::now_nanos,
 };
 
@@ -22,11 +23,24 @@ fn reference(spec: Option<cri::ImageSpec>) -> Result<String> {
     if image.is_empty() { Err(Error::InvalidArgument("no image is named".into())) } else { Ok(image) }
 }
 
-/// For whom an image is looked for or pulled: the annotation is the image's or, in a pull, the sandbox's. The operator's own
-/// tools name none.
-fn tenant(spec: Option<&cri::ImageSpec>, sandbox: Option<&cri::PodSandboxConfig>) -> Option<String> {
-    let named = spec.and_then(|spec| spec.annotations.get(crate::TENANT_ANNOTATION));
-    named.or_else(|| sandbox?.annotations.get(crate::TENANT_ANNOTATION)).cloned()
+/// For whom an image is looked for. The operator's own tools name none.
+fn tenant(spec: Option<&cri::ImageSpec>) -> Option<String> {
+    spec?.annotations.get(crate::TENANT_ANNOTATION).cloned()
+}
+
+/// For whom an image is pulled: the annotations are the image's or, where it names nobody, the sandbox's. A tenant of whom it
+/// is not said what it may have may have `default`.
+fn puller(spec: Option<&cri::ImageSpec>, sandbox: Option<&cri::PodSandboxConfig>, default: u64) -> Puller {
+    let of_image = spec.map(|spec| &spec.annotations);
+    let said = of_image.filter(|said| said.contains_key(crate::TENANT_ANNOTATION));
+    let said = said.or_else(|| sandbox.map(|sandbox| &sandbox.annotations)).or(of_image);
+    let id = said.and_then(|said| said.get(crate::TENANT_ANNOTATION)).cloned().unwrap_or_default();
+    let max_bytes = match said.and_then(|said| crate::bytes_said(said, crate::IMAGE_BYTES_ANNOTATION)) {
+        _ if is_operators(&id) => u64::MAX,
+        Some(bytes) => bytes,
+        None => default,
+    };
+    Puller { id, max_bytes }
 }
 
 fn to_cri(images: &dyn Images, image: Image) -> cri::Image {
@@ -145,7 +159,7 @@ impl ImageService for Service {
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
         let cri::ImageStatusRequest { image, verbose } = request.into_inner();
         let images = self.0.config.images.as_ref();
-        let tenant = tenant(image.as_ref(), None);
+        let tenant = tenant(image.as_ref());
         let found = images.get(&reference(image)?);
         // To a tenant who has not shown that they may have it, it is not here: they will have it pulled.
         let found = found.filter(|image| tenant.is_none_or(|tenant| images.may_use(&image.id, &tenant)));
@@ -158,11 +172,11 @@ impl ImageService for Service {
         request: Request<cri::PullImageRequest>,
     ) -> Result<Response<cri::PullImageResponse>, Status> {
         let cri::PullImageRequest { image, auth, sandbox_config } = request.into_inner();
-        let tenant = tenant(image.as_ref(), sandbox_config.as_ref()).unwrap_or_default();
+        let puller = puller(image.as_ref(), sandbox_config.as_ref(), self.0.config.tenant_image_bytes);
         let reference = reference(image)?;
         let credentials = credentials(auth.filter(|auth| is_for(&auth.server_address, &reference)))?;
         let images = self.0.config.images.clone();
-        let image = detached(async move { Ok(images.pull(&reference, credentials, &tenant).await?) }).await?;
+        let image = detached(async move { Ok(images.pull(&reference, credentials, &puller).await?) }).await?;
         Ok(Response::new(cri::PullImageResponse { image_ref: image.id.to_string() }))
     }
 
@@ -199,6 +213,27 @@ impl ImageService for Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_pulls_may_have_so_much() {
+        let said = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let (tenant, bytes) = (crate::TENANT_ANNOTATION, crate::IMAGE_BYTES_ANNOTATION);
+        let image = |pairs: &[(&str, &str)]| cri::ImageSpec { annotations: said(pairs), ..Default::default() };
+        let sandbox = |pairs: &[(&str, &str)]| cri::PodSandboxConfig { annotations: said(pairs), ..Default::default() };
+        for (of_image, of_sandbox, id, max) in [
+            (image(&[(tenant, "acme"), (bytes, "7")]), sandbox(&[(tenant, "globex"), (bytes, "9")]), "acme", 7),
+            (image(&[]), sandbox(&[(tenant, "globex"), (bytes, "9")]), "globex", 9),
+            (image(&[(bytes, "7")]), sandbox(&[(tenant, "globex")]), "globex", 5),
+            (image(&[(tenant, "acme")]), sandbox(&[(bytes, "9")]), "acme", 5),
+            (image(&[(tenant, "acme"), (bytes, "-1")]), sandbox(&[]), "acme", 5),
+            (image(&[(tenant, "system"), (bytes, "7")]), sandbox(&[]), "system", u64::MAX),
+            (image(&[]), sandbox(&[]), "", u64::MAX),
+        ] {
+            let puller = puller(Some(&of_image), Some(&of_sandbox), 5);
+            assert_eq!((puller.id.as_str(), puller.max_bytes), (id, max));
+        }
+        assert_eq!(puller(None, None, 5).id, "");
+    }
 
     #[test]
     fn credentials_are_for_their_server() {

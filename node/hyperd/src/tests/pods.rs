@@ -1,5 +1,7 @@
 //! What the kubelet asks of pods and containers, in order and out of it.
 
+use hypernetes_hyperd_api::{ForgetTenantRequest, ListTenantsRequest};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,6 +369,19 @@ async fn a_private_image_is_for_who_has_pulled_it() {
             assert_eq!(images.image_status(request).await.unwrap().into_inner().image.is_some(), there);
         }
     }
+    // Of a tenant that is deleted nothing is kept, once its pods are gone.
+    let mut hyperd = HyperdClient::new(node.channel().await);
+    let forget = || ForgetTenantRequest { tenant: "acme".into() };
+    assert_eq!(hyperd.list_tenants(ListTenantsRequest {}).await.unwrap().into_inner().tenants, ["acme"]);
+    assert_eq!(hyperd.forget_tenant(forget()).await.unwrap_err().code(), Code::FailedPrecondition);
+    let request = cri::RemovePodSandboxRequest { pod_sandbox_id: acme };
+    node.runtime().await.remove_pod_sandbox(request).await.unwrap();
+    for _ in 0..2 {
+        hyperd.forget_tenant(forget()).await.unwrap();
+        assert!(hyperd.list_tenants(ListTenantsRequest {}).await.unwrap().into_inner().tenants.is_empty());
+    }
+    let (again, _) = node.sandbox_of("acme", 3).await;
+    assert_eq!(node.create(&again, asks("again", &id)).await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

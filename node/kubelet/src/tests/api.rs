@@ -1,6 +1,10 @@
 //! An API server that checks nothing: whatever was put into it is what the kubelet reads.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -21,6 +25,10 @@ struct State {
     events: Vec<Value>,
     version: u64,
     tokens: u64,
+    /// Ids of tenants.
+    deleted: BTreeSet<String>,
+    /// Every tenant's.
+    limits: Value,
 }
 
 #[derive(Clone)]
@@ -64,7 +72,7 @@ impl HostileApi {
         pod["apiVersion"] = "v1".into();
         pod["kind"] = "Pod".into();
         pod["metadata"]["uid"] = uid.into();
-        pod["metadata"]["annotations"] = json!({names::TENANT_ANNOTATION: tenant});
+        pod["metadata"]["annotations"][names::TENANT_ANNOTATION] = tenant.into();
         for (field, value) in [("name", uid), ("namespace", "default")] {
             if pod["metadata"][field].is_null() {
                 pod["metadata"][field] = value.into();
@@ -85,6 +93,16 @@ impl HostileApi {
             let pod = pod.clone();
             state.tell("MODIFIED", &pod);
         });
+    }
+
+    /// What the operator lets each tenant have.
+    pub fn limit(&self, limits: Value) {
+        self.change(|state| state.limits = limits);
+    }
+
+    /// Deletes a tenant, but none of its pods.
+    pub fn delete_tenant(&self, tenant: &str) {
+        self.change(|state| state.deleted.insert(tenant.to_owned()));
     }
 
     fn change<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -146,6 +164,9 @@ impl HostileApi {
                 let status = json!({"token": format!("token-{number}"), "expirationTimestamp": "2099-01-01T00:00:00Z"});
                 answer(StatusCode::CREATED, &json!({"metadata": {}, "spec": {"audiences": []}, "status": status}))
             }
+            (&Method::GET, ["clusters", "system", "apis", "identity.hypernetes.io", _, "projects", name]) => {
+                self.project(name)
+            }
             (&Method::GET, ["clusters", _, "api", "v1", "nodes", name]) => {
                 answer(StatusCode::OK, &json!({"metadata": {"name": name}, "spec": {}}))
             }
@@ -156,6 +177,26 @@ impl HostileApi {
                 answer(StatusCode::OK, &json!({"metadata": {"name": name}}))
             }
             _ => missing(),
+        }
+    }
+
+    /// As a node is told of it: nothing but that it is there, where none of its pods is the node's.
+    fn project(&self, name: &str) -> Answer {
+        let state = self.state.lock();
+        let known = state.pods.values().any(|pod| pod["metadata"]["annotations"][names::TENANT_ANNOTATION] == name);
+        let refused = |code: StatusCode, reason: &str| {
+            let details = json!({"name": name, "group": "identity.hypernetes.io", "kind": "projects"});
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "reason": reason, "message": reason, "details": details, "code": code.as_u16()});
+            answer(code, &status)
+        };
+        match () {
+            () if state.deleted.contains(name) => refused(StatusCode::NOT_FOUND, "NotFound"),
+            () if known => {
+                let spec = if state.limits.is_null() { json!({}) } else { json!({"limits": state.limits}) };
+                answer(StatusCode::OK, &json!({"metadata": {"name": name}, "spec": spec}))
+            }
+            () => refused(StatusCode::FORBIDDEN, "Forbidden"),
         }
     }
 
@@ -199,7 +240,8 @@ impl HostileApi {
 }
 
 fn line(kind: &str, object: &Value) -> Bytes {
-    format!("{}\n", json!({"type": kind, "object": object})).into()
+    // In the order that servers have: the type says how the object is read.
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
 impl State {

@@ -139,3 +139,85 @@ async fn a_pods_files_are_for_root_alone() {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(memory.to_str().unwrap()));
 }
+
+/// Of a tenant that was deleted while the node did not run, and of one whose pod goes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "what an earlier kubelet has left is made from outside")]
+async fn of_a_deleted_tenant_neither_logs_nor_pulls_are_left() {
+    let (gone, there) = ("00000000000000000000000000000001", "00000000000000000000000000000002");
+    let host = Host::prepared(HostileApi::new(&[]), |root, api, runtime| {
+        for tenant in [gone, there, GLOBEX] {
+            std::fs::create_dir_all(root.join("log").join(tenant).join("default_old_1/a")).unwrap();
+            runtime.has_pulled(tenant);
+        }
+        api.delete_tenant(gone);
+    })
+    .await;
+    let logs = |tenant: &str| host.path("node/log").join(tenant).try_exists().unwrap();
+    let left = |tenant: &str| logs(tenant) || host.runtime.keeps_something_of(tenant);
+    host.until("the one that is deleted has left nothing", || !left(gone)).await;
+    assert!(host.runtime.keeps_something_of(there) && logs(there));
+    // One that has a pod keeps what it has until that is gone, although it is deleted.
+    for (tenant, uid) in [(ACME, "one"), (GLOBEX, "other")] {
+        host.api.put(tenant, uid, pod(json!({})));
+        host.until_runs(uid).await;
+        host.runtime.has_pulled(tenant);
+    }
+    host.api.delete_tenant(ACME);
+    host.api.delete("other", 0);
+    host.until_gone("other").await;
+    host.until_runs("one").await;
+    assert!(host.runtime.keeps_something_of(ACME));
+    host.api.delete("one", 0);
+    host.until("nothing is left of it", || !left(ACME)).await;
+    assert!(host.runtime.keeps_something_of(GLOBEX) && logs(GLOBEX));
+}
+
+/// What a tenant may have on the node, the operator says, whatever the pod does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runtime_hears_what_a_tenant_may_have() {
+    let (logs, images) = ("hypernetes.io/log-bytes", "hypernetes.io/image-bytes");
+    let host = Host::new().await;
+    let mut asking = pod(json!({}));
+    asking["metadata"]["annotations"] = json!({logs: "999999999999", "mine": "kept"});
+    asking["spec"]["containers"][0]["imagePullPolicy"] = "Always".into();
+    for (uid, limits, wanted) in [
+        ("said", json!({"logBytes": 7, "imageBytes": 9}), ["7", "9"]),
+        ("unsaid", json!({}), ["4294967296", "34359738368"]),
+        // What cannot be read is not without end.
+        ("odd", json!("all of it"), ["4294967296", "34359738368"]),
+    ] {
+        host.api.limit(limits);
+        host.api.put(ACME, uid, asking.clone());
+        let refused = || host.api.pod(uid).unwrap()["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        host.until(&format!("{uid} has no image"), || refused()["reason"] == "ErrImagePull").await;
+        assert_eq!(refused()["message"], "exceeded quota");
+        let pulled = host.runtime.pulls().pop().unwrap();
+        let said = host.runtime.annotations(uid);
+        assert_eq!([&said[logs], &pulled.annotations[images]], wanted, "{uid}");
+        assert_eq!(
+            (said["mine"].as_str(), pulled.annotations[hypernetes_api::names::TENANT_ANNOTATION].as_str()),
+            ("kept", ACME)
+        );
+    }
+    let events = host.api.events();
+    assert!(events.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("exceeded quota"))));
+}
+
+/// Not even what an object is need be readable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_whose_metadata_are_none_holds_no_other_up() {
+    let api = HostileApi::new(&[]);
+    let mut odd = pod(json!({}));
+    odd["metadata"]["labels"] = 7.into();
+    api.put(ACME, "listed", odd.clone());
+    let host = Host::with(api).await;
+    host.api.put(GLOBEX, "calm", pod(json!({})));
+    host.until_runs("calm").await;
+    host.api.put(ACME, "watched", odd);
+    for uid in ["listed", "watched"] {
+        host.until_failed(uid).await;
+    }
+    host.api.put(GLOBEX, "later", pod(json!({})));
+    host.until_runs("later").await;
+}

@@ -1,7 +1,7 @@
 //! A runtime without VMs, which can be made to hang.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
     path::Path,
     sync::Arc,
@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hypernetes_hyperd_api::{ForgetTenantRequest, ForgetTenantResponse, ListTenantsResponse};
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use prost::Message;
@@ -26,6 +27,10 @@ struct State {
     /// Methods that never answer.
     hanging: HashSet<&'static str>,
     made: usize,
+    /// Who has pulled something.
+    tenants: BTreeSet<String>,
+    /// What was asked for and is refused.
+    pulls: Vec<cri::ImageSpec>,
 }
 
 #[derive(Default)]
@@ -64,6 +69,15 @@ impl FakeRuntime {
         self.0.lock().hanging.insert(method);
     }
 
+    /// The tenant has pulled something.
+    pub fn has_pulled(&self, tenant: &str) {
+        self.0.lock().tenants.insert(tenant.to_owned());
+    }
+
+    pub fn keeps_something_of(&self, tenant: &str) -> bool {
+        self.0.lock().tenants.contains(tenant)
+    }
+
     /// Whether a container of the pod runs.
     pub fn runs(&self, uid: &str) -> bool {
         self.0.lock().containers.values().any(|(container, _)| {
@@ -78,6 +92,17 @@ impl FakeRuntime {
             .sandboxes
             .values()
             .any(|sandbox| sandbox.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid))
+    }
+
+    /// What was said with a pod's sandbox.
+    pub fn annotations(&self, uid: &str) -> HashMap<String, String> {
+        let state = self.0.lock();
+        let of_pod = |s: &&cri::PodSandbox| s.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid);
+        state.sandboxes.values().find(of_pod).map(|sandbox| sandbox.annotations.clone()).unwrap_or_default()
+    }
+
+    pub fn pulls(&self) -> Vec<cri::ImageSpec> {
+        self.0.lock().pulls.clone()
     }
 
     /// What a pod's containers were made of.
@@ -120,8 +145,7 @@ impl FakeRuntime {
 
     fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
         let mut state = self.0.lock();
-        let labelled = |labels: &std::collections::HashMap<String, String>,
-                        wanted: &std::collections::HashMap<String, String>| {
+        let labelled = |labels: &HashMap<String, String>, wanted: &HashMap<String, String>| {
             wanted.iter().all(|(label, value)| labels.get(label) == Some(value))
         };
         match method {
@@ -210,10 +234,19 @@ impl FakeRuntime {
                 }
                 encode(cri::StopContainerResponse {})
             }
+            "ListTenants" => encode(ListTenantsResponse { tenants: state.tenants.iter().cloned().collect() }),
+            "ForgetTenant" => {
+                state.tenants.remove(&decode::<ForgetTenantRequest>(message)?.tenant);
+                encode(ForgetTenantResponse {})
+            }
             // An image whose user is root.
             "ImageStatus" => {
                 let image = Some(cri::Image { id: "image".into(), ..Default::default() });
                 encode(cri::ImageStatusResponse { image, ..Default::default() })
+            }
+            "PullImage" => {
+                state.pulls.extend(decode::<cri::PullImageRequest>(message)?.image);
+                Err(Status::resource_exhausted("exceeded quota"))
             }
             other => Err(Status::unimplemented(other)),
         }

@@ -11,13 +11,13 @@ use hypernetes_api::{
     },
 };
 use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use hypernetes_csi::CsiConfig;
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,7 +60,7 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
 }
 
 fn drive(directory: &Path, clients: &Clients) -> tokio::task::JoinHandle<()> {
-    let config = CsiConfig::new("n1", directory.join("csi.sock"), clients.clone());
+    let config = CsiConfig::new("n1", directory.join("csi.sock"), directory.join("pods"), clients.clone());
     tokio::spawn(async move { hypernetes_csi::run(config, CancellationToken::new()).await.unwrap() })
 }
 

@@ -9,9 +9,9 @@ use hypernetes_api::{
     AllTenants, TenantId,
     types::network::{FixedIp, Network, Port, PortSpec, PortStatus, Subnet, SubnetSpec},
 };
-use hypernetes_client::Clients;
+use hypernetes_client::{Api, Clients};
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
