@@ -1,9 +1,10 @@
-//! What a role that has to be root gives up all the same: capabilities that it does not keep, new privileges, and the system
-//! calls that no role ever makes (docs/decisions/0030).
+//! What a role that has to be root gives up all the same: the host's files that it does not touch, capabilities that it does
+//! not keep, new privileges, and the system calls that no role ever makes (docs/decisions/0030).
 //!
 //! Before any thread is started, so that no thread keeps what the others gave up. Programs that the role executes have
 //! what it has left, and no more.
 
+pub mod mounts;
 mod refused;
 
 use std::{collections::BTreeMap, io};
@@ -17,6 +18,7 @@ use rustix::{
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
+use self::mounts::Touched;
 pub use self::refused::{REFUSED, Refused};
 
 /// One capability (capabilities(7)), and what it is needed for.
@@ -35,6 +37,8 @@ pub enum ConfineError {
          capability in its bounding set (a container's manager or a unit's CapabilityBoundingSet= may have taken it)"
     )]
     Missing { role: &'static str, name: String, reason: &'static str },
+    #[error("giving up what is not touched of the host's files: {0}")]
+    Mounts(#[source] io::Error),
     #[error("giving up capabilities: {0}")]
     Capabilities(#[source] io::Error),
     #[error(
@@ -46,14 +50,15 @@ pub enum ConfineError {
     Program(#[from] seccompiler::BackendError),
 }
 
-/// Keeps these capabilities of root's and gives up the rest, for the calling thread and all that it starts from now on. Also
-/// sets umask 077, for the process. Who is not root has nothing to keep: the filter and the umask are set.
+/// Keeps these capabilities of root's and these files, and gives up the rest, for the calling thread and all that it starts
+/// from now on. Also sets umask 077, for the process. Who is not root has nothing to keep: the filter and the umask are set.
 ///
 /// # Errors
 /// When the host does not give a capability that is to be kept, or its kernel cannot do this.
-pub fn apply(role: &'static str, kept: &[Kept]) -> Result<(), ConfineError> {
+pub fn apply(role: &'static str, kept: &[Kept], touched: &Touched) -> Result<(), ConfineError> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if rustix::process::geteuid().is_root() {
+        mounts::own(touched).map_err(ConfineError::Mounts)?;
         let had = capabilities(None).map_err(|error| ConfineError::Capabilities(error.into()))?.permitted;
         if let Some((capability, reason)) = kept.iter().find(|(capability, _)| !had.contains(*capability)) {
             return Err(ConfineError::Missing { role, name: name(*capability), reason });
@@ -112,13 +117,18 @@ mod tests {
         (CapabilitySet::CHOWN, "for something"),
     ];
 
+    /// The host's mounts stay those of the test.
+    fn nothing_shared() -> Touched {
+        Touched { shares: vec!["/".into()], ..Touched::default() }
+    }
+
     /// On a thread of its own: what it gives up, the other tests keep.
     fn confined<T: Send>(then: impl FnOnce(Result<(), ConfineError>) -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 // The umask is the process's, until a thread has its own.
                 nix::sched::unshare(CloneFlags::CLONE_FS).unwrap();
-                then(apply("a test", SOME))
+                then(apply("a test", SOME, &nothing_shared()))
             });
             thread.join().unwrap()
         })
@@ -156,7 +166,7 @@ mod tests {
             let host = nix::unistd::gethostname().unwrap();
             assert_eq!(nix::unistd::sethostname(host), Err(Errno::EPERM), "CAP_SYS_ADMIN is kept");
             assert_eq!(nix::sys::ptrace::traceme(), Err(Errno::EPERM), "which anybody may");
-            apply("a test", SOME).expect("there is nothing left to give up");
+            apply("a test", SOME, &nothing_shared()).expect("there is nothing left to give up");
         });
         let host = nix::unistd::gethostname().unwrap();
         nix::unistd::sethostname(host).expect("the other threads have lost nothing");
@@ -166,7 +176,7 @@ mod tests {
     fn what_the_host_does_not_give_is_named() {
         let error = confined(|applied| {
             applied.unwrap();
-            apply("another", &[(CapabilitySet::NET_ADMIN, "to make taps")]).unwrap_err().to_string()
+            apply("another", &[(CapabilitySet::NET_ADMIN, "to make taps")], &nothing_shared()).unwrap_err().to_string()
         });
         for part in ["CAP_NET_ADMIN", "another needs (to make taps)", "start it as the host's root"] {
             assert!(error.contains(part), "{error}");

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use hypernetes_api::AllTenants;
+use hypernetes_daemon::confine::mounts;
 use hypernetes_hypervisor::{cgroup::Cgroups, process::Process};
 use hypernetes_netagent::NetagentConfig;
 use k8s_cri::v1::{
@@ -55,6 +56,9 @@ impl Down {
             // No VM has them open any more.
             hypernetes_kubelet::drop_memory(&root.join("node"))?;
             hypernetes_netagent::leave_unused(&network_agent(&root).await?).await?;
+        }
+        if root.is_dir() {
+            mounts::unshared(&root).with_context(|| format!("unmounting {}", root.display()))?;
         }
         Ok(())
     }

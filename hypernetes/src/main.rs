@@ -81,7 +81,7 @@ fn main() -> std::process::ExitCode {
     let mut cli = Cli::parse();
     let given_up = match &mut cli.command {
         Command::Server(server) => server.give_up_root(),
-        Command::Node(_) => privileges::node::apply().map_err(Into::into),
+        Command::Node(node) => node.give_up(),
         Command::Up(_) => {
             privileges::keep_files_private();
             Ok(())

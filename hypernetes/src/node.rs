@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     kubeconfig,
     pki::{self, Authority, Client},
-    supervise,
+    privileges, supervise,
 };
 
 /// Run the node: kubelet, network agent and volume driver of this host
@@ -42,6 +42,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// What it does not need of root's.
+    ///
+    /// # Errors
+    /// When the host does not give what it needs, or cannot take the rest.
+    pub fn give_up(&self) -> Result<()> {
+        Ok(privileges::node::apply(&self.root, &self.hyperd_root)?)
+    }
+
     pub async fn run(self) -> Result<()> {
         let root = self.root.canonicalize().with_context(|| {
             format!("{} is not there: `hypernetes up` makes it, with the node's credentials", self.root.display())

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_daemon::notify::{Listener, Message};
+use hypernetes_daemon::{
+    confine::mounts,
+    notify::{self, Listener, Message},
+};
 use hypernetes_hypervisor::{Vmm, process::Process};
 
 use crate::{
@@ -164,6 +167,16 @@ impl Up {
 
     async fn supervise(&self, record: PathBuf) -> Result<()> {
         let root = &self.root.directory;
+        // What the roles mount is seen by all of them, and stays when they end; else they have mounts of their own.
+        for directory in [root.as_path(), Path::new(hypernetes_netagent::NAMESPACES)] {
+            std::fs::create_dir_all(directory)?;
+            let shared = mounts::share(directory);
+            if !shared.with_context(|| format!("sharing what is mounted in {}", directory.display()))? {
+                notify::status(
+                    "the roles see all of the host's files until the next `down`: an earlier version has mounts",
+                );
+            }
+        }
         let supervisor = Supervisor::new(root)?;
         let own = Process::remember(std::process::id(), record.clone())?;
         let roles = self.roles(root)?;

@@ -173,5 +173,17 @@ fn what_runs_as_root_has_given_up_what_it_does_not_need() {
         let effective = main.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
         assert_eq!(u64::from_str_radix(effective, 16).unwrap(), kept, "{role}");
         assert!(count > 1, "{role} has {count} threads");
+        if role != "server" {
+            // Its own mounts: of the host's files it writes what it has to, and what is users' it does not see.
+            let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+            let options = |point: &str| {
+                let line = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
+                line.and_then(|line| line.split(' ').nth(5))
+                    .map(|options| options.split(',').next().unwrap().to_owned())
+            };
+            assert_eq!(options("/").as_deref(), Some("ro"), "{role}: {mounts}");
+            assert_eq!(options(system.root.to_str().unwrap()).as_deref(), Some("rw"), "{role}: {mounts}");
+            assert_eq!(options("/home").as_deref(), Some("ro"), "{role}: {mounts}");
+        }
     }
 }

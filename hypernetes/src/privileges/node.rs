@@ -1,6 +1,8 @@
 //! What the node keeps of root's capabilities: kubelet, network agent and CSI driver of one host, in one process.
 
-use hypernetes_daemon::confine::{self, ConfineError, Kept};
+use std::path::Path;
+
+use hypernetes_daemon::confine::{self, ConfineError, Kept, mounts::Touched};
 use rustix::thread::CapabilitySet as Capability;
 
 /// The node executes one program, `nft`, which needs nothing that is not here.
@@ -12,12 +14,20 @@ const KEEPS: &[Kept] = &[
     (Capability::SYS_ADMIN, "to make, name and enter networks' namespaces, and to mount memory for pods' secrets"),
 ];
 
-/// Gives up the rest. Before anything else of the process begins.
+/// Gives up the rest. Before anything else of the process begins. It mounts memory for pods' secrets in its directory, and
+/// networks' namespaces; it writes in hyperd's directory where that looks for plugins.
 ///
 /// # Errors
 /// When the host does not give one of these, or its kernel cannot do this.
-pub fn apply() -> Result<(), ConfineError> {
-    confine::apply("the node", KEEPS)
+pub fn apply(root: &Path, hyperd_root: &Path) -> Result<(), ConfineError> {
+    let shares = vec![root.into(), hypernetes_netagent::NAMESPACES.into()];
+    let touched = Touched { shares, writes: vec![hyperd_root.into()], reads: programs() };
+    confine::apply("the node", KEEPS, &touched)
+}
+
+/// This one, and those beside it.
+fn programs() -> Vec<std::path::PathBuf> {
+    std::env::current_exe().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ use hypernetes_client::Clients;
 
 pub use error::Error;
 
-/// Where `ip netns` looks, too.
-const NAMESPACES: &str = "/run/netns";
+/// Where networks' namespaces are mounted. `ip netns` looks there, too.
+pub const NAMESPACES: &str = "/run/netns";
 
 /// Longer than hyperd has a VM wait for the next pod.
 const LINGER: Duration = Duration::from_secs(11 * 60);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use hypernetes_daemon::notify;
+use hypernetes_daemon::{confine::mounts::Touched, notify};
 use hypernetes_hyperd::{HyperdConfig, PoolLimits};
 use hypernetes_hypervisor::{GuestFiles, Vmm};
 use hypernetes_image::{ImageStore, Options};
@@ -91,7 +91,31 @@ struct Images {
     image_gc_low: u8,
 }
 
+/// Where programs that it executes write: CNI plugins their locks and what they remember, and a kubelet that is not ours has
+/// it write logs.
+const OF_PROGRAMS: [&str; 4] = ["/run", "/tmp", "/var/lib/cni", "/var/log"];
+
 impl Hyperd {
+    /// What it touches of the host's files.
+    pub fn touched(&self) -> Touched {
+        let pods = self.pods_dir.clone().unwrap_or_else(|| self.root.join("pods"));
+        let host_paths = self.allow_host_paths.iter().map(|allowed| allowed.path.clone());
+        let programs = [&self.hyperstart, &self.vmm_jailer, &self.fork_library].into_iter().flatten().cloned();
+        let images = [&self.images.registry_hosts, &self.images.image_policy].into_iter().flatten().cloned();
+        let plugins = self.cni_config_dir.iter().chain(&self.cni_bin_dir).cloned();
+        Touched {
+            shares: vec![self.root.clone(), pods],
+            writes: self.volumes.iter().cloned().chain(host_paths).chain(OF_PROGRAMS.map(PathBuf::from)).collect(),
+            reads: std::env::current_exe()
+                .into_iter()
+                .chain([self.guest.clone()])
+                .chain(programs)
+                .chain(images)
+                .chain(plugins)
+                .collect(),
+        }
+    }
+
     pub async fn run(self) -> Result<()> {
         // Files that pods have open on this host, and connections: the usual soft limit is for programs that use select(2).
         let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -11,7 +11,7 @@ use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     let cli = command::Hyperd::parse();
-    if let Err(error) = privileges::apply() {
+    if let Err(error) = privileges::apply(&cli.touched()) {
         eprintln!("hyperd: {error}");
         return std::process::ExitCode::FAILURE;
     }

@@ -1,6 +1,6 @@
 //! What hyperd keeps of root's capabilities, for itself and for the programs that it executes.
 
-use hypernetes_daemon::confine::{self, ConfineError, Kept};
+use hypernetes_daemon::confine::{self, ConfineError, Kept, mounts::Touched};
 use rustix::thread::CapabilitySet as Capability;
 
 /// Those programs are the VMMs' jailer and through it QEMU or Firecracker, `mkfs.ext4`, `xz`, and the CNI plugins.
@@ -24,8 +24,8 @@ const KEEPS: &[Kept] = &[
 ///
 /// # Errors
 /// When the host does not give one of these, or its kernel cannot do this.
-pub fn apply() -> Result<(), ConfineError> {
-    confine::apply("hyperd", KEEPS)
+pub fn apply(touched: &Touched) -> Result<(), ConfineError> {
+    confine::apply("hyperd", KEEPS, touched)
 }
 
 #[cfg(test)]

@@ -1,0 +1,315 @@
+//! A mount namespace of a role's own, in which what the role does not touch is read-only or gone (docs/decisions/0030).
+//!
+//! What roles mount has to be seen by each other and outlive them: networks' namespaces, pods' secrets in memory. So the
+//! directories for these are mounts that the host's namespace shares ([`share`], which `hypernetes up` calls and `down`
+//! undoes), and all else of a role's namespace is its own.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+
+/// Interfaces of the kernel's: what may be done there is decided elsewhere.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Users' own, and what the host is started with.
+const OTHERS: [&str; 6] = ["/home", "/root", "/boot", "/mnt", "/media", "/srv"];
+
+/// What a role touches of the host's files.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Directories on mounts that are shared: what is mounted below them is seen by others. They may yet have to be made.
+    pub shares: Vec<PathBuf>,
+    /// Other directories that it, or a program that it executes, writes in. Those that are not there are left out.
+    pub writes: Vec<PathBuf>,
+    /// What it reads, where that may lie among users' files.
+    pub reads: Vec<PathBuf>,
+}
+
+/// A line of proc_pid_mountinfo(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    /// Of the file system.
+    device: Vec<u8>,
+    /// What of it is mounted.
+    root: PathBuf,
+    point: PathBuf,
+    flags: MsFlags,
+    shared: bool,
+}
+
+impl Mount {
+    /// `id parent device root mount-point options optional-fields… - type source super-options`.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        let device = fields.next()?.to_vec();
+        let mut path = || Some(PathBuf::from(unescaped(fields.next()?)));
+        let (root, point) = (path()?, path()?);
+        let options = fields.next()?.split(|byte| *byte == b',');
+        let flags = options.fold(MsFlags::empty(), |flags, option| flags | flag(option));
+        let shared = fields.take_while(|field| *field != b"-").any(|field| field.starts_with(b"shared:"));
+        Some(Self { device, root, point, flags, shared })
+    }
+}
+
+/// Those that a mount has of its own, and that a remount would clear.
+fn flag(option: &[u8]) -> MsFlags {
+    match option {
+        b"ro" => MsFlags::MS_RDONLY,
+        b"nosuid" => MsFlags::MS_NOSUID,
+        b"nodev" => MsFlags::MS_NODEV,
+        b"noexec" => MsFlags::MS_NOEXEC,
+        b"noatime" => MsFlags::MS_NOATIME,
+        b"nodiratime" => MsFlags::MS_NODIRATIME,
+        b"relatime" => MsFlags::MS_RELATIME,
+        _ => MsFlags::empty(),
+    }
+}
+
+/// Blanks, tabs, newlines and backslashes are three octal digits behind a backslash.
+fn unescaped(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, behind @ ..] = rest {
+        let code = behind.get(..3).filter(|_| *first == b'\\');
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
+    }
+    OsString::from_vec(bytes)
+}
+
+/// Those of the calling thread, of which each hides what was at its point before.
+fn mounts() -> io::Result<Vec<Mount>> {
+    let text = std::fs::read("/proc/thread-self/mountinfo")?;
+    let mut mounts: Vec<Mount> = Vec::new();
+    for mount in text.split(|byte| *byte == b'\n').filter_map(Mount::parse) {
+        mounts.retain(|other| other.point != mount.point);
+        mounts.push(mount);
+    }
+    Ok(mounts)
+}
+
+/// The mount that a path without links lies on.
+fn holder<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    above.max_by_key(|mount| mount.point.components().count())
+}
+
+const NOTHING: Option<&str> = None;
+
+/// Makes what is mounted below the directory from now on be seen by roles with mounts of their own, and what they mount there
+/// by everybody. Once is as good as twice. False: nothing was done, since an earlier version, whose pods run, has mounted
+/// things below it that would be hidden.
+///
+/// # Errors
+/// When the directory is not there, or it is not root that asks.
+pub fn share(directory: &Path) -> io::Result<bool> {
+    let directory = directory.canonicalize()?;
+    let mounts = mounts()?;
+    if !mounts.iter().any(|mount| mount.point == directory) {
+        if mounts.iter().any(|mount| mount.point.starts_with(&directory)) {
+            return Ok(false);
+        }
+        mount(Some(&directory), &directory, NOTHING, MsFlags::MS_BIND, NOTHING)?;
+    }
+    mount(NOTHING, &directory, NOTHING, MsFlags::MS_SHARED | MsFlags::MS_REC, NOTHING)?;
+    Ok(true)
+}
+
+/// Undoes [`share`]; a file system that is mounted there for itself stays.
+///
+/// # Errors
+/// When something is still mounted below the directory, or in use there.
+pub fn unshared(directory: &Path) -> io::Result<()> {
+    let directory = directory.canonicalize()?;
+    let mounts = mounts()?;
+    let Some(own) = mounts.iter().find(|mount| mount.point == directory) else { return Ok(()) };
+    let others: Vec<Mount> = mounts.iter().filter(|mount| mount.point != directory).cloned().collect();
+    let same = holder(&others, &directory).is_some_and(|beneath| {
+        let place = directory.strip_prefix(&beneath.point).map(|rest| beneath.root.join(rest));
+        own.device == beneath.device && place.is_ok_and(|place| place == own.root)
+    });
+    if same {
+        // Whoever has a file open there keeps it.
+        umount2(&directory, MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}
+
+/// Gives the calling thread, which must be the process's only one, mounts of its own. Of what it says that it touches the
+/// kernel lets it write what it writes; the rest of the host's files is read-only, and users' directories are empty unless
+/// something in them is touched. False: nothing was done, since what it mounts would be seen by nobody.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn own(touched: &Touched) -> io::Result<bool> {
+    let found = |paths: &[PathBuf]| -> Vec<PathBuf> { paths.iter().filter_map(|p| p.canonicalize().ok()).collect() };
+    let nearest = |path: &PathBuf| path.ancestors().find_map(|path| path.canonicalize().ok());
+    let shares: Vec<PathBuf> = touched.shares.iter().filter_map(nearest).collect();
+    let (writes, reads) = (found(&touched.writes), found(&touched.reads));
+    let before = mounts()?;
+    let holders: Vec<&Mount> = shares.iter().filter_map(|path| holder(&before, path)).collect();
+    let root = Path::new("/");
+    if holders.iter().any(|mount| !mount.shared || mount.point == root) {
+        return Ok(false);
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let is_kept = |path: &Path| holders.iter().any(|holder| path.starts_with(&holder.point));
+    // What the host mounts later still comes; what is mounted here stays here.
+    for mount in before.iter().filter(|mount| !is_kept(&mount.point)) {
+        ignore_hidden(self::mount(NOTHING, &mount.point, NOTHING, MsFlags::MS_SLAVE, NOTHING))?;
+    }
+    let writes: Vec<&PathBuf> = writes.iter().filter(|path| !is_kept(path)).collect();
+    for path in &writes {
+        mount(Some(*path), *path, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
+    }
+    let is_written = |path: &Path| writes.iter().any(|written| path.starts_with(written));
+    for mount in &before {
+        let kernels = KERNELS.iter().any(|kernels| mount.point.starts_with(kernels));
+        if !kernels && !is_kept(&mount.point) && !is_written(&mount.point) {
+            let flags = mount.flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+            ignore_hidden(self::mount(NOTHING, &mount.point, NOTHING, flags, NOTHING))?;
+        }
+    }
+    let touched: Vec<&PathBuf> = shares.iter().chain(writes).chain(&reads).collect();
+    for directory in OTHERS.map(Path::new) {
+        if directory.is_dir() && !touched.iter().any(|path| path.starts_with(directory)) {
+            let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some("nothing"), directory, Some("tmpfs"), flags, Some("size=4k,nr_inodes=1,mode=0"))?;
+        }
+    }
+    Ok(true)
+}
+
+/// A mount below one that was made later cannot be reached by its path, and by nobody else.
+fn ignore_hidden(result: nix::Result<()>) -> io::Result<()> {
+    match result {
+        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EINVAL) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let line = b"31 30 8:2 /srv/a /var/lib/a\\040b ro,nosuid,relatime shared:7 master:1 - ext4 /dev/sda ro";
+        let mount = Mount::parse(line).unwrap();
+        assert_eq!((mount.root.to_str(), mount.point.to_str()), (Some("/srv/a"), Some("/var/lib/a b")));
+        assert_eq!(mount.flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_RELATIME);
+        assert!(mount.shared);
+        assert!(!Mount::parse(b"1 0 8:2 / / rw - ext4 shared:1 rw").unwrap().shared);
+        for odd in [&b""[..], b"1", b"1 2 3 4", b"\\", b"1 2 3 \\777 \\9"] {
+            assert!(Mount::parse(odd).is_none());
+        }
+    }
+
+    /// Mounts of a test's own, as a host's; on a thread of its own.
+    fn on_a_host(test: impl FnOnce(&Path) + Send) {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        std::thread::scope(|scope| {
+            let host = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                mount(NOTHING, "/", NOTHING, private, NOTHING).unwrap();
+                test(&directory);
+            });
+            host.join().unwrap();
+        });
+    }
+
+    /// A role, on a thread that has the host's mounts and then its own.
+    fn as_role<T: Send>(touched: &Touched, then: impl FnOnce(bool) -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    unshare(CloneFlags::CLONE_FS).unwrap();
+                    then(own(touched).unwrap())
+                })
+                .join()
+                .unwrap()
+        })
+    }
+
+    fn tmpfs(at: &Path) {
+        mount(Some("t"), at, Some("tmpfs"), MsFlags::empty(), NOTHING).unwrap();
+    }
+
+    #[test]
+    fn what_a_role_mounts_is_seen_and_outlives_it_and_the_rest_it_cannot_write() {
+        on_a_host(|directory| {
+            let path = |name: &str| directory.join(name);
+            for name in ["root/pod", "other", "scratch", "readable"] {
+                fs::create_dir_all(path(name)).unwrap();
+            }
+            fs::write(path("readable/file"), "text").unwrap();
+            let touched =
+                Touched { shares: vec![path("root")], writes: vec![path("scratch"), path("missing")], reads: vec![] };
+            assert!(!as_role(&touched, |own| own), "nothing is shared yet");
+            assert!(share(&path("root")).unwrap() && share(&path("root")).unwrap());
+            as_role(&touched, |own| {
+                assert!(own);
+                tmpfs(&path("root/pod"));
+                fs::write(path("root/pod/secret"), "s").unwrap();
+                fs::write(path("scratch/file"), "s").unwrap();
+                assert_eq!(fs::read_to_string(path("readable/file")).unwrap(), "text");
+                let refused = fs::write(path("other/file"), "s").unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+                assert!(fs::write("/etc/hypernetes-test", "s").is_err());
+                for hidden in OTHERS.map(Path::new).into_iter().filter(|path| path.is_dir()) {
+                    assert_eq!(fs::metadata(hidden).unwrap().permissions().mode() & 0o7777, 0, "{}", hidden.display());
+                    assert_eq!(fs::read_dir(hidden).unwrap().count(), 0);
+                }
+                // Its own: nobody else sees it.
+                tmpfs(&path("scratch"));
+                fs::write(path("scratch/own"), "s").unwrap();
+            });
+            assert_eq!(fs::read_to_string(path("root/pod/secret")).unwrap(), "s");
+            assert!(path("scratch/file").exists() && !path("scratch/own").exists());
+            // The next one sees it, and takes it away for all.
+            as_role(&touched, |own| {
+                assert!(own && path("root/pod/secret").exists());
+                nix::mount::umount(&path("root/pod")).unwrap();
+            });
+            assert!(!path("root/pod/secret").exists());
+            unshared(&path("root")).unwrap();
+            unshared(&path("root")).unwrap();
+            assert!(mounts().unwrap().iter().all(|mount| mount.point != path("root")));
+            fs::remove_dir_all(path("root")).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_system_of_its_own_stays_mounted_and_old_mounts_are_not_hidden() {
+        on_a_host(|directory| {
+            let root = directory.join("root");
+            fs::create_dir_all(&root).unwrap();
+            tmpfs(&root);
+            fs::create_dir(root.join("pod")).unwrap();
+            tmpfs(&root.join("pod"));
+            fs::write(root.join("pod/secret"), "s").unwrap();
+            assert!(!share(directory).unwrap());
+            assert!(share(&root).unwrap());
+            let touched = Touched { shares: vec![root.clone()], ..Touched::default() };
+            as_role(&touched, |own| {
+                assert!(own && root.join("pod/secret").exists());
+                nix::mount::umount(&root.join("pod")).unwrap();
+            });
+            assert!(!root.join("pod/secret").exists());
+            unshared(&root).unwrap();
+            assert!(mounts().unwrap().iter().any(|mount| mount.point == root));
+        });
+    }
+}
