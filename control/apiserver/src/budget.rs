@@ -99,7 +99,7 @@ pub const TABLE: [Row; 15] = [
     row(Budget::ResponseBytes, "responseBytes", "before the answer is sent", 128 << 20, Reason::TooManyRequests),
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
     row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
-    row(Budget::ServerMilliCpus, SERVER_MILLI_CPUS, "before a request is begun", 250, Reason::TooManyRequests),
+    row(Budget::ServerMilliCpus, SERVER_MILLI_CPUS, "before a request is begun", 200, Reason::TooManyRequests),
     // The node is told by its kubelet, which reads the Project. What is refused is the pod's image, not a request.
     row(
         Budget::ImageBytes,
@@ -113,7 +113,7 @@ pub const TABLE: [Row; 15] = [
 
 const SERVER_MILLI_CPUS: &str = "serverMilliCpus";
 /// What one source may have of it before it has said who it is.
-const SOURCE_MILLI_CPUS: u64 = 250;
+const SOURCE_MILLI_CPUS: u64 = 150;
 
 const fn row(budget: Budget, name: &'static str, checked: &'static str, default: u64, reason: Reason) -> Row {
     Row { budget, name, checked, default, reason }
