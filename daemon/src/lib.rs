@@ -4,6 +4,7 @@
 mod allocator;
 pub mod confine;
 pub mod log;
+pub mod mountinfo;
 pub mod notify;
 
 use std::{io::IsTerminal, process::ExitCode};

@@ -85,7 +85,9 @@ impl Lister {
                 match self.entries.next() {
                     Some(entry) => {
                         seen += entry.value.len();
-                        self.write(&mut out, &entry)?;
+                        // The answer has begun: all that can be done is to end the connection.
+                        let damaged = |error: &ApiError| tracing::error!(key = %entry.key, %error, "listing an object");
+                        self.write(&mut out, &entry).inspect_err(damaged)?;
                     }
                     None => {
                         out.put_slice(b"]}\n");

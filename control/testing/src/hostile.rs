@@ -144,6 +144,22 @@ pub fn metadata(random: &mut StdRng, kind: &Kind, number: usize) -> Value {
     metadata
 }
 
+/// Puts spoiled objects of these kinds, so many of each, into the store, over those of before.
+pub async fn attack(random: &mut StdRng, store: &dyn Store, tenant: &TenantId, kinds: &[Kind], objects: usize) {
+    for kind in kinds {
+        for number in 0..objects {
+            let mut object = kind.good.clone();
+            let rate = *[0.0, 0.02, 0.1, 0.3].choose(random).unwrap();
+            spoil(random, &mut object, "", rate);
+            if random.random_bool(0.1) {
+                object["spec"] = any(random, 4);
+            }
+            object["metadata"] = metadata(random, kind, number);
+            self::store(store, kind, tenant, object).await;
+        }
+    }
+}
+
 /// Puts an object, which has a name, into the store; over the one that was there.
 ///
 /// # Panics

@@ -5,9 +5,7 @@
 //! undoes), and all else of a role's namespace is its own.
 
 use std::{
-    ffi::OsString,
     io,
-    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +13,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+
+use crate::mountinfo::{self, Mount};
 
 /// Interfaces of the kernel's: what may be done there is decided elsewhere.
 const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -32,64 +32,10 @@ pub struct Touched {
     pub reads: Vec<PathBuf>,
 }
 
-/// A line of proc_pid_mountinfo(5).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    /// Of the file system.
-    device: Vec<u8>,
-    /// What of it is mounted.
-    root: PathBuf,
-    point: PathBuf,
-    flags: MsFlags,
-    shared: bool,
-}
-
-impl Mount {
-    /// `id parent device root mount-point options optional-fields… - type source super-options`.
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let device = fields.next()?.to_vec();
-        let mut path = || Some(PathBuf::from(unescaped(fields.next()?)));
-        let (root, point) = (path()?, path()?);
-        let options = fields.next()?.split(|byte| *byte == b',');
-        let flags = options.fold(MsFlags::empty(), |flags, option| flags | flag(option));
-        let shared = fields.take_while(|field| *field != b"-").any(|field| field.starts_with(b"shared:"));
-        Some(Self { device, root, point, flags, shared })
-    }
-}
-
-/// Those that a mount has of its own, and that a remount would clear.
-fn flag(option: &[u8]) -> MsFlags {
-    match option {
-        b"ro" => MsFlags::MS_RDONLY,
-        b"nosuid" => MsFlags::MS_NOSUID,
-        b"nodev" => MsFlags::MS_NODEV,
-        b"noexec" => MsFlags::MS_NOEXEC,
-        b"noatime" => MsFlags::MS_NOATIME,
-        b"nodiratime" => MsFlags::MS_NODIRATIME,
-        b"relatime" => MsFlags::MS_RELATIME,
-        _ => MsFlags::empty(),
-    }
-}
-
-/// Blanks, tabs, newlines and backslashes are three octal digits behind a backslash.
-fn unescaped(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, behind @ ..] = rest {
-        let code = behind.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
-    }
-    OsString::from_vec(bytes)
-}
-
 /// Those of the calling thread, of which each hides what was at its point before.
 fn mounts() -> io::Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/thread-self/mountinfo")?;
     let mut mounts: Vec<Mount> = Vec::new();
-    for mount in text.split(|byte| *byte == b'\n').filter_map(Mount::parse) {
+    for mount in mountinfo::of_this_thread()? {
         mounts.retain(|other| other.point != mount.point);
         mounts.push(mount);
     }
@@ -201,19 +147,6 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-
-    #[test]
-    fn lines_are_read() {
-        let line = b"31 30 8:2 /srv/a /var/lib/a\\040b ro,nosuid,relatime shared:7 master:1 - ext4 /dev/sda ro";
-        let mount = Mount::parse(line).unwrap();
-        assert_eq!((mount.root.to_str(), mount.point.to_str()), (Some("/srv/a"), Some("/var/lib/a b")));
-        assert_eq!(mount.flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_RELATIME);
-        assert!(mount.shared);
-        assert!(!Mount::parse(b"1 0 8:2 / / rw - ext4 shared:1 rw").unwrap().shared);
-        for odd in [&b""[..], b"1", b"1 2 3 4", b"\\", b"1 2 3 \\777 \\9"] {
-            assert!(Mount::parse(odd).is_none());
-        }
-    }
 
     /// Mounts of a test's own, as a host's; on a thread of its own.
     fn on_a_host(test: impl FnOnce(&Path) + Send) {

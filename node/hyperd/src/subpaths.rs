@@ -2,44 +2,24 @@
 //! elsewhere, binds what it finds to `volume-subpaths/<volume>/<container>/<number>` and names that as the mount's source.
 
 use std::{
-    ffi::OsString,
     io,
-    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
+use hypernetes_daemon::mountinfo::{self, Mount};
+
 /// The part of the directory `base` that is mounted at `path`, e.g. `logs/web`; none when it is not a part of that.
 pub(crate) fn bound(path: &Path, base: &Path) -> io::Result<Option<PathBuf>> {
-    let mounts = std::fs::read("/proc/thread-self/mountinfo")?;
-    Ok(part(&mounts, &path.canonicalize()?, &base.canonicalize()?))
+    Ok(part(&mountinfo::of_this_thread()?, &path.canonicalize()?, &base.canonicalize()?))
 }
 
-struct Mount {
-    /// Of the file system.
-    device: Vec<u8>,
-    /// What of it is mounted.
-    root: PathBuf,
-    point: PathBuf,
-}
-
-impl Mount {
-    /// proc_pid_mountinfo(5): `id parent device root mount-point options … - type source super-options`.
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let device = fields.next()?.to_vec();
-        let mut path = || Some(PathBuf::from(unescaped(fields.next()?)));
-        Some(Self { device, root: path()?, point: path()? })
-    }
-
-    /// Where in the file system something is that is seen below the mount point.
-    fn place(&self, path: &Path) -> Option<PathBuf> {
-        Some(self.root.join(path.strip_prefix(&self.point).ok()?))
-    }
+/// Where in the file system something is that is seen below the mount point.
+fn place(mount: &Mount, path: &Path) -> Option<PathBuf> {
+    Some(mount.root.join(path.strip_prefix(&mount.point).ok()?))
 }
 
 /// Both paths are without links.
-fn part(mounts: &[u8], path: &Path, base: &Path) -> Option<PathBuf> {
-    let mounts: Vec<Mount> = mounts.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect();
+fn part(mounts: &[Mount], path: &Path, base: &Path) -> Option<PathBuf> {
     // What is mounted later at a point hides what was.
     let bound = mounts.iter().rfind(|mount| mount.point == path)?;
     let above = mounts.iter().filter(|mount| base.starts_with(&mount.point));
@@ -48,20 +28,7 @@ fn part(mounts: &[u8], path: &Path, base: &Path) -> Option<PathBuf> {
     if bound.device != of_base.device || removed {
         return None;
     }
-    Some(bound.root.strip_prefix(of_base.place(base)?).ok()?.to_owned())
-}
-
-/// Blanks, tabs, newlines and backslashes are three octal digits behind a backslash.
-fn unescaped(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, behind @ ..] = rest {
-        let code = behind.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &behind[3..] } else { behind };
-    }
-    OsString::from_vec(bytes)
+    Some(bound.root.strip_prefix(place(of_base, base)?).ok()?.to_owned())
 }
 
 #[cfg(test)]
@@ -83,7 +50,7 @@ mod tests {
         let of = |bound: &str, volume: &str| {
             let (path, base) =
                 (pod.join("volume-subpaths").join(bound), pod.join("volumes/kubernetes.io~empty-dir").join(volume));
-            part(MOUNTS.as_bytes(), &path, &base)
+            part(&mountinfo::parse(MOUNTS.as_bytes()), &path, &base)
         };
         assert_eq!(of("e/main/0", "e").unwrap(), Path::new("a b"));
         assert_eq!(of("m/main/1", "m").unwrap(), Path::new("x/y"));
@@ -98,12 +65,5 @@ mod tests {
         ] {
             assert_eq!(of(bound, volume), None, "{bound} in {volume}");
         }
-    }
-
-    #[test]
-    fn names_come_as_they_are() {
-        assert_eq!(unescaped(br"a\040b\134\011"), "a b\\\t");
-        assert_eq!(unescaped(br"\9\04"), r"\9\04");
-        assert_eq!(unescaped("ä\\".as_bytes()), "ä\\");
     }
 }

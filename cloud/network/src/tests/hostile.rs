@@ -1,8 +1,7 @@
 //! Whatever one tenant's objects say, the controller neither panics nor ends, and the other tenant's pods have ports.
 
 use hypernetes_runtime::{Mishap, mishaps};
-use hypernetes_testing::hostile::{self, Kind, any, spoil};
-use rand::{Rng, seq::IndexedRandom};
+use hypernetes_testing::hostile::{self, Kind};
 
 use super::*;
 
@@ -36,18 +35,7 @@ async fn whatever_one_tenants_objects_say_the_others_pods_have_ports() {
     let mut random = hostile::seed();
     let cloud = Cloud::new().await;
     for round in 0..ROUNDS {
-        for kind in kinds() {
-            for number in 0..OBJECTS {
-                let mut object = kind.good.clone();
-                let rate = *[0.0, 0.02, 0.1, 0.3].choose(&mut random).unwrap();
-                spoil(&mut random, &mut object, "", rate);
-                if random.random_bool(0.1) {
-                    object["spec"] = any(&mut random, 4);
-                }
-                object["metadata"] = hostile::metadata(&mut random, &kind, number);
-                hostile::store(&*cloud.store, &kind, &id(ACME), object).await;
-            }
-        }
+        hostile::attack(&mut random, &*cloud.store, &id(ACME), &kinds(), OBJECTS).await;
         let pod = cloud.pod(GLOBEX, &format!("p{round}")).await;
         cloud.port_of(GLOBEX, &pod).await;
         let name = format!("n{round}");

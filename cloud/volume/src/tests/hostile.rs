@@ -1,8 +1,7 @@
 //! Whatever one tenant's objects say, the controller neither panics nor ends, and the other tenant's volumes are made.
 
 use hypernetes_runtime::{Mishap, mishaps};
-use hypernetes_testing::hostile::{self, Kind, any, spoil};
-use rand::{Rng, seq::IndexedRandom};
+use hypernetes_testing::hostile::{self, Kind};
 
 use super::*;
 
@@ -32,18 +31,7 @@ async fn whatever_one_tenants_objects_say_the_others_volumes_are_made() {
     let cloud = Cloud::new().await;
     cloud.class().await;
     for round in 0..ROUNDS {
-        for kind in kinds() {
-            for number in 0..OBJECTS {
-                let mut object = kind.good.clone();
-                let rate = *[0.0, 0.02, 0.1, 0.3].choose(&mut random).unwrap();
-                spoil(&mut random, &mut object, "", rate);
-                if random.random_bool(0.1) {
-                    object["spec"] = any(&mut random, 4);
-                }
-                object["metadata"] = hostile::metadata(&mut random, &kind, number);
-                hostile::store(&*cloud.store, &kind, &id(ACME), object).await;
-            }
-        }
+        hostile::attack(&mut random, &*cloud.store, &id(ACME), &kinds(), OBJECTS).await;
         let name = format!("v{round}");
         let spec = json!({"sizeBytes": 1 << 20, "volumeType": "standard"});
         cloud.make::<Volume>(GLOBEX, json!({"metadata": {"name": name}, "spec": spec})).await;
