@@ -23,6 +23,9 @@ use super::{
 
 const WAIT: &str = "exec sleep 1000000";
 const GROUP: &str = "attacker";
+/// Between two of the victim's small requests: what it asks for stays well within what it may, so that what it waits for is
+/// the others.
+const APART: Duration = Duration::from_millis(20);
 
 /// What the victim does. A window's figure is the slowest but one in a hundred.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,9 @@ async fn victim(stage: &Stage, wire: &Wire, standing: &Pod<'_>) -> [Vec<Duration
             };
             // What was refused or has not ended took as long as one waits for it.
             took.push(if done.is_ok() { began.elapsed() } else { PATIENCE });
+            if deed == Deed::Get {
+                tokio::time::sleep(APART).await;
+            }
             if let Some(pod) = started {
                 pod.remove().await;
             }
