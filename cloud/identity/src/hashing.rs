@@ -16,8 +16,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// What waits at most, in all.
 const MAX_WAITING: usize = 256;
-/// Of nice(2): about a tenth of a processor for which others compete.
-const NICENESS: i32 = 10;
+/// Of nice(2): next to nothing of a processor for which others compete.
+const NICENESS: i32 = 19;
 
 type Work = Box<dyn FnOnce() + Send>;
 
