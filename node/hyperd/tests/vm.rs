@@ -479,7 +479,7 @@ async fn host_paths_are_live_both_ways_where_they_are_allowed() {
 async fn a_hibernated_pod_goes_on_after_a_restart() {
     let mut node = node().await;
     let sandbox = node.run_sandbox("acme").await;
-    let script = "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/i; sleep 0.1; done";
+    let script = "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/j; busybox mv /tmp/j /tmp/i; sleep 0.1; done";
     let container = node.start(&sandbox, "count", script, vec![]).await;
     // The numbers in the log: all, each once.
     let counted = |node: &Node| {
