@@ -6,6 +6,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -244,12 +246,14 @@ impl Payer {
         }
     }
 
-    /// Does something of the connection's.
-    pub fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        match self.pace() {
-            Some(pace) => pace.time(work),
-            None => work(),
-        }
+    /// Does something of the connection's, each piece of it for whoever pays by then.
+    pub async fn charged<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| match self.pace() {
+            Some(pace) => pace.time(|| work.as_mut().poll(cx)),
+            None => work.as_mut().poll(cx),
+        })
+        .await
     }
 
     /// Waits until a request may begin.

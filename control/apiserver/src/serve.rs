@@ -3,8 +3,6 @@
 //! Nobody keeps a place by doing nothing: every part of a connection has a deadline.
 
 use std::{
-    future::poll_fn,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -153,8 +151,7 @@ pub async fn serve_within(
             let payer = Payer::source(place.pace());
             // A handshake is the dearest thing that nobody can ask for.
             let Ok(turn) = payer.turn().await else { return };
-            let mut accepting = pin!(acceptor.accept(Patient::new(stream, deadlines.read)));
-            let accepting = poll_fn(|cx| payer.time(|| accepting.as_mut().poll(cx)));
+            let accepting = payer.charged(acceptor.accept(Patient::new(stream, deadlines.read)));
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
             drop(turn);
             let shown = stream.get_ref().1.peer_certificates();
@@ -186,10 +183,7 @@ struct Streams(Payer);
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let payer = self.0.clone();
-        tokio::spawn(async move {
-            let mut stream = pin!(stream);
-            poll_fn(|cx| payer.time(|| stream.as_mut().poll(cx))).await
-        });
+        tokio::spawn(async move { payer.charged(stream).await });
     }
 }
 
@@ -237,7 +231,7 @@ async fn connection(
     let mut last_busy = Instant::now();
     loop {
         tokio::select! {
-            _ = poll_fn(|cx| payer.time(|| connection.as_mut().poll(cx))) => return,
+            _ = payer.charged(connection.as_mut()) => return,
             () = stop.cancelled() => break,
             _ = tick.tick() => {
                 if Arc::strong_count(&busy) > others {
