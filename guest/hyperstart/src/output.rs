@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +11,8 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::Notify,
 };
+
+use crate::aside::ProcessEnd;
 
 /// Bytes of one stream that are kept unacknowledged. A process that writes more waits, as on any full pipe.
 const CAPACITY: usize = 256 << 10;
@@ -113,18 +115,13 @@ impl Stream {
     }
 
     async fn copy(&self, source: OwnedFd) -> io::Result<()> {
-        set_nonblocking(&source)?;
-        let source = watched(source, Interest::READABLE)?;
-        let mut buffer = vec![0; READ];
+        let source = ProcessEnd::new(source, Interest::READABLE)?;
+        let mut buffer = Vec::new();
         loop {
-            let room = self.room().await;
-            let mut ready = source.readable().await?;
-            let read = ready.try_io(|fd| Ok(nix::unistd::read(fd.get_ref().as_fd(), &mut buffer[..room])?));
-            match read {
-                Ok(Ok(0)) => return Ok(()),
-                Ok(Ok(read)) => self.put(&buffer[..read]),
-                Ok(Err(error)) => return Err(error),
-                Err(_would_block) => {}
+            buffer.resize(self.room().await, 0);
+            match source.read(&mut buffer).await? {
+                0 => return Ok(()),
+                read => self.put(&buffer[..read]),
             }
         }
     }

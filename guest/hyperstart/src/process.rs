@@ -27,14 +27,14 @@ use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
-    aside::aside,
+    aside::{ProcessEnd, aside},
     container::{self, USER_NAMESPACE},
     mountinfo, mounts,
     output::{self, Stream},
     reaper::Reaper,
     rootfs::Root,
     seccomp,
-    state::{Container, Containers, Ended, Input, Process},
+    state::{Container, Containers, Ended, Process},
     users,
     zygote::Zygote,
 };
@@ -242,7 +242,7 @@ pub fn resize(process: &Process, width: u32, height: u32) -> Result<(), Status> 
 struct Streams {
     /// Standard input, output and error, as the process has them.
     theirs: [OwnedFd; 3],
-    input: Option<Input>,
+    input: Option<ProcessEnd>,
     out: OwnedFd,
     err: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -263,10 +263,8 @@ impl Streams {
             };
             let (master, slave) = open_terminal(root, &size)?;
             let input = if spec.stdin {
-                let writer = master.try_clone()?;
-                output::set_nonblocking(&writer)?;
                 // Only for writing: the reading side is another descriptor of the same terminal.
-                Some(Input::Terminal(output::watched(writer, tokio::io::Interest::WRITABLE)?))
+                Some(ProcessEnd::new(master.try_clone()?, tokio::io::Interest::WRITABLE)?)
             } else {
                 None
             };
@@ -282,8 +280,7 @@ impl Streams {
         let (err, stderr) = pipe2(OFlag::O_CLOEXEC)?;
         let (stdin, input) = if spec.stdin {
             let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-            output::set_nonblocking(&write)?;
-            (read, Some(Input::Pipe(pipe::Sender::from_owned_fd(write)?)))
+            (read, Some(ProcessEnd::new(write, tokio::io::Interest::WRITABLE)?))
         } else {
             (File::open("/dev/null")?.into(), None)
         };
@@ -604,35 +601,16 @@ pub fn signal(container: &Container, process: &Process, number: u32, all: bool) 
 }
 
 /// Writes to standard input as fast as the process reads; closed, what follows is dropped.
-pub async fn write_stdin(process: &Process, data: &[u8], close: bool) -> Result<(), Status> {
-    use tokio::io::AsyncWriteExt;
+pub async fn write_stdin(process: &Process, data: Vec<u8>, close: bool) -> Result<(), Status> {
     let mut stdin = process.stdin.lock().await;
     let mut ended = process.ended.clone();
-    let outcome = match stdin.as_mut() {
+    let outcome = match stdin.as_ref() {
         None => Ok(()),
-        Some(input) => {
-            let write = async {
-                match input {
-                    Input::Pipe(pipe) => pipe.write_all(data).await,
-                    Input::Terminal(terminal) => {
-                        let mut rest = data;
-                        while !rest.is_empty() {
-                            let mut ready = terminal.writable().await?;
-                            match ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref().as_fd(), rest)?)) {
-                                Ok(written) => rest = &rest[written?..],
-                                Err(_would_block) => {}
-                            }
-                        }
-                        Ok(())
-                    }
-                }
-            };
-            // A process that has ended reads no more, though others may hold its pipe.
-            tokio::select! {
-                result = write => result,
-                _ = ended.wait_for(Option::is_some) => Ok(()),
-            }
-        }
+        // A process that has ended reads no more, though others may hold its pipe.
+        Some(input) => tokio::select! {
+            result = input.write_all(data.into()) => result,
+            _ = ended.wait_for(Option::is_some) => Ok(()),
+        },
     };
     if close || outcome.is_err() {
         *stdin = None;

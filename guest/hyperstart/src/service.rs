@@ -265,7 +265,7 @@ impl Agent for Service {
     ) -> Result<Response<v1::WriteStdinResponse>, Status> {
         let request = request.into_inner();
         let (_, process) = self.process(&request.container_id, &request.exec_id)?;
-        process::write_stdin(&process, &request.data, request.close).await?;
+        process::write_stdin(&process, request.data, request.close).await?;
         Ok(Response::new(v1::WriteStdinResponse {}))
     }
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 use hypernetes_guest_protocol::v1;
-use tokio::{net::unix::pipe, sync::watch};
+use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{output::Stream, reaper::Exit, rootfs::Root};
+use crate::{aside::ProcessEnd, output::Stream, reaper::Exit, rootfs::Root};
 
 pub struct Container {
     pub id: String,
@@ -26,16 +26,11 @@ pub struct Process {
     pub pid: i32,
     pub stdout: Arc<Stream>,
     pub stderr: Arc<Stream>,
-    pub stdin: tokio::sync::Mutex<Option<Input>>,
+    /// Where its standard input is written to.
+    pub stdin: tokio::sync::Mutex<Option<ProcessEnd>>,
     /// The terminal's master side.
     pub terminal: Option<OwnedFd>,
     pub ended: watch::Receiver<Option<Ended>>,
-}
-
-/// Where a process's standard input is written to.
-pub enum Input {
-    Pipe(pipe::Sender),
-    Terminal(tokio::io::unix::AsyncFd<OwnedFd>),
 }
 
 #[derive(Debug, Clone, Copy)]
