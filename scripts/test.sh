@@ -13,7 +13,7 @@ finish() {
 }
 trap finish EXIT
 
-# In what lints and the build leave of the processors. A job of its own, to be ended with all its children.
+# In what lints, the build and the first tests leave of the processors. A job of its own, to be ended with all its children.
 set -m
 nice -n 10 scripts/guest-kernel.sh --build .tools/guest >"$kernel_log" 2>&1 &
 kernel=$!
@@ -22,13 +22,17 @@ step "lints"
 make --no-print-directory lint
 step "build, tests included"
 scripts/build.sh --tests
+# Of these crates' own tests those in tests/ boot VMs.
+with_vms='(package(hypernetes-hypervisor) | package(hypernetes-hyperd) | package(hypernetes-hyperctl)) & kind(test)'
+step "tests of each crate that need no kernel for guests"
+scripts/nextest.sh -E "not package(hypernetes-tests) & not ($with_vms)"
 step "guest kernels: the rest of ours, and Debian's"
 wait "$kernel" || { cat "$kernel_log" >&2; exit 1; }
 kernel=''
 cat "$kernel_log"
 scripts/guest-kernel.sh .tools/guest-stock
-step "tests of each crate"
-scripts/nextest.sh -E 'not package(hypernetes-tests)'
+step "tests with VMs"
+scripts/nextest.sh -E "$with_vms"
 step "tests with VMs, on Debian's kernel"
 HYPERNETES_GUEST=$PWD/.tools/guest-stock scripts/nextest.sh -E '(package(hypernetes-hypervisor) | package(hypernetes-hyperd)) & kind(test)'
 scripts/test-e2e.sh

@@ -144,7 +144,7 @@ impl Identity {
     /// Checks a password that came from `source`; none: from inside.
     ///
     /// # Errors
-    /// [`Error::Unauthorized`] for an unknown or disabled user as for a wrong password; [`Error::TooManyAttempts`] when
+    /// [`Error::WrongPassword`], also for an unknown or disabled user; [`Error::TooManyAttempts`] when
     /// that has happened too often.
     pub(crate) async fn check_password(
         &self,
@@ -168,7 +168,7 @@ impl Identity {
         let turn = self.attempts.begin(source, &called);
         let _turn = turn.map_err(|wait| Error::TooManyAttempts(wait.as_secs() + 1))?;
         let id = id.filter(|id| self.directory.enabled_user(id).is_some());
-        let matches = self.passwords.verify(source, &called, id.as_deref(), password).await?;
+        let (matches, spent) = self.passwords.verify(source, &called, id.as_deref(), password).await?;
         match id.filter(|_| matches) {
             Some(id) => {
                 self.attempts.succeeded(source, &called);
@@ -176,7 +176,7 @@ impl Identity {
             }
             None => {
                 self.attempts.failed(source, &called);
-                Err(Error::Unauthorized)
+                Err(Error::WrongPassword { spent })
             }
         }
     }

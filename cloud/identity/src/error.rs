@@ -1,10 +1,13 @@
 //! Errors as Keystone tells them: `{"error": {"code", "message", "title"}}`.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use hypernetes_api::auth::Spent;
 use serde_json::json;
 
 /// Why a request was not done.
@@ -15,6 +18,9 @@ pub enum Error {
     /// No valid token, or no valid credentials; which part of them is wrong is not told.
     #[error("The request you have made requires authentication.")]
     Unauthorized,
+    /// The same to whoever asks; with what it took to find out.
+    #[error("The request you have made requires authentication.")]
+    WrongPassword { spent: Duration },
     #[error("Attempted to authenticate with an unsupported method.")]
     UnsupportedMethod,
     /// The policy's name of the action, or a sentence.
@@ -57,7 +63,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized | Self::UnsupportedMethod => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::WrongPassword { .. } | Self::UnsupportedMethod => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -95,6 +101,9 @@ impl IntoResponse for Error {
         let mut response = (status, body).into_response();
         if let Self::TooManyAttempts(seconds) = self {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Self::WrongPassword { spent } = self {
+            response.extensions_mut().insert(Spent(spent));
         }
         if status == StatusCode::UNAUTHORIZED {
             response

@@ -16,8 +16,6 @@ use parking_lot::{Condvar, Mutex};
 
 /// What waits at most, in all.
 const MAX_WAITING: usize = 256;
-/// Of nice(2): next to nothing of a processor for which others compete.
-const NICENESS: i32 = 19;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -154,7 +152,7 @@ impl Drop for Hashing {
 }
 
 fn run((waiting, more): &(Mutex<Waiting>, Condvar)) {
-    give_way();
+    hypernetes_background::give_way();
     loop {
         let work = {
             let mut waiting = waiting.lock();
@@ -170,13 +168,6 @@ fn run((waiting, more): &(Mutex<Waiting>, Condvar)) {
         };
         // Whoever waits for it learns that there will be no answer.
         let _ = catch_unwind(AssertUnwindSafe(work));
-    }
-}
-
-/// This thread alone: on Linux nice(2) is of threads.
-fn give_way() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "hashing at everyone's priority");
     }
 }
 

@@ -1,12 +1,13 @@
 //! Passwords: argon2id hashes in Secrets, checked in turns and at bounded cost.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use hypernetes_api::{auth::Source, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_background::processor_time;
 use hypernetes_client::Api;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
@@ -67,7 +68,8 @@ impl Passwords {
         }
     }
 
-    /// Whether the password is the user's. Takes as long for no user, for one without a password and for a wrong one.
+    /// Whether the password is the user's, and the processor time that it took to find out: as much for no user, for one without a
+    /// password and for a wrong one.
     ///
     /// # Errors
     /// When there are too many logins, most of them from that source.
@@ -77,9 +79,9 @@ impl Passwords {
         called: &str,
         user: Option<&str>,
         password: String,
-    ) -> Result<bool, Error> {
+    ) -> Result<(bool, Duration), Error> {
         if password.len() > MAX_CHARS {
-            return Ok(false);
+            return Ok((false, Duration::ZERO));
         }
         let known = match user {
             Some(user) => self.secrets.get_opt(&secret_name(user)).await?.and_then(hash_in),
@@ -92,11 +94,13 @@ impl Passwords {
         };
         let argon2 = self.argon2.clone();
         let check = move || {
-            let Ok(parsed) = PasswordHash::new(&hash) else { return false };
-            argon2.verify_password(password.as_bytes(), &parsed).is_ok()
+            let began = processor_time();
+            let parsed = PasswordHash::new(&hash);
+            let matches = parsed.is_ok_and(|hash| argon2.verify_password(password.as_bytes(), &hash).is_ok());
+            (matches, processor_time().saturating_sub(began))
         };
-        let matches = self.hashing.run(source, called, check).await.ok_or_else(busy)?;
-        Ok(matches && real)
+        let (matches, spent) = self.hashing.run(source, called, check).await.ok_or_else(busy)?;
+        Ok((matches && real, spent))
     }
 
     pub async fn set(&self, user: &str, password: String) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hypernetes_api::{
-    auth::{Source, TokenAuthority, TokenError, TokenScope},
+    auth::{Source, Spent, TokenAuthority, TokenError, TokenScope},
     types::identity::TokenRevocation,
 };
 use serde_json::{Value, json};
@@ -206,6 +206,9 @@ async fn who_guesses_waits_and_nobody_else_does() {
         let mut request = Request::post("/identity/v3/auth/tokens").body(Body::from(body)).unwrap();
         request.extensions_mut().insert(Source::from(std::net::IpAddr::from([127, 0, 0, last])));
         let response = k.router.clone().oneshot(request).await.unwrap();
+        // Who guesses pays for what it costs; who knows does not.
+        let spent = response.extensions().get::<Spent>();
+        assert_eq!(spent.is_some_and(|spent| !spent.0.is_zero()), response.status() == StatusCode::UNAUTHORIZED);
         (response.status().as_u16(), response.headers().get("retry-after").is_some())
     };
     for _ in 0..5 {

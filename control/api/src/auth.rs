@@ -1,7 +1,10 @@
 //! Who asks: the identity that authentication yields, and the contract of the identity service with the API server
 //! and the OpenStack façades.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -60,6 +63,11 @@ pub enum TokenError {
 pub trait TokenAuthority: Send + Sync + 'static {
     async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError>;
 }
+
+/// In the extensions of a response: processor time that was spent for it by threads that do not serve the connection, and that whoever
+/// asked is to pay for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent(pub Duration);
 
 /// Where a connection comes from: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -12,6 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Call,
+    Call, background,
     held::Held,
     meter::COUNTED,
     pace::{self, Pace, Turn},
@@ -166,6 +167,16 @@ impl Account {
         }
     }
 
+    /// Does something that may go on for long beside what it was asked for with, as [`Self::run`] does.
+    pub fn spawn(account: Option<Arc<Self>>, work: impl Future<Output = ()> + Send + 'static) {
+        match account {
+            None => drop(tokio::spawn(work)),
+            Some(account) => background::spawn(account.clone(), async move {
+                Self::run(Some(account), work).await;
+            }),
+        }
+    }
+
     /// Does something that may go on for long, at the tenant's pace and until the tenant is closed: `None`, then.
     pub async fn run<T>(account: Option<Arc<Self>>, work: impl Future<Output = T>) -> Option<T> {
         match account {
@@ -179,6 +190,12 @@ impl Account {
 
     fn taken(&self, budget: Budget) -> &AtomicU64 {
         &self.taken[budget as usize]
+    }
+}
+
+impl background::Debtor for Arc<Account> {
+    fn gives_way(&self, already: bool) -> bool {
+        self.pace.is_in_arrears(already)
     }
 }
 
@@ -225,13 +242,15 @@ pub(crate) struct Payer(Arc<Paying>);
 
 struct Paying {
     source: Arc<Pace>,
+    /// What the connection itself has had done, whoever pays for it.
+    own: Pace,
     /// With the connection's place. None: it is not charged.
     known: OnceLock<Option<Taken>>,
 }
 
 impl Payer {
     pub fn source(pace: &Arc<Pace>) -> Self {
-        Self(Arc::new(Paying { source: pace.clone(), known: OnceLock::new() }))
+        Self(Arc::new(Paying { source: pace.clone(), own: Pace::of_connection(), known: OnceLock::new() }))
     }
 
     /// It is one of the system's own connections.
@@ -250,10 +269,22 @@ impl Payer {
     pub async fn charged<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| match self.pace() {
-            Some(pace) => pace.time(|| work.as_mut().poll(cx)),
+            Some(pace) => {
+                let (result, cost) = pace::timed(|| work.as_mut().poll(cx));
+                pace.charge(cost);
+                self.0.own.charge(cost);
+                result
+            }
             None => work.as_mut().poll(cx),
         })
         .await
+    }
+
+    /// Charges what others have done for the connection.
+    pub fn charge(&self, cost: Duration) {
+        if let Some(pace) = self.pace() {
+            pace.charge(cost);
+        }
     }
 
     /// Waits until a request may begin.
@@ -267,8 +298,20 @@ impl Payer {
         }
     }
 
+    /// Does something of the connection's for whoever pays for it by then, where that one's work is done.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let payer = self.clone();
+        background::spawn(self.clone(), async move { payer.charged(work).await });
+    }
+
     fn is(&self, account: &Arc<Account>) -> bool {
         matches!(self.0.known.get(), Some(Some(taken)) if Arc::ptr_eq(&taken.account, account))
+    }
+}
+
+impl background::Debtor for Payer {
+    fn gives_way(&self, already: bool) -> bool {
+        self.pace().is_some_and(|pace| pace.is_in_arrears(already) || self.0.own.is_in_arrears(already))
     }
 }
 

@@ -113,8 +113,8 @@ pub(crate) async fn pod(
     let held = Arc::new((session, extensions.get::<Arc<Place>>().cloned(), extensions.get::<Payer>().cloned()));
     let run = |task| {
         let (held, account) = (held.clone(), ticket.account());
-        tokio::spawn(async move {
-            Account::run(account, task).await;
+        Account::spawn(account, async move {
+            task.await;
             drop(held);
         });
     };

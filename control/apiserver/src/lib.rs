@@ -8,6 +8,7 @@
 pub mod authn;
 pub mod authorities;
 mod authz;
+mod background;
 pub mod budget;
 mod codec;
 mod connect;

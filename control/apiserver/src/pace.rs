@@ -16,11 +16,14 @@ use std::{
 };
 
 use hypernetes_api::{ApiError, Reason, error::Details};
-use nix::time::{ClockId, clock_gettime};
+use hypernetes_background::processor_time;
 use tokio::time::Instant;
 
 /// Processor time that may be had at once, after a while without any: some dozens of requests.
 const BURST: Duration = Duration::from_millis(20);
+/// Of a connection whose requests are small: what its beginning and one of them take, and so much on and on.
+const CONNECTION_BURST: Duration = Duration::from_millis(4);
+const CONNECTION_MILLI_CPUS: u64 = 50;
 /// Nobody waits for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of what is expected of a request is what the last one has cost: one part in so many.
@@ -29,6 +32,8 @@ const SMOOTHING: u64 = 8;
 /// A leaky bucket of processor time.
 pub(crate) struct Pace {
     began: Instant,
+    /// What may be had at once.
+    burst: Duration,
     /// Thousandths of a core.
     rate: AtomicU64,
     /// When everything that was done is paid for, in nanoseconds since the beginning.
@@ -44,8 +49,18 @@ pub(crate) struct Pace {
 impl Pace {
     /// At a rate in thousandths of a core.
     pub fn new(rate: u64) -> Self {
+        Self::with_burst(rate, BURST)
+    }
+
+    /// Of one connection: whether it has what can wait for what others have.
+    pub fn of_connection() -> Self {
+        Self::with_burst(CONNECTION_MILLI_CPUS, CONNECTION_BURST)
+    }
+
+    fn with_burst(rate: u64, burst: Duration) -> Self {
         Self {
             began: Instant::now(),
+            burst,
             rate: AtomicU64::new(rate),
             paid: AtomicU64::default(),
             spent: AtomicU64::default(),
@@ -63,18 +78,22 @@ impl Pace {
         self.owed().is_zero()
     }
 
+    /// Whether more is owed than may be. Who was, is until nothing is owed.
+    pub fn is_in_arrears(&self, was: bool) -> bool {
+        if was { !self.is_quiet() } else { !self.to_wait(self.owed()).is_zero() }
+    }
+
     /// How much of the rate has been used of late, in thousandths of a core.
     pub fn used(&self) -> u64 {
         let rate = self.rate.load(Ordering::Relaxed);
-        let part = self.owed().as_secs_f64() / self.pays(BURST).as_secs_f64();
+        let part = self.owed().as_secs_f64() / self.pays(self.burst).as_secs_f64();
         (rate as f64 * part.min(1.0)) as u64
     }
 
     /// Does something, and charges the time of this thread that it takes.
     pub fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let began = processor_time();
-        let result = work();
-        self.charge(processor_time().saturating_sub(began));
+        let (result, cost) = timed(work);
+        self.charge(cost);
         result
     }
 
@@ -96,7 +115,7 @@ impl Pace {
         let expected = Duration::from_nanos(self.expected.load(Ordering::Relaxed));
         let lasts = self.pays(expected).as_nanos() as u64;
         let now = self.now();
-        let most = (self.pays(BURST) + PATIENCE).as_nanos() as u64;
+        let most = (self.pays(self.burst) + PATIENCE).as_nanos() as u64;
         let reserved = self.paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| {
             let paid = paid.max(now);
             (paid - now <= most).then(|| paid.saturating_add(lasts))
@@ -126,7 +145,7 @@ impl Pace {
 
     /// Until no more is owed than may be; for so long as anybody has patience.
     fn to_wait(&self, owed: Duration) -> Duration {
-        owed.saturating_sub(self.pays(BURST)).min(PATIENCE)
+        owed.saturating_sub(self.pays(self.burst)).min(PATIENCE)
     }
 
     fn now(&self) -> u64 {
@@ -187,9 +206,11 @@ pub(crate) async fn at_pace<T>(pace: &Pace, work: impl Future<Output = T>) -> T 
     .await
 }
 
-/// Of this thread. Time for which the machine did something else is not in it.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
+/// Does something; and the time of this thread that it took.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let began = processor_time();
+    let result = work();
+    (result, processor_time().saturating_sub(began))
 }
 
 #[cfg(test)]

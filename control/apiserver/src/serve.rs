@@ -17,7 +17,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use hypernetes_api::auth::Source;
+use hypernetes_api::auth::{Source, Spent};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -31,6 +31,7 @@ use tower::ServiceExt;
 use crate::{
     authn::{self, Certificate},
     authorities::{Authorities, client::Verifier},
+    background,
     budget::Payer,
     error_response,
     held::Held,
@@ -142,13 +143,13 @@ pub async fn serve_within(
         // Who finds no place is hung up on: one that waited would be in the way of the others.
         let Some(place) = places.take(source) else { continue };
         let (acceptor, router, tenants, stop) = (acceptor.clone(), router.clone(), tenants.clone(), stop.clone());
-        tokio::spawn(async move {
+        let payer = Payer::source(place.pace());
+        background::spawn(payer.clone(), async move {
             let _ = stream.set_nodelay(true);
             // Who is not known without the store is refused; the others are served all the same.
             if let Err(error) = tenants.catch_up().await {
                 tracing::warn!(%error, "reading the tenants' authorities");
             }
-            let payer = Payer::source(place.pace());
             // A handshake is the dearest thing that nobody can ask for.
             let Ok(turn) = payer.turn().await else { return };
             let accepting = payer.charged(acceptor.accept(Patient::new(stream, deadlines.read)));
@@ -182,8 +183,9 @@ struct Streams(Payer);
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let payer = self.0.clone();
-        tokio::spawn(async move { payer.charged(stream).await });
+        self.0.spawn(async move {
+            stream.await;
+        });
     }
 }
 
@@ -214,7 +216,13 @@ async fn connection(
             async move {
                 // Until the answer is made.
                 let response = match payer.turn().await {
-                    Ok(_turn) => router.oneshot(request).await?,
+                    Ok(_turn) => {
+                        let response = router.oneshot(request).await?;
+                        if let Some(Spent(cost)) = response.extensions().get() {
+                            payer.charge(*cost);
+                        }
+                        response
+                    }
                     Err(error) => error_response(&error),
                 };
                 Ok::<_, std::convert::Infallible>(response.map(|body| Body::new(Held::new(body, busy))))

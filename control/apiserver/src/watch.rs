@@ -85,7 +85,9 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
         }
         follow(watcher, changes, start, bookmarks, sender).await;
     };
-    tokio::spawn(tokio::time::timeout(timeout, Account::run(call.account.clone(), events)));
+    Account::spawn(call.account.clone(), async move {
+        let _ = tokio::time::timeout(timeout, events).await;
+    });
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))
 }

@@ -7,7 +7,11 @@ use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hypernetes_api::{AllTenants, Reason, auth::UserInfo, names};
+use hypernetes_api::{
+    AllTenants, Reason,
+    auth::{Spent, UserInfo},
+    names,
+};
 use hypernetes_apiserver::{
     ApiServer, Config, Deadlines, KubeletClient, Limits, TlsConfig,
     budget::{Budget, TABLE},
@@ -453,7 +457,10 @@ impl Server {
         let tls = TlsConfig { certificate, key, client_authority: authority.clone() };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        let (router, tenants) = (api.router(), api.authorities());
+        // As a login that fails does.
+        let dear = async || (axum::Extension(Spent(Duration::from_secs(60))), "what others have worked for");
+        let router = api.router().route("/dear", axum::routing::get(dear));
+        let tenants = api.authorities();
         tokio::spawn(async move {
             serve_within(listener, router, &tls, tenants, limits, deadlines, stopping).await.unwrap();
         });
@@ -625,4 +632,18 @@ async fn one_source_takes_nothing_from_others_and_none_takes_from_the_system() {
     assert!((9..=12).contains(&others.len()), "{}", others.len());
     let mut operator = server.connect("127.0.0.5", Some("system")).await.unwrap();
     assert_eq!(operator.get("/api/v1/nodes").await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_elsewhere_for_a_source_is_paid_for_by_it() {
+    let bench = Bench::new(json!({})).await;
+    let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
+    let mut guesser = server.connect("127.0.0.2", None).await.unwrap();
+    assert_eq!(guesser.get("/dear").await.unwrap().0, 200);
+    let (code, refusal) = guesser.get("/version").await.unwrap();
+    assert_eq!((code, &refusal["reason"]), (429, &json!("TooManyRequests")));
+    // Not even a new connection is had; by another source one is.
+    assert!(server.connect("127.0.0.2", None).await.is_err());
+    let mut other = server.connect("127.0.0.3", None).await.unwrap();
+    assert_ne!(other.get("/version").await.unwrap().0, 429);
 }

@@ -4,17 +4,16 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
 };
 
+use hypernetes_beneath::Links;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fsync, mkdirat, openat, openat2, renameat, unlinkat},
+    fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat},
     io::Errno,
 };
 
-/// `openat2` asks to be called again when something is renamed meanwhile.
-const LOOKUPS: usize = 64;
 const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 /// Largest file that is read: the driver's own are a few hundred bytes.
@@ -34,15 +33,8 @@ impl Directory {
     }
 
     fn beneath(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(PRIVATE_FILE) } else { Mode::empty() };
-        for _ in 0..LOOKUPS {
-            match openat2(self.0.as_fd(), path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
-        Err(Errno::AGAIN.into())
+        Ok(hypernetes_beneath::open(&self.0, path, flags, mode, Links::None)?)
     }
 
     pub(crate) fn open(&self, path: &Path) -> io::Result<Self> {

@@ -1,18 +1,23 @@
 //! One shared path: finding what a request is about, and handing it to what does it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
 
+use hypernetes_beneath::Links;
 use hypernetes_guest_protocol::v1::{self, host_path_request::Operation};
 use parking_lot::Mutex;
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, Stat, fstat, openat2},
+    fs::{Mode, OFlags, Stat, fstat},
     io::Errno,
 };
 
 use crate::{attributes, handles::Handles, path::Relative, tree::Tree};
-
-/// How often a path is looked up again while somebody renames on it.
-const LOOKUPS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -132,16 +137,8 @@ impl Server {
 
     /// Opens a path beneath the root. No link is followed and the tree is not left, whatever changes meanwhile.
     pub(crate) fn open_beneath(&self, path: Relative<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let path = if path.is_root() { b"." } else { path.bytes() };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for _ in 0..LOOKUPS {
-            match openat2(&self.tree.root, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return result,
-            }
-        }
-        Err(Errno::AGAIN)
+        let path = Path::new(OsStr::from_bytes(path.bytes()));
+        hypernetes_beneath::open(&self.tree.root, path, flags | OFlags::NOFOLLOW, Mode::empty(), Links::None)
     }
 
     /// Finds whatever is at a path, a link itself included.

@@ -9,23 +9,15 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use hypernetes_beneath::Links;
 use hypernetes_names::Uid;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{Mode, OFlags, open};
 
 /// `<the kubelet's directory of pods>/<uid>`; it need not be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodDir {
     pods: PathBuf,
     uid: Uid,
-}
-
-/// What links within the directory are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Links {
-    /// Followed, as long as they are relative and stay in the directory: the kubelet's atomic writer makes such.
-    Within,
-    /// An error (`ELOOP`), in any part of the path.
-    None,
 }
 
 impl PodDir {
@@ -48,21 +40,17 @@ impl PodDir {
         Some(Self { pods: self.pods.canonicalize().ok()?, uid: self.uid.clone() })
     }
 
-    /// Opens what is at a path of the directory.
+    /// Opens what is at a path of the directory. The kubelet's atomic writer makes links within it.
     ///
     /// # Errors
     /// As openat2(2): `EXDEV` when a link leads out of the directory, `ELOOP` for any link where none is followed.
     pub(crate) fn open(&self, path: &Path, flags: OFlags, links: Links) -> io::Result<File> {
         let outside = || io::Error::new(io::ErrorKind::InvalidInput, "it is not in the pod's own directory");
         let relative = self.relative(path).ok_or_else(outside)?;
-        let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let pods = open(&self.pods, place, Mode::empty())?;
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let strictly = beneath | ResolveFlags::NO_SYMLINKS;
-        let pod = openat2(&pods, self.uid.as_str(), place | OFlags::NOFOLLOW, Mode::empty(), strictly)?;
-        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-        let resolve = if links == Links::None { strictly } else { beneath };
-        Ok(openat2(&pod, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
+        let place = OFlags::PATH | OFlags::DIRECTORY;
+        let pods = open(&self.pods, place | OFlags::CLOEXEC, Mode::empty())?;
+        let pod = hypernetes_beneath::open(pods, self.uid.as_str().as_ref(), place, Mode::empty(), Links::None)?;
+        Ok(hypernetes_beneath::open(pod, relative, flags, Mode::empty(), links)?.into())
     }
 
     /// Opens a file or directory to read it. What would not let itself be read at once, like a pipe, is opened all the same.
@@ -80,10 +68,8 @@ impl PodDir {
 /// # Errors
 /// As openat2(2).
 pub(crate) fn open_beneath(base: &Path, path: &Path) -> io::Result<File> {
-    let base =
-        openat2(CWD, base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())?;
-    let strictly = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-    Ok(openat2(&base, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), strictly)?.into())
+    let base = open(base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(hypernetes_beneath::open(base, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), Links::None)?.into())
 }
 
 #[cfg(test)]

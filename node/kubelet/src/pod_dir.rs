@@ -17,10 +17,11 @@ use std::{
 };
 
 use hypernetes_api::{ConfigKey, DnsLabel, DnsSubdomain, PathComponent, TenantId, Uid};
+use hypernetes_beneath::Links;
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, fchmod, fchown, fstat, fsync, ftruncate, mkdirat,
-        openat, openat2, readlinkat, renameat, symlinkat, unlinkat,
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, fchmod, fchown, fstat, fsync, ftruncate, mkdirat, openat,
+        readlinkat, renameat, symlinkat, unlinkat,
     },
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
@@ -29,8 +30,8 @@ use rustix::{
 /// Directories of a pod's own: nobody but root looks in.
 const PRIVATE: u32 = 0o700;
 const READABLE: u32 = 0o755;
-/// `openat2` asks to be called again when something is renamed meanwhile.
-const LOOKUPS: usize = 64;
+/// File systems that are mounted on each other.
+const MAX_MOUNTS: usize = 64;
 /// Largest file that is read back: the kubelet's own records.
 const MAX_READ: usize = 1 << 20;
 /// Deepest path of an item of a volume; the runtime copies no deeper ones.
@@ -289,7 +290,7 @@ impl PodDir {
     /// Takes a file system in memory away, with all that is in it; a directory that has none stays as it is.
     pub fn drop_memory(&self, place: &Place) -> io::Result<()> {
         let (above, name) = place.split();
-        let above = match beneath(&self.directory, or_here(above), OFlags::DIRECTORY, Mode::empty()) {
+        let above = match beneath(&self.directory, above, OFlags::DIRECTORY, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
@@ -381,7 +382,7 @@ impl PodDir {
     /// Makes `place` a link with the text `to`, in one step. The directory has to be there.
     pub fn link(&self, place: &Place, to: &Path) -> io::Result<()> {
         let (above, name) = place.split();
-        let above = beneath(&self.directory, or_here(above), OFlags::DIRECTORY, Mode::empty())?;
+        let above = beneath(&self.directory, above, OFlags::DIRECTORY, Mode::empty())?;
         match unlinkat(&above, "..new", AtFlags::empty()) {
             Err(Errno::NOENT) | Ok(()) => {}
             Err(error) => return Err(error.into()),
@@ -393,7 +394,7 @@ impl PodDir {
     /// The text of a link; none where there is no link.
     pub fn read_link(&self, place: &Place) -> io::Result<Option<PathBuf>> {
         let (above, name) = place.split();
-        let above = match beneath(&self.directory, or_here(above), OFlags::DIRECTORY, Mode::empty()) {
+        let above = match beneath(&self.directory, above, OFlags::DIRECTORY, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -416,7 +417,7 @@ impl PodDir {
     /// Removes whatever is there, with all that is in it; nothing there is no error.
     pub fn remove(&self, place: &Place) -> io::Result<()> {
         let (above, name) = place.split();
-        match beneath(&self.directory, or_here(above), OFlags::DIRECTORY, Mode::empty()) {
+        match beneath(&self.directory, above, OFlags::DIRECTORY, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             above => remove(&above?, name),
         }
@@ -431,20 +432,8 @@ impl PodDir {
     }
 }
 
-fn or_here(path: &Path) -> &Path {
-    if path.as_os_str().is_empty() { Path::new(".") } else { path }
-}
-
 fn beneath(directory: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for _ in 0..LOOKUPS {
-        match openat2(directory.as_fd(), or_here(path), flags, mode, resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return Ok(result?),
-        }
-    }
-    Err(Errno::AGAIN.into())
+    Ok(hypernetes_beneath::open(directory, path, flags, mode, Links::None)?)
 }
 
 /// A name of an open directory for system calls that take none.
@@ -486,7 +475,7 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
 /// descriptor.
 fn unmounted(above: &OwnedFd, name: &OsStr, mut directory: OwnedFd) -> io::Result<OwnedFd> {
     let device = fstat(above)?.st_dev;
-    for _ in 0..LOOKUPS {
+    for _ in 0..MAX_MOUNTS {
         if fstat(&directory)?.st_dev == device {
             break;
         }

@@ -1,0 +1,97 @@
+//! Where the work of whoever has had its share is done: by threads that give way to all others of the process.
+//!
+//! Its pace says how much of it is done, this says when: not while anybody else has something to do. A connection is in one
+//! place or the other as a whole and goes from one to the other between two steps.
+
+use std::{future::poll_fn, pin::Pin, sync::OnceLock, task::Poll};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Of the threads.
+const NAME: &str = "background";
+
+/// Who has work done.
+pub(crate) trait Debtor: Send + Sync + 'static {
+    /// Whether its work, which is in the background or not, is to be there.
+    fn gives_way(&self, already: bool) -> bool;
+}
+
+/// Does something of somebody's, as tokio's `spawn` would, wherever it belongs.
+pub(crate) fn spawn(payer: impl Debtor, work: impl Future<Output = ()> + Send + 'static) {
+    match background() {
+        Some(background) => {
+            let places = [Handle::current(), background.clone()];
+            go_on(payer, Box::pin(work), places, false);
+        }
+        None => drop(tokio::spawn(work)),
+    }
+}
+
+fn go_on<D: Debtor>(payer: D, mut work: Pin<Box<dyn Future<Output = ()> + Send>>, places: [Handle; 2], behind: bool) {
+    let place = places[usize::from(behind)].clone();
+    place.spawn(async move {
+        let ended = poll_fn(|cx| match payer.gives_way(behind) == behind {
+            true => work.as_mut().poll(cx).map(|()| true),
+            false => Poll::Ready(false),
+        });
+        if !ended.await {
+            go_on(payer, work, places, !behind);
+        }
+    });
+}
+
+/// As many threads as there are processors. None: they cannot be had, and all work is done in one place.
+fn background() -> Option<&'static Handle> {
+    static BACKGROUND: OnceLock<Option<Runtime>> = OnceLock::new();
+    let runtime = BACKGROUND.get_or_init(|| {
+        let started = Builder::new_multi_thread()
+            .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
+            .thread_name(NAME)
+            .on_thread_start(hypernetes_background::give_way)
+            .enable_all()
+            .build();
+        started.inspect_err(|error| tracing::error!(%error, "starting threads for the background")).ok()
+    });
+    runtime.as_ref().map(Runtime::handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+
+    struct Test(Arc<AtomicBool>);
+
+    impl Debtor for Test {
+        fn gives_way(&self, _: bool) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn work_is_where_its_payer_belongs() {
+        let in_arrears = Arc::new(AtomicBool::new(false));
+        let (step, mut steps) = watch::channel(0);
+        let (seen, mut places) = mpsc::unbounded_channel();
+        spawn(Test(in_arrears.clone()), async move {
+            while steps.changed().await.is_ok() {
+                // It may have seen the step before it stood still.
+                tokio::task::yield_now().await;
+                seen.send(std::thread::current().name() == Some(NAME)).unwrap();
+            }
+        });
+        for behind in [false, true, true, false] {
+            in_arrears.store(behind, Ordering::Relaxed);
+            step.send_modify(|step| *step += 1);
+            assert_eq!(places.recv().await, Some(behind));
+        }
+        drop(step);
+        assert_eq!(places.recv().await, None, "it ends");
+    }
+}
