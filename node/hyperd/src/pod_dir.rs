@@ -9,7 +9,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use hypernetes_beneath::Links;
+pub(crate) use hypernetes_beneath::Links;
 use hypernetes_names::Uid;
 use rustix::fs::{Mode, OFlags, open};
 
