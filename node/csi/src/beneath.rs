@@ -34,7 +34,7 @@ impl Directory {
 
     fn beneath(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(PRIVATE_FILE) } else { Mode::empty() };
-        Ok(hypernetes_beneath::open(&self.0, path, flags, mode, Links::None)?)
+        Ok(hypernetes_beneath::open(&self.0, path, flags | OFlags::NOFOLLOW, mode, Links::None)?)
     }
 
     pub(crate) fn open(&self, path: &Path) -> io::Result<Self> {

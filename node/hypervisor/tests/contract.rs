@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{connect, image, qemu, spec};
+use common::{connect, image, own, qemu, spec};
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{
     DiskSlot, DiskSource, Hypervisor, HypervisorError, Nic, TemplateLimits, Vm, VmRecord, VmSpec,
@@ -153,7 +153,7 @@ async fn contract(directory: &Path, restart: impl AsyncFn() -> Box<dyn Hyperviso
     let other = hypervisor.create(VmSpec { disk_slots: 0, ..spec("other") }).await.unwrap();
     let (_other_guard, other_record) = (guard(&*other), other.record());
     drop(other);
-    hypervisor.sweep(&HashSet::from(["one".to_owned()]), &HashSet::new()).await;
+    hypervisor.sweep(&HashSet::from([own("one")]), &HashSet::new()).await;
     assert!(!alive(&other_record) && !other_record.directory.exists());
     assert!(alive(&record));
     assert!(matches!(hypervisor.adopt(other_record).await.map(drop), Err(HypervisorError::Gone { .. })));
@@ -176,8 +176,8 @@ async fn contract(directory: &Path, restart: impl AsyncFn() -> Box<dyn Hyperviso
     assert!(holds(&resumed, &image) && holds(&resumed, &volume));
     vm.go_on().await.unwrap();
     greet(&*vm).await;
-    hypervisor.forget("one").await;
-    hypervisor.forget("one").await;
+    hypervisor.forget(&own("one")).await;
+    hypervisor.forget(&own("one")).await;
     assert!(matches!(hypervisor.resume(record.clone()).await.map(drop), Err(HypervisorError::Resume { .. })));
 
     templates(&*hypervisor, directory, &image).await;
@@ -234,7 +234,7 @@ async fn templates(hypervisor: &dyn Hypervisor, directory: &Path, image: &Path) 
     first.kill().await.unwrap();
     greet(&*copy).await;
     copy.kill().await.unwrap();
-    let ours = directory.join("machines/one");
+    let ours = directory.join("machines").join(own("one"));
     let others = left(&directory.join("machines")).into_iter().filter(|path| *path != ours);
     // A template may be a VM that stands still.
     let others: Vec<_> = others.filter(|path| !path.to_string_lossy().contains("/template-")).collect();
@@ -268,7 +268,7 @@ async fn a_firecracker_that_misbehaves_is_ended() {
         ("dies-at-start", "KVM has gone"),
     ] {
         let began = Instant::now();
-        let error = hypervisor.create(spec(id)).await.map(drop).unwrap_err();
+        let error = hypervisor.create(VmSpec { id: id.into(), ..spec(id) }).await.map(drop).unwrap_err();
         assert!(matches!(error, HypervisorError::Start { .. }) && error.to_string().contains(says), "{id}: {error}");
         assert!(began.elapsed() < Duration::from_secs(10));
         let named = |line: Vec<u8>| line.split(|b| *b == 0).any(|word| word == id.as_bytes());

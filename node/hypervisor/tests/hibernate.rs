@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Running, boot, connect, image, qemu, spec};
+use common::{Running, boot, connect, image, own, qemu, spec};
 use hypernetes_guest_protocol::v1;
 use hypernetes_hypervisor::{Hypervisor, HypervisorError, VmRecord, VmSpec};
 
@@ -71,13 +71,13 @@ async fn a_vm_is_hibernated_and_goes_on() {
     let record = vm.vm.record();
     first.hibernate(&record).await.unwrap();
     vm.vm.go_on().await.unwrap();
-    first.forget("one").await;
+    first.forget(&own("one")).await;
     let before = count(&mut vm, "before").await;
 
     let began = Instant::now();
     first.hibernate(&record).await.unwrap();
     println!("hibernated in {:?}", began.elapsed());
-    let files = directory.path().join("snapshots/one");
+    let files = directory.path().join("snapshots").join(own("one"));
     for name in ["memory", "state"] {
         let metadata = std::fs::metadata(files.join(name)).unwrap();
         println!("{name}: {} KiB of {} KiB", metadata.blocks() / 2, metadata.len() >> 10);
@@ -90,12 +90,12 @@ async fn a_vm_is_hibernated_and_goes_on() {
     drop(first);
 
     let second = qemu(directory.path()).await;
-    let keep = HashSet::from(["one".to_owned()]);
+    let keep = HashSet::from([own("one")]);
     second.sweep(&HashSet::new(), &keep).await;
     // Ended before it goes on, it can be resumed again; and again, from where it was saved then.
     second.resume(record.clone()).await.unwrap().kill().await.unwrap();
     let mut vm = resume(&second, record.clone()).await;
-    second.forget("one").await;
+    second.forget(&own("one")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let after = count(&mut vm, "after").await;
     assert!(after > before, "{before}, {after}");

@@ -433,7 +433,7 @@ impl PodDir {
 }
 
 fn beneath(directory: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-    Ok(hypernetes_beneath::open(directory, path, flags, mode, Links::None)?)
+    Ok(hypernetes_beneath::open(directory, path, flags | OFlags::NOFOLLOW, mode, Links::None)?)
 }
 
 /// A name of an open directory for system calls that take none.

@@ -50,8 +50,13 @@ async fn qemu_with(directory: &Path, fork: Option<PathBuf>) -> Qemu {
     Qemu::new(config).await.unwrap()
 }
 
+/// A VM's id that no other test has: the control groups of all of them are the host's.
+pub fn own(id: &str) -> String {
+    format!("{id}-{}", std::process::id())
+}
+
 pub fn spec(id: &str) -> VmSpec {
-    VmSpec { id: id.into(), tenant: String::new(), cpus: 1, memory_mib: 192, nic: None, disk_slots: 6 }
+    VmSpec { id: own(id), tenant: String::new(), cpus: 1, memory_mib: 192, nic: None, disk_slots: 6 }
 }
 
 /// Ends its VM with the test, however that ends.
