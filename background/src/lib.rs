@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Of nice(2). Not `SCHED_IDLE`: on a host whose VMs keep every processor busy that one would hardly ever run, and others would wait
-/// for what it has locked.
-const NICENESS: i32 = 19;
+/// Of nice(2), for what can wait as long as it takes. Not `SCHED_IDLE`: on a host whose VMs keep every processor busy that one would
+/// hardly ever run, and others would wait for what it has locked.
+pub const LEAST: i32 = 19;
+/// For what somebody waits for: where all others are busy, it has a third as much as one of them.
+pub const LESS: i32 = 5;
 /// How long this thread may run on when another wants to, in nanoseconds: the least that Linux takes. By its own default (from
 /// 6.6 on) that is three milliseconds, of a thread of whatever niceness.
 const SLICE: u64 = 100_000;
 
-/// Has this thread run when no other wants to, and otherwise seldom. Of this thread alone, and for good.
-pub fn give_way() {
-    // Linux before 6.12 takes no slice, and needs none: its wakeups ask for niceness.
-    if let Err(error) = set(NICENESS, SLICE) {
+/// Has this thread run when no other wants to, and otherwise as seldom as [`LEAST`] or [`LESS`] says. Of this thread alone, and for good.
+pub fn give_way(niceness: i32) {
+    // Linux before 6.12 takes no slice, and before 6.6 it needs none: its wakeups ask for niceness.
+    if let Err(error) = set(niceness, SLICE) {
         tracing::debug!(%error, "working in the background at everyone's priority");
     }
 }
@@ -52,11 +54,11 @@ mod tests {
         let niceness = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
         let before = niceness();
         let given = std::thread::spawn(move || {
-            give_way();
+            give_way(LEAST);
             niceness()
         });
-        assert_eq!(given.join().unwrap(), NICENESS);
+        assert_eq!(given.join().unwrap(), LEAST);
         assert_eq!(niceness(), before);
-        assert_eq!(set(NICENESS, SLICE).err().map(|error| error.to_string()), None);
+        assert_eq!(set(LEAST, SLICE).err().map(|error| error.to_string()), None);
     }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use hypernetes_api::auth::Source;
+use hypernetes_background::{LESS, give_way};
 use parking_lot::{Condvar, Mutex};
 
 /// What waits at most, in all.
@@ -152,7 +153,7 @@ impl Drop for Hashing {
 }
 
 fn run((waiting, more): &(Mutex<Waiting>, Condvar)) {
-    hypernetes_background::give_way();
+    give_way(LESS);
     loop {
         let work = {
             let mut waiting = waiting.lock();

@@ -5,6 +5,7 @@
 
 use std::{future::poll_fn, pin::Pin, sync::OnceLock, task::Poll};
 
+use hypernetes_background::{LEAST, give_way};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Of the threads.
@@ -47,7 +48,7 @@ fn background() -> Option<&'static Handle> {
         let started = Builder::new_multi_thread()
             .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
             .thread_name(NAME)
-            .on_thread_start(hypernetes_background::give_way)
+            .on_thread_start(|| give_way(LEAST))
             .enable_all()
             .build();
         started.inspect_err(|error| tracing::error!(%error, "starting threads for the background")).ok()

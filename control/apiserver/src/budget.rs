@@ -267,17 +267,35 @@ impl Payer {
 
     /// Does something of the connection's, each piece of it for whoever pays by then.
     pub async fn charged<T>(&self, work: impl Future<Output = T>) -> T {
+        self.timed(work, |pace, cost| {
+            pace.charge(cost);
+            self.0.own.charge(cost);
+        })
+        .await
+    }
+
+    /// The same of what comes before anything can be asked for: no reason to let it wait.
+    pub async fn admitted<T>(&self, work: impl Future<Output = T>) -> T {
+        self.timed(work, |pace, cost| pace.charge(cost)).await
+    }
+
+    async fn timed<T>(&self, work: impl Future<Output = T>, charge: impl Fn(&Pace, Duration)) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| match self.pace() {
             Some(pace) => {
                 let (result, cost) = pace::timed(|| work.as_mut().poll(cx));
-                pace.charge(cost);
-                self.0.own.charge(cost);
+                charge(pace, cost);
                 result
             }
             None => work.as_mut().poll(cx),
         })
         .await
+    }
+
+    /// Takes long from here on: that can wait for what others have.
+    pub async fn steps_back(&self) {
+        self.0.own.exhaust();
+        tokio::task::yield_now().await;
     }
 
     /// Charges what others have done for the connection.
@@ -336,7 +354,7 @@ impl Budgets {
             if let Some(payer) = connection {
                 payer.is_system();
             }
-            return Ok(Ticket { account: None, taken: Vec::new(), waited: true });
+            return Ok(Ticket { payer: None, account: None, taken: Vec::new(), waited: true });
         }
         let account = self.account(&user.tenant);
         let waited = connection.is_some_and(|payer| payer.is(&account));
@@ -348,7 +366,7 @@ impl Budgets {
         }
         let budget = if watch { Budget::Watches } else { Budget::Requests };
         let taken = vec![Taken::take(&account, budget, 1)?];
-        Ok(Ticket { account: Some(account), taken, waited })
+        Ok(Ticket { payer: connection.cloned(), account: Some(account), taken, waited })
     }
 
     /// What the operator has set; what they have not is the default.
@@ -410,8 +428,13 @@ impl Budgets {
     }
 }
 
+/// A body that is longer takes milliseconds to read, check and write.
+const LARGE: usize = 64 << 10;
+
 /// What a request has taken, until its answer has been read or given up.
 pub(crate) struct Ticket {
+    /// None: it is served beside no connection's others.
+    payer: Option<Payer>,
     /// None: it is not charged.
     account: Option<Arc<Account>>,
     taken: Vec<Taken>,
@@ -469,6 +492,11 @@ impl Ticket {
             bytes.extend_from_slice(&data);
         }
         self.taken.extend(taken);
+        if bytes.len() > LARGE
+            && let Some(payer) = &self.payer
+        {
+            payer.steps_back().await;
+        }
         Ok(bytes.freeze())
     }
 

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 /// Processor time that may be had at once, after a while without any: some dozens of requests.
 const BURST: Duration = Duration::from_millis(20);
-/// Of a connection whose requests are small: what its beginning and one of them take, and so much on and on.
-const CONNECTION_BURST: Duration = Duration::from_millis(4);
+/// Of a connection whose requests are small: some of them at once, and so much on and on.
+const CONNECTION_BURST: Duration = Duration::from_millis(2);
 const CONNECTION_MILLI_CPUS: u64 = 50;
 /// Nobody waits for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +95,11 @@ impl Pace {
         let (result, cost) = timed(work);
         self.charge(cost);
         result
+    }
+
+    /// As if all had been had that may be at once, and as much again.
+    pub fn exhaust(&self) {
+        self.charge(self.burst * 2);
     }
 
     /// Charges what others have done.

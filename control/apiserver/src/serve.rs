@@ -152,7 +152,7 @@ pub async fn serve_within(
             }
             // A handshake is the dearest thing that nobody can ask for.
             let Ok(turn) = payer.turn().await else { return };
-            let accepting = payer.charged(acceptor.accept(Patient::new(stream, deadlines.read)));
+            let accepting = payer.admitted(acceptor.accept(Patient::new(stream, deadlines.read)));
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
             drop(turn);
             let shown = stream.get_ref().1.peer_certificates();

@@ -116,7 +116,7 @@ impl Stream {
 
     async fn copy(&self, source: OwnedFd) -> io::Result<()> {
         let source = ProcessEnd::new(source, Interest::READABLE)?;
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; READ];
         loop {
             buffer.resize(self.room().await, 0);
             match source.read(&mut buffer).await? {
