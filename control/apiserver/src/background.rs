@@ -17,12 +17,19 @@ pub(crate) trait Debtor: Send + Sync + 'static {
     fn gives_way(&self, already: bool) -> bool;
 }
 
+tokio::task_local! {
+    /// Where what is done would be if it were not in the background.
+    static HOME: Handle;
+}
+
 /// Does something of somebody's, as tokio's `spawn` would, wherever it belongs.
 pub(crate) fn spawn(payer: impl Debtor, work: impl Future<Output = ()> + Send + 'static) {
     match background() {
         Some(background) => {
-            let places = [Handle::current(), background.clone()];
-            go_on(payer, Box::pin(work), places, false);
+            // What is begun in the background may belong elsewhere later.
+            let home = HOME.try_with(Handle::clone).unwrap_or_else(|_| Handle::current());
+            let work = HOME.scope(home.clone(), work);
+            go_on(payer, Box::pin(work), [home, background.clone()], false);
         }
         None => drop(tokio::spawn(work)),
     }
@@ -92,6 +99,13 @@ mod tests {
             step.send_modify(|step| *step += 1);
             assert_eq!(places.recv().await, Some(behind));
         }
+        // What is begun in the background is not there for good.
+        let (seen, begun) = tokio::sync::oneshot::channel();
+        let late = Test(in_arrears.clone());
+        spawn(Test(Arc::new(AtomicBool::new(true))), async move {
+            spawn(late, async move { seen.send(std::thread::current().name() == Some(NAME)).unwrap() });
+        });
+        assert_eq!(begun.await, Ok(false));
         drop(step);
         assert_eq!(places.recv().await, None, "it ends");
     }
