@@ -167,16 +167,6 @@ impl Account {
         }
     }
 
-    /// Does something that may go on for long beside what it was asked for with, as [`Self::run`] does.
-    pub fn spawn(account: Option<Arc<Self>>, work: impl Future<Output = ()> + Send + 'static) {
-        match account {
-            None => drop(tokio::spawn(work)),
-            Some(account) => background::spawn(account.clone(), async move {
-                Self::run(Some(account), work).await;
-            }),
-        }
-    }
-
     /// Does something that may go on for long, at the tenant's pace and until the tenant is closed: `None`, then.
     pub async fn run<T>(account: Option<Arc<Self>>, work: impl Future<Output = T>) -> Option<T> {
         match account {
@@ -193,9 +183,10 @@ impl Account {
     }
 }
 
-impl background::Debtor for Arc<Account> {
+/// None: nobody pays, and it is not let wait.
+impl background::Debtor for Option<Arc<Account>> {
     fn gives_way(&self, already: bool) -> bool {
-        self.pace.is_in_arrears(already)
+        self.as_ref().is_some_and(|account| account.pace.is_in_arrears(already))
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    Inner,
+    Inner, background,
     budget::{Account, Payer, Ticket},
     codec,
     places::Place,
@@ -113,8 +113,8 @@ pub(crate) async fn pod(
     let held = Arc::new((session, extensions.get::<Arc<Place>>().cloned(), extensions.get::<Payer>().cloned()));
     let run = |task| {
         let (held, account) = (held.clone(), ticket.account());
-        Account::spawn(account, async move {
-            task.await;
+        background::spawn(account.clone(), async move {
+            Account::run(account, task).await;
             drop(held);
         });
     };

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, Inner,
+    Call, Inner, background,
     budget::Account,
     codec,
     options::ListOptions,
@@ -85,8 +85,9 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
         }
         follow(watcher, changes, start, bookmarks, sender).await;
     };
-    Account::spawn(call.account.clone(), async move {
-        let _ = tokio::time::timeout(timeout, events).await;
+    let events = tokio::time::timeout(timeout, Account::run(call.account.clone(), events));
+    background::spawn(call.account.clone(), async move {
+        let _ = events.await;
     });
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     Ok(streamed(Body::from_stream(stream)))

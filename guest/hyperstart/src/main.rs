@@ -5,6 +5,7 @@
 mod aside;
 mod container;
 mod conversation;
+mod descriptor;
 mod dial;
 mod files;
 mod hostfs;

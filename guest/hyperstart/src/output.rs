@@ -3,16 +3,13 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::Notify,
-};
+use tokio::{io::Interest, sync::Notify};
 
-use crate::aside::ProcessEnd;
+use crate::descriptor::ProcessEnd;
 
 /// Bytes of one stream that are kept unacknowledged. A process that writes more waits, as on any full pipe.
 const CAPACITY: usize = 256 << 10;
@@ -132,21 +129,6 @@ impl Stream {
         stream.end();
         stream
     }
-}
-
-/// A descriptor that tokio tells the readiness of.
-pub fn watched<T: AsRawFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    #[allow(unsafe_code)]
-    // SAFETY: callers hand over owners of one descriptor (`OwnedFd`, `File`), which neither close it nor change it
-    // before they are dropped.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
-}
-
-pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Port {
             looks = (looks + 1).min(EAGER_LOOKS);
             tokio::time::sleep(if looks < EAGER_LOOKS { NOBODY_YET } else { NOBODY_THERE }).await;
         }
-        Ok(Self(crate::output::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?))
+        Ok(Self(crate::descriptor::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?))
     }
 }
 

@@ -27,10 +27,11 @@ use tokio::{net::unix::pipe, sync::watch};
 use tonic::Status;
 
 use crate::{
-    aside::{ProcessEnd, aside},
+    aside::aside,
     container::{self, USER_NAMESPACE},
+    descriptor::{self, ProcessEnd},
     mountinfo, mounts,
-    output::{self, Stream},
+    output::Stream,
     reaper::Reaper,
     rootfs::Root,
     seccomp,
@@ -321,7 +322,7 @@ type Report = (Option<i32>, Option<(u32, String)>);
 /// Reads what zygote and process say until exec closes the pipe.
 async fn read_report(fd: OwnedFd) -> io::Result<Report> {
     use tokio::io::AsyncReadExt;
-    output::set_nonblocking(&fd)?;
+    descriptor::set_nonblocking(&fd)?;
     let mut text = String::new();
     pipe::Receiver::from_owned_fd(fd)?.take(64 << 10).read_to_string(&mut text).await?;
     let mut report = (None, None);

@@ -11,7 +11,7 @@ use hypernetes_guest_protocol::v1;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{aside::ProcessEnd, output::Stream, reaper::Exit, rootfs::Root};
+use crate::{descriptor::ProcessEnd, output::Stream, reaper::Exit, rootfs::Root};
 
 pub struct Container {
     pub id: String,
