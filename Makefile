@@ -54,7 +54,7 @@ test-e2e: build tools ## The tests of the whole system alone
 # Clippy as the release is built: procedural macros and build scripts are made once.
 lint: tools ## Format, clippy, dependencies: their licences and sources, and that something uses them
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy $${HYPERNETES_CARGO_CONFIG:+--config "$$HYPERNETES_CARGO_CONFIG"} --release --workspace --all-targets -- -D warnings
 	cargo deny --offline check licenses bans sources
 	cargo shear --deny-warnings
 

@@ -7,7 +7,7 @@ export PATH=$PWD/.tools/cargo/bin:$PATH
 report=${CARGO_TARGET_DIR:-target}/nextest/${NEXTEST_PROFILE:-default}/junit.xml
 rm -f "$report"
 code=0
-cargo nextest run --release --workspace "$@" || code=$?
+cargo nextest run ${HYPERNETES_CARGO_CONFIG:+--config "$HYPERNETES_CARGO_CONFIG"} --release --workspace "$@" || code=$?
 if [ -n "${HYPERNETES_TEST_TIMES:-}" ] && [ -f "$report" ]; then
     sed -nE 's/.*<testcase name="([^"]*)" classname="([^"]*)".* time="([^"]*)".*/\3 \2 \1/p' "$report" >>"$HYPERNETES_TEST_TIMES"
 fi

@@ -2,7 +2,7 @@
 
 mod build;
 #[cfg(test)]
-mod tests;
+mod tests_with_vms;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
