@@ -339,7 +339,7 @@ impl ApiServer {
                 Update => write::update(server, call).await,
                 Patch => write::patch(server, call).await,
                 Delete => write::delete(server, call).await,
-                DeleteCollection => write::delete_collection(server, call).await,
+                DeleteCollection => write::delete_collection(server, call, ticket).await,
             },
             Some(Status | Finalize) => match verb {
                 Get => read::get(server, call).await,

@@ -11,7 +11,7 @@ use futures::stream;
 use http::{Response, StatusCode};
 use hypernetes_api::ApiError;
 use hypernetes_schema::table;
-use hypernetes_store::Entry;
+use hypernetes_store::{Entry, Listing};
 use serde_json::{Value, json};
 
 use crate::{
@@ -42,20 +42,31 @@ struct Lister {
 pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
     let (listing, next) = read::range(server, call, &options, Some(ticket)).await?;
+    Ok(answer(call, form, options.selector, listing, next))
+}
+
+/// Those of a listing that are selected, and the token of the next page.
+pub fn answer(
+    call: &Arc<Call>,
+    form: Form,
+    selector: Selector,
+    listing: Listing,
+    next: Option<String>,
+) -> Response<Body> {
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if let Some(next) = next {
         metadata["continue"] = next.into();
     }
     let lister = Lister {
         form,
-        selector: options.selector,
+        selector,
         entries: listing.entries.into_iter(),
         head: Some(head(call, form, &metadata)),
         some: false,
         ended: false,
         call: call.clone(),
     };
-    Ok(response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece))))
+    response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece)))
 }
 
 /// All that comes before the first object.

@@ -65,6 +65,10 @@ impl Default for Deadlines {
 /// HTTP/2 streams of one connection at a time.
 const MAX_STREAMS: u32 = 250;
 
+/// Bytes that wait in the kernel to be sent. Else these are as many as `tcp_wmem` allows, megabytes of a connection, all of which
+/// has been made and encrypted for whoever reads none of it. What is on its way does not count: no reader is slower by it.
+const MAX_UNSENT: u32 = 128 << 10;
+
 /// PEM texts.
 pub struct TlsConfig {
     pub certificate: String,
@@ -126,6 +130,10 @@ pub async fn serve_within(
 ) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(config, tenants.clone())?));
     let places = Places::new(limits);
+    // Every connection has it from its listener.
+    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT) {
+        tracing::warn!(%error, "limiting what waits to be sent");
+    }
     loop {
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -445,6 +445,12 @@ fn identity(issuer: &Issuer<'static, KeyPair>, name: &str) -> (String, String) {
 
 impl Server {
     async fn start(api: &ApiServer, limits: Limits, deadlines: Deadlines) -> Self {
+        // As a login that fails does.
+        let dear = async || (axum::Extension(Spent(Duration::from_secs(60))), "what others have worked for");
+        Self::with(api, api.router().route("/dear", axum::routing::get(dear)), limits, deadlines).await
+    }
+
+    async fn with(api: &ApiServer, router: axum::Router, limits: Limits, deadlines: Deadlines) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -457,9 +463,6 @@ impl Server {
         let tls = TlsConfig { certificate, key, client_authority: authority.clone() };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        // As a login that fails does.
-        let dear = async || (axum::Extension(Spent(Duration::from_secs(60))), "what others have worked for");
-        let router = api.router().route("/dear", axum::routing::get(dear));
         let tenants = api.authorities();
         tokio::spawn(async move {
             serve_within(listener, router, &tls, tenants, limits, deadlines, stopping).await.unwrap();
@@ -606,6 +609,42 @@ async fn nobody_keeps_a_place_by_doing_nothing() {
     while !String::from_utf8_lossy(&text).contains("seen") {
         text.push(watch.read_u8().await.expect("the watch has ended"));
     }
+}
+
+/// An answer without end; says how much of it was made when nobody wants more.
+struct Endless {
+    made: usize,
+    tell: tokio::sync::mpsc::UnboundedSender<usize>,
+}
+
+impl Iterator for Endless {
+    type Item = std::io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let part = Bytes::from_static(&[0; 16 << 10]);
+        self.made += part.len();
+        Some(Ok(part))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let _ = self.tell.send(self.made);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn little_of_what_nobody_reads_is_made() {
+    let bench = Bench::new(json!({})).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let endless = async move || Body::from_stream(futures::stream::iter(Endless { made: 0, tell }));
+    let router = bench.server.router().route("/endless", axum::routing::get(endless));
+    let server = Server::with(&bench.server, router, ROOMY, SHORT).await;
+    let mut client = server.connect("127.0.0.2", None).await.unwrap().0;
+    client.write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // It is given up when nothing was read for a while.
+    let made = told.recv().await.unwrap();
+    assert!(made < 1 << 20, "{} KiB", made >> 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

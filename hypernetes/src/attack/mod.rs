@@ -8,6 +8,7 @@ mod controllers;
 mod credentials;
 mod findings;
 mod floods;
+mod guests;
 mod measure;
 mod names;
 mod network;
@@ -110,6 +111,12 @@ const ATTACKS: &[Line] = &[
         says: "a pod sends as itself alone, and reaches its own network alone",
         name: "network",
         run: |stage, findings| Box::pin(network::run(stage, findings)),
+    },
+    Line {
+        claim: "C9",
+        says: "what a pod does in its VM holds up neither its node nor other tenants' pods",
+        name: "guests",
+        run: |stage, findings| Box::pin(guests::run(stage, findings)),
     },
 ];
 

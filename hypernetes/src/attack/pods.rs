@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 use super::{stage::Caller, wire::Wire};
 
@@ -14,6 +19,9 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at it.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// A program that runs in a pod, and what it has written.
+pub type Session = WebSocketStream<TlsStream<TcpStream>>;
 
 /// A pod of one container.
 pub struct Pod<'a> {
@@ -72,19 +80,9 @@ impl<'a> Pod<'a> {
     }
 
     async fn exec(&self, wire: &Wire, source: u8, script: &str) -> Result<(bool, String)> {
-        let stream = wire.tls(source).await?;
-        let mut query = form_urlencoded::Serializer::new(String::from("stdout=true&stderr=true"));
-        for word in ["sh", "-c", script] {
-            query.append_pair("command", word);
-        }
-        let url = format!("wss://{}{PODS}/{}/exec?{}", wire.address(), self.name, query.finish());
-        let mut request = url.into_client_request()?;
-        let authorization = self.caller.authorization.as_deref().unwrap_or_default();
-        request.headers_mut().insert("authorization", authorization.parse()?);
-        request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse()?);
-        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+        let mut session = self.session(wire, source, script).await?;
         let mut output = String::new();
-        while let Some(message) = socket.next().await {
+        while let Some(message) = session.next().await {
             let Message::Binary(bytes) = message? else { continue };
             match bytes.split_first() {
                 Some((1 | 2, text)) => output.push_str(&String::from_utf8_lossy(text)),
@@ -97,5 +95,20 @@ impl<'a> Pod<'a> {
             }
         }
         bail!("it was cut off")
+    }
+
+    /// Begins to run a script in it. What it writes waits to be read.
+    pub async fn session(&self, wire: &Wire, source: u8, script: &str) -> Result<Session> {
+        let stream = wire.tls(source).await?;
+        let mut query = form_urlencoded::Serializer::new(String::from("stdout=true&stderr=true"));
+        for word in ["sh", "-c", script] {
+            query.append_pair("command", word);
+        }
+        let url = format!("wss://{}{PODS}/{}/exec?{}", wire.address(), self.name, query.finish());
+        let mut request = url.into_client_request()?;
+        let authorization = self.caller.authorization.as_deref().unwrap_or_default();
+        request.headers_mut().insert("authorization", authorization.parse()?);
+        request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse()?);
+        Ok(tokio_tungstenite::client_async(request, stream).await?.0)
     }
 }

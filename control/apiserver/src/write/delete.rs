@@ -1,6 +1,9 @@
 //! `delete` and `deletecollection`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
+use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason};
 use hypernetes_schema::FieldValidation;
@@ -8,10 +11,13 @@ use serde_json::{Value, json};
 
 use super::{Operation, Proposal, Write, Written, fields, precondition_failed, text, transact};
 use crate::{
-    Call, Inner, codec, json_response,
+    Call, Inner,
+    budget::Ticket,
+    codec, json_response, list,
     options::{DeleteOptions, ListOptions, MAX_GRACE, WriteOptions},
-    read,
+    read::{self, Form},
     request::Scope,
+    selectors::Selector,
 };
 
 pub(crate) async fn delete(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -97,22 +103,41 @@ fn mark_deleted(object: &mut Value, options: &DeleteOptions) {
     }
 }
 
-pub(crate) async fn delete_collection(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
+/// Deletions of a collection that wait for the disk together.
+const TOGETHER: usize = 32;
+
+/// Answers the objects as they were, as upstream does.
+pub(crate) async fn delete_collection(
+    server: &Inner,
+    call: &Arc<Call>,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, ApiError> {
     if call.scope == Scope::All {
         return Err(ApiError::bad_request("a collection is deleted in one logical cluster at a time"));
     }
-    let options = DeleteOptions::parse(call)?;
+    let (options, form) = (DeleteOptions::parse(call)?, Form::of(call)?);
     let selection = ListOptions::parse(call, false)?;
-    let (listing, _) = read::range(server, call, &selection, None).await?;
-    for entry in &listing.entries {
-        call.pause().await;
-        if selection.selector.matches(&codec::decode(entry)?) {
-            match delete_one(server, call, entry.key.name(), &options).await {
+    let (mut listing, next) = read::range(server, call, &selection, Some(ticket)).await?;
+    if !selection.selector.is_empty() {
+        let mut selected = Vec::new();
+        for entry in listing.entries {
+            call.pause().await;
+            if selection.selector.matches(&codec::decode(&entry)?) {
+                selected.push(entry);
+            }
+        }
+        listing.entries = selected;
+    }
+    for some in listing.entries.chunks(TOGETHER) {
+        let deletions: FuturesUnordered<_> =
+            some.iter().map(|entry| delete_one(server, call, entry.key.name(), &options)).collect();
+        for deleted in deletions.collect::<Vec<_>>().await {
+            match deleted {
                 Err(error) if error.reason == Reason::NotFound => {}
                 other => drop(other?),
             }
+            call.pause().await;
         }
     }
-    let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Success"});
-    Ok(json_response(StatusCode::OK, &status))
+    Ok(list::answer(call, form, Selector::default(), listing, next))
 }

@@ -36,9 +36,12 @@ async fn a_selector_that_is_none_selects_nothing() {
     assert_eq!(bench.get(&acme, MAPS).await.ok()["items"].as_array().unwrap().len(), 3);
     // One that is one deletes what it selects.
     let selected = format!("{MAPS}?labelSelector=app+in+(t),!none&fieldSelector=metadata.name%3Db");
-    bench.send(&acme, "DELETE", &selected, JSON, "").await.ok();
+    let deleted = bench.send(&acme, "DELETE", &selected, JSON, "").await.ok();
+    assert_eq!((&deleted["kind"], deleted["items"].as_array().unwrap().len()), (&"ConfigMapList".into(), 1));
+    assert_eq!(deleted["items"][0]["metadata"]["name"], "b");
     assert_eq!(bench.get(&acme, MAPS).await.ok()["items"].as_array().unwrap().len(), 2);
-    bench.send(&acme, "DELETE", &format!("{MAPS}?labelSelector=app%3Dother"), JSON, "").await.ok();
+    let deleted = bench.send(&acme, "DELETE", &format!("{MAPS}?labelSelector=app%3Dother"), JSON, "").await.ok();
+    assert_eq!(deleted["items"], serde_json::json!([]));
     assert_eq!(bench.get(&acme, MAPS).await.ok()["items"].as_array().unwrap().len(), 2);
 }
 
