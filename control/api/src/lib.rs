@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod error;
 pub mod names;
+pub mod resource;
 pub mod tenant;
 pub mod types;
 
@@ -15,4 +16,5 @@ pub use hypernetes_names as name;
 pub use hypernetes_names::{
     ConfigKey, DnsLabel, DnsSubdomain, InvalidName, ObjectName, PathComponent, PathSegment, Uid,
 };
+pub use resource::ResourceId;
 pub use tenant::{AllTenants, TenantId};

@@ -524,7 +524,7 @@ pub(crate) fn over_quota(call: &Call, name: &str, error: &TxnError) -> ApiError 
         }
         other => (row_of(Budget::Objects), other.to_string()),
     };
-    let (group, plural) = (&call.resource.ty.group, call.resource.plural);
+    let (group, plural) = (&call.resource.ty.group, &call.resource.plural);
     let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
     ApiError::new(row.reason, format!("{resource} {name:?} is forbidden: {why}"))
 }

@@ -1,20 +1,13 @@
 //! What the server has: groups, versions, resources, their schemas; and how it is.
 
-use std::collections::HashMap;
-
 use axum::body::Body;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hypernetes_api::{ApiError, TenantId};
+use hypernetes_kinds::{Endpoint, Served, Subresource, View};
 use hypernetes_schema::openapi;
-use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::{
-    Inner, bytes_response, json_response, request,
-    subresource::Subresource,
-    table::{Home, Resource},
-};
+use crate::{Inner, bytes_response, json_response, request};
 
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
@@ -35,8 +28,8 @@ fn health(server: &Inner, check: &str) -> Response<Body> {
 pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList");
-    let visible = |resource: &Resource| resource.home != Home::System || tenant.is_system();
-    let resources: Vec<&Resource> = server.table.all().iter().map(|r| &**r).filter(|r| visible(r)).collect();
+    let view = server.registry.view(tenant);
+    let resources: Vec<&Endpoint> = view.all().iter().collect();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
         [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
@@ -71,11 +64,16 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
                 .collect();
             openapi::index(&versions, VERSION.2)
         }
-        ["openapi", "v3", "api", version] => return server.documents.get(&resources, tenant, "", version),
-        ["openapi", "v3", "apis", group, version] => return server.documents.get(&resources, tenant, group, version),
+        ["openapi", "v3", "api", version] => return document(&view, "", version),
+        ["openapi", "v3", "apis", group, version] => return document(&view, group, version),
         _ => return Err(request::not_found()),
     };
     Ok(json_response(StatusCode::OK, &answer))
+}
+
+fn document(view: &View, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
+    let bytes = view.document(group, version).ok_or_else(request::not_found)?;
+    Ok(bytes_response(StatusCode::OK, bytes))
 }
 
 fn plain(text: &'static str) -> Response<Body> {
@@ -85,10 +83,10 @@ fn plain(text: &'static str) -> Response<Body> {
 }
 
 /// Groups with their versions, in the table's order.
-fn groups<'a>(resources: &[&'a Resource]) -> Vec<(&'a str, Vec<&'a str>)> {
+fn groups<'a>(resources: &[&'a Endpoint]) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for resource in resources {
-        let (group, version) = (resource.ty.group.as_str(), resource.ty.version.as_str());
+        let (group, version) = (resource.served.ty.group.as_str(), resource.served.ty.version.as_str());
         match groups.iter_mut().find(|(have, _)| *have == group) {
             Some((_, versions)) if versions.contains(&version) => {}
             Some((_, versions)) => versions.push(version),
@@ -104,23 +102,23 @@ fn group((name, versions): (&str, Vec<&str>)) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
-fn of<'a>(resources: &[&'a Resource], group: &str, version: &str) -> Result<Vec<&'a Resource>, ApiError> {
-    let found: Vec<&Resource> =
-        resources.iter().copied().filter(|r| r.ty.group == group && r.ty.version == version).collect();
+fn of<'a>(resources: &[&'a Endpoint], group: &str, version: &str) -> Result<Vec<&'a Endpoint>, ApiError> {
+    let found: Vec<&Endpoint> =
+        resources.iter().copied().filter(|r| r.served.ty.group == group && r.served.ty.version == version).collect();
     if found.is_empty() { Err(request::not_found()) } else { Ok(found) }
 }
 
-fn kind_of(resource: &Resource, subresource: Subresource) -> Value {
-    let (group, version, kind) = subresource.kind(resource);
+fn kind_of(served: &Served, subresource: Subresource) -> Value {
+    let (group, version, kind) = served.kind_of(subresource);
     json!({"group": group, "version": version, "kind": kind})
 }
 
-fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<Value, ApiError> {
+fn resource_list(resources: &[&Endpoint], group: &str, version: &str) -> Result<Value, ApiError> {
     let mut list = Vec::new();
-    for resource in of(resources, group, version)? {
+    for Endpoint { resource, served } in of(resources, group, version)? {
         let mut one = json!({
-            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.ty.namespaced,
-            "kind": resource.ty.kind, "verbs": resource.shown_verbs(),
+            "name": resource.plural, "singularName": resource.singular, "namespaced": served.ty.namespaced,
+            "kind": served.ty.kind, "verbs": resource.shown_verbs(),
         });
         if !resource.short_names.is_empty() {
             one["shortNames"] = json!(resource.short_names);
@@ -130,10 +128,10 @@ fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<
         }
         list.push(one);
         for subresource in &resource.subresources {
-            let (group, version, kind) = subresource.kind(resource);
+            let (group, version, kind) = served.kind_of(*subresource);
             list.push(json!({
                 "name": format!("{}/{}", resource.plural, subresource.name()), "singularName": "",
-                "namespaced": resource.ty.namespaced, "kind": kind, "group": group,
+                "namespaced": served.ty.namespaced, "kind": kind, "group": group,
                 "version": version, "verbs": subresource.shown_verbs(),
             }));
         }
@@ -143,7 +141,7 @@ fn resource_list(resources: &[&Resource], group: &str, version: &str) -> Result<
 }
 
 /// `apidiscovery.k8s.io/v2` (KEP-3352).
-fn aggregate(resources: &[&Resource], core: bool) -> Value {
+fn aggregate(resources: &[&Endpoint], core: bool) -> Value {
     let mut items = Vec::new();
     for (name, versions) in groups(resources).into_iter().filter(|(name, _)| name.is_empty() == core) {
         let versions: Vec<Value> = versions
@@ -159,14 +157,14 @@ fn aggregate(resources: &[&Resource], core: bool) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregate_one(resource: &Resource) -> Value {
-    let ty = &resource.ty;
+fn aggregate_one(Endpoint { resource, served }: &Endpoint) -> Value {
+    let ty = &served.ty;
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
-        .map(|one| {
-            json!({"subresource": one.name(), "responseKind": kind_of(resource, *one), "verbs": one.shown_verbs()})
-        })
+        .map(
+            |one| json!({"subresource": one.name(), "responseKind": kind_of(served, *one), "verbs": one.shown_verbs()}),
+        )
         .collect();
     let mut one = json!({
         "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.shown_verbs(),
@@ -190,52 +188,4 @@ fn typed(answer: &Value) -> Response<Body> {
     let kind = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-}
-
-/// Schemas as bytes, each made when it is first asked for, which takes tens of milliseconds. There are two of each group and
-/// version: the system's tenant sees more.
-#[derive(Default)]
-pub(crate) struct Documents(RwLock<HashMap<(bool, String, String), Bytes>>);
-
-impl Documents {
-    fn get(
-        &self,
-        resources: &[&Resource],
-        tenant: &TenantId,
-        group: &str,
-        version: &str,
-    ) -> Result<Response<Body>, ApiError> {
-        let key = (tenant.is_system(), group.to_owned(), version.to_owned());
-        let made = self.0.read().get(&key).cloned();
-        let bytes = match made {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = document(resources, group, version)?;
-                self.0.write().entry(key).or_insert(bytes).clone()
-            }
-        };
-        Ok(bytes_response(StatusCode::OK, bytes))
-    }
-}
-
-fn document(resources: &[&Resource], group: &str, version: &str) -> Result<Bytes, ApiError> {
-    let list: Vec<openapi::Resource> = of(resources, group, version)?
-        .into_iter()
-        .map(|resource| openapi::Resource {
-            ty: resource.ty.clone(),
-            plural: resource.plural.to_owned(),
-            verbs: resource.shown_verbs().into_iter().map(str::to_owned).collect(),
-            subresources: resource
-                .subresources
-                .iter()
-                .filter(|one| **one == Subresource::Status)
-                .map(|one| openapi::Subresource {
-                    name: one.name().to_owned(),
-                    ty: resource.ty.clone(),
-                    verbs: one.shown_verbs().into_iter().map(str::to_owned).collect(),
-                })
-                .collect(),
-        })
-        .collect();
-    Ok(openapi::document(group, version, &list).into())
 }

@@ -30,7 +30,7 @@ pub async fn check(server: &Inner, call: &Call, object: &Value, old: Option<&Val
         let wanted = Attributes { verb, group: GROUP, resource, namespace, name: Some(name), ..Default::default() };
         authorizer.allows(&call.user, &tenant, &wanted).await
     };
-    let wanted = match call.resource.plural {
+    let wanted = match call.resource.plural.as_str() {
         plural @ ("roles" | "clusterroles") => {
             if may("escalate", plural, name).await? {
                 return Ok(());

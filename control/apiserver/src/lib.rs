@@ -1,4 +1,4 @@
-//! The Kubernetes REST API over the store: one engine for every resource in the [`table`].
+//! The Kubernetes REST API over the store: one engine for every resource of the registry (`hypernetes_kinds`).
 //!
 //! ```text
 //! TLS ─▶ authn ─▶ request (cluster, resource, verb) ─▶ authz ─▶ read | write | watch | reviews | discovery ─▶ store
@@ -32,8 +32,6 @@ mod reviews;
 mod roles;
 mod selectors;
 mod serve;
-mod subresource;
-mod table;
 mod tenants;
 mod tokens;
 mod unread;
@@ -53,6 +51,8 @@ use hypernetes_api::{
     auth::{TokenAuthority, UserInfo},
     names,
 };
+use hypernetes_kinds::{Endpoint, Home, Registry, Resource, Served, Subresource, Verb};
+use hypernetes_schema::{Decoded, FieldValidation};
 use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
 use serde_json::Value;
 
@@ -60,10 +60,8 @@ use self::{
     authn::Authenticator,
     authorities::{Authorities, openid},
     authz::{Attributes, Authorizer},
-    request::{Cluster, Query, ResourceTarget, Scope, Target, Verb},
+    request::{Cluster, Query, ResourceTarget, Scope, Target},
     selectors::Selector,
-    subresource::Subresource,
-    table::{Home, Resource, Table},
 };
 pub use connect::KubeletClient;
 pub use meter::meter;
@@ -83,13 +81,12 @@ pub struct ApiServer(Arc<Inner>);
 
 pub(crate) struct Inner {
     store: Arc<dyn Store>,
-    table: Table,
+    registry: Registry,
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
     budgets: budget::Budgets,
-    documents: discovery::Documents,
 }
 
 impl Inner {
@@ -103,6 +100,8 @@ pub(crate) struct Call {
     pub user: UserInfo,
     pub scope: Scope,
     pub resource: Arc<Resource>,
+    /// The version in which it is asked for.
+    pub served: Arc<Served>,
     pub target: ResourceTarget,
     pub subresource: Option<Subresource>,
     pub query: Query,
@@ -127,8 +126,26 @@ impl Call {
         Key::new(&self.resource.id, &self.tenant()?, namespace, name).map_err(|_| self.not_found(name))
     }
 
+    /// The body as an object that can be stored.
+    ///
+    /// # Errors
+    /// `BadRequest` for what has not the shape of its kind.
+    pub fn decode(&self, validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let decoded = self.served.ty.decode(&self.body, validation)?;
+        Ok(self.to_stored(decoded))
+    }
+
+    /// What is in the version that is asked for, as it is stored.
+    pub fn to_stored(&self, Decoded { mut object, warnings }: Decoded) -> Decoded {
+        if !self.served.is_stored() {
+            hypernetes_kinds::set_defaults(&self.served.ty, &mut object);
+            object = self.served.to_stored(object);
+        }
+        Decoded { object, warnings }
+    }
+
     pub fn not_found(&self, name: &str) -> ApiError {
-        ApiError::not_found(&self.resource.ty.group, self.resource.plural, name)
+        ApiError::not_found(&self.resource.ty.group, &self.resource.plural, name)
     }
 
     /// Whether the caller is one of the system's own components, or a node.
@@ -155,22 +172,26 @@ impl ApiServer {
         let Config { store, all_tenants } = config;
         let authenticator = Authenticator::new(Authorities::new(store.clone()));
         let kubelets = OnceLock::new();
-        let (table, graph) = (Table::builtin(), graph::Graph::new(all_tenants.clone()));
+        let graph = graph::Graph::new(all_tenants.clone());
         Self(Arc::new(Inner {
             store,
-            table,
+            registry: Registry::default(),
             authenticator,
             all_tenants,
             kubelets,
             graph,
             budgets: Default::default(),
-            documents: Default::default(),
         }))
     }
 
     /// Who signs for whom.
     pub fn authorities(&self) -> Authorities {
         self.0.authenticator.authorities.clone()
+    }
+
+    /// Which resources each tenant sees.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
     }
 
     /// Holds the tenants to what their Projects say, for as long as it is polled.
@@ -276,11 +297,12 @@ impl ApiServer {
             Target::Resource(target) => target,
         };
         let watching = query.flag("watch");
-        let verb = Verb::of(&head.method, &target, watching)?;
-        let resource = self.0.table.find(&target.group, &target.version, &target.plural).cloned();
+        let verb = request::verb(&head.method, &target, watching)?;
+        let view = self.0.registry.view(&tenant);
+        let endpoint = view.find(&target.group, &target.version, &target.plural).cloned();
         // One that does not parse is told so below.
-        let kind = resource.as_ref().map_or("", |resource| resource.ty.kind.as_str());
-        let selected = Selector::parse(kind, "", query.get("fieldSelector")).unwrap_or_default();
+        let selectable = endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.resource.selectable);
+        let selected = Selector::parse(selectable, "", query.get("fieldSelector")).unwrap_or_default();
         let wanted = Attributes {
             verb: verb.as_str(),
             group: &target.group,
@@ -301,8 +323,7 @@ impl ApiServer {
             everywhere: scope == Scope::All,
         };
         authorizer.check(&user, &tenant, &wanted).await?;
-        let resource =
-            resource.filter(|r| r.home != Home::System || tenant.is_system()).ok_or_else(request::not_found)?;
+        let Endpoint { resource, served } = endpoint.ok_or_else(request::not_found)?;
         let subresource = check_target(&resource, &target, verb, &tenant)?;
         if connect::handles(&target) {
             let Scope::Tenant(tenant) = &scope else {
@@ -314,7 +335,7 @@ impl ApiServer {
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
         let (headers, account) = (head.headers, ticket.account());
-        let call = Arc::new(Call { user, scope, resource, target, subresource, query, headers, body, account });
+        let call = Arc::new(Call { user, scope, resource, served, target, subresource, query, headers, body, account });
         let answer = self.answer_call(verb, &call, &mut ticket).await?;
         ticket.hold(answer)
     }

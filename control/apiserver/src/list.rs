@@ -10,7 +10,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use http::{Response, StatusCode};
 use hypernetes_api::ApiError;
-use hypernetes_schema::table;
 use hypernetes_store::{Entry, Listing};
 use serde_json::{Value, json};
 
@@ -71,7 +70,7 @@ pub fn answer(
 
 /// All that comes before the first object.
 fn head(call: &Call, form: Form, metadata: &Value) -> String {
-    let ty = &call.resource.ty;
+    let ty = &call.served.ty;
     match form {
         Form::Object => {
             format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#, ty.kind, ty.api_version())
@@ -81,7 +80,7 @@ fn head(call: &Call, form: Form, metadata: &Value) -> String {
         ),
         Form::Table(_) => format!(
             r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{metadata},"columnDefinitions":{},"rows":["#,
-            table::columns(ty)
+            call.resource.column_definitions()
         ),
     }
 }
@@ -128,7 +127,7 @@ impl Lister {
         self.separate(out);
         read::mark(&self.call, &entry.key, &mut object);
         let shown = match self.form {
-            Form::Table(include) => table::row(&self.call.resource.ty, &object, include, jiff::Timestamp::now()),
+            Form::Table(include) => read::row(&self.call, &object, include),
             form => read::in_form(&self.call, form, object, Value::Null, false),
         };
         serde_json::to_writer(out.writer(), &shown).map_err(|error| ApiError::internal(error.to_string()))

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use hypernetes_api::{ApiError, Reason};
-use hypernetes_schema::{ObjectType, protobuf::Envelope};
+use hypernetes_kinds::registry;
+use hypernetes_schema::protobuf::Envelope;
 use serde_json::Value;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -45,7 +46,7 @@ fn from_protobuf(body: &[u8]) -> Result<Bytes, ApiError> {
     let refuse = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("decoding protobuf: {error}"));
     let envelope = Envelope::open(body).map_err(|error| refuse(&error))?;
     let (group, version) = envelope.api_version.split_once('/').unwrap_or(("", envelope.api_version));
-    let ty = ObjectType::builtin(group, version, envelope.kind).ok_or_else(|| {
+    let ty = registry::kind(group, version, envelope.kind).ok_or_else(|| {
         let Envelope { api_version, kind, .. } = envelope;
         ApiError::bad_request(format!("no kind {kind:?} is registered for version {api_version:?}"))
     })?;

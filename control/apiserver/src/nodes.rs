@@ -169,7 +169,7 @@ impl Asked<'_> {
 pub async fn restrict(server: &Inner, call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let forbidden = |why: String| Err(call.forbidden(name, &why));
-    let (group, resource) = (call.resource.ty.group.as_str(), call.resource.plural);
+    let (group, resource) = (call.resource.ty.group.as_str(), call.resource.plural.as_str());
     let Some(node) = identity(&call.user) else {
         // Where a node is reached decides who is asked for a shell in its pods.
         let moved = old.filter(|old| {
@@ -326,7 +326,7 @@ pub fn restrict_placement(call: &Call, object: &Value, old: Option<&Value>) -> R
 impl Call {
     /// `pods "a" is forbidden: <why>`.
     pub fn forbidden(&self, name: &str, why: &str) -> ApiError {
-        let (group, plural) = (&self.resource.ty.group, self.resource.plural);
+        let (group, plural) = (&self.resource.ty.group, &self.resource.plural);
         let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         let details = hypernetes_api::error::Details {
             name: name.into(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::header;
 use hypernetes_api::{ApiError, error::Cause};
-use hypernetes_schema::{FieldValidation, ObjectType, managed::MAX_MANAGER_LENGTH};
+use hypernetes_kinds::registry;
+use hypernetes_schema::{FieldValidation, managed::MAX_MANAGER_LENGTH};
 use serde_json::{Value, json};
 
 use crate::{Call, request::Query, selectors::Selector};
@@ -140,7 +141,7 @@ impl DeleteOptions {
         let body = match call.body.iter().all(u8::is_ascii_whitespace) {
             true => json!({}),
             false => {
-                let ty = ObjectType::builtin("", "v1", "DeleteOptions");
+                let ty = registry::kind("", "v1", "DeleteOptions");
                 let ty = ty.ok_or_else(|| ApiError::internal("DeleteOptions are not known"))?;
                 ty.decode(&call.body, FieldValidation::Ignore)?.object
             }
@@ -221,8 +222,8 @@ impl ListOptions {
     /// `BadRequest` for what does not parse, `Invalid` for options that do not go together.
     pub fn parse(call: &Call, watch: bool) -> Result<Self, ApiError> {
         let query = &call.query;
-        let kind = &call.resource.ty.kind;
-        let selector = Selector::parse(kind, query.get("labelSelector"), query.get("fieldSelector"))?;
+        let selectable = &call.resource.selectable;
+        let selector = Selector::parse(selectable, query.get("labelSelector"), query.get("fieldSelector"))?;
         let version = match query.get("resourceVersion") {
             "" => None,
             text => {

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details, names};
-use hypernetes_schema::table::{self, IncludeObject};
+use hypernetes_kinds::IncludeObject;
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 
 /// Whether the bytes of the store are what is asked for.
 pub fn as_stored(call: &Call, form: Form) -> bool {
-    form == Form::Object && call.scope != Scope::All && !nodes::is_projected(call)
+    form == Form::Object && call.scope != Scope::All && call.served.is_stored() && !nodes::is_projected(call)
 }
 
 /// An answer of one object in the wanted form.
@@ -89,15 +89,28 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     Ok(json_response(StatusCode::OK, &in_form(call, form, object, metadata, true)))
 }
 
-/// An object as a table of one row, as bare metadata, or as it is; `metadata` and `columns` are the table's.
+/// An object as a table's row.
+pub fn row(call: &Call, object: &Value, include: IncludeObject) -> Value {
+    let mut row = call.resource.row(object, include, jiff::Timestamp::now());
+    if include == IncludeObject::Object {
+        row["object"] = call.served.from_stored(row["object"].take());
+    }
+    row
+}
+
+/// A stored object as a table of one row, as bare metadata, or as it is served; `metadata` is the table's, and `columns`
+/// whether it says what its columns are: of a watch's tables only the first does.
 pub fn in_form(call: &Call, form: Form, object: Value, metadata: Value, columns: bool) -> Value {
-    let now = jiff::Timestamp::now();
     match form {
-        Form::Table(include) => table::table(&call.resource.ty, &object, metadata, include, columns, now),
+        Form::Table(include) => json!({
+            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            "columnDefinitions": if columns { call.resource.column_definitions() } else { json!([]) },
+            "rows": [row(call, &object, include)],
+        }),
         Form::Metadata => {
             json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
         }
-        Form::Object => object,
+        Form::Object => call.served.from_stored(object),
     }
 }
 

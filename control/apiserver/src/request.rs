@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use http::{Method, Uri};
 use hypernetes_api::{ApiError, Reason, TenantId, names};
+use hypernetes_kinds::Verb;
 
 /// Which logical cluster a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,61 +176,31 @@ impl Query {
     }
 }
 
-/// What a request does to a resource, in authorization's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
-    Get,
-    List,
-    Watch,
-    Create,
-    Update,
-    Patch,
-    Delete,
-    DeleteCollection,
-}
-
-impl Verb {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Patch => "patch",
-            Self::Delete => "delete",
-            Self::DeleteCollection => "deletecollection",
-        }
+/// What a method does on a path.
+///
+/// # Errors
+/// `MethodNotAllowed` for a method that means nothing on such a path.
+pub fn verb(method: &Method, target: &ResourceTarget, watch: bool) -> Result<Verb, ApiError> {
+    let one = target.name.is_some();
+    // A WebSocket begins with GET, but what it does is not reading.
+    if crate::connect::handles(target)
+        && target.subresource.as_deref() != Some("log")
+        && matches!(method, &Method::GET | &Method::POST)
+    {
+        return Ok(Verb::Create);
     }
-
-    pub fn reads(self) -> bool {
-        matches!(self, Self::Get | Self::List | Self::Watch)
-    }
-
-    /// # Errors
-    /// `MethodNotAllowed` for a method that means nothing on such a path.
-    pub fn of(method: &Method, target: &ResourceTarget, watch: bool) -> Result<Self, ApiError> {
-        let one = target.name.is_some();
-        // A WebSocket begins with GET, but what it does is not reading.
-        if crate::connect::handles(target)
-            && target.subresource.as_deref() != Some("log")
-            && matches!(method, &Method::GET | &Method::POST)
-        {
-            return Ok(Self::Create);
-        }
-        Ok(match (method, one) {
-            (&Method::GET | &Method::HEAD, true) => Self::Get,
-            (&Method::GET | &Method::HEAD, false) if watch => Self::Watch,
-            (&Method::GET | &Method::HEAD, false) => Self::List,
-            // A new object's name is in its body.
-            (&Method::POST, _) if !one || target.subresource.is_some() => Self::Create,
-            (&Method::PUT, true) => Self::Update,
-            (&Method::PATCH, true) => Self::Patch,
-            (&Method::DELETE, true) => Self::Delete,
-            (&Method::DELETE, false) => Self::DeleteCollection,
-            _ => return Err(not_allowed()),
-        })
-    }
+    Ok(match (method, one) {
+        (&Method::GET | &Method::HEAD, true) => Verb::Get,
+        (&Method::GET | &Method::HEAD, false) if watch => Verb::Watch,
+        (&Method::GET | &Method::HEAD, false) => Verb::List,
+        // A new object's name is in its body.
+        (&Method::POST, _) if !one || target.subresource.is_some() => Verb::Create,
+        (&Method::PUT, true) => Verb::Update,
+        (&Method::PATCH, true) => Verb::Patch,
+        (&Method::DELETE, true) => Verb::Delete,
+        (&Method::DELETE, false) => Verb::DeleteCollection,
+        _ => return Err(not_allowed()),
+    })
 }
 
 /// As Kubernetes answers for a method that a path does not have.

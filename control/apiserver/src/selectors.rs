@@ -1,6 +1,7 @@
 //! Label and field selectors, as list and watch take them.
 
 use hypernetes_api::{ApiError, DnsSubdomain};
+use hypernetes_kinds::Selectable;
 use serde_json::Value;
 
 /// What an object has to be to be shown. Parsed once for each request.
@@ -22,39 +23,21 @@ enum LabelTerm {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FieldTerm {
-    path: String,
+    field: Selectable,
     value: String,
     equal: bool,
 }
 
-/// Fields that can be selected by, beside `metadata.name` and `metadata.namespace`: kind, path.
-const FIELDS: &[(&str, &str)] = &[
-    ("Pod", "spec.nodeName"),
-    ("Pod", "spec.restartPolicy"),
-    ("Pod", "spec.schedulerName"),
-    ("Pod", "spec.serviceAccountName"),
-    ("Pod", "status.phase"),
-    ("Pod", "status.podIP"),
-    ("Event", "involvedObject.kind"),
-    ("Event", "involvedObject.name"),
-    ("Event", "involvedObject.namespace"),
-    ("Event", "involvedObject.uid"),
-    ("Event", "involvedObject.fieldPath"),
-    ("Event", "reason"),
-    ("Event", "type"),
-    ("Event", "source"),
-    ("Secret", "type"),
-    ("Namespace", "status.phase"),
-    ("Node", "spec.unschedulable"),
-    ("ReplicaSet", "status.replicas"),
-    ("Job", "status.successful"),
-];
-
 impl Selector {
+    /// `selectable`: fields that can be selected by, besides the name and the namespace.
+    ///
     /// # Errors
     /// `BadRequest` for what is no selector, or a field that cannot be selected by.
-    pub fn parse(kind: &str, labels: &str, fields: &str) -> Result<Self, ApiError> {
-        Ok(Self { labels: Labels { tokens: tokens(labels).into() }.terms()?, fields: parse_fields(kind, fields)? })
+    pub fn parse(selectable: &[Selectable], labels: &str, fields: &str) -> Result<Self, ApiError> {
+        Ok(Self {
+            labels: Labels { tokens: tokens(labels).into() }.terms()?,
+            fields: parse_fields(selectable, fields)?,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -63,7 +46,7 @@ impl Selector {
 
     /// The only value that a field may have.
     pub fn requires(&self, path: &str) -> Option<&str> {
-        self.fields.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+        self.fields.iter().find(|term| term.equal && term.field.name == path).map(|term| term.value.as_str())
     }
 
     pub fn matches(&self, object: &Value) -> bool {
@@ -76,15 +59,7 @@ impl Selector {
             LabelTerm::Absent(key) => label(key).is_none(),
             LabelTerm::Greater(key, bound) => number(key).is_some_and(|have| have > *bound),
             LabelTerm::Less(key, bound) => number(key).is_some_and(|have| have < *bound),
-        }) && self.fields.iter().all(|term| {
-            let value = term.path.split('.').fold(object, |value, name| &value[name]);
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Null => String::new(),
-                other => other.to_string(),
-            };
-            (text == term.value) == term.equal
-        })
+        }) && self.fields.iter().all(|term| (term.field.value(object) == term.value) == term.equal)
     }
 }
 
@@ -259,7 +234,7 @@ fn checked_value(value: &str) -> Result<String, ApiError> {
 
 /// Upstream's grammar of field selectors: `\` before `,`, `=` and itself takes them as they are; empty terms are skipped, but
 /// where all are empty it selects nothing that one could have meant.
-fn parse_fields(kind: &str, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
+fn parse_fields(selectable: &[Selectable], text: &str) -> Result<Vec<FieldTerm>, ApiError> {
     let cannot = |term: &str| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"));
     let mut terms = Vec::new();
     for term in split_escaped(text).into_iter().filter(|term| !term.is_empty()) {
@@ -270,13 +245,15 @@ fn parse_fields(kind: &str, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
             _ if rest.starts_with("==") => ("==", &rest[2..]),
             _ => ("=", &rest[1..]),
         };
-        let known = matches!(path, "metadata.name" | "metadata.namespace")
-            || FIELDS.iter().any(|(of, field)| *of == kind && *field == path);
-        if !known {
-            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
-        }
+        let field = match path {
+            "metadata.name" | "metadata.namespace" => Selectable::field(path),
+            _ => {
+                let unknown = || ApiError::bad_request(format!("field label not supported: {path}"));
+                selectable.iter().find(|field| field.name == path).cloned().ok_or_else(unknown)?
+            }
+        };
         let value = unescaped(value).ok_or_else(|| cannot(term))?;
-        terms.push(FieldTerm { path: path.into(), value, equal: operator != "!=" });
+        terms.push(FieldTerm { field, value, equal: operator != "!=" });
     }
     if terms.is_empty() && !text.is_empty() {
         return Err(cannot(text));
@@ -326,10 +303,14 @@ mod tests {
 
     use super::*;
 
+    fn selectable() -> &'static [Selectable] {
+        &hypernetes_kinds::registry::builtin_of("", "v1", "Pod").unwrap().selectable
+    }
+
     fn matches(labels: &str, fields: &str) -> bool {
         let pod = json!({"metadata": {"name": "a", "labels": {"app": "web", "tier": "front", "rank": "5"}},
             "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
-        Selector::parse("Pod", labels, fields).unwrap().matches(&pod)
+        Selector::parse(selectable(), labels, fields).unwrap().matches(&pod)
     }
 
     #[test]
@@ -390,10 +371,10 @@ mod tests {
             "a!b",
         ];
         for bad in bad {
-            assert!(Selector::parse("Pod", bad, "").is_err(), "{bad}");
+            assert!(Selector::parse(selectable(), bad, "").is_err(), "{bad}");
         }
-        assert!(Selector::parse("Pod", "", "spec.nonsense=x").is_err());
-        assert!(Selector::parse("Pod", "", "metadata.name").is_err());
+        assert!(Selector::parse(selectable(), "", "spec.nonsense=x").is_err());
+        assert!(Selector::parse(selectable(), "", "metadata.name").is_err());
         for bad in [
             ",",
             ",,,",
@@ -405,8 +386,8 @@ mod tests {
             "metadata.name=a,x",
             " metadata.name=a",
         ] {
-            assert!(Selector::parse("Pod", "", bad).is_err(), "{bad}");
+            assert!(Selector::parse(selectable(), "", bad).is_err(), "{bad}");
         }
-        assert!(Selector::parse("Pod", " ", "metadata.name=a,").is_ok());
+        assert!(Selector::parse(selectable(), " ", "metadata.name=a,").is_ok());
     }
 }

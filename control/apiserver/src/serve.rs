@@ -130,10 +130,6 @@ pub async fn serve_within(
 ) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(config, tenants.clone())?));
     let places = Places::new(limits);
-    // Every connection has it from its listener.
-    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT) {
-        tracing::warn!(%error, "limiting what waits to be sent");
-    }
     loop {
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -154,6 +150,9 @@ pub async fn serve_within(
         let payer = Payer::source(place.pace());
         background::spawn(payer.clone(), async move {
             let _ = stream.set_nodelay(true);
+            if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT) {
+                tracing::warn!(%error, "limiting what waits to be sent");
+            }
             // Who is not known without the store is refused; the others are served all the same.
             if let Err(error) = tenants.catch_up().await {
                 tracing::warn!(%error, "reading the tenants' authorities");

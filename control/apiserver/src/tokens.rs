@@ -3,7 +3,8 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, error::Cause};
-use hypernetes_schema::{FieldValidation, ObjectType};
+use hypernetes_kinds::registry;
+use hypernetes_schema::FieldValidation;
 use hypernetes_store::{Key, ResourceId};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 
 pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call, OptionsOf::Create)?;
-    let ty = ObjectType::builtin(GROUP, "v1", "TokenRequest")
+    let ty = registry::kind(GROUP, "v1", "TokenRequest")
         .ok_or_else(|| ApiError::internal("there is no schema of TokenRequest"))?;
     let mut request = ty.decode(&call.body, FieldValidation::Ignore)?.object;
     let name = call.target.name.as_deref().unwrap_or_default();

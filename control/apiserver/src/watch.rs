@@ -197,7 +197,7 @@ impl Watcher {
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
-        let ty = &self.call.resource.ty;
+        let ty = &self.call.served.ty;
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});

@@ -1,5 +1,6 @@
 //! The kinds that a logical cluster stores, as its discovery says.
 
+use hypernetes_kinds::{Home, registry};
 use kube::{
     Client,
     discovery::{ApiResource, Discovery, Scope, verbs},
@@ -7,20 +8,10 @@ use kube::{
 
 use crate::runtime::{During, Error};
 
-/// The operator's kinds that tenants see and may name as owners: the owner is then an object of the system cluster.
-/// As the API server's table has them; discovery does not tell.
-const PROJECTED: [(&str, &str); 6] = [
-    ("", "Node"),
-    ("node.k8s.io", "RuntimeClass"),
-    ("scheduling.k8s.io", "PriorityClass"),
-    ("storage.k8s.io", "CSIDriver"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "StorageClass"),
-];
-
-/// Whether the objects of a kind that a tenant's cluster shows are the operator's.
+/// Whether the objects of a kind that a tenant's cluster shows are the operator's: an owner of such a kind is an object of the
+/// system cluster. Discovery does not tell.
 pub fn is_projected(kind: &ApiResource) -> bool {
-    PROJECTED.contains(&(kind.group.as_str(), kind.kind.as_str()))
+    registry::builtin().iter().any(|one| one.home == Home::Projected && one.is(&kind.group, &kind.kind))
 }
 
 /// Kinds whose objects can be listed, watched and deleted; with whether they are in namespaces.

@@ -1,9 +1,22 @@
 //! The group `autoscaling`.
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+
 use crate::{
     field::{Errors, Field},
     format,
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    let autoscaler = Resource::kubernetes::<HorizontalPodAutoscaler>("horizontalpodautoscalers")
+        .short_names(&["hpa"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status])
+        .check(check);
+    vec![autoscaler]
+}
 
 /// `HorizontalPodAutoscaler`.
 pub(crate) fn check(autoscaler: &Field<'_>, errors: &mut Errors) {

@@ -2,11 +2,20 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
 use crate::{
     core::special_address,
     field::{Errors, Field},
     format,
+    resource::Resource,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    let slice =
+        Resource::kubernetes::<EndpointSlice>("endpointslices").check(endpoint_slice).on_update(endpoint_slice_update);
+    vec![slice]
+}
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;

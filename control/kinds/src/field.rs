@@ -295,8 +295,8 @@ impl<'a> Field<'a> {
     }
 
     /// A field some steps away.
-    pub fn walk<const N: usize>(&self, names: [&'static str; N]) -> Field<'a> {
-        names.iter().fold(self.clone(), |field, name| field.get(name))
+    pub fn walk(&self, names: impl AsRef<[&'static str]>) -> Field<'a> {
+        names.as_ref().iter().fold(self.clone(), |field, name| field.get(name))
     }
 
     /// The value at a key of a map.

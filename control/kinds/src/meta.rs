@@ -3,8 +3,6 @@
 
 use std::collections::HashSet;
 
-use hypernetes_schema::ObjectType;
-
 use crate::{
     field::{self, Errors, Field},
     format::{self, Faults},
@@ -16,29 +14,17 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 /// The fields of an owner reference in upstream's order.
 const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
 
-/// What a kind's names may look like.
-pub type NameRule = fn(&str) -> Faults;
-
-/// The rule of a kind's names.
-pub fn name_rule(group: &str, kind: &str) -> NameRule {
-    match (group, kind) {
-        ("", "Namespace" | "Service") => format::label,
-        ("rbac.authorization.k8s.io", _) => format::path_segment,
-        _ => format::subdomain,
-    }
-}
-
 /// `metadata` of an object of a kind, whatever it was before.
-pub fn metadata(ty: &ObjectType, object: &Field<'_>, errors: &mut Errors) {
+pub fn metadata(names: fn(&str) -> Faults, namespaced: bool, object: &Field<'_>, errors: &mut Errors) {
     let metadata = object.get("metadata");
     let name = metadata.get("name");
     if name.is_empty() {
         name.required(errors, "name or generateName is required");
     } else {
-        name.faulty(errors, name_rule(&ty.group, &ty.kind)(name.text()));
+        name.faulty(errors, names(name.text()));
     }
     let namespace = metadata.get("namespace");
-    match (ty.namespaced, namespace.is_empty()) {
+    match (namespaced, namespace.is_empty()) {
         (true, true) => namespace.required(errors, ""),
         (true, false) => namespace.faulty(errors, format::label(namespace.text())),
         (false, true) => {}

@@ -1,11 +1,29 @@
 //! The group `networking.k8s.io`.
 
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use serde_json::Value;
 
 use crate::{
     field::{Errors, Field, quote},
-    format, selector,
+    format,
+    resource::Resource,
+    selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![
+        Resource::kubernetes::<Ingress>("ingresses")
+            .short_names(&["ing"])
+            .subresources(&[Subresource::Status])
+            .counts_changes()
+            .check(ingress),
+        Resource::kubernetes::<NetworkPolicy>("networkpolicies")
+            .short_names(&["netpol"])
+            .counts_changes()
+            .check(network_policy),
+    ]
+}
 
 /// `Ingress`.
 pub(crate) fn ingress(ingress: &Field<'_>, errors: &mut Errors) {

@@ -1,11 +1,24 @@
 //! The group `policy`.
 
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::Value;
 
 use crate::{
     field::{Errors, Field, shown},
-    format, selector,
+    format,
+    resource::Resource,
+    selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    let budget = Resource::kubernetes::<PodDisruptionBudget>("poddisruptionbudgets")
+        .short_names(&["pdb"])
+        .subresources(&[Subresource::Status])
+        .counts_changes()
+        .check(check);
+    vec![budget]
+}
 
 /// `PodDisruptionBudget`.
 pub(crate) fn check(budget: &Field<'_>, errors: &mut Errors) {

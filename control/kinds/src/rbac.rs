@@ -1,9 +1,38 @@
 //! The group `rbac.authorization.k8s.io`.
 
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+
 use crate::{
+    columns::{Cell, Column, between, column, name, path, text},
     field::{ErrorKind, Errors, Field, shown},
-    format, selector,
+    format,
+    resource::Resource,
+    selector,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    let roles = || vec![name(), column("Created At", path("metadata.creationTimestamp"))];
+    vec![
+        Resource::kubernetes::<ClusterRole>("clusterroles").columns(roles()).check(cluster_role),
+        Resource::kubernetes::<ClusterRoleBinding>("clusterrolebindings")
+            .columns(binding_columns())
+            .check(cluster_role_binding)
+            .on_update(binding_update),
+        Resource::kubernetes::<Role>("roles").columns(roles()).check(role),
+        Resource::kubernetes::<RoleBinding>("rolebindings")
+            .columns(binding_columns())
+            .check(role_binding)
+            .on_update(binding_update),
+    ]
+    .into_iter()
+    .map(|resource| resource.names(format::path_segment))
+    .collect()
+}
+
+fn binding_columns() -> Vec<Column> {
+    let role = |o: &serde_json::Value| format!("{}/{}", text(o, "roleRef.kind"), text(o, "roleRef.name")).into();
+    between([column("Role", Cell::Of(role))])
+}
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -1,15 +1,25 @@
-use hypernetes_schema::ObjectType;
+mod tables;
+
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    field::{Errors, FieldError},
+    *,
+};
+
+fn of(kind: (&str, &str, &str)) -> &'static Arc<Resource> {
+    registry::builtin_of(kind.0, kind.1, kind.2).unwrap()
+}
 
 fn said(errors: Errors) -> Vec<String> {
     errors.into_vec().iter().map(FieldError::cause).map(|cause| cause.field + ": " + &cause.message).collect()
 }
 
 fn errors(kind: (&str, &str, &str), metadata: Value) -> Vec<String> {
-    let ty = ObjectType::builtin(kind.0, kind.1, kind.2).unwrap();
-    said(errors_of_create(&ty, &json!({"metadata": metadata})))
+    let resource = of(kind);
+    said(resource.errors_of_create(&json!({"metadata": metadata})))
 }
 
 #[test]
@@ -41,49 +51,67 @@ fn labels_are_words() {
 
 #[test]
 fn what_is_for_life_stays() {
-    let ty = ObjectType::builtin("storage.k8s.io", "v1", "StorageClass").unwrap();
+    let resource = of(("storage.k8s.io", "v1", "StorageClass"));
     let object =
         |provisioner: &str, uid: &str| json!({"metadata": {"name": "a", "uid": uid}, "provisioner": provisioner});
-    assert!(errors_of_update(&ty, &object("a", "1"), &object("a", "1")).is_empty());
-    assert_eq!(errors_of_update(&ty, &object("b", "2"), &object("a", "1")).len(), 2);
+    assert!(resource.errors_of_update(&object("a", "1"), &object("a", "1")).is_empty());
+    assert_eq!(resource.errors_of_update(&object("b", "2"), &object("a", "1")).len(), 2);
 }
 
 #[test]
 fn what_was_wrong_before_may_stay_and_nothing_else() {
-    let ty = ObjectType::builtin("", "v1", "ConfigMap").unwrap();
+    let resource = of(("", "v1", "ConfigMap"));
     let object = |labels: Value| json!({"metadata": {"name": "a", "namespace": "d", "labels": labels}});
     let old = object(json!({"a": "b c"}));
-    assert!(!errors_of_create(&ty, &old).is_empty());
-    assert!(errors_of_update(&ty, &object(json!({"a": "b c", "new": "good"})), &old).is_empty());
-    let worse = said(errors_of_update(&ty, &object(json!({"a": "b c", "new": "not good"})), &old));
+    assert!(!resource.errors_of_create(&old).is_empty());
+    assert!(resource.errors_of_update(&object(json!({"a": "b c", "new": "good"})), &old).is_empty());
+    let worse = said(resource.errors_of_update(&object(json!({"a": "b c", "new": "not good"})), &old));
     assert!(worse.len() == 1 && worse[0].contains("\"not good\""), "{worse:?}");
-    let other = said(errors_of_update(&ty, &object(json!({"a": "c d"})), &old));
+    let other = said(resource.errors_of_update(&object(json!({"a": "c d"})), &old));
     assert!(other.len() == 1 && other[0].contains("\"c d\""), "{other:?}");
     // Of so many errors that not all are kept, none is excused.
     let many: serde_json::Map<String, Value> =
         (0..=field::MAX_ERRORS).map(|i| (format!("a{i}"), "b c".into())).collect();
     let many = object(Value::Object(many));
-    assert!(!errors_of_update(&ty, &many, &many).is_empty());
+    assert!(!resource.errors_of_update(&many, &many).is_empty());
+}
+
+#[test]
+fn conversions_undo_each_other() {
+    for resource in registry::builtin() {
+        for served in resource.served.iter().filter(|served| !served.is_stored()) {
+            // Every field of the version that is served, filled with its own name.
+            let hypernetes_schema::Schema::Object(shape) = served.ty.schema().as_ref() else { panic!() };
+            let fields: serde_json::Map<String, Value> =
+                shape.fields.iter().map(|field| (field.name.to_string(), field.name.to_string().into())).collect();
+            let mut object = Value::Object(fields);
+            object["apiVersion"] = served.ty.api_version().into();
+            object["kind"] = served.ty.kind.clone().into();
+            let stored = served.to_stored(object.clone());
+            assert_eq!(stored["apiVersion"], resource.ty.api_version());
+            assert_eq!(served.from_stored(stored), object, "{}", resource.plural);
+        }
+    }
 }
 
 /// An object as the API server validates it: of the schema's shape, with defaults.
-fn object(kind: (&str, &str, &str), mut object: Value) -> (std::sync::Arc<ObjectType>, Value) {
-    let ty = ObjectType::builtin(kind.0, kind.1, kind.2).unwrap();
+fn object(kind: (&str, &str, &str), mut object: Value) -> (&'static Arc<Resource>, Value) {
+    let resource = of(kind);
     if object["metadata"].is_null() {
         object["metadata"] = json!({});
     }
     object["metadata"]["name"] = "a".into();
-    if ty.namespaced {
+    if resource.ty.namespaced {
         object["metadata"]["namespace"] = "d".into();
     }
-    let mut object = ty.check(object, hypernetes_schema::FieldValidation::Strict).unwrap().object;
-    ty.set_defaults(&mut object);
-    (ty, object)
+    let mut object = resource.ty.check(object, hypernetes_schema::FieldValidation::Strict).unwrap().object;
+    resource.set_defaults(&mut object);
+    (resource, object)
 }
 
 fn created(kind: (&str, &str, &str), new: Value) -> Vec<String> {
-    let (ty, object) = object(kind, new);
-    said(errors_of_create(&ty, &object))
+    let (resource, object) = object(kind, new);
+    said(resource.errors_of_create(&object))
 }
 
 /// What is said of a change by a merge patch.
@@ -104,11 +132,11 @@ fn changed(kind: (&str, &str, &str), old: Value, patch: Value) -> Vec<String> {
             value => *into = value.clone(),
         }
     }
-    let (ty, old) = object(kind, old);
+    let (resource, old) = object(kind, old);
     let mut new = old.clone();
     merge(&mut new, &patch);
-    ty.set_defaults(&mut new);
-    said(errors_of_update(&ty, &new, &old))
+    resource.set_defaults(&mut new);
+    said(resource.errors_of_update(&new, &old))
 }
 
 const POD: (&str, &str, &str) = ("", "v1", "Pod");
@@ -625,10 +653,10 @@ mod any_json {
         /// No JSON makes any kind's rules panic, as a new object or as a change.
         #[test]
         fn never_panics(new in any(), old in any()) {
-            for ty in ObjectType::all_builtin() {
-                let _ = create(&ty, &new);
-                let _ = update(&ty, &new, &old);
-                let _ = status_update(&ty, &new, &old);
+            for resource in registry::builtin() {
+                let _ = resource.validate_create(&new);
+                let _ = resource.validate_update(&new, &old);
+                let _ = resource.validate_status_update(&new, &old);
             }
         }
 
@@ -641,15 +669,15 @@ mod any_json {
                 (("", "v1", "Service"), json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 1, "name": "a"}]}})),
                 (("batch", "v1", "CronJob"), json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": deployment()["spec"]}}})),
             ] {
-                let ty = ObjectType::builtin(kind.0, kind.1, kind.2).unwrap();
+                let resource = of(kind);
                 let mut bad = good.clone();
-                ty.set_defaults(&mut bad);
+                resource.set_defaults(&mut bad);
                 let old = bad.clone();
                 if spoil(&mut bad, at.index(40), &with) {
-                    let _ = create(&ty, &bad);
-                    let _ = update(&ty, &bad, &old);
-                    let _ = update(&ty, &old, &bad);
-                    let _ = status_update(&ty, &bad, &old);
+                    let _ = resource.validate_create(&bad);
+                    let _ = resource.validate_update(&bad, &old);
+                    let _ = resource.validate_update(&old, &bad);
+                    let _ = resource.validate_status_update(&bad, &old);
                 }
             }
         }

@@ -42,10 +42,25 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
+impl ObjectType {
+    /// Parses a JSON body as this kind. `apiVersion` and `kind` are filled where absent, and must match where given;
+    /// wrong types are a `BadRequest` in upstream's words; unknown and duplicate fields are errors, warnings
+    /// or nothing by `mode`, and unknown fields are dropped in the latter two. `null` fields are dropped.
+    pub fn decode(&self, body: &[u8], mode: FieldValidation) -> Result<Decoded, ApiError> {
+        decode(self, body, mode)
+    }
+
+    /// The same checks for an object that exists as a value already, such as the outcome of a patch.
+    /// Quantities and times are brought to their canonical form.
+    pub fn check(&self, object: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
+        check(self, object, mode)
+    }
+}
+
 /// Most unknown and duplicate fields that are told of (upstream: the same bound).
 const MAX_FINDINGS: usize = 100;
 
-pub(crate) fn decode(ty: &ObjectType, body: &[u8], mode: FieldValidation) -> Result<Decoded, ApiError> {
+fn decode(ty: &ObjectType, body: &[u8], mode: FieldValidation) -> Result<Decoded, ApiError> {
     if body.len() > limits::MAX_BODY {
         return Err(ApiError::new(
             Reason::RequestEntityTooLarge,
@@ -62,7 +77,7 @@ pub(crate) fn decode(ty: &ObjectType, body: &[u8], mode: FieldValidation) -> Res
     }
 }
 
-pub(crate) fn check(ty: &ObjectType, object: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
+fn check(ty: &ObjectType, object: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
     let mut context = Context::default();
     let seed = Seed { schema: Arc::clone(ty.schema()), context: &mut context };
     match seed.deserialize(object) {

@@ -1,10 +1,29 @@
 //! The table of merge facts (`facts/merge.txt`), which `schemars` cannot tell.
 
-use crate::tree::{ListKind, ListPatch};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 const TABLE: &str = include_str!("../facts/merge.txt");
+
+/// `x-kubernetes-list-type` and `x-kubernetes-list-map-keys`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ListKind {
+    #[default]
+    Atomic,
+    Set,
+    /// By key fields, in the schema's order.
+    Map(Vec<Box<str>>),
+}
+
+/// `x-kubernetes-patch-strategy` and `x-kubernetes-patch-merge-key`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ListPatch {
+    #[default]
+    Replace,
+    /// Of scalars.
+    Merge,
+    MergeBy(Box<str>),
+}
 
 /// What the table says of one field, or of a definition as a whole.
 #[derive(Debug, Default)]
@@ -49,47 +68,13 @@ fn parse() -> Table {
     table
 }
 
+/// Every definition and field that the table has something to say of.
+pub fn named() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = rows(TABLE).map(str::split_whitespace);
+    lines.filter_map(|mut words| Some((words.next()?, words.next()?)))
+}
+
 /// The lines of a table without comments and blank ones.
 pub(crate) fn rows(table: &'static str) -> impl Iterator<Item = &'static str> {
     table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ObjectType, Schema};
-    use std::collections::BTreeSet;
-    use std::sync::Arc;
-
-    fn collect(schema: &Arc<Schema>, seen: &mut BTreeSet<(String, String)>) {
-        match schema.as_ref() {
-            Schema::Object(fields) => {
-                if !seen.insert((fields.name.to_string(), "-".into())) {
-                    return;
-                }
-                for field in &fields.fields {
-                    seen.insert((fields.name.to_string(), field.name.to_string()));
-                    collect(&field.schema, seen);
-                }
-            }
-            Schema::Map { values, .. } => collect(values, seen),
-            Schema::List { items, .. } => collect(items, seen),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn every_fact_is_of_a_field_that_exists() {
-        let mut seen = BTreeSet::new();
-        for ty in ObjectType::all_builtin() {
-            collect(ty.schema(), &mut seen);
-        }
-        let unknown: Vec<String> = parse()
-            .iter()
-            .flat_map(|(definition, fields)| fields.iter().map(|(f, _)| ((*definition).to_owned(), (*f).to_owned())))
-            .filter(|row| !seen.contains(row))
-            .map(|(d, f)| format!("{d} {f}"))
-            .collect();
-        assert!(unknown.is_empty(), "{unknown:#?}");
-    }
 }

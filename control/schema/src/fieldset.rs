@@ -1,6 +1,9 @@
 //! Sets of field paths, as `metadata.managedFields` has them (`fieldsV1`), and the sets that come from values.
 
-use crate::tree::{Field, ListKind, Schema};
+use crate::{
+    facts::ListKind,
+    tree::{Field, Schema},
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -2,9 +2,9 @@
 //! the merge is structured-merge-diff's).
 
 use crate::fieldset::{self, Changes, FieldSet, View};
-use crate::tree::{ListKind, Schema};
 use crate::walk::{self, child};
-use crate::{ObjectType, prepare, strategic};
+use crate::{ObjectType, strategic};
+use crate::{facts::ListKind, tree::Schema};
 use hypernetes_api::error::{Cause, Details};
 use hypernetes_api::{ApiError, Reason};
 use serde_json::{Map, Value, json};
@@ -76,7 +76,8 @@ struct Entry {
 
 type Managers = BTreeMap<ManagerKey, Entry>;
 
-/// Merges an applied configuration into the live object, with `metadata.managedFields` of the outcome.
+/// Merges an applied configuration into the live object, with `metadata.managedFields` of the outcome. Of the configuration
+/// only what the endpoint may change is there: no status, or nothing else.
 /// `live` is `None` when the object does not exist: the outcome is then the object to create.
 /// Fields of other managers with another value are a `Conflict` in upstream's words unless `force`.
 /// The outcome equals `live`, managed fields and their times included, when nothing changes.
@@ -91,11 +92,9 @@ pub fn apply(
     if walk::get(configuration, "metadata.managedFields").is_some() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let mut configuration = configuration.clone();
-    prepare::keep_only_own_part(ty, writer.subresource, &mut configuration);
     let schema = ty.schema().resolve();
-    check_keys(&schema, &configuration, "")?;
-    let mut applied = fieldset::of_value(&schema, false, &configuration);
+    check_keys(&schema, configuration, "")?;
+    let mut applied = fieldset::of_value(&schema, false, configuration);
     strip_unowned(&mut applied);
 
     let mut managers = live.map(read).unwrap_or_default();
@@ -108,7 +107,7 @@ pub fn apply(
         api_version: String::new(),
     };
     let last = managers.remove(&key);
-    let mut merged = if live.is_some() { merge(&schema, false, &before, &configuration) } else { configuration };
+    let mut merged = if live.is_some() { merge(&schema, false, &before, configuration) } else { configuration.clone() };
     if let Some(last) = &last {
         let keep = managers.values().fold(applied.clone(), |keep, entry| keep.union(&entry.set));
         prune(&schema, &mut merged, &last.set, &keep);

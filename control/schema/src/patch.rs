@@ -114,6 +114,10 @@ fn parse<T: serde::de::DeserializeOwned>(patch: &[u8]) -> Result<T, ApiError> {
 mod tests {
     use super::*;
     use crate::ObjectType;
+    use k8s_openapi::api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod},
+    };
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -122,8 +126,12 @@ mod tests {
     }
 
     fn strategic(kind: &str, object: Value, patch: Value) -> Value {
-        let (group, version) = if kind == "Deployment" { ("apps", "v1") } else { ("", "v1") };
-        let ty = ObjectType::builtin(group, version, kind).unwrap();
+        let ty = match kind {
+            "Pod" => ObjectType::kubernetes::<Pod>(),
+            "ConfigMap" => ObjectType::kubernetes::<ConfigMap>(),
+            "Deployment" => ObjectType::kubernetes::<Deployment>(),
+            other => panic!("{other}"),
+        };
         strategic_merge_patch(ty.schema(), &object, &bytes(&patch)).unwrap()
     }
 
@@ -218,7 +226,7 @@ mod tests {
 
     #[test]
     fn strategic_merge_refuses_items_without_key() {
-        let ty = ObjectType::builtin("", "v1", "Pod").unwrap();
+        let ty = ObjectType::kubernetes::<Pod>();
         let object = json!({"spec": {"containers": [{"name": "a"}]}});
         let error =
             strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"containers":[{"image":"x"}]}}"#).unwrap_err();
@@ -253,7 +261,7 @@ mod tests {
 
         #[test]
         fn no_patch_panics(object in json_value(), patch in json_value()) {
-            let ty = ObjectType::builtin("", "v1", "Pod").unwrap();
+            let ty = ObjectType::kubernetes::<Pod>();
             let _ = strategic_merge_patch(ty.schema(), &object, &bytes(&patch));
             let _ = json_patch(&object, &bytes(&patch));
         }
@@ -263,7 +271,7 @@ mod tests {
             old in prop::collection::btree_map("[a-e]", "[x-z]", 0..5),
             new in prop::collection::btree_map("[a-e]", prop::option::of("[x-z]"), 0..5),
         ) {
-            let ty = ObjectType::builtin("", "v1", "Pod").unwrap();
+            let ty = ObjectType::kubernetes::<Pod>();
             let object = json!({"metadata": {"labels": old}});
             let patched = strategic_merge_patch(ty.schema(), &object, &bytes(&json!({"metadata": {"labels": new}}))).unwrap();
             let mut expected = old.clone();

@@ -4,7 +4,7 @@
 //!
 //! Recursion is bounded by the nesting of the patch, which its parser bounds.
 
-use crate::tree::{ListPatch, Schema};
+use crate::{facts::ListPatch, tree::Schema};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! Descriptions are not kept: a tree is names and shapes only, and definitions of Kubernetes are shared by all kinds that
 //! use them. A definition that contains itself (JSON schema properties) refers back weakly.
 
-use crate::facts::{self, Facts};
+use crate::facts::{self, Facts, ListKind, ListPatch};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -71,26 +71,6 @@ pub struct Field {
     pub retain_keys: bool,
     /// The default that a list's key has when it is absent.
     pub key_default: Option<&'static str>,
-}
-
-/// `x-kubernetes-list-type` and `x-kubernetes-list-map-keys`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ListKind {
-    #[default]
-    Atomic,
-    Set,
-    /// By key fields, in the schema's order.
-    Map(Vec<Box<str>>),
-}
-
-/// `x-kubernetes-patch-strategy` and `x-kubernetes-patch-merge-key`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ListPatch {
-    #[default]
-    Replace,
-    /// Of scalars.
-    Merge,
-    MergeBy(Box<str>),
 }
 
 impl Struct {

@@ -5,11 +5,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Calls `visit` for every object whose definition has a name, outermost first.
-pub(crate) fn structs_mut(
-    schema: &Arc<Schema>,
-    value: &mut Value,
-    visit: &mut impl FnMut(&Struct, &mut Map<String, Value>),
-) {
+pub fn structs_mut(schema: &Arc<Schema>, value: &mut Value, visit: &mut impl FnMut(&Struct, &mut Map<String, Value>)) {
     match (schema.resolve().as_ref(), value) {
         (Schema::Object(fields), Value::Object(object)) => {
             visit(fields, object);
@@ -30,22 +26,22 @@ pub(crate) fn structs_mut(
 }
 
 /// The value at `a.b.c`.
-pub(crate) fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+pub fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(value, |value, field| value.as_object()?.get(field))
 }
 
 /// The text at `a.b.c`, empty when there is none.
-pub(crate) fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+pub fn text<'v>(value: &'v Value, path: &str) -> &'v str {
     get(value, path).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The list at `a.b.c`, empty when there is none.
-pub(crate) fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+pub fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
     get(value, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Sets, or with `None` removes, a field of an object.
-pub(crate) fn put(object: &mut Map<String, Value>, field: &str, value: Option<Value>) {
+pub fn put(object: &mut Map<String, Value>, field: &str, value: Option<Value>) {
     match value {
         Some(value) => {
             object.insert(field.to_owned(), value);
@@ -57,7 +53,7 @@ pub(crate) fn put(object: &mut Map<String, Value>, field: &str, value: Option<Va
 }
 
 /// The object in `field`, made when it is not there. Something else in its place is replaced.
-pub(crate) fn child<'v>(object: &'v mut Map<String, Value>, field: &str) -> &'v mut Map<String, Value> {
+pub fn child<'v>(object: &'v mut Map<String, Value>, field: &str) -> &'v mut Map<String, Value> {
     if !object.get(field).is_some_and(Value::is_object) {
         object.insert(field.to_owned(), Value::Object(Map::new()));
     }

@@ -2,20 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use hypernetes_api::{AllTenants, InvalidName, ObjectName, PathSegment, TenantId};
-
-/// A group and plural, e.g. `apps`/`deployments`; the core group is the empty string.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResourceId {
-    pub group: Arc<str>,
-    pub plural: Arc<str>,
-}
-
-impl ResourceId {
-    pub fn new(group: &str, plural: &str) -> Self {
-        Self { group: group.into(), plural: plural.into() }
-    }
-}
+use hypernetes_api::{AllTenants, InvalidName, ObjectName, PathSegment, ResourceId, TenantId};
 
 /// The key of one object. Its parts contain no `/`: a namespace is an [`ObjectName`], a name a [`PathSegment`], which is all
 /// that any version has stored: what has a key can be read and deleted.

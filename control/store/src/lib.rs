@@ -17,7 +17,8 @@ use hypernetes_api::TenantId;
 
 pub use changes::{Changes, WatchLimits};
 pub use embedded::EmbeddedStore;
-pub use key::{Key, Prefix, ResourceId};
+pub use hypernetes_api::ResourceId;
+pub use key::{Key, Prefix};
 pub use quota::{Exceeded, METERED, Meter, Metered, Quota, Quotas, Usage};
 
 /// Number of a committed transaction; 0 is "before everything".

@@ -75,5 +75,7 @@ async fn watch(stage: &Stage, wire: &Wire, victim: &Pod<'_>) -> Result<String> {
     let starts = Instant::now();
     Pod::start(&stage.blue.member, "attack-started", &stage.image, WAIT).await?.remove().await;
     let took = starts.elapsed().as_millis();
-    Ok(format!("{programs} programs of the victim, the slowest {slowest} ms; a pod of its own came and went in {took} ms"))
+    Ok(format!(
+        "{programs} programs of the victim, the slowest {slowest} ms; a pod of its own came and went in {took} ms"
+    ))
 }

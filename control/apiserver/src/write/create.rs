@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::Response;
 use hypernetes_api::{ApiError, TenantId};
+use hypernetes_kinds::Verb;
 use serde_json::Value;
 
 use super::{Operation, Proposal, Write, fields, transact};
@@ -10,12 +11,12 @@ use crate::{
     Call, Inner,
     authz::Attributes,
     options::{OptionsOf, WriteOptions},
-    request::{Scope, Verb},
+    request::Scope,
 };
 
 pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call, OptionsOf::Create)?;
-    let decoded = call.resource.ty.decode(&call.body, options.validation)?;
+    let decoded = call.decode(options.validation)?;
     let write = Write { server, call, subresource: None, options: &options };
     let propose = |_: Option<&Value>| {
         let (object, warnings) = (decoded.object.clone(), decoded.warnings.clone());

@@ -20,6 +20,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Response, StatusCode, header};
 use hypernetes_api::{ApiError, Reason};
+use hypernetes_kinds::{Resource, Subresource};
 use hypernetes_schema::managed::{self, Writer};
 use hypernetes_store::{Entry, Guard, Op, Revision, Txn, TxnError};
 use serde_json::{Map, Value};
@@ -29,7 +30,7 @@ pub(crate) use delete::{delete, delete_collection};
 pub(crate) use patch::patch;
 pub(crate) use update::update;
 
-use crate::{Call, Inner, codec, options::WriteOptions, read, subresource::Subresource};
+use crate::{Call, Inner, codec, options::WriteOptions, read};
 
 /// Attempts of a write that others write beside, and of a name that is made up.
 const ATTEMPTS: usize = 8;
@@ -126,35 +127,25 @@ impl Write<'_> {
     }
 
     fn conflict(&self, name: &str, why: &str) -> ApiError {
-        ApiError::conflict(&self.call.resource.ty.group, self.call.resource.plural, name, why)
+        ApiError::conflict(&self.call.resource.ty.group, &self.call.resource.plural, name, why)
     }
 
     /// What the server itself sets or keeps of each part.
     fn prepare(&self, object: &mut Value, old: Option<&Value>) {
         let resource = &self.call.resource;
-        let ty = &resource.ty;
         match (old, self.subresource) {
             (None, _) => {
-                ty.prepare_create(object);
+                resource.prepare_create(object);
                 let metadata = fields(object, &["metadata"]);
                 metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
                 metadata.insert("creationTimestamp".into(), now().into());
             }
-            (Some(old), Some(Subresource::Status)) => ty.prepare_status_update(object, old),
+            (Some(old), Some(Subresource::Status)) => resource.prepare_status_update(object, old),
             // It is made of the old object, and sets parts of spec and status.
             (Some(_), Some(Subresource::Binding)) => {}
-            // The finalizers of a namespace's content are this subresource's.
-            (Some(old), subresource) => {
-                ty.prepare_update(object, old);
-                if is_namespace(self.call) && subresource != Some(Subresource::Finalize) {
-                    let kept = old["spec"]["finalizers"].clone();
-                    let spec = fields(object, &["spec"]);
-                    spec.remove("finalizers");
-                    if !kept.is_null() {
-                        spec.insert("finalizers".into(), kept);
-                    }
-                }
-            }
+            // The finalizers of a namespace's content, which are kept otherwise, are its own.
+            (Some(old), Some(Subresource::Finalize)) => resource.prepare_whole_update(object, old),
+            (Some(old), _) => resource.prepare_update(object, old),
         }
         // A status that has no subresource of its own is infrastructure's, too.
         if resource.guarded_status && !resource.has_status() && !self.call.is_infrastructure() {
@@ -170,17 +161,17 @@ impl Write<'_> {
     /// A change is compared with the object as it was stored, or, where that is an error, as it would have been stored today:
     /// what a default of a newer version adds is no change of the caller's.
     fn validate(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
-        let ty = &self.call.resource.ty;
-        let Some(old) = old else { return hypernetes_kinds::create(ty, object) };
+        let resource = &self.call.resource;
+        let Some(old) = old else { return resource.validate_create(object) };
         let check = match self.subresource {
-            None | Some(Subresource::Scale | Subresource::Finalize) => hypernetes_kinds::update,
+            None | Some(Subresource::Scale | Subresource::Finalize) => Resource::validate_update,
             // A binding sets what no update may.
-            Some(_) => hypernetes_kinds::status_update,
+            Some(_) => Resource::validate_status_update,
         };
-        check(ty, object, old).or_else(|_| {
+        check(resource, object, old).or_else(|_| {
             let mut defaulted = old.clone();
-            ty.set_defaults(&mut defaulted);
-            check(ty, object, &defaulted)
+            resource.set_defaults(&mut defaulted);
+            check(resource, object, &defaulted)
         })
     }
 
@@ -217,10 +208,6 @@ impl Write<'_> {
 
 fn precondition_failed(what: &str, wanted: &str, have: &str) -> String {
     format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}")
-}
-
-fn is_namespace(call: &Call) -> bool {
-    call.resource.ty.group.is_empty() && call.resource.ty.kind == "Namespace"
 }
 
 /// Sets the namespace that the path names; another one in the object is an error.
@@ -293,7 +280,7 @@ where
             if let (Some(name), Some(old)) = (name, &old) {
                 write.check_identity(name, &object, old)?;
             }
-            ty.set_defaults(&mut object);
+            call.resource.set_defaults(&mut object);
             write.prepare(&mut object, old.as_ref());
         }
         own = text(&object, &["metadata", "name"]).to_owned();
@@ -333,7 +320,7 @@ where
             let taken =
                 operation == Operation::Create && server.store.get(&key).await.map_err(read::read_error)?.is_some();
             if taken {
-                return Err(ApiError::already_exists(&ty.group, call.resource.plural, &own));
+                return Err(ApiError::already_exists(&ty.group, &call.resource.plural, &own));
             }
             return Ok(written(created, modified, object));
         }
@@ -350,7 +337,7 @@ where
             Ok(revision) => return Ok(written(created, revision, object)),
             Err(TxnError::Conflict { key: changed, .. }) if changed == key => match operation {
                 Operation::Create if name.is_none() && !generated => {
-                    return Err(ApiError::already_exists(&ty.group, call.resource.plural, &own));
+                    return Err(ApiError::already_exists(&ty.group, &call.resource.plural, &own));
                 }
                 // Its object was made for a version that is none any more.
                 Operation::Update if once => return Err(write.conflict(&own, CHANGED)),

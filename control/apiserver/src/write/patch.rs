@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
+use hypernetes_kinds::Subresource;
 use hypernetes_schema::{Decoded, ObjectType, managed, patch as patches};
 use serde_json::Value;
 
@@ -63,18 +64,19 @@ impl Language {
 pub(crate) async fn patch(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let language = Language::of(call)?;
     let options = language.options(call)?;
-    let ty = &call.resource.ty;
     let name = call.target.name.as_deref().unwrap_or_default();
     let write = Write { server, call, subresource: call.subresource, options: &options };
     if language == Language::Apply {
-        let configuration = ty.decode(&call.body, options.validation)?;
+        let configuration = call.decode(options.validation)?;
         check_name(name, &configuration.object)?;
         let propose = |old: Option<&Value>| apply(&write, name, &configuration, old);
         return transact(&write, Some(name), propose).await?.answer(call);
     }
     let propose = |old: Option<&Value>| {
         let old = old.ok_or_else(|| call.not_found(name))?;
-        let Decoded { object, warnings } = language.patched(ty, old, &call.body, &options)?;
+        let old = call.served.from_stored(old.clone());
+        let patched = language.patched(&call.served.ty, &old, &call.body, &options)?;
+        let Decoded { object, warnings } = call.to_stored(patched);
         Ok(Proposal { operation: Operation::Update, object, warnings, managed: false, once: false })
     };
     transact(&write, Some(name), propose).await?.answer(call)
@@ -95,7 +97,9 @@ fn apply(write: &Write<'_>, name: &str, configuration: &Decoded, old: Option<&Va
             return Err(ApiError::new(Reason::Conflict, why));
         }
     }
-    let mut merged = managed::apply(&call.resource.ty, old, object, write.writer(&now), options.force)?;
+    let mut own = object.clone();
+    call.resource.keep_only_own_part(call.subresource.map_or("", Subresource::name), &mut own);
+    let mut merged = managed::apply(&call.resource.ty, old, &own, write.writer(&now), options.force)?;
     if let Some(old) = old {
         // A version that the configuration names has to be the current one.
         let named = object["metadata"]["resourceVersion"].as_str().map(Value::from);

@@ -14,7 +14,7 @@ use crate::{
 /// What is not there is not made: `NotFound`.
 pub(crate) async fn update(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call, OptionsOf::Update)?;
-    let decoded = call.resource.ty.decode(&call.body, options.validation)?;
+    let decoded = call.decode(options.validation)?;
     let name = call.target.name.as_deref().unwrap_or_default();
     check_name(name, &decoded.object)?;
     let once = !text(&decoded.object, &["metadata", "resourceVersion"]).is_empty();

@@ -3,6 +3,7 @@
 mod bench;
 mod matrix;
 mod options;
+mod registry;
 mod writes;
 
 use axum::body::Body;

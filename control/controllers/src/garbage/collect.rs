@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     FOREGROUND, ORPHAN,
-    graph::{Deletion, Id, Work},
+    graph::{Deletion, Work},
+    kinds::Id,
     watch::{self, Follower},
 };
 use crate::runtime::{Context, During, Error, Reconciler, Recorder, Subject};

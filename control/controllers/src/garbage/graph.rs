@@ -2,33 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{Hash, Hasher},
     sync::Arc,
 };
 
-use hypernetes_api::TenantId;
-
-use super::kinds::Kind;
-
-/// Everything by which an owner reference names an object. One with a wrong name or kind is of nobody that exists,
-/// although an object has that uid (KEP-2336: the coordinates count, too); and a tenant never names another's.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub tenant: TenantId,
-    pub kind: Arc<Kind>,
-    /// Empty for what is in no namespace.
-    pub namespace: Box<str>,
-    pub name: Box<str>,
-    pub uid: Box<str>,
-}
-
-impl Hash for Identity {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.uid.hash(state);
-    }
-}
-
-pub type Id = Arc<Identity>;
+use super::kinds::{Id, Identity, Kind};
 
 /// What is to be done about an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

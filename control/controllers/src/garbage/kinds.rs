@@ -1,4 +1,4 @@
-//! The kinds that objects and their owners can be of.
+//! What objects and their owners are called: their kinds, and the identity of each.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use hypernetes_api::ObjectName;
+use hypernetes_api::{ObjectName, TenantId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Client, discovery::ApiResource};
 
-use super::graph::Identity;
 use crate::{discovery, runtime::Error};
 
 /// Never collected, as upstream ignores them: there are many, and they go by their age.
@@ -42,6 +41,26 @@ impl fmt::Debug for Kind {
         write!(f, "{}.{}", self.resource.plural, self.resource.group)
     }
 }
+
+/// Everything by which an owner reference names an object. One with a wrong name or kind is of nobody that exists,
+/// although an object has that uid (KEP-2336: the coordinates count, too); and a tenant never names another's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub tenant: TenantId,
+    pub kind: Arc<Kind>,
+    /// Empty for what is in no namespace.
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.uid.hash(state);
+    }
+}
+
+pub type Id = Arc<Identity>;
 
 /// All of them.
 pub struct Kinds {
@@ -75,11 +94,8 @@ impl Kinds {
         if kind.namespaced && dependent.namespace.is_empty() || ObjectName::new(&reference.name).is_err() {
             return None;
         }
-        let tenant = if discovery::is_projected(&kind.resource) {
-            hypernetes_api::TenantId::system()
-        } else {
-            dependent.tenant.clone()
-        };
+        let tenant =
+            if discovery::is_projected(&kind.resource) { TenantId::system() } else { dependent.tenant.clone() };
         let namespace = if kind.namespaced { dependent.namespace.clone() } else { Box::default() };
         Some(Identity {
             tenant,

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{
     FOREGROUND, ORPHAN,
-    graph::{Deletion, Graph, Id, Identity, Work},
-    kinds::{Kind, Kinds},
+    graph::{Deletion, Graph, Work},
+    kinds::{Id, Identity, Kind, Kinds},
 };
 use crate::runtime::Queue;
 

@@ -1,6 +1,15 @@
 //! `ControllerRevision`: a snapshot of a template, which does not change.
 
-use crate::field::{Errors, Field};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+
+use crate::{
+    field::{Errors, Field},
+    resource::Resource,
+};
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<ControllerRevision>("controllerrevisions").check(check).on_update(update)
+}
 
 pub(crate) fn check(revision: &Field<'_>, errors: &mut Errors) {
     if !revision.get("data").is_set() {

@@ -1,11 +1,38 @@
 //! `DaemonSet`.
 
+use k8s_openapi::api::apps::v1::DaemonSet;
+use serde_json::json;
+
 use super::strategy;
 use crate::{
-    core::pod_template,
+    columns::{between, column, path_or},
+    core::pod_template::{self, template_labels},
     field::{Errors, Field, shown},
+    resource::Resource,
     selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<DaemonSet>("daemonsets")
+        .short_names(&["ds"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Desired", path_or("status.desiredNumberScheduled", "0")),
+            column("Current", path_or("status.currentNumberScheduled", "0")),
+            column("Ready", path_or("status.numberReady", "0")),
+            column("Up-to-date", path_or("status.updatedNumberScheduled", "0")),
+            column("Available", path_or("status.numberAvailable", "0")),
+        ]))
+        .defaults(template_labels)
+        .counts_changes()
+        .first_status(|_| {
+            json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0})
+        })
+        .check(check)
+        .immutable(&[&["spec", "selector"]])
+}
 
 pub(crate) fn check(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");

@@ -1,10 +1,35 @@
 //! `Deployment`.
 
+use k8s_openapi::api::apps::v1::Deployment;
+
 use super::{selected, strategy};
 use crate::{
+    columns::{Cell, age, column, containers, name, path_or, ratio, selector, wide},
     core::pod_template,
     field::{Errors, Field, shown},
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Deployment>("deployments")
+        .short_names(&["deploy"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status, Subresource::Scale])
+        .columns(vec![
+            name(),
+            column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas"))),
+            column("Up-to-date", path_or("status.updatedReplicas", "0")),
+            column("Available", path_or("status.availableReplicas", "0")),
+            age(),
+            wide("Containers", Cell::Of(|o| containers(o, "name"))),
+            wide("Images", Cell::Of(|o| containers(o, "image"))),
+            wide("Selector", Cell::Of(selector)),
+        ])
+        .counts_changes()
+        .check(check)
+        .immutable(&[&["spec", "selector"]])
+}
 
 pub(crate) fn check(deployment: &Field<'_>, errors: &mut Errors) {
     let spec = deployment.get("spec");

@@ -1,10 +1,10 @@
 //! The group `apps`: what keeps pods running.
 
-pub(crate) mod controller_revision;
-pub(crate) mod daemon_set;
+mod controller_revision;
+mod daemon_set;
 pub(crate) mod deployment;
-pub(crate) mod replica_set;
-pub(crate) mod stateful_set;
+mod replica_set;
+mod stateful_set;
 mod strategy;
 
 use serde_json::Value;
@@ -12,8 +12,19 @@ use serde_json::Value;
 use crate::{
     core::pod_template,
     field::{Errors, Field},
+    resource::Resource,
     selector,
 };
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![
+        controller_revision::resource(),
+        daemon_set::resource(),
+        deployment::resource(),
+        replica_set::resource(),
+        stateful_set::resource(),
+    ]
+}
 
 /// A selector that has to be there and select something, and the template that it has to match.
 ///

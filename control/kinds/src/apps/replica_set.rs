@@ -1,10 +1,33 @@
 //! `ReplicaSet`.
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use serde_json::json;
+
 use super::selected;
 use crate::{
-    core::pod_template,
+    core::{
+        pod_template::{self, template_labels},
+        replication_controller::columns,
+    },
     field::{Errors, Field},
+    resource::Resource,
+    selectable::Selectable,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<ReplicaSet>("replicasets")
+        .short_names(&["rs"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status, Subresource::Scale])
+        .columns(columns())
+        .selectable([Selectable::field("status.replicas").or("0")])
+        .defaults(template_labels)
+        .counts_changes()
+        .first_status(|_| json!({"replicas": 0}))
+        .check(check)
+        .immutable(&[&["spec", "selector"]])
+}
 
 pub(crate) fn check(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");

@@ -1,13 +1,29 @@
 //! `StatefulSet`.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
 use super::{selected, strategy};
 use crate::{
+    columns::{Cell, between, column, ratio},
     core::{persistent_volume_claim, pod_template},
     field::{Errors, Field, same, shown},
     format,
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<StatefulSet>("statefulsets")
+        .short_names(&["sts"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status, Subresource::Scale])
+        .columns(between([column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas")))]))
+        .counts_changes()
+        .first_status(|_| json!({"replicas": 0}))
+        .check(check)
+        .on_update(update)
+}
 
 /// Fields of the spec that may change.
 const MUTABLE: &[&str] = &[

@@ -1,10 +1,24 @@
 //! `CronJob`.
 
+use k8s_openapi::api::batch::v1::CronJob;
+
 use super::{job, schedule};
 use crate::{
     field::{Errors, Field},
+    resource::Resource,
     selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<CronJob>("cronjobs")
+        .short_names(&["cj"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status])
+        .counts_changes()
+        .check(check)
+        .on_create(create)
+}
 
 /// The most bytes of a cron job's name: those of its jobs have eleven more.
 const MAX_NAME: usize = 52;

@@ -1,12 +1,34 @@
 //! `Job`, and the templates of jobs in cron jobs.
 
+use k8s_openapi::api::batch::v1::Job;
 use serde_json::Value;
 
 use crate::{
-    core::pod_template,
+    columns::{Cell, between, column, list, ratio},
+    core::pod_template::{self, template_labels},
     field::{ErrorKind, Errors, Field, same, shown},
-    format, selector,
+    format,
+    resource::Resource,
+    selectable::Selectable,
+    selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Job>("jobs")
+        .categories(&["all"])
+        .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Status", Cell::Of(shown_status)),
+            column("Completions", Cell::Of(|o| ratio(o, "status.succeeded", "spec.completions"))),
+        ]))
+        .selectable([Selectable::field("status.successful").at(&["status.succeeded"]).or("0")])
+        .defaults(template_labels)
+        .counts_changes()
+        .check(check)
+        .on_create(create)
+        .on_update(update)
+}
 
 /// The most pods at once of a job whose successes are counted by index.
 const MAX_INDEXED: i64 = 100_000;
@@ -181,4 +203,14 @@ fn template(spec: &Field<'_>, before: &Field<'_>, old: &Field<'_>, errors: &mut 
         let new = spec.get("template");
         new.changed(errors, ErrorKind::Invalid, shown(new.value), "field is immutable");
     }
+}
+
+fn shown_status(job: &Value) -> Value {
+    let holds = |kind: &str| list(job, "status.conditions").any(|c| c["type"] == kind && c["status"] == "True");
+    for (condition, shown) in [("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")] {
+        if holds(condition) {
+            return shown.into();
+        }
+    }
+    "Running".into()
 }

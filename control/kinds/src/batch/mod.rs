@@ -1,5 +1,11 @@
 //! The group `batch`: what runs to an end.
 
-pub(crate) mod cron_job;
-pub(crate) mod job;
+mod cron_job;
+mod job;
 mod schedule;
+
+use crate::resource::Resource;
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![cron_job::resource(), job::resource()]
+}

@@ -1,9 +1,21 @@
 //! `ConfigMap`: keys, which become names of files, and how much it may hold.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+
 use crate::{
+    columns::{Cell, between, column, data_count},
     field::{Errors, Field, Path},
     format,
+    resource::Resource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<ConfigMap>("configmaps")
+        .short_names(&["cm"])
+        .columns(between([column("Data", Cell::Of(|o| data_count(o, &["data", "binaryData"])))]))
+        .check(check)
+        .on_update(update)
+}
 
 /// The most bytes that the values of a config map, or of a secret, have together.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;

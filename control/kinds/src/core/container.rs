@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use serde_json::{Map, Value};
+
 use super::{downward, probe, resources, security, volume::Volumes};
 use crate::{
     field::{Errors, Field, quote},
@@ -340,6 +342,40 @@ fn resize(list: &Field<'_>, restart_policy: &str, errors: &mut Errors) {
         restart.required_one_of(errors, &["NotRequired", "RestartContainer"]);
         if restart_policy == "Never" && restart.text() != "NotRequired" {
             restart.invalid_text(errors, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+        }
+    }
+}
+
+/// `Always` for images without a tag or with `latest`, else `IfNotPresent`.
+pub(crate) fn pull_policy(container: &mut Map<String, Value>) {
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if image_is_latest(image) { "Always" } else { "IfNotPresent" };
+    container.entry("imagePullPolicy").or_insert_with(|| policy.into());
+}
+
+fn image_is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policy_follows_the_tag() {
+        for (image, latest) in [
+            ("nginx", true),
+            ("nginx:latest", true),
+            ("nginx:1.27", false),
+            ("localhost:5000/nginx", true),
+            ("localhost:5000/nginx:1", false),
+            ("nginx@sha256:00", false),
+        ] {
+            assert_eq!(image_is_latest(image), latest, "{image}");
         }
     }
 }

@@ -1,10 +1,17 @@
 //! `Endpoints`, and which addresses none may have.
 
+use k8s_openapi::api::core::v1::Endpoints;
+
 use super::container::PROTOCOLS;
 use crate::{
     field::{Errors, Field},
     format,
+    resource::Resource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Endpoints>("endpoints").short_names(&["ep"]).check(check)
+}
 
 pub(crate) fn check(endpoints: &Field<'_>, errors: &mut Errors) {
     for subset in endpoints.get("subsets").items() {

@@ -2,13 +2,20 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use hypernetes_schema::quantity::Quantity;
+use hypernetes_schema::{quantity::Quantity, walk::child};
+use k8s_openapi::api::core::v1::LimitRange;
+use serde_json::{Map, Value};
 
 use super::resources::{self, is_overcommitted};
 use crate::{
     field::{Errors, Field},
     format,
+    resource::Resource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<LimitRange>("limitranges").short_names(&["limits"]).check(check)
+}
 
 pub(crate) fn check(range: &Field<'_>, errors: &mut Errors) {
     let mut kinds = HashSet::new();
@@ -105,5 +112,19 @@ fn amounts(limit: &Field<'_>, kind: &str, name: &str, errors: &mut Errors) {
     {
         let why = format!("default value {default} must equal to defaultRequest value {request} in {name}");
         field.invalid_quoted(errors, &request.to_string(), why);
+    }
+}
+
+/// Of a limit range for containers: the default limit is the largest, the default request that limit, or else the smallest.
+pub(crate) fn item_defaults(item: &mut Map<String, Value>) {
+    if item.get("type").and_then(Value::as_str) != Some("Container") {
+        return;
+    }
+    for (into, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
+        let amounts = item.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+        let into = child(item, into);
+        for (name, amount) in amounts {
+            into.entry(name).or_insert(amount);
+        }
     }
 }

@@ -1,25 +1,50 @@
 //! The core group, and what other groups' kinds share with it: templates of pods.
 
 pub(crate) mod config_map;
-mod container;
+pub(crate) mod container;
 mod downward;
 pub(crate) mod endpoints;
+mod event;
 pub(crate) mod limit_range;
-pub(crate) mod namespace;
-pub(crate) mod node;
-pub(crate) mod persistent_volume;
+mod namespace;
+mod node;
+mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
-mod pod_spec;
+pub(crate) mod pod_spec;
 pub(crate) mod pod_template;
 mod probe;
+mod qos;
 pub(crate) mod replication_controller;
-pub(crate) mod resource_quota;
+mod resource_quota;
 mod resources;
 mod scheduling;
-pub(crate) mod secret;
+mod secret;
 mod security;
 pub(crate) mod service;
+mod service_account;
 mod volume;
 
 pub(crate) use endpoints::special_address;
+
+use crate::resource::Resource;
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![
+        config_map::resource(),
+        endpoints::resource(),
+        event::resource(),
+        limit_range::resource(),
+        namespace::resource(),
+        node::resource(),
+        persistent_volume::resource(),
+        persistent_volume_claim::resource(),
+        pod::resource(),
+        pod_template::resource(),
+        replication_controller::resource(),
+        resource_quota::resource(),
+        secret::resource(),
+        service::resource(),
+        service_account::resource(),
+    ]
+}

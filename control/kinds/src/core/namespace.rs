@@ -1,9 +1,32 @@
 //! `Namespace`.
 
+use hypernetes_schema::walk::{self, child};
+use k8s_openapi::api::core::v1::Namespace;
+use serde_json::{Map, Value, json};
+
 use crate::{
+    columns::{between, column, path},
     field::{Errors, Field},
     format,
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Namespace>("namespaces")
+        .short_names(&["ns"])
+        .subresources(&[Subresource::Status, Subresource::Finalize])
+        // As upstream's: what deletes all that a namespace has names it.
+        .deleted_one_by_one()
+        .names(format::label)
+        .columns(between([column("Status", path("status.phase"))]))
+        .selectable(["status.phase"])
+        .defaults(name_label)
+        .first_status(|_| json!({"phase": "Active"}))
+        // The finalizers of a namespace's content are changed by an endpoint of their own.
+        .kept(&[&["spec", "finalizers"]])
+        .on_create(create)
+}
 
 pub(crate) fn create(namespace: &Field<'_>, errors: &mut Errors) {
     let finalizers = namespace.walk(["spec", "finalizers"]);
@@ -16,5 +39,14 @@ pub(crate) fn create(namespace: &Field<'_>, errors: &mut Errors) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             finalizers.invalid_quoted(errors, name, why);
         }
+    }
+}
+
+fn name_label(namespace: &mut Map<String, Value>) {
+    let name = namespace.get("metadata").map(|m| walk::text(m, "name").to_owned()).unwrap_or_default();
+    // Until a generated name is known there is nothing to label.
+    if !name.is_empty() {
+        let labels = child(child(namespace, "metadata"), "labels");
+        labels.insert("kubernetes.io/metadata.name".into(), name.into());
     }
 }

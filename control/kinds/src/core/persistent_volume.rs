@@ -1,13 +1,37 @@
 //! `PersistentVolume`.
 
+use k8s_openapi::api::core::v1::PersistentVolume;
+use serde_json::{Value, json};
+
 use super::{
     persistent_volume_claim::{VOLUME_MODES, access_modes},
     resources, scheduling, volume,
 };
 use crate::{
+    columns::{Cell, between, column, path, path_or, shown_access_modes, text},
     field::{Errors, Field, json_in_order, same},
     format,
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<PersistentVolume>("persistentvolumes")
+        .short_names(&["pv"])
+        .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Capacity", path("spec.capacity.storage")),
+            column("Access Modes", Cell::Of(shown_access_modes)),
+            column("Reclaim Policy", path("spec.persistentVolumeReclaimPolicy")),
+            column("Status", path("status.phase")),
+            column("Claim", Cell::Of(claim)),
+            column("StorageClass", path_or("spec.storageClassName", "")),
+            column("Reason", path_or("status.reason", "")),
+        ]))
+        .first_status(|_| json!({"phase": "Pending"}))
+        .check(check)
+        .on_update(update)
+}
 
 type Check = fn(&Field<'_>, &mut Errors);
 
@@ -133,4 +157,11 @@ pub(crate) fn update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     let (mode, was) = (spec.get("volumeMode"), before.get("volumeMode"));
     Field::at(mode.value, object.path.child("volumeMode")).kept(errors, &was);
+}
+
+fn claim(volume: &Value) -> Value {
+    match text(volume, "spec.claimRef.name") {
+        "" => "".into(),
+        name => format!("{}/{name}", text(volume, "spec.claimRef.namespace")).into(),
+    }
 }

@@ -1,12 +1,33 @@
 //! `PersistentVolumeClaim`, and the templates of claims in pods and stateful sets.
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use serde_json::{Value, json};
 
 use super::resources;
 use crate::{
+    columns::{Cell, between, column, path, path_or, shown_access_modes},
     field::{ErrorKind, Errors, Field, quote, same, shown},
-    format, selector,
+    format,
+    resource::Resource,
+    selector,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<PersistentVolumeClaim>("persistentvolumeclaims")
+        .short_names(&["pvc"])
+        .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Status", path("status.phase")),
+            column("Volume", path_or("spec.volumeName", "")),
+            column("Capacity", path_or("status.capacity.storage", "")),
+            column("Access Modes", Cell::Of(shown_access_modes)),
+            column("StorageClass", path_or("spec.storageClassName", "")),
+        ]))
+        .first_status(|_| json!({"phase": "Pending"}))
+        .check(check)
+        .on_update(update)
+}
 
 pub(crate) const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];

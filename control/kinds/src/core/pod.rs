@@ -2,13 +2,56 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use hypernetes_schema::walk::child;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Map, Value, json};
 
 use super::{container, pod_spec};
 use crate::{
+    columns::{Cell, age, column, list, name, number, path, text, wide},
+    core::qos,
     field::{ErrorKind, Errors, Field, same, shown},
     format,
+    resource::Resource,
+    selectable::Selectable,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    use Subresource::{Attach, Binding, Eviction, Exec, Log, PortForward, Status};
+    Resource::kubernetes::<Pod>("pods")
+        .short_names(&["po"])
+        .categories(&["all"])
+        .subresources(&[Status, Binding, Eviction, Log, Exec, Attach, PortForward])
+        .columns(vec![
+            name(),
+            column("Ready", Cell::Of(shown_ready)),
+            column("Status", Cell::Of(shown_status)),
+            column("Restarts", Cell::Of(shown_restarts)),
+            age(),
+            wide("IP", path("status.podIP")),
+            wide("Node", path("spec.nodeName")),
+            wide("Nominated Node", path("status.nominatedNodeName")),
+            wide("Readiness Gates", Cell::Of(|_| "<none>".into())),
+        ])
+        .selectable([
+            "spec.nodeName".into(),
+            "spec.restartPolicy".into(),
+            "spec.schedulerName".into(),
+            "spec.serviceAccountName".into(),
+            Selectable::field("spec.hostNetwork").or("false"),
+            "status.phase".into(),
+            "status.podIP".into(),
+            "status.nominatedNodeName".into(),
+        ])
+        .defaults(requests_of_limits)
+        .counts_changes()
+        .first_status(|pod| json!({"phase": "Pending", "qosClass": pod.get("spec").map_or("BestEffort", qos::class)}))
+        .check(check)
+        .on_create(create)
+        .on_update(update)
+        .on_status(status)
+}
 
 /// What holds for every pod.
 pub(crate) fn check(pod: &Field<'_>, errors: &mut Errors) {
@@ -257,4 +300,79 @@ pub(crate) fn status(pod: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             }
         }
     }
+}
+
+/// Limits are requests too, where those are not given.
+fn requests_of_limits(pod: &mut Map<String, Value>) {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { continue };
+            let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { continue };
+            let requests = child(resources, "requests");
+            for (name, limit) in limits {
+                requests.entry(name).or_insert(limit);
+            }
+        }
+    }
+}
+
+fn shown_ready(pod: &Value) -> Value {
+    let ready = list(pod, "status.containerStatuses").filter(|c| c["ready"] == true).count();
+    format!("{ready}/{}", list(pod, "spec.containers").count()).into()
+}
+
+fn shown_restarts(pod: &Value) -> Value {
+    list(pod, "status.containerStatuses").map(|c| number(c, "restartCount")).sum::<i64>().to_string().into()
+}
+
+/// What upstream's printer makes of phase, reasons and states.
+fn shown_status(pod: &Value) -> Value {
+    let mut reason = match text(pod, "status.reason") {
+        "" => text(pod, "status.phase").to_owned(),
+        reason => reason.to_owned(),
+    };
+    let ended = |terminated: &Value| match text(terminated, "reason") {
+        "" if number(terminated, "signal") != 0 => format!("Signal:{}", number(terminated, "signal")),
+        "" => format!("ExitCode:{}", number(terminated, "exitCode")),
+        reason => reason.to_owned(),
+    };
+    let inits = list(pod, "spec.initContainers").count();
+    let mut initializing = false;
+    for (index, status) in list(pod, "status.initContainerStatuses").enumerate() {
+        let (terminated, waiting) = (&status["state"]["terminated"], &status["state"]["waiting"]);
+        if terminated.is_object() && number(terminated, "exitCode") == 0 {
+            continue;
+        }
+        reason = if terminated.is_object() {
+            format!("Init:{}", ended(terminated))
+        } else if !matches!(text(waiting, "reason"), "" | "PodInitializing") {
+            format!("Init:{}", text(waiting, "reason"))
+        } else {
+            format!("Init:{index}/{inits}")
+        };
+        initializing = true;
+        break;
+    }
+    if !initializing {
+        let mut running = false;
+        let statuses: Vec<&Value> = list(pod, "status.containerStatuses").collect();
+        for status in statuses.iter().rev() {
+            let (terminated, waiting) = (&status["state"]["terminated"], &status["state"]["waiting"]);
+            if !text(waiting, "reason").is_empty() {
+                reason = text(waiting, "reason").to_owned();
+            } else if terminated.is_object() {
+                reason = ended(terminated);
+            } else if status["ready"] == true && status["state"]["running"].is_object() {
+                running = true;
+            }
+        }
+        if reason == "Completed" && running {
+            reason = "Running".into();
+        }
+    }
+    if pod["metadata"]["deletionTimestamp"].is_string() {
+        reason = if text(pod, "status.reason") == "NodeLost" { "Unknown".into() } else { "Terminating".into() };
+    }
+    reason.into()
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use serde_json::{Map, Value};
+
 use super::{
     container::{self, Surroundings},
     resources, scheduling, security, volume,
@@ -223,6 +225,30 @@ fn dns(config: &Field<'_>, policy: &str, errors: &mut Errors) {
             let text = option.get(name);
             if text.text().contains(|c: char| c.is_whitespace() || c.is_control()) {
                 text.invalid(errors, "must not contain spaces or control characters");
+            }
+        }
+    }
+}
+
+/// The old and the new name of the service account's field tell the same, and ports of a pod on its host's network are the host's.
+pub(crate) fn defaults(spec: &mut Map<String, Value>) {
+    if let Some(old) = spec.get("serviceAccount").cloned() {
+        spec.entry("serviceAccountName").or_insert(old);
+    }
+    if let Some(name) = spec.get("serviceAccountName").cloned() {
+        spec.insert("serviceAccount".into(), name);
+    }
+    // On the host's network a container's ports are the host's.
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        for list in ["containers", "initContainers"] {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                    if let Some(port) = port.as_object_mut()
+                        && let Some(number) = port.get("containerPort").cloned()
+                    {
+                        port.entry("hostPort").or_insert(number);
+                    }
+                }
             }
         }
     }

@@ -1,12 +1,20 @@
 //! Templates of pods: `PodTemplate`, and the `template` of every workload.
 
-use serde_json::Value;
+use hypernetes_schema::walk::{self, child};
+use k8s_openapi::api::core::v1::PodTemplate;
+use serde_json::{Map, Value};
 
 use super::pod_spec;
 use crate::{
     field::{Errors, Field},
-    meta, selector,
+    meta,
+    resource::Resource,
+    selector,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<PodTemplate>("podtemplates").check(object)
+}
 
 /// The object `PodTemplate`.
 pub(crate) fn object(object: &Field<'_>, errors: &mut Errors) {
@@ -44,5 +52,16 @@ pub(crate) fn of_service(template: &Field<'_>, kind: &str, errors: &mut Errors) 
     let deadline = spec.get("activeDeadlineSeconds");
     if *deadline.value != Value::Null {
         deadline.forbidden(errors, format!("activeDeadlineSeconds in {kind} is not Supported"));
+    }
+}
+
+/// Some workloads take their labels from the template of their pods when they have none.
+pub(crate) fn template_labels(object: &mut Map<String, Value>) {
+    let labels = object.get("spec").and_then(|spec| walk::get(spec, "template.metadata.labels")).cloned();
+    if let Some(labels @ Value::Object(_)) = labels {
+        let metadata = child(object, "metadata");
+        if metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty) {
+            metadata.insert("labels".into(), labels);
+        }
     }
 }

@@ -2,8 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::ResourceQuota;
+
 use super::resources;
-use crate::field::{ErrorKind, Errors, Field, shown};
+use crate::{
+    field::{ErrorKind, Errors, Field, shown},
+    resource::Resource,
+    subresource::Subresource,
+};
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<ResourceQuota>("resourcequotas")
+        .short_names(&["quota"])
+        .subresources(&[Subresource::Status])
+        .check(check)
+        .on_update(update)
+}
 
 const SCOPES: &[&str] = &[
     "Terminating",

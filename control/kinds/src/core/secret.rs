@@ -1,13 +1,26 @@
 //! `Secret`: keys, which become names of files, and what secrets of known types have to hold.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hypernetes_schema::walk::child;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Map, Value};
 
 use super::config_map::{self, MAX_BYTES, decoded_length};
 use crate::{
+    columns::{Cell, between, column, data_count, path},
     field::{Errors, Field},
     format,
+    resource::Resource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Secret>("secrets")
+        .columns(between([column("Type", path("type")), column("Data", Cell::Of(|o| data_count(o, &["data"])))]))
+        .selectable(["type"])
+        .defaults(string_data)
+        .check(check)
+        .on_update(update)
+}
 
 pub(crate) fn check(secret: &Field<'_>, errors: &mut Errors) {
     let data = secret.get("data");
@@ -59,4 +72,12 @@ fn json(value: &Field<'_>, errors: &mut Errors) {
 pub(crate) fn update(secret: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     secret.get("type").kept(errors, &old.get("type"));
     config_map::frozen(secret, old, &["data"], errors);
+}
+
+/// What was given as text is kept as `data`, and takes precedence: `stringData` is written and never read.
+fn string_data(secret: &mut Map<String, Value>) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
+    let data = child(secret, "data");
+    data.extend(texts.into_iter().map(|(key, text)| (key, STANDARD.encode(text.as_str().unwrap_or_default()).into())));
 }

@@ -2,13 +2,38 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Map, Value, json};
 
 use super::{container::PROTOCOLS, probe, special_address};
 use crate::{
+    columns::{Cell, age, at, column, labels, list, name, number, path, text, wide},
     field::{ErrorKind, Errors, Field, shown},
     format, meta,
+    resource::Resource,
+    subresource::Subresource,
 };
+
+pub(crate) fn resource() -> Resource {
+    Resource::kubernetes::<Service>("services")
+        .short_names(&["svc"])
+        .categories(&["all"])
+        .subresources(&[Subresource::Status])
+        .names(format::label)
+        .columns(vec![
+            name(),
+            column("Type", path("spec.type")),
+            column("Cluster-IP", path("spec.clusterIP")),
+            column("External-IP", Cell::Of(|_| "<none>".into())),
+            column("Port(s)", Cell::Of(shown_ports)),
+            age(),
+            wide("Selector", Cell::Of(|o| labels(&at(o, "spec.selector").cloned().unwrap_or_default()))),
+        ])
+        .selectable(["spec.clusterIP", "spec.type"])
+        .first_status(|_| json!({"loadBalancer": {}}))
+        .check(check)
+        .on_update(update)
+}
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 /// A day: the longest time that a client is remembered.
@@ -286,4 +311,44 @@ fn kept(spec: &Field<'_>, old: &Field<'_>, name: &'static str, unset: &str, erro
         let why = format!("must be set to 'SingleStack' when releasing the secondary {what}");
         policy.changed(errors, ErrorKind::Invalid, shown(policy.value), why);
     }
+}
+
+/// What is left open in a service's spec.
+pub(crate) fn spec_defaults(spec: &mut Map<String, Value>) {
+    target_ports(spec);
+    cluster_ips(spec);
+}
+
+fn target_ports(spec: &mut Map<String, Value>) {
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(port) = port.as_object_mut() else { continue };
+        let unset = port.get("targetPort").is_none_or(|target| target == &json!(0) || target == "");
+        if unset && let Some(number) = port.get("port").cloned() {
+            port.insert("targetPort".into(), number);
+        }
+    }
+}
+
+/// The old field for one address and the new one for several tell the same.
+fn cluster_ips(spec: &mut Map<String, Value>) {
+    let listed = spec.get("clusterIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !listed && let Some(address) = spec.get("clusterIP").filter(|address| *address != "").cloned() {
+        spec.insert("clusterIPs".into(), json!([address]));
+    }
+}
+
+fn shown_ports(service: &Value) -> Value {
+    let ports: Vec<String> = list(service, "spec.ports")
+        .map(|port| {
+            let protocol = match text(port, "protocol") {
+                "" => "TCP",
+                protocol => protocol,
+            };
+            match number(port, "nodePort") {
+                0 => format!("{}/{protocol}", number(port, "port")),
+                node => format!("{}:{node}/{protocol}", number(port, "port")),
+            }
+        })
+        .collect();
+    if ports.is_empty() { "<none>".into() } else { ports.join(",").into() }
 }

@@ -5,7 +5,7 @@ use hypernetes_api::ApiError;
 use serde_json::Value;
 
 use super::{Operation, Request, text};
-use crate::subresource::Subresource;
+use hypernetes_kinds::Subresource;
 
 /// Finalizers below this domain are added and removed by infrastructure alone, on whatever kind.
 const DOMAIN: &str = "hypernetes.io";

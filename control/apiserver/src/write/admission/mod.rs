@@ -9,11 +9,12 @@ mod pods;
 mod rights;
 
 use hypernetes_api::ApiError;
+use hypernetes_kinds::Subresource;
 use hypernetes_store::Guard;
 use serde_json::Value;
 
 use super::{Operation, fields, text};
-use crate::{Call, Inner, subresource::Subresource};
+use crate::{Call, Inner};
 
 /// A write that asks to be let in.
 pub(super) struct Request<'a> {

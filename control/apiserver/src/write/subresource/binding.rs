@@ -3,13 +3,13 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, ObjectName, error::Cause};
+use hypernetes_kinds::Subresource;
 use serde_json::{Value, json};
 
 use super::{decode, success};
 use crate::{
     Call, Inner, json_response,
     options::{OptionsOf, WriteOptions},
-    subresource::Subresource,
     write::{Operation, Proposal, Write, fields, now, precondition_failed, text, transact},
 };
 

@@ -3,12 +3,12 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::ApiError;
+use hypernetes_kinds::Subresource;
 
 use super::{super::delete::delete_one, decode, success};
 use crate::{
     Call, Inner, json_response,
     options::{DeleteOptions, OptionsOf, WriteOptions},
-    subresource::Subresource,
 };
 
 /// A dry run is one if the query or the eviction's own options say so.

@@ -5,16 +5,17 @@ pub(crate) mod eviction;
 pub(crate) mod scale;
 
 use hypernetes_api::ApiError;
+use hypernetes_kinds::{Subresource, registry};
 use hypernetes_schema::{Decoded, FieldValidation, ObjectType};
 use serde_json::{Value, json};
 
 use super::text;
-use crate::{Call, subresource::Subresource};
+use crate::Call;
 
 /// The kind of a subresource's bodies.
 fn kind_of(call: &Call, subresource: Subresource) -> Result<std::sync::Arc<ObjectType>, ApiError> {
-    let (group, version, kind) = subresource.kind(&call.resource);
-    ObjectType::builtin(group, version, kind).ok_or_else(|| ApiError::internal(format!("{kind} is not known")))
+    let (group, version, kind) = call.served.kind_of(subresource);
+    registry::kind(group, version, kind).ok_or_else(|| ApiError::internal(format!("{kind} is not known")))
 }
 
 /// The body, which is about the object that the URL names.

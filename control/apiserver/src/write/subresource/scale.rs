@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, error::Cause};
+use hypernetes_kinds::Subresource;
 use hypernetes_schema::{FieldValidation, managed};
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::{
     Call, Inner, codec, json_response,
     options::{OptionsOf, WriteOptions},
     read,
-    subresource::Subresource,
     write::{Operation, Proposal, Write, check_name, fields, now, text, transact},
 };
 

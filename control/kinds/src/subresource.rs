@@ -1,7 +1,7 @@
 //! Subresources: what each is called, which kind its bodies are of, and which verbs it has. Routing, discovery and the
 //! dispatch of writes read this table; what is not in it does not exist.
 
-use crate::{request::Verb, table::Resource};
+use crate::verb::Verb;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subresource {
@@ -85,10 +85,9 @@ impl Subresource {
         self.verbs().iter().map(|verb| verb.as_str()).chain(stream.then_some("get")).collect()
     }
 
-    /// Group, version and kind of its bodies.
-    pub fn kind(self, resource: &Resource) -> (&str, &str, &str) {
-        let own = || (resource.ty.group.as_str(), resource.ty.version.as_str(), resource.ty.kind.as_str());
-        self.row().and_then(|row| row.kind).unwrap_or_else(own)
+    /// Group, version and kind of its bodies, where these are not the resource's own.
+    pub fn kind(self) -> Option<(&'static str, &'static str, &'static str)> {
+        self.row().and_then(|row| row.kind)
     }
 }
 

@@ -1,0 +1,13 @@
+//! `authorization.k8s.io`: questions.
+
+use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview};
+
+use crate::resource::{Home, Resource};
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![
+        Resource::kubernetes::<SelfSubjectAccessReview>("selfsubjectaccessreviews").home(Home::Virtual),
+        Resource::kubernetes::<SelfSubjectRulesReview>("selfsubjectrulesreviews").home(Home::Virtual),
+        Resource::kubernetes::<SubjectAccessReview>("subjectaccessreviews").home(Home::Virtual),
+    ]
+}

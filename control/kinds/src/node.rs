@@ -1,0 +1,9 @@
+//! `node.k8s.io`.
+
+use k8s_openapi::api::node::v1::RuntimeClass;
+
+use crate::resource::{Home, Resource};
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![Resource::kubernetes::<RuntimeClass>("runtimeclasses").home(Home::Projected)]
+}

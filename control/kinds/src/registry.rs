@@ -1,0 +1,214 @@
+//! Which resources there are: those that are built in, shared by all tenants, and what a tenant has of its own besides.
+//!
+//! ```text
+//! built in ──▶ the operator's view ─┐
+//!         └──▶ every tenant's view ─┴─▶ a tenant's own view, made when it gets resources of its own
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use bytes::Bytes;
+use hypernetes_api::TenantId;
+use hypernetes_schema::{ObjectType, openapi};
+use parking_lot::RwLock;
+
+use crate::{
+    apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, networking, node, own,
+    policy, rbac,
+    resource::{Home, Resource, Served},
+    scheduling, sent, storage,
+    subresource::Subresource,
+};
+
+fn families() -> Vec<Resource> {
+    [
+        core::resources(),
+        apps::resources(),
+        batch::resources(),
+        autoscaling::resources(),
+        coordination::resources(),
+        discovery::resources(),
+        networking::resources(),
+        policy::resources(),
+        rbac::resources(),
+        scheduling::resources(),
+        node::resources(),
+        storage::resources(),
+        authentication::resources(),
+        authorization::resources(),
+        own::identity::resources(),
+        own::network::resources(),
+        own::volume::resources(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+type Name = (String, String, String);
+
+fn name(ty: &ObjectType, last: &str) -> Name {
+    (ty.group.clone(), ty.version.clone(), last.to_owned())
+}
+
+struct Builtin {
+    resources: Vec<Arc<Resource>>,
+    /// Of these and of the kinds that are only sent, by group, version and kind.
+    kinds: HashMap<Name, Arc<ObjectType>>,
+}
+
+static BUILTIN: LazyLock<Builtin> = LazyLock::new(|| {
+    let resources: Vec<Arc<Resource>> = families().into_iter().map(Arc::new).collect();
+    let served = resources.iter().flat_map(|resource| resource.served.iter().map(|served| served.ty.clone()));
+    let kinds = served.chain(sent::kinds().into_iter().map(Arc::new));
+    let kinds = kinds.map(|ty| (name(&ty, &ty.kind), ty)).collect();
+    Builtin { resources, kinds }
+});
+
+/// Every resource that is built in, by family.
+pub fn builtin() -> &'static [Arc<Resource>] {
+    &BUILTIN.resources
+}
+
+/// The built-in resource of a group, version and kind.
+pub fn builtin_of(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Resource>> {
+    builtin().iter().find(|resource| resource.is(group, kind) && resource.ty.version == version)
+}
+
+/// The shape of a kind that is compiled in, also of one that is only sent (`Scale`, `Binding`, `DeleteOptions` …). The core
+/// group is `""`; `DeleteOptions` belongs to it and to every other group.
+pub fn kind(group: &str, version: &str, kind: &str) -> Option<Arc<ObjectType>> {
+    let (group, version) = if kind == "DeleteOptions" { ("", "v1") } else { (group, version) };
+    BUILTIN.kinds.get(&(group.to_owned(), version.to_owned(), kind.to_owned())).cloned()
+}
+
+/// Every kind that is compiled in, in no order.
+pub fn all_kinds() -> impl Iterator<Item = Arc<ObjectType>> {
+    BUILTIN.kinds.values().cloned()
+}
+
+/// A resource as one of its versions serves it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub resource: Arc<Resource>,
+    pub served: Arc<Served>,
+}
+
+/// The resources that one tenant sees.
+pub struct View {
+    endpoints: Vec<Endpoint>,
+    by_name: HashMap<Name, Endpoint>,
+    /// What is there of other groups and versions is as it is there.
+    base: Option<(Arc<View>, Vec<(String, String)>)>,
+    documents: RwLock<HashMap<(String, String), Bytes>>,
+}
+
+impl View {
+    fn new(resources: &[Arc<Resource>]) -> Self {
+        let served = |resource: &Arc<Resource>| {
+            let resource = resource.clone();
+            resource.served.clone().into_iter().map(move |served| Endpoint { resource: resource.clone(), served })
+        };
+        Self::of_endpoints(resources.iter().flat_map(served).collect())
+    }
+
+    fn of_endpoints(endpoints: Vec<Endpoint>) -> Self {
+        let by_name = endpoints.iter().map(|one| (name(&one.served.ty, &one.resource.plural), one.clone())).collect();
+        Self { endpoints, by_name, base: None, documents: RwLock::default() }
+    }
+
+    /// This one, and more.
+    fn with(self: &Arc<Self>, own: &[Arc<Resource>]) -> Self {
+        let own = Self::new(own).endpoints;
+        let groups = own.iter().map(|one| (one.served.ty.group.clone(), one.served.ty.version.clone())).collect();
+        let endpoints = self.endpoints.iter().cloned().chain(own).collect();
+        Self { base: Some((self.clone(), groups)), ..Self::of_endpoints(endpoints) }
+    }
+
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Endpoint> {
+        self.by_name.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    pub fn all(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Those of a group and version; empty where there is no such.
+    pub fn of(&self, group: &str, version: &str) -> Vec<&Endpoint> {
+        let is = |one: &&Endpoint| one.served.ty.group == group && one.served.ty.version == version;
+        self.endpoints.iter().filter(is).collect()
+    }
+
+    /// The OpenAPI v3 document of a group and version, made when it is first asked for, which takes tens of milliseconds.
+    pub fn document(&self, group: &str, version: &str) -> Option<Bytes> {
+        let key = (group.to_owned(), version.to_owned());
+        if let Some((base, own)) = &self.base
+            && !own.contains(&key)
+        {
+            return base.document(group, version);
+        }
+        if let Some(made) = self.documents.read().get(&key) {
+            return Some(made.clone());
+        }
+        let endpoints = self.of(group, version);
+        if endpoints.is_empty() {
+            return None;
+        }
+        let resources: Vec<openapi::Resource> = endpoints.into_iter().map(described).collect();
+        let made = Bytes::from(openapi::document(group, version, &resources));
+        Some(self.documents.write().entry(key).or_insert(made).clone())
+    }
+}
+
+fn described(Endpoint { resource, served }: &Endpoint) -> openapi::Resource {
+    let verbs = |verbs: Vec<&'static str>| verbs.into_iter().map(str::to_owned).collect();
+    let status = resource.subresources.iter().filter(|one| **one == Subresource::Status);
+    let subresources = status.map(|one| openapi::Subresource {
+        name: one.name().to_owned(),
+        ty: served.ty.clone(),
+        verbs: verbs(one.shown_verbs()),
+    });
+    openapi::Resource {
+        ty: served.ty.clone(),
+        plural: resource.plural.clone(),
+        verbs: verbs(resource.shown_verbs()),
+        subresources: subresources.collect(),
+    }
+}
+
+/// Every tenant's view.
+pub struct Registry {
+    operator: Arc<View>,
+    shared: Arc<View>,
+    own: RwLock<HashMap<TenantId, Arc<View>>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let seen: Vec<_> = builtin().iter().filter(|resource| resource.home != Home::System).cloned().collect();
+        Self { operator: Arc::new(View::new(builtin())), shared: Arc::new(View::new(&seen)), own: RwLock::default() }
+    }
+}
+
+impl Registry {
+    /// What a tenant sees.
+    pub fn view(&self, tenant: &TenantId) -> Arc<View> {
+        if tenant.is_system() {
+            return self.operator.clone();
+        }
+        self.own.read().get(tenant).unwrap_or(&self.shared).clone()
+    }
+
+    /// Gives a tenant resources of its own besides the built-in ones, instead of those that it had.
+    pub fn set_own(&self, tenant: &TenantId, resources: Vec<Arc<Resource>>) {
+        let mut own = self.own.write();
+        if resources.is_empty() {
+            own.remove(tenant);
+        } else {
+            own.insert(tenant.clone(), Arc::new(self.shared.with(&resources)));
+        }
+    }
+}

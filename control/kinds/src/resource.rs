@@ -1,0 +1,306 @@
+//! The record of one resource: all that the server knows of it is said here, in one place, by its family's file.
+
+use std::sync::Arc;
+
+use hypernetes_api::ResourceId;
+use hypernetes_schema::{ObjectType, Scope};
+use k8s_openapi::Resource as Kubernetes;
+use schemars::JsonSchema;
+use serde_json::{Map, Value};
+
+use crate::{
+    columns::{self, Column},
+    field::{Errors, Field},
+    format::{self, Faults},
+    selectable::Selectable,
+    subresource::Subresource,
+    verb::Verb,
+};
+
+/// Where a resource's objects live, and who may write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Each tenant has its own.
+    Tenant,
+    /// The operator's; tenants see them and do not write them.
+    Projected,
+    /// The operator's; tenants do not see that it exists.
+    System,
+    /// Not stored: a question that is answered (`create` only).
+    Virtual,
+}
+
+/// What holds for an object.
+pub type Check = fn(&Field<'_>, &mut Errors);
+/// What holds for a change: the new object, and the old.
+pub type Change = fn(&Field<'_>, &Field<'_>, &mut Errors);
+/// What a resource's names may look like.
+pub type NameRule = fn(&str) -> Faults;
+/// Names on the way to a field.
+pub type FieldPath = &'static [&'static str];
+
+/// The rules of validation, besides those of `metadata`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules {
+    /// For every object.
+    pub check: Option<Check>,
+    /// For new ones only.
+    pub create: Option<Check>,
+    /// For changes.
+    pub update: Option<Change>,
+    /// For changes of the status.
+    pub status: Option<Change>,
+    /// Fields that are for life.
+    pub immutable: &'static [FieldPath],
+}
+
+/// What the server itself sets or keeps before a write: upstream's create and update strategies.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Strategy {
+    /// The changes of everything but metadata and status are counted in `metadata.generation`.
+    pub counts_changes: bool,
+    /// The status that a new object is stored with; none: no status.
+    pub first_status: Option<fn(&Map<String, Value>) -> Value>,
+    /// Fields that an update of the object does not change: another endpoint does.
+    pub kept: &'static [FieldPath],
+    /// Metadata that the status endpoint may change.
+    pub metadata_by_status: &'static [&'static str],
+}
+
+/// How an object of one version becomes one of another. Each undoes what the other does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conversion {
+    pub from_stored: fn(&mut Map<String, Value>),
+    pub to_stored: fn(&mut Map<String, Value>),
+}
+
+/// A group and version in which a resource is served.
+#[derive(Debug)]
+pub struct Served {
+    pub ty: Arc<ObjectType>,
+    /// None: as it is stored.
+    conversion: Option<Conversion>,
+    stored: Arc<ObjectType>,
+}
+
+impl Served {
+    /// Whether objects are served as they are stored.
+    pub fn is_stored(&self) -> bool {
+        self.conversion.is_none()
+    }
+
+    /// A stored object as it is served.
+    pub fn from_stored(&self, object: Value) -> Value {
+        self.convert(object, &self.ty, self.conversion.map(|conversion| conversion.from_stored))
+    }
+
+    /// An object that is served, as it is stored.
+    pub fn to_stored(&self, object: Value) -> Value {
+        self.convert(object, &self.stored, self.conversion.map(|conversion| conversion.to_stored))
+    }
+
+    fn convert(&self, mut object: Value, ty: &ObjectType, convert: Option<fn(&mut Map<String, Value>)>) -> Value {
+        if let (Some(convert), Some(fields)) = (convert, object.as_object_mut()) {
+            convert(fields);
+            fields.insert("apiVersion".into(), ty.api_version().into());
+            fields.insert("kind".into(), ty.kind.clone().into());
+        }
+        object
+    }
+
+    /// Group, version and kind of what a subresource's bodies are.
+    pub fn kind_of(&self, subresource: Subresource) -> (&str, &str, &str) {
+        subresource.kind().unwrap_or((&self.ty.group, &self.ty.version, &self.ty.kind))
+    }
+}
+
+/// One resource.
+#[derive(Debug)]
+pub struct Resource {
+    /// The shape of its objects as they are stored.
+    pub ty: Arc<ObjectType>,
+    /// All groups and versions in which it is served.
+    pub served: Vec<Arc<Served>>,
+    pub id: ResourceId,
+    pub plural: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    pub home: Home,
+    /// Its `status` is written by infrastructure alone.
+    pub guarded_status: bool,
+    /// All objects of a namespace can be deleted by one request.
+    pub deleted_together: bool,
+    /// Fields that can be selected by, besides the name and the namespace.
+    pub selectable: Vec<Selectable>,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) names: NameRule,
+    /// Defaults of the object that its definitions do not have wherever they occur.
+    pub(crate) defaults: Option<fn(&mut Map<String, Value>)>,
+    pub(crate) rules: Rules,
+    pub(crate) strategy: Strategy,
+}
+
+const ALL: [Verb; 8] =
+    [Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+const ALL_BUT_TOGETHER: [Verb; 7] =
+    [Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// How a record is written: what is not said is as most resources have it.
+impl Resource {
+    /// One of Kubernetes' types, each tenant's own.
+    pub fn kubernetes<T: Kubernetes<Scope: Scope> + JsonSchema>(plural: &str) -> Self {
+        Self::of(ObjectType::kubernetes::<T>(), plural)
+    }
+
+    /// One of the system's own types, in the group `<of>.hypernetes.io`, its status and finalizers infrastructure's.
+    pub fn own<T: JsonSchema>(of: &str, kind: &str, plural: &str) -> Self {
+        let group = format!("{of}.hypernetes.io");
+        let ty = ObjectType::without_metadata::<T>(&group, "v1alpha1", kind, false);
+        let resource = Self { guarded_status: true, ..Self::of(ty, plural) };
+        resource.categories(&["hypernetes"]).counts_changes()
+    }
+
+    /// A kind of any shape, each tenant's own.
+    pub fn of(ty: ObjectType, plural: &str) -> Self {
+        let ty = Arc::new(ty);
+        let stored = Served { ty: ty.clone(), conversion: None, stored: ty.clone() };
+        Self {
+            served: vec![Arc::new(stored)],
+            id: ResourceId::new(&ty.group, plural),
+            plural: plural.to_owned(),
+            singular: ty.kind.to_lowercase(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            subresources: Vec::new(),
+            home: Home::Tenant,
+            guarded_status: false,
+            deleted_together: true,
+            selectable: Vec::new(),
+            columns: columns::usual(),
+            names: format::subdomain,
+            defaults: None,
+            rules: Rules::default(),
+            strategy: Strategy::default(),
+            ty,
+        }
+    }
+
+    /// Serves the same objects in another version, or in another group.
+    pub(crate) fn also_as(mut self, ty: ObjectType, conversion: Conversion) -> Self {
+        let (ty, stored) = (Arc::new(ty), self.ty.clone());
+        self.served.push(Arc::new(Served { ty, conversion: Some(conversion), stored }));
+        self
+    }
+
+    pub fn home(self, home: Home) -> Self {
+        Self { home, ..self }
+    }
+
+    pub fn short_names(self, short_names: &[&str]) -> Self {
+        Self { short_names: owned(short_names), ..self }
+    }
+
+    pub fn categories(self, categories: &[&str]) -> Self {
+        Self { categories: owned(categories), ..self }
+    }
+
+    pub fn subresources(self, subresources: &[Subresource]) -> Self {
+        Self { subresources: subresources.to_vec(), ..self }
+    }
+
+    pub fn selectable(self, fields: impl IntoIterator<Item = impl Into<Selectable>>) -> Self {
+        Self { selectable: fields.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    pub(crate) fn columns(self, columns: Vec<Column>) -> Self {
+        Self { columns, ..self }
+    }
+
+    pub(crate) fn names(self, names: NameRule) -> Self {
+        Self { names, ..self }
+    }
+
+    pub(crate) fn deleted_one_by_one(self) -> Self {
+        Self { deleted_together: false, ..self }
+    }
+
+    pub(crate) fn defaults(self, defaults: fn(&mut Map<String, Value>)) -> Self {
+        Self { defaults: Some(defaults), ..self }
+    }
+
+    pub fn check(mut self, check: Check) -> Self {
+        self.rules.check = Some(check);
+        self
+    }
+
+    pub(crate) fn on_create(mut self, check: Check) -> Self {
+        self.rules.create = Some(check);
+        self
+    }
+
+    pub(crate) fn on_update(mut self, change: Change) -> Self {
+        self.rules.update = Some(change);
+        self
+    }
+
+    pub(crate) fn on_status(mut self, change: Change) -> Self {
+        self.rules.status = Some(change);
+        self
+    }
+
+    pub(crate) fn immutable(mut self, fields: &'static [FieldPath]) -> Self {
+        self.rules.immutable = fields;
+        self
+    }
+
+    pub(crate) fn counts_changes(mut self) -> Self {
+        self.strategy.counts_changes = true;
+        self
+    }
+
+    pub(crate) fn first_status(mut self, status: fn(&Map<String, Value>) -> Value) -> Self {
+        self.strategy.first_status = Some(status);
+        self
+    }
+
+    pub(crate) fn kept(mut self, fields: &'static [FieldPath]) -> Self {
+        self.strategy.kept = fields;
+        self
+    }
+
+    pub(crate) fn metadata_by_status(mut self, fields: &'static [&'static str]) -> Self {
+        self.strategy.metadata_by_status = fields;
+        self
+    }
+}
+
+impl Resource {
+    /// Whether `status` is written through an endpoint of its own.
+    pub fn has_status(&self) -> bool {
+        self.subresources.contains(&Subresource::Status)
+    }
+
+    pub fn verbs(&self) -> &'static [Verb] {
+        match (self.home, self.deleted_together) {
+            (Home::Virtual, _) => &[Verb::Create],
+            (_, true) => &ALL,
+            (_, false) => &ALL_BUT_TOGETHER,
+        }
+    }
+
+    /// [`Self::verbs`], as discovery shows them.
+    pub fn shown_verbs(&self) -> Vec<&'static str> {
+        self.verbs().iter().map(|verb| verb.as_str()).collect()
+    }
+
+    /// Whether it is a kind of a group.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.ty.group == group && self.ty.kind == kind
+    }
+}

@@ -1,0 +1,39 @@
+//! Kinds that are no resource of their own: the bodies of subresources and of deletions, and what is not served yet.
+
+use hypernetes_schema::ObjectType;
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1 as admissionregistration, authentication::v1 as authentication,
+        authorization::v1 as authorization, autoscaling::v1 as autoscaling, certificates::v1 as certificates,
+        core::v1 as core, flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy,
+        resource::v1 as resource, storage::v1 as storage,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
+    apimachinery::pkg::apis::meta::v1 as meta,
+    kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
+};
+
+macro_rules! kinds {
+    ($($module:ident: $($kind:ident)+;)+) => { vec![$($(ObjectType::kubernetes::<$module::$kind>(),)+)+] };
+}
+
+pub(crate) fn kinds() -> Vec<ObjectType> {
+    let mut kinds = kinds! {
+        core: Binding ComponentStatus;
+        autoscaling: HorizontalPodAutoscaler Scale;
+        policy: Eviction;
+        authentication: TokenRequest;
+        authorization: LocalSubjectAccessReview;
+        storage: CSIStorageCapacity VolumeAttachment VolumeAttributesClass;
+        networking: IPAddress IngressClass ServiceCIDR;
+        certificates: CertificateSigningRequest;
+        admissionregistration: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
+            ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
+        flowcontrol: FlowSchema PriorityLevelConfiguration;
+        resource: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        apiextensions: CustomResourceDefinition;
+        apiregistration: APIService;
+    };
+    kinds.push(ObjectType::whole::<meta::DeleteOptions>("", "v1", "DeleteOptions", false));
+    kinds
+}

@@ -1,0 +1,210 @@
+//! The tables of facts are of definitions that some kind has, and every kind can be described and shown by its record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hypernetes_schema::{FieldValidation, Schema, defaults, facts, protobuf};
+
+use super::*;
+
+/// Every definition that a kind is made of, with its fields.
+fn definitions() -> BTreeMap<String, BTreeSet<String>> {
+    fn collect(schema: &Arc<Schema>, seen: &mut BTreeMap<String, BTreeSet<String>>) {
+        match schema.as_ref() {
+            Schema::Object(shape) => {
+                let names = shape.fields.iter().map(|field| field.name.to_string()).collect();
+                if seen.insert(shape.name.to_string(), names).is_none() {
+                    shape.fields.iter().for_each(|field| collect(&field.schema, seen));
+                }
+            }
+            Schema::Map { values, .. } => collect(values, seen),
+            Schema::List { items, .. } => collect(items, seen),
+            _ => {}
+        }
+    }
+    let mut seen = BTreeMap::new();
+    registry::all_kinds().for_each(|ty| collect(ty.schema(), &mut seen));
+    seen
+}
+
+#[test]
+fn every_fact_is_of_a_field_that_exists() {
+    let definitions = definitions();
+    let known = |(definition, field): &(&str, &str)| {
+        definitions.get(*definition).is_some_and(|fields| *field == "-" || fields.contains(*field))
+    };
+    let unknown: Vec<_> = facts::named().filter(|fact| !known(fact)).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
+fn every_default_is_of_a_known_definition() {
+    let known = definitions();
+    let unknown: Vec<_> = defaults::definitions().filter(|definition| !known.contains_key(*definition)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn every_field_of_a_numbered_definition_has_a_number() {
+    let mut missing = Vec::new();
+    let seen = definitions();
+    for (definition, names) in &seen {
+        let Some(numbered) = protobuf::numbered(definition) else { continue };
+        for name in names {
+            let envelope = matches!(name.as_str(), "apiVersion" | "kind");
+            // Dynamic resource allocation's alpha fields change from release to release, and no client sends them.
+            let alpha = name == "nodeAllocatableResourceMappings" || definition.contains("NodeAllocatable");
+            if !envelope && !alpha && !numbered.contains(&name.as_str()) {
+                missing.push(format!("{definition} {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    for core in ["core.v1.Pod", "apps.v1.DeploymentSpec", "meta.v1.ObjectMeta", "rbac.v1.RoleRef"] {
+        assert!(seen.contains_key(core) && protobuf::numbered(core).is_some(), "{core}");
+    }
+}
+
+/// Every reference leads somewhere, and nothing is said in words that OpenAPI 3.0 does not have.
+#[test]
+fn documents_are_closed() {
+    const COMPONENTS: &str = "#/components/schemas/";
+    fn check(value: &Value, schemas: &Value, path: &str) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                    let name = reference.strip_prefix(COMPONENTS).unwrap_or_default();
+                    assert!(schemas[name].is_object(), "{path}: {reference}");
+                }
+                assert!(!fields.get("type").is_some_and(Value::is_array), "{path}");
+                fields.iter().for_each(|(name, inner)| check(inner, schemas, &format!("{path}/{name}")));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| check(inner, schemas, path)),
+            _ => {}
+        }
+    }
+    let view = Registry::default().view(&hypernetes_api::TenantId::system());
+    for resource in registry::builtin() {
+        let (group, version) = (&resource.ty.group, &resource.ty.version);
+        let document: Value = serde_json::from_slice(&view.document(group, version).unwrap()).unwrap();
+        check(&document, &document["components"]["schemas"], &resource.plural);
+    }
+}
+
+fn row(resource: &Resource, object: &Value) -> Vec<Value> {
+    let now = "2026-01-01T00:10:30Z".parse().unwrap();
+    let row = resource.row(object, IncludeObject::None, now);
+    let cells = row["cells"].as_array().unwrap();
+    assert_eq!(resource.column_definitions().as_array().unwrap().len(), cells.len());
+    cells.clone()
+}
+
+#[test]
+fn every_resource_has_a_table() {
+    for resource in registry::builtin() {
+        assert!(!row(resource, &json!({"metadata": {"name": "n"}})).is_empty());
+    }
+}
+
+#[test]
+fn pods_are_shown_as_kubectl_users_know_them() {
+    let pod = |status: Value| {
+        let object = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [{}, {}]}, "status": status});
+        row(of(("", "v1", "Pod")), &object)[..5]
+            .iter()
+            .map(|c| c.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(pod(json!({"phase": "Pending"})), "p 0/2 Pending 0 10m");
+    let running = json!({"ready": true, "restartCount": 2, "state": {"running": {}}});
+    let failing = json!({"ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}});
+    assert_eq!(
+        pod(json!({"phase": "Running", "containerStatuses": [running, failing]})),
+        "p 1/2 CrashLoopBackOff 5 10m"
+    );
+    let done = json!({"ready": false, "state": {"terminated": {"reason": "Completed", "exitCode": 0}}});
+    assert_eq!(pod(json!({"phase": "Succeeded", "containerStatuses": [done, done]})), "p 0/2 Completed 0 10m");
+}
+
+fn defaulted(group: &str, version: &str, kind: &str, object: Value) -> Value {
+    let resource = of((group, version, kind));
+    let mut object = resource.ty.check(object, FieldValidation::Strict).unwrap().object;
+    resource.set_defaults(&mut object);
+    let once = object.clone();
+    resource.set_defaults(&mut object);
+    assert_eq!(once, object, "defaulting twice changes nothing");
+    resource.ty.check(once, FieldValidation::Strict).expect("defaults fit the schema").object
+}
+
+#[test]
+fn text_of_a_secret_becomes_data() {
+    let given = json!({"metadata": {"name": "s"}, "data": {"a": "b2xk"}, "stringData": {"a": "new", "b": "x"}});
+    let secret = defaulted("", "v1", "Secret", given);
+    assert_eq!((&secret["data"], &secret["stringData"]), (&json!({"a": "bmV3", "b": "eA=="}), &Value::Null));
+}
+
+#[test]
+fn a_pod_gets_what_upstream_sets() {
+    let pod = defaulted(
+        "",
+        "v1",
+        "Pod",
+        json!({"metadata": {"name": "web"}, "spec": {
+            "containers": [{"name": "a", "image": "nginx", "ports": [{"containerPort": 80}],
+                "livenessProbe": {"httpGet": {"port": 80}}, "resources": {"limits": {"cpu": "0.5"}}}],
+            "volumes": [{"name": "c", "configMap": {"name": "x"}}, {"name": "e"}]}}),
+    );
+    let spec = &pod["spec"];
+    assert_eq!(spec["restartPolicy"], "Always");
+    assert_eq!(spec["dnsPolicy"], "ClusterFirst");
+    assert_eq!(spec["terminationGracePeriodSeconds"], 30);
+    assert_eq!(spec["securityContext"], json!({}));
+    let container = &spec["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "Always");
+    assert_eq!(container["ports"][0]["protocol"], "TCP");
+    assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/", "port": 80, "scheme": "HTTP"}));
+    assert_eq!(container["livenessProbe"]["failureThreshold"], 3);
+    assert_eq!(container["resources"]["requests"], json!({"cpu": "500m"}));
+    assert_eq!(spec["volumes"][0]["configMap"]["defaultMode"], 420);
+    assert_eq!(spec["volumes"][1]["emptyDir"], json!({}));
+}
+
+#[test]
+fn limits_of_containers_have_defaults() {
+    let limits = json!([{"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Gi"}}, {"type": "Pod", "max": {"cpu": "1"}}]);
+    let range = defaulted("", "v1", "LimitRange", json!({"metadata": {"name": "l"}, "spec": {"limits": limits}}));
+    let first = &range["spec"]["limits"][0];
+    assert_eq!(first["default"], json!({"cpu": "2"}));
+    assert_eq!(first["defaultRequest"], json!({"cpu": "2", "memory": "1Gi"}));
+    assert_eq!(range["spec"]["limits"][1], json!({"type": "Pod", "max": {"cpu": "1"}}));
+}
+
+#[test]
+fn workloads_and_services() {
+    let deployment = defaulted(
+        "apps",
+        "v1",
+        "Deployment",
+        json!({"metadata": {"name": "d"}, "spec": {"selector": {}, "template": {"spec": {"containers": []}}}}),
+    );
+    assert_eq!(deployment["spec"]["replicas"], 1);
+    assert_eq!(
+        deployment["spec"]["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+    );
+    assert_eq!(deployment["spec"]["template"]["spec"]["restartPolicy"], "Always");
+    let recreate = defaulted(
+        "apps",
+        "v1",
+        "Deployment",
+        json!({"spec": {"selector": {}, "strategy": {"type": "Recreate"}, "template": {}}}),
+    );
+    assert_eq!(recreate["spec"]["strategy"], json!({"type": "Recreate"}));
+    let service = defaulted("", "v1", "Service", json!({"spec": {"ports": [{"port": 80}]}}));
+    assert_eq!(service["spec"]["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));
+    assert_eq!(service["spec"]["type"], "ClusterIP");
+    let namespace = defaulted("", "v1", "Namespace", json!({"metadata": {"name": "x"}}));
+    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "x");
+    assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+}
