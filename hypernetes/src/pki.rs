@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hypernetes_api::TenantId;
-use hypernetes_apiserver::authorities::material;
+use hypernetes_apiserver::authentication::authorities::material;
 use k8s_openapi::api::core::v1::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -58,7 +58,7 @@ impl Client<'_> {
     }
 }
 
-/// One tenant's authority, as the server keeps it (`hypernetes_apiserver::authorities`).
+/// One tenant's authority, as the server keeps it (`hypernetes_apiserver::authentication::authorities`).
 pub struct TenantAuthority {
     tenant: TenantId,
     pub issuer: Issuer<'static, KeyPair>,
@@ -290,9 +290,9 @@ mod tests {
         let client = Client { user: "ann", group: "keystone:reader" };
         let (identity, serial) = TenantAuthority::open(tenant(), &secret).unwrap().issue(&client, 30).unwrap();
         let der = parsed(&identity.certificate);
-        let read = hypernetes_apiserver::authn::certificate(&der).unwrap();
+        let read = hypernetes_apiserver::authentication::certificate(&der).unwrap();
         assert_eq!((&read.user.tenant, &read.serial, read.user.name.as_str()), (&tenant(), &serial, "ann"));
-        assert!(matches!(read.issuer, hypernetes_apiserver::authn::Issuer::Tenant(_)));
+        assert!(matches!(read.issuer, hypernetes_apiserver::authentication::Issuer::Tenant(_)));
         let authority = String::from_utf8(secret.data.unwrap()[material::CA_CERTIFICATE].0.clone()).unwrap();
         let (authority, (_, certificate)) = (parsed(&authority), X509Certificate::from_der(&der).unwrap());
         let (_, authority) = X509Certificate::from_der(&authority).unwrap();

@@ -11,7 +11,7 @@ use hypernetes_api::{
     TenantId, names,
     types::identity::{self, IDENTITY_NAMESPACE},
 };
-use hypernetes_apiserver::authorities::material;
+use hypernetes_apiserver::authentication::authorities::material;
 use hypernetes_identity::{admin::Administrator, login::Login};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{

@@ -8,6 +8,7 @@ pub mod error;
 pub mod names;
 pub mod resource;
 pub mod tenant;
+pub mod time;
 pub mod types;
 
 pub use error::{ApiError, Reason};

@@ -7,7 +7,11 @@ use hypernetes_kinds::{Endpoint, Served, Subresource, View};
 use hypernetes_schema::openapi;
 use serde_json::{Value, json};
 
-use crate::{Inner, bytes_response, json_response, request};
+use crate::{
+    Inner,
+    answer::{bytes_response, json_response},
+    request,
+};
 
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
@@ -33,7 +37,7 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
         [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
-        ["budgets"] => server.budgets.show(&*server.store, tenant),
+        ["budgets"] => server.accounts.show(&*server.store, tenant),
         ["version"] => json!({
             "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",

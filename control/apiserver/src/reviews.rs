@@ -9,11 +9,9 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    authn::{is_current, service_account},
-    authorities::claims::AUDIENCE,
-    authz::Attributes,
-    json_response,
-    rbac::Rule,
+    answer::json_response,
+    authentication::{authorities::claims::AUDIENCE, is_current, service_account},
+    authorization::{Attributes, rbac::Rule},
     request::Scope,
 };
 
@@ -93,7 +91,7 @@ async fn rules(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value)
     let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| rule.resources.is_empty());
     let list = |rules: Vec<&Rule>| rules.into_iter().map(Rule::to_json).collect::<Vec<_>>();
     let mut status = json!({"resourceRules": list(resources), "nonResourceRules": list(paths), "incomplete": false});
-    if crate::nodes::identity(user).is_some() {
+    if crate::authorization::nodes::identity(user).is_some() {
         status["incomplete"] = true.into();
         status["evaluationError"] = "node authorizer does not support user rule resolution".into();
     }

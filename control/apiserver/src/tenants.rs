@@ -9,16 +9,16 @@ use bytes::Bytes;
 use hypernetes_api::{ApiError, TenantId};
 use hypernetes_store::{Change, Prefix, RangeOptions, ResourceId, Revision, Store};
 
-use crate::{authn, budget::Budgets, codec, read};
+use crate::{authentication, fairness::accounts::Accounts, stored_form};
 
 /// When to look again after the store had no answer.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 
 /// For ever.
-pub async fn follow(store: &dyn Store, budgets: &Budgets) {
-    Budgets::set_default(store);
+pub async fn follow(store: &dyn Store, accounts: &Accounts) {
+    Accounts::set_default(store);
     loop {
-        if let Err(error) = follow_once(store, budgets).await {
+        if let Err(error) = follow_once(store, accounts).await {
             tracing::debug!(%error, "following the tenants");
             tokio::time::sleep(FOLLOW_AGAIN).await;
         }
@@ -26,56 +26,56 @@ pub async fn follow(store: &dyn Store, budgets: &Budgets) {
 }
 
 /// Until something was missed.
-async fn follow_once(store: &dyn Store, budgets: &Budgets) -> Result<(), ApiError> {
+async fn follow_once(store: &dyn Store, accounts: &Accounts) -> Result<(), ApiError> {
     let prefix = |plural| {
         Prefix::tenant(&ResourceId::new("identity.hypernetes.io", plural), &TenantId::system(), None)
             .map_err(|error| ApiError::internal(error.to_string()))
     };
     let (projects, domains) = (prefix("projects")?, prefix("domains")?);
-    let listing = store.range(&projects, RangeOptions::default()).await.map_err(read::read_error)?;
-    let mut domains = store.watch(&domains, listing.revision).await.map_err(read::read_error)?;
-    let mut projects = store.watch(&projects, listing.revision).await.map_err(read::read_error)?;
+    let listing = store.range(&projects, RangeOptions::default()).await?;
+    let mut domains = store.watch(&domains, listing.revision).await?;
+    let mut projects = store.watch(&projects, listing.revision).await?;
     for entry in &listing.entries {
-        apply(store, budgets, entry.key.name(), &entry.value, entry.mod_revision);
+        apply(store, accounts, entry.key.name(), &entry.value, entry.mod_revision);
     }
     // What came while nobody followed.
-    settle_all(store, budgets).await?;
+    settle_all(store, accounts).await?;
     loop {
         tokio::select! {
             change = projects.recv() => match change {
-                Some(Ok(change)) => project_changed(store, budgets, &change).await?,
+                Some(Ok(change)) => project_changed(store, accounts, &change).await?,
                 _ => return Ok(()),
             },
             change = domains.recv() => match change {
-                Some(Ok(_)) => settle_all(store, budgets).await?,
+                Some(Ok(_)) => settle_all(store, accounts).await?,
                 _ => return Ok(()),
             },
         }
     }
 }
 
-async fn project_changed(store: &dyn Store, budgets: &Budgets, change: &Change) -> Result<(), ApiError> {
+async fn project_changed(store: &dyn Store, accounts: &Accounts, change: &Change) -> Result<(), ApiError> {
     let name = change.key.name();
     let Ok(tenant) = name.parse::<TenantId>() else { return Ok(()) };
-    budgets.settle(&tenant, authn::is_open(store, &tenant).await?);
+    accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
     match &change.now {
-        Some(entry) => apply(store, budgets, name, &entry.value, change.revision),
+        Some(entry) => apply(store, accounts, name, &entry.value, change.revision),
         None => store.quotas().set(&tenant, None),
     }
     Ok(())
 }
 
-async fn settle_all(store: &dyn Store, budgets: &Budgets) -> Result<(), ApiError> {
-    for tenant in budgets.tenants() {
-        budgets.settle(&tenant, authn::is_open(store, &tenant).await?);
+async fn settle_all(store: &dyn Store, accounts: &Accounts) -> Result<(), ApiError> {
+    for tenant in accounts.tenants() {
+        accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
     }
     Ok(())
 }
 
-fn apply(store: &dyn Store, budgets: &Budgets, name: &str, project: &Bytes, revision: Revision) {
+fn apply(store: &dyn Store, accounts: &Accounts, name: &str, project: &Bytes, revision: Revision) {
     let Ok(tenant) = name.parse::<TenantId>() else { return };
-    let project = codec::decode_bytes(project, revision).unwrap_or_default();
+    let project = stored_form::decode_bytes(project, revision).unwrap_or_default();
     let limits = project["spec"]["limits"].as_object().into_iter().flatten();
     let limits = limits.filter_map(|(name, limit)| Some((name.clone(), limit.as_u64()?))).collect();
-    budgets.set(store, &tenant, &limits);
+    accounts.set(store, &tenant, &limits);
 }

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    authorities::claims::{self, AUDIENCE, KubernetesClaims, LONGEST_SECONDS, Named, ServiceAccountClaims},
-    codec, json_response, nodes,
-    options::{OptionsOf, WriteOptions},
-    read,
+    answer::json_response,
+    authentication::authorities::claims::{
+        self, AUDIENCE, KubernetesClaims, LONGEST_SECONDS, Named, ServiceAccountClaims,
+    },
+    authorization::nodes,
+    request::options::{OptionsOf, WriteOptions},
+    stored_form,
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -66,8 +69,8 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
         name: text(reference, "name"),
         uid: text(reference, "uid"),
     });
-    let account = server.store.get(&call.key(name)?).await.map_err(read::read_error)?;
-    let account = codec::decode(&account.ok_or_else(|| call.not_found(name))?)?;
+    let account = server.store.get(&call.key(name)?).await?;
+    let account = stored_form::decode(&account.ok_or_else(|| call.not_found(name))?)?;
     let found = match &bound {
         Some(bound) => Some(bound_object(server, call, bound, name).await?),
         None => None,
@@ -103,7 +106,8 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
     let expires = jiff::Timestamp::from_second(claims.exp).unwrap_or(now);
     request["apiVersion"] = format!("{GROUP}/v1").into();
     request["kind"] = "TokenRequest".into();
-    request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": crate::write::now()});
+    request["metadata"] =
+        json!({"name": name, "namespace": namespace, "creationTimestamp": hypernetes_api::time::now()});
     if !request["spec"].is_object() {
         request["spec"] = json!({});
     }
@@ -134,8 +138,8 @@ async fn bound_object(server: &Inner, call: &Call, bound: &Bound<'_>, account: &
     let not_found = || ApiError::not_found("", plural, bound.name);
     let key =
         Key::new(&ResourceId::new("", plural), &call.tenant()?, namespace, bound.name).map_err(|_| not_found())?;
-    let entry = server.store.get(&key).await.map_err(read::read_error)?;
-    let object = codec::decode(&entry.ok_or_else(not_found)?)?;
+    let entry = server.store.get(&key).await?;
+    let object = stored_form::decode(&entry.ok_or_else(not_found)?)?;
     if plural == "pods" && object["spec"]["serviceAccountName"] != account {
         let other = text(&object["spec"], "serviceAccountName");
         let message =

@@ -13,9 +13,7 @@ use hypernetes_api::{
     names,
 };
 use hypernetes_apiserver::{
-    ApiServer, Config, Deadlines, KubeletClient, Limits, TlsConfig,
-    budget::{Budget, TABLE},
-    serve_within,
+    ApiServer, BUDGETS, Budget, Config, Deadlines, KubeletClient, Limits, TlsConfig, serve_within,
 };
 use hypernetes_store::{EmbeddedStore, embedded::Options};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -299,7 +297,7 @@ fn attack_on_a_node(budget: Budget) -> Option<(&'static str, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_budget_is_the_tenants_own() {
-    for row in &TABLE {
+    for row in &BUDGETS {
         let limit = match row.budget {
             Budget::Objects => 10,
             Budget::Pods => 2,

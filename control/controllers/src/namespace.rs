@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hypernetes_api::time::whole_seconds;
 use hypernetes_client::Api;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch},
@@ -111,7 +112,7 @@ impl Namespaces {
 /// The five conditions that upstream sets, of which `kubectl describe ns` shows why a deletion takes its time.
 fn conditions(namespace: &Namespace, remains: &Remains) -> Vec<Value> {
     let now = Timestamp::now();
-    let now = now.round(Unit::Second).unwrap_or(now).to_string();
+    let now = whole_seconds(now).to_string();
     let finalizers: Vec<String> =
         remains.finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
     let (left, holds) = (remains.left.join(", "), finalizers.join(", "));

@@ -10,9 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use hypernetes_api::TenantId;
+use hypernetes_api::{TenantId, time::whole_seconds};
 use hypernetes_client::Api;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Node, NodeCondition, Taint},
@@ -116,7 +116,7 @@ impl Nodes {
     async fn mark_unknown(&self, key: &Key, node: &Node) -> Result<Arc<Node>, Error> {
         let mut conditions = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let now = Timestamp::now();
-        let now = now.round(Unit::Second).unwrap_or(now);
+        let now = whole_seconds(now);
         for condition in conditions.iter_mut().filter(|condition| CONDITIONS.contains(&condition.type_.as_str())) {
             if condition.status != "Unknown" {
                 condition.last_transition_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
@@ -169,7 +169,7 @@ fn tainted(have: &[Taint], wanted: Option<&str>) -> Vec<Taint> {
     let mut taints: Vec<Taint> =
         have.iter().filter(|taint| !ours(taint) || Some(taint.key.as_str()) == wanted).cloned().collect();
     let now = Timestamp::now();
-    let now = now.round(Unit::Second).unwrap_or(now);
+    let now = whole_seconds(now);
     for (key, effect) in wanted.into_iter().flat_map(|key| EFFECTS.map(|effect| (key, effect))) {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
             let time_added = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));

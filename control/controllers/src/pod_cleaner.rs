@@ -8,9 +8,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use hypernetes_api::TenantId;
+use hypernetes_api::{TenantId, time::whole_seconds};
 use hypernetes_client::Api;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     ResourceExt,
@@ -119,7 +119,7 @@ impl Nodeless {
             "metadata": {"uid": pod.metadata.uid},
             "status": {"phase": "Failed", "conditions": [{
                 "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                "message": "PodGC: node no longer exists", "lastTransitionTime": now.round(Unit::Second).unwrap_or(now),
+                "message": "PodGC: node no longer exists", "lastTransitionTime": whole_seconds(now),
             }]},
         });
         let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use hypernetes_api::TenantId;
 use hypernetes_client::{Api, Clients};
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::{
     Resource, ResourceExt,
@@ -69,7 +69,7 @@ impl Recorder {
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         let namespace = if subject.namespace.is_empty() { "default" } else { &subject.namespace };
         let api: Api<Event> = Api::namespaced(self.clients.tenant(&subject.tenant), namespace);
-        let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
+        let now = hypernetes_api::time::now();
         let same = (subject.clone(), reason, message.clone());
         let earlier = {
             let mut known = self.known.lock();

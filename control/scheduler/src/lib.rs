@@ -244,7 +244,7 @@ impl Scheduler {
             let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
             let now = jiff::Timestamp::now();
             let since = old.filter(|old| old.status == "False").and_then(|old| old.last_transition_time.as_ref());
-            let since = since.map_or(now.round(jiff::Unit::Second).unwrap_or(now), |time| time.0);
+            let since = since.map_or(hypernetes_api::time::whole_seconds(now), |time| time.0);
             let patch = Patch::Strategic(json!({
                 "metadata": {"uid": pod.metadata.uid},
                 "status": {"conditions": [{

@@ -62,3 +62,17 @@ pub fn child<'v>(object: &'v mut Map<String, Value>, field: &str) -> &'v mut Map
         _ => unreachable!("the field has just been made an object"),
     }
 }
+
+/// The object at a path, made where there is none. What is in its way and is no object is replaced: indexing would panic.
+pub fn fields<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
+    let made = |value: &'a mut Value| -> &'a mut Map<String, Value> {
+        if !value.is_object() {
+            *value = Value::Object(Map::new());
+        }
+        match value {
+            Value::Object(map) => map,
+            _ => unreachable!("it has just been made an object"),
+        }
+    };
+    path.iter().fold(made(object), |map, step| made(map.entry(*step).or_insert(Value::Null)))
+}

@@ -13,7 +13,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hypernetes_api::TenantId;
+use hypernetes_api::{ApiError, Reason, TenantId};
 
 pub use changes::{Changes, WatchLimits};
 pub use embedded::EmbeddedStore;
@@ -93,6 +93,22 @@ pub enum ReadError {
     Future(Revision),
     #[error("reading from the store: {0}")]
     Io(String),
+}
+
+/// In upstream's words.
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Compacted { .. } => Self::new(
+                Reason::Expired,
+                "The provided continue parameter or resource version is too old to display a consistent list result.",
+            ),
+            ReadError::Future(revision) => {
+                Self::new(Reason::Timeout, format!("Too large resource version: {revision}"))
+            }
+            ReadError::Io(why) => Self::internal(why),
+        }
+    }
 }
 
 /// Why a watch ended early; the watcher lists again and starts anew.

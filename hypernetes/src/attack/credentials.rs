@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hypernetes_api::{TenantId, names};
-use hypernetes_apiserver::authorities::{claims::AUDIENCE, material};
+use hypernetes_apiserver::authentication::authorities::{claims::AUDIENCE, material};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

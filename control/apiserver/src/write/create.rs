@@ -9,9 +9,11 @@ use serde_json::Value;
 use super::{Operation, Proposal, Write, fields, transact};
 use crate::{
     Call, Inner,
-    authz::Attributes,
-    options::{OptionsOf, WriteOptions},
-    request::Scope,
+    authorization::Attributes,
+    request::{
+        Scope,
+        options::{OptionsOf, WriteOptions},
+    },
 };
 
 pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use axum::body::Body;
 use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Response, StatusCode};
-use hypernetes_api::{ApiError, Reason};
+use hypernetes_api::{ApiError, Reason, time};
 use hypernetes_schema::FieldValidation;
 use serde_json::{Value, json};
 
 use super::{Operation, Proposal, Write, Written, fields, precondition_failed, text, transact};
 use crate::{
     Call, Inner,
-    budget::Ticket,
-    codec, json_response, list,
-    options::{DeleteOptions, ListOptions, MAX_GRACE, WriteOptions},
-    read::{self, Form},
-    request::Scope,
-    selectors::Selector,
+    answer::json_response,
+    fairness::ticket::Ticket,
+    read::{self, Form, list},
+    request::{
+        Scope,
+        options::{DeleteOptions, ListOptions, MAX_GRACE, WriteOptions},
+        selectors::Selector,
+    },
+    stored_form,
 };
 
 pub(crate) async fn delete(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -84,8 +87,7 @@ fn mark_deleted(object: &mut Value, options: &DeleteOptions) {
     if first || earlier.is_some_and(|earlier| grace < earlier) {
         let at = jiff::Timestamp::now().saturating_add(jiff::SignedDuration::from_secs(grace));
         let at = at.unwrap_or(jiff::Timestamp::MAX);
-        let at = at.round(jiff::Unit::Second).unwrap_or(at);
-        metadata.insert("deletionTimestamp".into(), at.to_string().into());
+        metadata.insert("deletionTimestamp".into(), time::whole_seconds(at).to_string().into());
         metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
     }
     let finalizer = match options.policy.as_deref() {
@@ -122,7 +124,7 @@ pub(crate) async fn delete_collection(
         let mut selected = Vec::new();
         for entry in listing.entries {
             call.pause().await;
-            if selection.selector.matches(&codec::decode(&entry)?) {
+            if selection.selector.matches(&stored_form::decode(&entry)?) {
                 selected.push(entry);
             }
         }

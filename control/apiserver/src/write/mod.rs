@@ -19,18 +19,21 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Response, StatusCode, header};
-use hypernetes_api::{ApiError, Reason};
+use hypernetes_api::{ApiError, Reason, time};
 use hypernetes_kinds::{Resource, Subresource};
-use hypernetes_schema::managed::{self, Writer};
+use hypernetes_schema::{
+    managed::{self, Writer},
+    walk::fields,
+};
 use hypernetes_store::{Entry, Guard, Op, Revision, Txn, TxnError};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub(crate) use create::create;
 pub(crate) use delete::{delete, delete_collection};
 pub(crate) use patch::patch;
 pub(crate) use update::update;
 
-use crate::{Call, Inner, codec, options::WriteOptions, read};
+use crate::{Call, Inner, read, request::options::WriteOptions, stored_form};
 
 /// Attempts of a write that others write beside, and of a name that is made up.
 const ATTEMPTS: usize = 8;
@@ -42,26 +45,13 @@ const COMMIT: Duration = Duration::from_micros(500);
 const COMMIT_KIB: Duration = Duration::from_micros(12);
 const CHANGED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
-pub(crate) fn now() -> String {
-    jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_else(|_| jiff::Timestamp::now()).to_string()
+/// As objects have it.
+fn now() -> String {
+    time::now().to_string()
 }
 
 fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     path.iter().fold(object, |value, name| &value[*name]).as_str().unwrap_or_default()
-}
-
-/// The object at a path, made where there is none. What is in its way and is no object is replaced: indexing would panic.
-pub(crate) fn fields<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
-    let made = |value: &'a mut Value| -> &'a mut Map<String, Value> {
-        if !value.is_object() {
-            *value = Value::Object(Map::new());
-        }
-        match value {
-            Value::Object(map) => map,
-            _ => unreachable!("it has just been made an object"),
-        }
-    };
-    path.iter().fold(made(object), |map, step| made(map.entry(*step).or_insert(Value::Null)))
 }
 
 /// What happens to an object.
@@ -200,7 +190,7 @@ impl Write<'_> {
             TxnError::TooLarge(bytes) => {
                 ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {bytes} bytes"))
             }
-            TxnError::Quota { .. } => crate::budget::over_quota(self.call, name, &error),
+            TxnError::Quota { .. } => crate::fairness::budget::over_quota(self.call, name, &error),
             TxnError::Io(why) => ApiError::internal(why),
         }
     }
@@ -266,10 +256,10 @@ where
     let mut own = String::new();
     while attempts < ATTEMPTS && guarded_attempts < GUARDED_ATTEMPTS {
         let current = match name {
-            Some(name) => server.store.get(&call.key(name)?).await.map_err(read::read_error)?,
+            Some(name) => server.store.get(&call.key(name)?).await?,
             None => None,
         };
-        let old = current.as_ref().map(codec::decode).transpose()?;
+        let old = current.as_ref().map(stored_form::decode).transpose()?;
         let Proposal { operation, mut object, warnings, managed, once } = propose(old.as_ref())?;
         let generated = operation == Operation::Create && text(&object, &["metadata", "name"]).is_empty();
         if generated {
@@ -301,7 +291,7 @@ where
         if operation != Operation::Delete && !managed {
             managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));
         }
-        let value = codec::encode(&object)?;
+        let value = stored_form::encode(&object)?;
         let gone = operation != Operation::Create && is_gone(&object);
         let (created, modified) =
             current.as_ref().map_or_else(Default::default, |entry| (entry.create_revision, entry.mod_revision));
@@ -317,8 +307,7 @@ where
             return Ok(written(created, modified, object));
         }
         if options.dry_run {
-            let taken =
-                operation == Operation::Create && server.store.get(&key).await.map_err(read::read_error)?.is_some();
+            let taken = operation == Operation::Create && server.store.get(&key).await?.is_some();
             if taken {
                 return Err(ApiError::already_exists(&ty.group, &call.resource.plural, &own));
             }

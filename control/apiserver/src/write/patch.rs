@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Operation, Proposal, Write, check_name, fields, now, transact};
 use crate::{
     Call, Inner, media,
-    options::{OptionsOf, WriteOptions},
+    request::options::{OptionsOf, WriteOptions},
 };
 
 /// A patch's language, by its content type.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Operation, Proposal, Write, check_name, text, transact};
 use crate::{
     Call, Inner,
-    options::{OptionsOf, WriteOptions},
+    request::options::{OptionsOf, WriteOptions},
 };
 
 /// What is not there is not made: `NotFound`.

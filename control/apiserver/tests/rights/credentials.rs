@@ -4,7 +4,7 @@ use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Request;
 use hypernetes_api::names;
-use hypernetes_apiserver::authorities::openid;
+use hypernetes_apiserver::authentication::authorities::openid;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::KeyPair;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::Request;
-use hypernetes_apiserver::authn::{Certificate, Issuer};
+use hypernetes_apiserver::authentication::{Certificate, Issuer};
 use serde_json::json;
 
 use crate::bench::{ACME, Answer, Bench, GLOBEX, admin, infrastructure, member, node, operator, user};

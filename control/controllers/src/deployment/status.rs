@@ -1,6 +1,7 @@
 //! A deployment's status: counts and the conditions that `kubectl rollout status` reads.
 
-use jiff::{Timestamp, Unit};
+use hypernetes_api::time::whole_seconds;
+use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -31,7 +32,7 @@ pub fn set(conditions: &mut Vec<DeploymentCondition>, type_: &str, status: &str,
 
 fn replace(conditions: &mut Vec<DeploymentCondition>, type_: &str, status: &str, reason: &str, message: String) {
     let now = Timestamp::now();
-    let now = Some(Time(now.round(Unit::Second).unwrap_or(now)));
+    let now = Some(Time(whole_seconds(now)));
     let transition = find(conditions, type_)
         .filter(|old| old.status == status)
         .map_or_else(|| now.clone(), |old| old.last_transition_time.clone());

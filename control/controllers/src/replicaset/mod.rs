@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use hypernetes_api::time::whole_seconds;
 use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -209,7 +210,7 @@ fn status(set: &ReplicaSet, pods: &[Arc<Pod>], terminating: usize, failure: Opti
                 status: "True".into(),
                 reason: Some(reason.into()),
                 message: Some(error.message()),
-                last_transition_time: Some(Time(now.round(jiff::Unit::Second).unwrap_or(now))),
+                last_transition_time: Some(Time(whole_seconds(now))),
             });
         }
         None => conditions.retain(|condition| condition.type_ != REPLICA_FAILURE),

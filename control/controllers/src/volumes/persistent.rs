@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypernetes_api::{names::VOLUME_DRIVER, types::volume::Volume};
+use hypernetes_api::{names::VOLUME_DRIVER, time::whole_seconds, types::volume::Volume};
 use hypernetes_client::Api;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -55,7 +55,7 @@ pub fn phase(name: &str) -> PersistentVolumeStatus {
     let now = Timestamp::now();
     PersistentVolumeStatus {
         phase: Some(name.into()),
-        last_phase_transition_time: Some(Time(now.round(Unit::Second).unwrap_or(now))),
+        last_phase_transition_time: Some(Time(whole_seconds(now))),
         ..Default::default()
     }
 }

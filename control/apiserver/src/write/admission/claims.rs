@@ -5,7 +5,7 @@ use hypernetes_store::{Prefix, RangeOptions, ResourceId};
 use serde_json::Value;
 
 use super::{Operation, Request, fields};
-use crate::{Inner, codec, read};
+use crate::{Inner, stored_form};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -23,9 +23,9 @@ pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Result<(
 async fn default_class(server: &Inner) -> Result<Option<String>, ApiError> {
     let classes = ResourceId::new("storage.k8s.io", "storageclasses");
     let prefix = Prefix::tenant(&classes, &TenantId::system(), None)?;
-    let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+    let listing = server.store.range(&prefix, RangeOptions::default()).await?;
     for entry in &listing.entries {
-        if codec::decode(entry)?["metadata"]["annotations"][DEFAULT_CLASS] == "true" {
+        if stored_form::decode(entry)?["metadata"]["annotations"][DEFAULT_CLASS] == "true" {
             return Ok(Some(entry.key.name().to_owned()));
         }
     }

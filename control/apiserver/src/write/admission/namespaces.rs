@@ -5,7 +5,7 @@ use hypernetes_store::{Guard, Key, ResourceId};
 use serde_json::Value;
 
 use super::{Operation, Request, text};
-use crate::{codec, read};
+use crate::stored_form;
 
 pub(super) async fn admit(request: &Request<'_>, object: &Value, guards: &mut Vec<Guard>) -> Result<(), ApiError> {
     let name = text(object, &["metadata", "name"]);
@@ -28,8 +28,8 @@ async fn guard(request: &Request<'_>, name: &str) -> Result<Option<Guard>, ApiEr
     let Some(namespace) = &call.target.namespace else { return Ok(None) };
     let missing = || ApiError::not_found("", "namespaces", namespace);
     let key = Key::new(&ResourceId::new("", "namespaces"), &call.tenant()?, "", namespace).map_err(|_| missing())?;
-    let entry = request.server.store.get(&key).await.map_err(read::read_error)?.ok_or_else(missing)?;
-    let object = codec::decode(&entry)?;
+    let entry = request.server.store.get(&key).await?.ok_or_else(missing)?;
+    let object = stored_form::decode(&entry)?;
     if object["metadata"]["deletionTimestamp"].is_string() && call.resource.plural != "events" {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(request.forbidden(name, &why));

@@ -5,7 +5,7 @@ use hypernetes_store::{Key, ResourceId};
 use serde_json::{Value, json};
 
 use super::{Operation, Request, fields, text};
-use crate::{codec, options::MAX_GRACE, read};
+use crate::{request::options::MAX_GRACE, stored_form};
 
 const HOST_FIELDS: [&str; 3] = ["hostNetwork", "hostPID", "hostIPC"];
 
@@ -59,8 +59,8 @@ const SYSTEM_CLASSES: [(&str, i64); 2] =
 async fn projected(request: &Request<'_>, group: &str, plural: &str, name: &str) -> Result<Option<Value>, ApiError> {
     // A name that is none is nobody's.
     let Ok(key) = Key::new(&ResourceId::new(group, plural), &TenantId::system(), "", name) else { return Ok(None) };
-    let entry = request.server.store.get(&key).await.map_err(read::read_error)?;
-    entry.as_ref().map(codec::decode).transpose()
+    let entry = request.server.store.get(&key).await?;
+    entry.as_ref().map(stored_form::decode).transpose()
 }
 
 /// A priority comes from a class: a pod cannot set one of its own.
@@ -142,8 +142,8 @@ async fn set_account(request: &Request<'_>, pod: &mut Value) -> Result<(), ApiEr
     };
     // A name that is none is nobody's.
     let key = Key::new(&ResourceId::new("", "serviceaccounts"), &call.tenant()?, namespace, &account);
-    let entry = request.server.store.get(&key.map_err(|_| missing())?).await.map_err(read::read_error)?;
-    let object = codec::decode(&entry.ok_or_else(missing)?)?;
+    let entry = request.server.store.get(&key.map_err(|_| missing())?).await?;
+    let object = stored_form::decode(&entry.ok_or_else(missing)?)?;
     let wanted = pod["spec"]["automountServiceAccountToken"].as_bool();
     if wanted.or(object["automountServiceAccountToken"].as_bool()).unwrap_or(true) {
         mount_token(pod);

@@ -5,7 +5,7 @@ use hypernetes_api::ApiError;
 use serde_json::Value;
 
 use super::{Operation, Request};
-use crate::{escalation, nodes};
+use crate::authorization::{escalation, nodes};
 
 pub(super) async fn admit(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     // A deletion says nothing but that it is one.

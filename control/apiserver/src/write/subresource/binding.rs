@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::{decode, success};
 use crate::{
-    Call, Inner, json_response,
-    options::{OptionsOf, WriteOptions},
+    Call, Inner,
+    answer::json_response,
+    request::options::{OptionsOf, WriteOptions},
     write::{Operation, Proposal, Write, fields, now, precondition_failed, text, transact},
 };
 

@@ -7,8 +7,9 @@ use hypernetes_kinds::Subresource;
 
 use super::{super::delete::delete_one, decode, success};
 use crate::{
-    Call, Inner, json_response,
-    options::{DeleteOptions, OptionsOf, WriteOptions},
+    Call, Inner,
+    answer::json_response,
+    request::options::{DeleteOptions, OptionsOf, WriteOptions},
 };
 
 /// A dry run is one if the query or the eviction's own options say so.

@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::{super::patch::Language, kind_of};
 use crate::{
-    Call, Inner, codec, json_response,
-    options::{OptionsOf, WriteOptions},
-    read,
+    Call, Inner,
+    answer::json_response,
+    request::options::{OptionsOf, WriteOptions},
+    stored_form,
     write::{Operation, Proposal, Write, check_name, fields, now, text, transact},
 };
 
 pub(crate) async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let name = call.target.name.as_deref().unwrap_or_default();
-    let entry = server.store.get(&call.key(name)?).await.map_err(read::read_error)?;
-    let object = codec::decode(&entry.ok_or_else(|| call.not_found(name))?)?;
+    let entry = server.store.get(&call.key(name)?).await?;
+    let object = stored_form::decode(&entry.ok_or_else(|| call.not_found(name))?)?;
     Ok(json_response(StatusCode::OK, &scale_of(&object)))
 }
 

@@ -1,5 +1,7 @@
 //! Who asks: client certificate, service account token, Keystone token, or nobody in particular.
 
+pub mod authorities;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
@@ -14,13 +16,13 @@ use hypernetes_api::{
 use hypernetes_store::{Key, ResourceId, Store};
 use serde_json::Value;
 
-pub use crate::authorities::client::{Certificate, Issuer, certificate};
+pub use crate::authentication::authorities::client::{Certificate, Issuer, certificate};
 use crate::{
-    authorities::{
+    authentication::authorities::{
         Authorities,
         claims::{AUDIENCE, KubernetesClaims, ServiceAccountClaims},
     },
-    codec,
+    stored_form,
 };
 
 /// Longest credential that is looked at.
@@ -118,8 +120,8 @@ pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Res
     let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref()), ("secrets", secret.as_ref())];
     for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
         let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name)?;
-        let Some(entry) = store.get(&key).await.map_err(crate::read::read_error)? else { return Ok(false) };
-        if codec::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
+        let Some(entry) = store.get(&key).await? else { return Ok(false) };
+        if stored_form::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
             return Ok(false);
         }
     }
@@ -218,8 +220,8 @@ pub async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiEr
     let enabled = async |plural: &str, name: &str| {
         let resource = ResourceId::new("identity.hypernetes.io", plural);
         let Ok(key) = Key::new(&resource, &TenantId::system(), "", name) else { return Ok(None) };
-        let entry = store.get(&key).await.map_err(crate::read::read_error)?;
-        let object = entry.as_ref().map(codec::decode).transpose()?;
+        let entry = store.get(&key).await?;
+        let object = entry.as_ref().map(stored_form::decode).transpose()?;
         let open =
             |object: &Value| object["spec"]["enabled"] == true && !object["metadata"]["deletionTimestamp"].is_string();
         Ok::<_, ApiError>(object.filter(open))
@@ -233,7 +235,7 @@ async fn is_revoked(store: &dyn Store, certificate: &Certificate) -> Result<bool
     let name = format!("{}{}", names::CERTIFICATE_REVOCATION_PREFIX, certificate.serial);
     let resource = ResourceId::new("identity.hypernetes.io", "tokenrevocations");
     let key = Key::new(&resource, &TenantId::system(), "", &name)?;
-    Ok(store.get(&key).await.map_err(crate::read::read_error)?.is_some())
+    Ok(store.get(&key).await?.is_some())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use hypernetes_api::auth::Source;
 use parking_lot::Mutex;
 
-use crate::{budget, pace::Pace};
+use crate::fairness::{pace::Pace, payer};
 
 /// Descriptors that are left to everything else.
 const OTHER_DESCRIPTORS: u64 = 1024;
@@ -62,7 +62,7 @@ struct BySource {
 
 impl Default for BySource {
     fn default() -> Self {
-        Self { all: 0, new: 0, pace: budget::source_pace() }
+        Self { all: 0, new: 0, pace: payer::source_pace() }
     }
 }
 

@@ -7,7 +7,7 @@ use hypernetes_api::{ApiError, TenantId};
 use serde_json::json;
 
 use super::{Authorities, claims::issuer};
-use crate::json_response;
+use crate::answer::json_response;
 
 pub const CONFIGURATION: &str = "/.well-known/openid-configuration";
 pub const KEYS: &str = "/openid/v1/jwks";

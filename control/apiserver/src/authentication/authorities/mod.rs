@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use hypernetes_api::{ApiError, Reason, TenantId, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_api::{ApiError, Reason, TenantId, time, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_store::{Changes, Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use self::{
     client::{Certificate, Issuer},
     material::{Authority, Earlier, MaterialError},
 };
-use crate::{codec, read, write};
+use crate::stored_form;
 
 /// How often one is tried to be made while its project changes.
 const ATTEMPTS: usize = 8;
@@ -187,19 +187,19 @@ impl Authorities {
         let secret = if tenant.is_system() {
             material::systems(self.0.earlier.get().map(String::as_str), Timestamp::now())
         } else {
-            let place = Key::new(&crate::projects(), &TenantId::system(), "", tenant.as_str())?;
-            let project = self.0.store.get(&place).await.map_err(read::read_error)?;
+            let place = Key::new(&crate::cluster::projects(), &TenantId::system(), "", tenant.as_str())?;
+            let project = self.0.store.get(&place).await?;
             let not_found = || ApiError::not_found("identity.hypernetes.io", "projects", tenant.as_str());
             let project = project.ok_or_else(not_found)?;
             // Nothing is left behind by a deletion at the same moment.
             guards.push(Guard::Unchanged(place, project.mod_revision));
-            let uid = codec::decode(&project)?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            let uid = stored_form::decode(&project)?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
             material::tenants(tenant, &uid)
         };
         let mut secret = secret.map_err(|error| failed(tenant, &error))?;
         secret["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-        secret["metadata"]["creationTimestamp"] = write::now().into();
-        let ops = vec![Op::Put(key, codec::encode(&secret)?)];
+        secret["metadata"]["creationTimestamp"] = time::now().to_string().into();
+        let ops = vec![Op::Put(key, stored_form::encode(&secret)?)];
         match self.0.store.commit(Txn { guards, ops }).await {
             Ok(_) | Err(TxnError::Conflict { .. }) => Ok(()),
             Err(TxnError::NoSpace(why)) => {
@@ -213,12 +213,12 @@ impl Authorities {
 impl Follower {
     async fn start(store: &dyn Store) -> Result<Self, ApiError> {
         let prefix = Prefix::tenant(&secrets(), &TenantId::system(), Some(IDENTITY_NAMESPACE))?;
-        let listing = store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+        let listing = store.range(&prefix, RangeOptions::default()).await?;
         let mut known = Known::default();
         for entry in &listing.entries {
             known.changed(&entry.key, Some(entry));
         }
-        let changes = store.watch(&prefix, listing.revision).await.map_err(read::read_error)?;
+        let changes = store.watch(&prefix, listing.revision).await?;
         Ok(Self { changes, known })
     }
 
@@ -251,7 +251,7 @@ impl Known {
     }
 
     fn put(&mut self, tenant: &TenantId, entry: &Entry) -> Result<(), ApiError> {
-        let secret: Value = codec::decode(entry)?;
+        let secret: Value = stored_form::decode(entry)?;
         let failed = |error: MaterialError| failed(tenant, &error);
         if tenant.is_system() {
             self.earlier = Earlier::read(&secret).map_err(failed)?.map(Arc::new);

@@ -9,7 +9,10 @@ use hypernetes_kinds::registry;
 use hypernetes_schema::{FieldValidation, managed::MAX_MANAGER_LENGTH};
 use serde_json::{Value, json};
 
-use crate::{Call, request::Query, selectors::Selector};
+use crate::{
+    Call,
+    request::{Query, selectors::Selector},
+};
 
 /// Longest grace period, in seconds; upstream takes any number of 64 bits, which no clock can be set by.
 pub const MAX_GRACE: i64 = i32::MAX as i64;

@@ -16,13 +16,11 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    Inner, background,
-    budget::{Account, Payer, Ticket},
-    codec,
-    places::Place,
-    read,
+    Inner,
+    fairness::{account::Account, background, payer::Payer, places::Place, ticket::Ticket},
     request::{Query, ResourceTarget},
-    serve::{TlsConfig, TlsError},
+    serving::{TlsConfig, TlsError},
+    stored_form,
 };
 
 /// Time to reach a kubelet.
@@ -50,13 +48,6 @@ impl KubeletClient {
     }
 }
 
-/// Whether a request is one of these. `log` is read, the others need `create`.
-pub fn handles(target: &ResourceTarget) -> bool {
-    target.group.is_empty()
-        && target.plural == "pods"
-        && matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"))
-}
-
 /// Answers one of these requests.
 pub(crate) async fn pod(
     server: &Inner,
@@ -70,8 +61,8 @@ pub(crate) async fn pod(
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let subresource = target.subresource.as_deref().unwrap_or_default();
     let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name)?;
-    let entry = server.store.get(&key).await.map_err(read::read_error)?;
-    let pod = codec::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
+    let entry = server.store.get(&key).await?;
+    let pod = stored_form::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
     if subresource != "log" && !is_upgrade(request.headers()) {
         // The node is not asked: it would keep a session for whoever comes for it, who does not.
         return Err(ApiError::bad_request("Upgrade request required"));
@@ -182,8 +173,8 @@ async fn ask(
     let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
     let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node)
         .map_err(|_| unavailable(node, "it is not registered"))?;
-    let entry = server.store.get(&key).await.map_err(read::read_error)?;
-    let node_object = codec::decode(&entry.ok_or_else(|| unavailable(node, "it is not registered"))?)?;
+    let entry = server.store.get(&key).await?;
+    let node_object = stored_form::decode(&entry.ok_or_else(|| unavailable(node, "it is not registered"))?)?;
     let addresses = node_object["status"]["addresses"].as_array();
     let address =
         addresses.into_iter().flatten().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());

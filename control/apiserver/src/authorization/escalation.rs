@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use crate::{
     Call, Inner,
-    authz::{Attributes, is_cluster_admin},
-    rbac::{self, Quoted, Rule},
+    authorization::{
+        Attributes, is_cluster_admin,
+        rbac::{self, Quoted, Rule},
+    },
 };
 
 const GROUP: &str = "rbac.authorization.k8s.io";

@@ -15,12 +15,11 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    budget::Ticket,
-    codec,
-    options::ListOptions,
+    answer::response_of,
+    fairness::ticket::Ticket,
     read::{self, Form},
-    response_of,
-    selectors::Selector,
+    request::{options::ListOptions, selectors::Selector},
+    stored_form,
 };
 
 /// So many of the stored bytes are gone through at a time; between two, others have their turn.
@@ -117,10 +116,10 @@ impl Lister {
     fn write(&mut self, out: &mut BytesMut, entry: &Entry) -> Result<(), ApiError> {
         if read::as_stored(&self.call, self.form) && self.selector.is_empty() {
             self.separate(out);
-            codec::write(out, &entry.value, entry.mod_revision);
+            stored_form::write(out, &entry.value, entry.mod_revision);
             return Ok(());
         }
-        let mut object = codec::decode(entry)?;
+        let mut object = stored_form::decode(entry)?;
         if !self.selector.matches(&object) {
             return Ok(());
         }

@@ -11,11 +11,7 @@ use k8s_openapi::{
 };
 use serde::Deserialize;
 
-use crate::{budget::Budget, codec};
-
-/// What each of the [`Metered`] is.
-pub(crate) const COUNTED: [Budget; METERED] =
-    [Budget::Pods, Budget::MilliCpus, Budget::MemoryBytes, Budget::VolumeBytes];
+use crate::stored_form;
 
 #[derive(Deserialize)]
 struct Volume {
@@ -76,7 +72,7 @@ pub fn meter(key: &Key, value: &[u8]) -> Metered {
     match (key.group(), key.plural()) {
         ("", "pods") => pod(value),
         ("volume.hypernetes.io", "volumes") => {
-            let volume: Option<Volume> = serde_json::from_slice(codec::json(value)).ok();
+            let volume: Option<Volume> = serde_json::from_slice(stored_form::json(value)).ok();
             [0, 0, 0, volume.map_or(0, |volume| volume.spec.size_bytes)]
         }
         _ => [0; METERED],
@@ -84,7 +80,7 @@ pub fn meter(key: &Key, value: &[u8]) -> Metered {
 }
 
 fn pod(value: &[u8]) -> Metered {
-    let Ok(Slim { spec, status }) = serde_json::from_slice(codec::json(value)) else { return [1, 0, 0, 0] };
+    let Ok(Slim { spec, status }) = serde_json::from_slice(stored_form::json(value)) else { return [1, 0, 0, 0] };
     if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
         return [0; METERED];
     }
@@ -103,7 +99,7 @@ mod tests {
     fn metered(group: &str, plural: &str, object: Value) -> Metered {
         let tenant = "0123456789abcdef0123456789abcdef".parse().unwrap();
         let key = Key::new(&ResourceId::new(group, plural), &tenant, "default", "x").unwrap();
-        meter(&key, &codec::encode(&object).unwrap())
+        meter(&key, &stored_form::encode(&object).unwrap())
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Nobody keeps a place by doing nothing: every part of a connection has a deadline.
 
+mod drain_body;
+mod patience;
+
 use std::{
     sync::{
         Arc,
@@ -29,15 +32,18 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
-    authn::{self, Certificate},
-    authorities::{Authorities, client::Verifier},
-    background,
-    budget::Payer,
-    error_response,
-    held::Held,
-    patience::Patient,
-    places::{Limits, Place, Places},
-    unread::ReadToEnd,
+    answer::error_response,
+    authentication::{
+        self, Certificate,
+        authorities::{Authorities, client::Verifier},
+    },
+    fairness::payer::Payer,
+    fairness::{
+        background,
+        held::Held,
+        places::{Limits, Place, Places},
+    },
+    serving::{drain_body::ReadToEnd, patience::Patient},
 };
 
 /// How long a client may take.
@@ -163,7 +169,7 @@ pub async fn serve_within(
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
             drop(turn);
             let shown = stream.get_ref().1.peer_certificates();
-            let certificate = shown.map(|chain| chain.first().and_then(|first| authn::certificate(first)));
+            let certificate = shown.map(|chain| chain.first().and_then(|first| authentication::certificate(first)));
             let system = certificate.iter().flatten().any(|certificate| certificate.user.tenant.is_system());
             if system {
                 payer.is_system();

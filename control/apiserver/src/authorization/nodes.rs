@@ -1,4 +1,4 @@
-//! What a node's credential may do, by [`crate::graph`]: its own Node and Lease, the pods bound to it, and of everything else
+//! What a node's credential may do, by [`crate::authorization::graph`]: its own Node and Lease, the pods bound to it, and of everything else
 //! what those pods need. Upstream's node authorizer and its admission plugin NodeRestriction.
 
 use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, names};
@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use crate::{
     Call, Inner,
-    authz::Attributes,
-    codec,
-    graph::{self, Graph, Reference},
-    read,
+    authorization::{
+        Attributes,
+        graph::{self, Graph, Reference},
+    },
+    stored_form,
 };
 
 /// Where nodes' Leases are.
@@ -157,8 +158,8 @@ impl Asked<'_> {
     }
 
     async fn stored(&self, key: &Key) -> Result<Option<Value>, ApiError> {
-        let entry = self.store.get(key).await.map_err(read::read_error)?;
-        entry.as_ref().map(codec::decode).transpose()
+        let entry = self.store.get(key).await?;
+        entry.as_ref().map(stored_form::decode).transpose()
     }
 }
 

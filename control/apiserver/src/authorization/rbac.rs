@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::authz::Attributes;
+use crate::authorization::Attributes;
 
 /// `rbac.authorization.k8s.io` `PolicyRule`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]

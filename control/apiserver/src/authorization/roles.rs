@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::{authorities::openid, rbac::Rule};
+use crate::{authentication::authorities::openid, authorization::rbac::Rule};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -136,7 +136,7 @@ pub fn keystone(level: Level) -> &'static [Rule] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authz::Attributes;
+    use crate::authorization::Attributes;
 
     fn may(role: &str, verb: &str, group: &str, resource: &str) -> bool {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));

@@ -11,12 +11,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, Inner, background,
-    budget::Account,
-    codec,
-    options::ListOptions,
+    Call, Inner,
+    fairness::{account::Account, background},
     read::{self, Form},
-    selectors::Selector,
+    request::{options::ListOptions, selectors::Selector},
+    stored_form,
 };
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
@@ -45,20 +44,20 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     let watcher = Watcher { call: call.clone(), selector: options.selector, form, columns_sent: false };
     let mut first = Vec::new();
     let start = if initial {
-        let listing = server.store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+        let listing = server.store.range(&prefix, RangeOptions::default()).await?;
         first = listing.entries;
         listing.revision
     } else {
         match from {
             Some(version) => version,
-            None => server.store.revision().await.map_err(read::read_error)?,
+            None => server.store.revision().await?,
         }
     };
     let changes = match server.store.watch(&prefix, start).await {
         Ok(changes) => changes,
         Err(error) => {
             // As upstream says what comes after a request was understood: in the stream. Clients list again only then.
-            let mut error = read::read_error(error);
+            let mut error = ApiError::from(error);
             if error.reason == Reason::Expired {
                 error.message = format!("too old resource version: {start}");
             }
@@ -150,7 +149,7 @@ impl Watcher {
     /// What a change means to this watcher: an object may come into what it selects, or leave it.
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
         let selected = |value: &Bytes| -> Result<bool, ApiError> {
-            Ok(self.selector.is_empty() || self.selector.matches(&codec::decode_bytes(value, change.revision)?))
+            Ok(self.selector.is_empty() || self.selector.matches(&stored_form::decode_bytes(value, change.revision)?))
         };
         let now = match &change.now {
             Some(entry) if selected(&entry.value)? => Some(entry),
@@ -180,9 +179,9 @@ impl Watcher {
         let mut out = BytesMut::with_capacity(value.len() + 80);
         out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
         if read::as_stored(&self.call, self.form) && self.selector.is_empty() {
-            codec::write(&mut out, value, revision);
+            stored_form::write(&mut out, value, revision);
         } else {
-            let mut object = codec::decode_bytes(value, revision)?;
+            let mut object = stored_form::decode_bytes(value, revision)?;
             if kind == "ADDED" && !self.selector.matches(&object) {
                 return Ok(None);
             }

@@ -1,21 +1,29 @@
 //! `get`, and what `list` is made of.
 
+pub mod list;
+pub mod watch;
+
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details, names};
 use hypernetes_kinds::IncludeObject;
+use hypernetes_schema::walk::fields;
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
-    budget::Ticket,
-    bytes_response, codec, json_response, nodes,
-    options::{ListOptions, Match},
-    request::Scope,
+    answer::{bytes_response, json_response},
+    authorization::nodes,
+    fairness::ticket::Ticket,
+    request::{
+        Scope,
+        options::{ListOptions, Match},
+    },
+    stored_form,
 };
 
 /// In what form an answer is wanted.
@@ -51,22 +59,9 @@ impl Form {
     }
 }
 
-pub(crate) fn read_error(error: ReadError) -> ApiError {
-    match error {
-        ReadError::Compacted { .. } => ApiError::new(
-            Reason::Expired,
-            "The provided continue parameter or resource version is too old to display a consistent list result.",
-        ),
-        ReadError::Future(revision) => {
-            ApiError::new(Reason::Timeout, format!("Too large resource version: {revision}"))
-        }
-        ReadError::Io(why) => ApiError::internal(why),
-    }
-}
-
 pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let name = call.target.name.as_deref().unwrap_or_default();
-    let entry = server.store.get(&call.key(name)?).await.map_err(read_error)?.ok_or_else(|| call.not_found(name))?;
+    let entry = server.store.get(&call.key(name)?).await?.ok_or_else(|| call.not_found(name))?;
     one(call, &entry)
 }
 
@@ -80,10 +75,10 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     let form = Form::of(call)?;
     if as_stored(call, form) {
         let mut out = BytesMut::new();
-        codec::write(&mut out, &entry.value, entry.mod_revision);
+        stored_form::write(&mut out, &entry.value, entry.mod_revision);
         return Ok(bytes_response(StatusCode::OK, out.freeze()));
     }
-    let mut object = codec::decode(entry)?;
+    let mut object = stored_form::decode(entry)?;
     mark(call, &entry.key, &mut object);
     let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
     Ok(json_response(StatusCode::OK, &in_form(call, form, object, metadata, true)))
@@ -192,9 +187,9 @@ async fn collect(
         let listing = match server.store.range(prefix, options.clone()).await {
             // So much was written meanwhile that the version is forgotten: again, and at once.
             Err(ReadError::Compacted { .. }) if !entries.is_empty() => {
-                return server.store.range(prefix, whole).await.map_err(read_error);
+                return server.store.range(prefix, whole).await.map_err(ApiError::from);
             }
-            other => other.map_err(read_error)?,
+            other => other?,
         };
         if let Some(ticket) = &mut ticket {
             ticket.respond(listing.entries.iter().map(|entry| entry.value.len() as u64).sum())?;
@@ -216,7 +211,7 @@ pub fn mark(call: &Call, key: &Key, object: &mut Value) {
         nodes::project(object);
     }
     if call.scope == Scope::All {
-        let annotations = crate::write::fields(object, &["metadata", "annotations"]);
+        let annotations = fields(object, &["metadata", "annotations"]);
         annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
     }
 }

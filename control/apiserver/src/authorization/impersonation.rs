@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, names};
 
 use crate::{
-    authz::{Attributes, Authorizer, is_cluster_admin},
+    authorization::{Attributes, Authorizer, is_cluster_admin},
     request::Scope,
 };
 

@@ -10,7 +10,7 @@ use hypernetes_store::{Change, Changes, Entry, Key, Prefix, RangeOptions, Resour
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use crate::{codec, read};
+use crate::stored_form;
 
 /// What pods refer to, by the plural of its resource. Namespaces are those that the pods are in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -125,9 +125,9 @@ impl Follower {
         let mut index = Index::default();
         let mut follow = async |plural: &str, put: fn(&mut Index, &Entry)| {
             let prefix = Prefix::all_tenants(&ResourceId::new("", plural), all);
-            let listing = store.range(&prefix, RangeOptions::default()).await.map_err(read::read_error)?;
+            let listing = store.range(&prefix, RangeOptions::default()).await?;
             listing.entries.iter().for_each(|entry| put(&mut index, entry));
-            store.watch(&prefix, listing.revision).await.map_err(read::read_error)
+            store.watch(&prefix, listing.revision).await.map_err(ApiError::from)
         };
         let pods = follow("pods", Index::put_pod).await?;
         let volumes = follow("persistentvolumes", Index::put_volume).await?;
@@ -183,7 +183,7 @@ impl Index {
 
     fn put_pod(&mut self, entry: &Entry) {
         // What cannot be read refers to nothing.
-        let Ok(pod) = codec::decode(entry) else { return };
+        let Ok(pod) = stored_form::decode(entry) else { return };
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else { return };
         let mut references = references(&pod);
         references.insert((NAMESPACES, entry.key.namespace().to_owned()));
@@ -214,7 +214,7 @@ impl Index {
     }
 
     fn put_volume(&mut self, entry: &Entry) {
-        let Ok(object) = codec::decode(entry) else { return };
+        let Ok(object) = stored_form::decode(entry) else { return };
         let spec = &object["spec"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let claim = &spec["claimRef"];

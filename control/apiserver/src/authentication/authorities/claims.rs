@@ -107,7 +107,7 @@ mod tests {
     use rcgen::KeyPair;
 
     use super::*;
-    use crate::authorities::material;
+    use crate::authentication::authorities::material;
 
     const ACME: &str = "0123456789abcdef0123456789abcdef";
     const GLOBEX: &str = "fedcba9876543210fedcba9876543210";

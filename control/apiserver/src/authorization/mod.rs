@@ -1,40 +1,24 @@
 //! Who may do what: RBAC in each logical cluster, the groups that Keystone roles give, and what nodes may.
 
+pub mod attributes;
+pub mod escalation;
+pub mod graph;
+pub mod impersonation;
+pub mod nodes;
+pub mod rbac;
+pub mod roles;
+
+pub use attributes::Attributes;
+use graph::Graph;
+use rbac::Rule;
+
 use hypernetes_api::{
     ApiError, Reason, TenantId, auth::UserInfo, error::Details, names, types::identity::IDENTITY_NAMESPACE,
 };
 use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
 use serde_json::Value;
 
-use crate::{codec, graph::Graph, nodes, rbac::Rule, roles, selectors::Selector};
-
-/// A question: may this user do this here?
-#[derive(Debug, Clone, Default)]
-pub struct Attributes<'a> {
-    pub verb: &'a str,
-    pub group: &'a str,
-    pub resource: &'a str,
-    pub subresource: &'a str,
-    pub namespace: Option<&'a str>,
-    pub name: Option<&'a str>,
-    /// For what is no resource: its path.
-    pub path: Option<&'a str>,
-    /// What a list or watch is narrowed to.
-    pub selected: Option<&'a Selector>,
-    /// In all logical clusters at once.
-    pub everywhere: bool,
-}
-
-impl Attributes<'_> {
-    /// The plural, with the subresource behind a slash.
-    pub fn full_resource(&self) -> String {
-        if self.subresource.is_empty() {
-            self.resource.to_owned()
-        } else {
-            format!("{}/{}", self.resource, self.subresource)
-        }
-    }
-}
+use crate::stored_form;
 
 /// What decides. Made for a request.
 pub struct Authorizer<'a> {
@@ -149,7 +133,7 @@ impl Authorizer<'_> {
         let prefix = Prefix::tenant(&ResourceId::new(RBAC, plural), tenant, namespace)?;
         let listing = self.store.range(&prefix, RangeOptions::default()).await;
         let listing = listing.map_err(|error| ApiError::internal(error.to_string()))?;
-        listing.entries.iter().map(codec::decode).collect()
+        listing.entries.iter().map(stored_form::decode).collect()
     }
 
     /// The rules of the role that a binding names; `None` when there is no such role.
@@ -166,8 +150,8 @@ impl Authorizer<'_> {
         }
         let (plural, namespace) = if cluster { ("clusterroles", "") } else { ("roles", namespace.unwrap_or_default()) };
         let Ok(key) = Key::new(&ResourceId::new(RBAC, plural), tenant, namespace, name) else { return Ok(None) };
-        let entry = self.store.get(&key).await.map_err(crate::read::read_error)?;
-        Ok(entry.as_ref().map(codec::decode).transpose()?.map(|role| Rule::of_role(&role)))
+        let entry = self.store.get(&key).await?;
+        Ok(entry.as_ref().map(stored_form::decode).transpose()?.map(|role| Rule::of_role(&role)))
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a request is about: logical cluster, resource, verb. Parsed once, from method, path and query.
 
+pub mod options;
+pub mod selectors;
+
 use std::collections::HashMap;
 
 use http::{Method, Uri};
@@ -176,6 +179,13 @@ impl Query {
     }
 }
 
+/// Whether it is the node that a pod runs on who answers. `log` is read, the others need `create`.
+pub fn is_for_kubelet(target: &ResourceTarget) -> bool {
+    target.group.is_empty()
+        && target.plural == "pods"
+        && matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"))
+}
+
 /// What a method does on a path.
 ///
 /// # Errors
@@ -183,7 +193,7 @@ impl Query {
 pub fn verb(method: &Method, target: &ResourceTarget, watch: bool) -> Result<Verb, ApiError> {
     let one = target.name.is_some();
     // A WebSocket begins with GET, but what it does is not reading.
-    if crate::connect::handles(target)
+    if is_for_kubelet(target)
         && target.subresource.as_deref() != Some("log")
         && matches!(method, &Method::GET | &Method::POST)
     {
