@@ -6,7 +6,7 @@ pub mod selectors;
 use std::collections::HashMap;
 
 use http::{Method, Uri};
-use hypernetes_api::{ApiError, Reason, TenantId, names};
+use hypernetes_api::{ApiError, Reason, TenantId, error::Details, names};
 use hypernetes_kinds::Verb;
 
 /// Which logical cluster a path names.
@@ -109,9 +109,10 @@ fn resource(group: &str, version: &str, tail: &[&str]) -> Result<ResourceTarget,
     }
 }
 
-/// As Kubernetes answers for a path that it does not have.
+/// As Kubernetes' clients say it for a path that it does not have. They read details without looking whether there are any.
 pub fn not_found() -> ApiError {
-    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+    let message = "the server could not find the requested resource";
+    ApiError::new(Reason::NotFound, message).with_details(Details::default())
 }
 
 fn decode(text: &str) -> Result<String, ApiError> {
@@ -215,7 +216,8 @@ pub fn verb(method: &Method, target: &ResourceTarget, watch: bool) -> Result<Ver
 
 /// As Kubernetes answers for a method that a path does not have.
 pub fn not_allowed() -> ApiError {
-    ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+    let message = "the server does not allow this method on the requested resource";
+    ApiError::new(Reason::MethodNotAllowed, message).with_details(Details::default())
 }
 
 #[cfg(test)]
