@@ -6,17 +6,9 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Taint, Toleratio
 
 use crate::{
     acceptable,
+    node::allocatable::Allocatable,
     quantity::{Amount, InvalidAmount},
 };
-
-/// What a node has to give.
-#[derive(Debug, Clone, Copy)]
-pub struct Allocatable {
-    pub cpu: Amount,
-    /// Bytes.
-    pub memory: Amount,
-    pub pods: usize,
-}
 
 /// Why a pod is `Failed` without having run: words of its status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

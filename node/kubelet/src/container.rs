@@ -11,15 +11,18 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
-    cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
     environment,
     events::tell,
+    node::{
+        cri::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, SANDBOX},
+        tenant_limits,
+    },
     objects::Objects,
     pod_dir::Place as File,
     qos,
     quantity::Amount,
-    security, tenants, users, volumes,
-    worker::{SANDBOX, Worker},
+    security, users, volumes,
+    worker::Worker,
 };
 
 /// Tells hyperd the size of a container's writable layer, for which CRI has no field; other runtimes ignore it.
@@ -77,7 +80,7 @@ pub async fn start(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec) -
         }
         users::complete(&mut security, found.as_ref());
     }
-    let logs = worker.logs().map_err(failed)?;
+    let logs = shared.logs.make(id).map_err(failed)?;
     logs.make_dir(&File::of(own_name.clone())).map_err(failed)?;
     let log_directory = logs.root().display().to_string();
     let (name, namespace) = (id.name.to_string(), id.namespace.to_string());
@@ -174,7 +177,7 @@ async fn ensure_image(worker: &Worker, place: &Place<'_>, wanted: &ContainerSpec
     }
     tell(shared, id, false, "Pulling", &format!("Pulling image {name:?}")).await;
     let auth = pull_secret(worker, place, &name).await;
-    let max_bytes = tenants::limits(shared, &id.tenant).await.image_bytes;
+    let max_bytes = tenant_limits::limits(shared, &id.tenant).await.image_bytes;
     match shared.runtime.pull(name.clone(), &id.tenant, max_bytes, auth).await {
         Ok(reference) => {
             tell(shared, id, false, "Pulled", &format!("Successfully pulled image {name:?}")).await;

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, ResourceFieldS
 
 use crate::{
     identity::PodId,
-    objects::{ApiError, Objects},
-    worker::Shared,
+    node::{Shared, api::ApiError},
+    objects::Objects,
 };
 
 /// Most bytes of a container's environment, and of its command: the kernel takes no more either.

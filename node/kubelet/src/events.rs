@@ -8,19 +8,22 @@ use k8s_openapi::{
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::{identity::PodId, objects, worker::Shared};
+use crate::{
+    identity::PodId,
+    node::{Shared, api},
+};
 
 /// Longest name of an object, and what the hash takes of it.
 const MAX_NAME: usize = 253 - 17;
 
 /// Says something of a pod. The same words again count up; failing to say it is only logged.
 pub async fn tell(shared: &Shared, pod: &PodId, warning: bool, reason: &str, message: &str) {
-    let api: Api<Event> = Api::namespaced(shared.config.clients.tenant(&pod.tenant), &pod.namespace);
+    let events: Api<Event> = Api::namespaced(shared.config.clients.tenant(&pod.tenant), &pod.namespace);
     // One object for the same words on the same pod: its name says both.
     let short: String = pod.name.chars().take(MAX_NAME).collect();
     let event_name = format!("{}.{:016x}", short.trim_end_matches(['-', '.']), hash(&[&pod.uid, reason, message]));
     let now = Time(k8s_openapi::jiff::Timestamp::now());
-    let message: String = shared.without_paths(message).chars().take(1000).collect();
+    let message: String = shared.redact.clean(message).chars().take(1000).collect();
     let event = Event {
         metadata: ObjectMeta {
             name: Some(event_name.clone()),
@@ -45,12 +48,12 @@ pub async fn tell(shared: &Shared, pod: &PodId, warning: bool, reason: &str, mes
         source: Some(EventSource { component: Some("kubelet".into()), host: Some(shared.config.node_name.clone()) }),
         ..Default::default()
     };
-    let outcome = objects::within(async {
-        match api.create(&PostParams::default(), &event).await {
+    let outcome = api::within(async {
+        match events.create(&PostParams::default(), &event).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let count = api.get_opt(&event_name).await.ok().flatten().and_then(|e| e.count).unwrap_or(1);
+                let count = events.get_opt(&event_name).await.ok().flatten().and_then(|e| e.count).unwrap_or(1);
                 let patch = json!({"count": count.saturating_add(1), "lastTimestamp": now});
-                api.patch(&event_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+                events.patch(&event_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
             }
             other => other.map(drop),
         }

@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     acceptable,
     admit::{self, Rejection},
-    cri::POD_UID,
     events::tell,
     guard,
     identity::PodId,
+    node::{Shared, cri::POD_UID},
     volumes,
-    worker::{self, Shared, Task},
+    worker::{self, Task},
 };
 
 /// How often everything is looked at though nothing was heard: a net under the events.
@@ -270,7 +270,7 @@ impl Orphans {
         let entries = shared.pods.names().unwrap_or_default();
         let uids = entries.iter().filter_map(|name| Uid::new(name.to_str()?).ok());
         let left = uids.filter(|uid| !known.contains(uid)).collect();
-        let logs = logs_of_others(&shared, &known);
+        let logs = shared.logs.of_others(&known);
         Self { shared, known, left, logs, since }
     }
 
@@ -306,9 +306,7 @@ impl Orphans {
             }
         }
         for (tenant, name) in std::mem::take(&mut self.logs) {
-            let logs = self.shared.logs.find_below(tenant);
-            let removed = logs.and_then(|logs| logs.map_or(Ok(()), |logs| logs.remove(name)));
-            if let Err(error) = removed {
+            if let Err(error) = self.shared.logs.remove(&tenant, name) {
                 tracing::warn!(%error, "removing the logs of a pod that is gone");
             }
         }
@@ -321,23 +319,6 @@ impl Orphans {
         }
         self.shared.pods.remove(uid.clone()).map_err(|error| error.to_string())
     }
-}
-
-/// Directories of logs that belong to none of these pods.
-fn logs_of_others(shared: &Shared, known: &HashSet<Uid>) -> Vec<(TenantId, PathComponent)> {
-    let mut others = Vec::new();
-    for tenant in shared.logs.names().unwrap_or_default() {
-        let Some(tenant) = tenant.to_str().and_then(|name| name.parse::<TenantId>().ok()) else { continue };
-        let Ok(Some(logs)) = shared.logs.find_below(tenant.clone()) else { continue };
-        for name in logs.names().unwrap_or_default() {
-            let Some(name) = name.to_str().and_then(|name| PathComponent::new(name).ok()) else { continue };
-            let uid = name.rsplit_once('_').and_then(|(_, uid)| Uid::new(uid).ok());
-            if uid.is_some_and(|uid| !known.contains(&uid)) {
-                others.push((tenant.clone(), name));
-            }
-        }
-    }
-    others
 }
 
 /// Whose containers change, by pod uid; connects again for ever.

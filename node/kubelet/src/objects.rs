@@ -1,8 +1,6 @@
 //! The objects that pods refer to, by parsed names and within a time.
 
-use std::time::Duration;
-
-use hypernetes_api::{DnsSubdomain, InvalidName};
+use hypernetes_api::DnsSubdomain;
 use hypernetes_client::Api;
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -18,41 +16,13 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{identity::PodId, worker::Shared};
-
-/// Longest that one call to the API server may take.
-const CALL: Duration = Duration::from_secs(20);
-
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-    /// In the server's words.
-    #[error("{0}")]
-    Server(#[from] kube::Error),
-    #[error("the API server did not answer within {} s", CALL.as_secs())]
-    Late,
-    #[error("the token request has no answer")]
-    NoToken,
-}
-
-impl ApiError {
-    /// The status code, where the server gave one.
-    pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Server(kube::Error::Api(status)) => Some(status.code),
-            _ => None,
-        }
-    }
-}
-
-/// The answer, unless it comes too late.
-///
-/// # Errors
-/// [`ApiError::Late`], or as the server says.
-pub async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    Ok(tokio::time::timeout(CALL, call).await.map_err(|_| ApiError::Late)??)
-}
+use crate::{
+    identity::PodId,
+    node::{
+        Shared,
+        api::{ApiError, within},
+    },
+};
 
 /// What is in a pod's tenant and namespace.
 pub struct Objects<'a> {

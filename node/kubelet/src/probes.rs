@@ -17,10 +17,13 @@ use k8s_openapi::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    cri::Container,
     events::tell,
     identity::PodId,
-    worker::{self, SANDBOX, Shared},
+    node::{
+        Shared,
+        cri::{Container, SANDBOX},
+    },
+    worker,
 };
 
 /// The probes of a running container; they end with this.

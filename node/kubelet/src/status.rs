@@ -6,7 +6,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
 use serde_json::{Value, json};
 
-use crate::{cri::Container, qos, worker::Memory};
+use crate::{node::cri::Container, qos, worker::Memory};
 
 /// Whether a container that has ended is started again.
 pub fn restarts(policy: &str, exit_code: i32) -> bool {

@@ -1,19 +1,15 @@
-//! What tenants may have on the node, and that nothing stays of those that are deleted: neither their pods' logs nor what the
-//! runtime knows that they have pulled.
+//! Nothing stays of tenants that are deleted: neither their pods' logs nor what the runtime knows that they have pulled.
 //!
 //! What a node keeps of a tenant is looked for on the disk and in the runtime, and not remembered: so it goes also when the
 //! tenant was deleted while the kubelet or the runtime was not running.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use hypernetes_api::{
-    TenantId, names,
-    types::identity::{IMAGE_BYTES, LOG_BYTES, Project, ProjectSpec},
-};
+use hypernetes_api::{TenantId, names, types::identity::Project};
 use hypernetes_client::Api;
 use kube::core::Status;
 
-use crate::worker::Shared;
+use crate::node::Shared;
 
 /// Between two looks, though no pod has gone. Each asks for one object per tenant that has something here and no pod.
 const LOOK: Duration = Duration::from_secs(60);
@@ -38,8 +34,7 @@ async fn look(shared: &Shared) -> Result<(), String> {
     let present: BTreeSet<&str> =
         sandboxes.iter().filter_map(|s| s.annotations.get(names::TENANT_ANNOTATION)).map(String::as_str).collect();
     let mut found: BTreeSet<TenantId> = shared.runtime.tenants().await.map_err(|status| status.to_string())?;
-    let logs = shared.logs.names().map_err(|error| error.to_string())?;
-    found.extend(logs.iter().filter_map(|name| name.to_str()?.parse().ok()));
+    found.extend(shared.logs.tenants().map_err(|error| error.to_string())?);
     let mut outcome = Ok(());
     for tenant in found.into_iter().filter(|tenant| !tenant.is_system() && !present.contains(tenant.as_str())) {
         if let Err(error) = forget_if_gone(shared, &tenant).await {
@@ -59,31 +54,9 @@ async fn forget_if_gone(shared: &Shared, tenant: &TenantId) -> Result<(), String
         Ok(_) => return Ok(()),
     }
     shared.runtime.forget_tenant(tenant).await.map_err(|status| status.to_string())?;
-    shared.logs.remove(tenant.clone()).map_err(|error| error.to_string())?;
+    shared.logs.remove_tenant(tenant).map_err(|error| error.to_string())?;
     tracing::info!(%tenant, "the tenant is deleted: its logs and what it has pulled are forgotten");
     Ok(())
-}
-
-/// What a tenant may have on this node.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub image_bytes: u64,
-    pub log_bytes: u64,
-}
-
-/// As the tenant's Project says; where that cannot be read, what a tenant has of which nothing is said.
-pub async fn limits(shared: &Shared, tenant: &TenantId) -> Limits {
-    let projects: Api<Project> = Api::all(shared.config.clients.tenant(&TenantId::system()));
-    let spec = match projects.get(tenant.as_str()).await {
-        Ok(project) => project.spec,
-        // The operator's own, whose disk it is, has none.
-        Err(_) if tenant.is_system() => ProjectSpec::default(),
-        Err(error) => {
-            tracing::debug!(%tenant, %error, "reading what a tenant may have");
-            ProjectSpec::default()
-        }
-    };
-    Limits { image_bytes: spec.limit(IMAGE_BYTES), log_bytes: spec.limit(LOG_BYTES) }
 }
 
 /// Whether an answer is about this tenant's Project. Of a server that has no such resource it is not.

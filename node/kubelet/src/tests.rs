@@ -16,7 +16,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::{api::HostileApi, runtime::FakeRuntime};
-use crate::{KubeletConfig, ServerTls, manager, node, tenants, worker::Shared};
+use crate::{
+    config::{KubeletConfig, ServerTls},
+    manager,
+    node::{Shared, registration},
+    tenants,
+};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
@@ -66,7 +71,7 @@ impl Host {
         let mut shared = Shared::new(config).unwrap();
         shared.allocatable.pods = 10_000;
         let (shared, stop) = (Arc::new(shared), CancellationToken::new());
-        tokio::spawn(node::keep(shared.clone(), ([127, 0, 0, 1], 1).into(), || ()));
+        tokio::spawn(registration::keep(shared.clone(), ([127, 0, 0, 1], 1).into(), || ()));
         tokio::spawn(manager::run(shared.clone(), stop.clone()));
         tokio::spawn(stop.clone().run_until_cancelled_owned(tenants::keep(shared.clone())));
         Self { directory, api, runtime, shared, stop }

@@ -27,10 +27,11 @@ use crate::{
     container, environment,
     environment::Environment,
     identity::PodId,
+    node::Shared,
     objects::Objects,
     pod_dir::{ItemPath, Place, PodDir},
     quantity::Amount,
-    worker::{Setback, Shared},
+    worker::Setback,
 };
 
 fn kind_of(volume: &VolumeSpec) -> Option<&'static str> {

@@ -1,105 +1,30 @@
 //! One pod's life: what is there is compared with what should be, at each word of the API, the runtime or a probe.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use hypernetes_api::{DnsLabel, Uid, names};
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Notify, broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
 use crate::{
-    KubeletConfig, KubeletError,
-    admit::{self, Allocatable, Rejection},
+    admit::{self, Rejection},
     container,
-    cri::{Container, LOG_BYTES, POD_NAME, POD_NAMESPACE, POD_UID, Runtime},
-    csi::Drivers,
     events::tell,
     identity::PodId,
-    node,
+    node::{
+        Shared,
+        cri::{Container, LOG_BYTES, POD_NAME, POD_NAMESPACE, POD_UID, Runtime, SANDBOX},
+        tenant_limits,
+    },
     objects::Objects,
-    pod_dir::{PodDir, PodDirs},
-    probes,
-    redact::Redact,
-    status, tenants, users, volumes,
+    probes, status, users, volumes,
 };
-
-/// Of the runtime's events, what followers of logs may be behind by.
-const CONTAINER_EVENTS: usize = 256;
-
-/// What all workers share.
-pub struct Shared {
-    pub config: KubeletConfig,
-    pub runtime: Runtime,
-    pub drivers: Drivers,
-    /// Directories of pods, by uid.
-    pub pods: PodDirs,
-    /// Directories of pods' logs, below one of each tenant's: their namespaces and pods may have the same names.
-    pub logs: PodDirs,
-    pub allocatable: Allocatable,
-    /// This host's Node object as it was read last; none before the first time.
-    pub node: watch::Sender<Option<Arc<Node>>>,
-    /// Ids of containers that something has happened to, as the runtime says.
-    pub container_events: broadcast::Sender<String>,
-    /// A pod has gone, and perhaps its tenant.
-    pub pod_gone: Notify,
-    /// Workers that have panicked since the kubelet began.
-    pub panics: AtomicU64,
-    redact: Redact,
-}
-
-impl Shared {
-    /// # Errors
-    /// [`KubeletError::Directory`]
-    pub fn new(config: KubeletConfig) -> Result<Self, KubeletError> {
-        let open = |name: &str| {
-            let path = config.root.join(name);
-            PodDirs::open(&path).map_err(|source| KubeletError::Directory { path, source })
-        };
-        let (pods, logs) = (open("pods")?, open("log")?);
-        let sockets = config.csi_drivers.values().chain([&config.cri_socket]);
-        let directories = sockets.filter_map(|socket| socket.parent()).chain([&*config.root]);
-        Ok(Self {
-            runtime: Runtime::connect(&config.cri_socket),
-            drivers: Drivers::new(&config.csi_drivers),
-            pods,
-            logs,
-            allocatable: node::allocatable(),
-            node: watch::Sender::new(None),
-            container_events: broadcast::Sender::new(CONTAINER_EVENTS),
-            pod_gone: Notify::new(),
-            panics: AtomicU64::new(0),
-            redact: Redact::new(directories.map(Into::into)),
-            config,
-        })
-    }
-
-    /// A text as a tenant may read it.
-    pub fn without_paths(&self, text: &str) -> String {
-        self.redact.clean(text)
-    }
-
-    /// All that tenants read of a status.
-    fn clean(&self, status: &mut Value) {
-        match status {
-            Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| match value {
-                Value::String(text) if key == "message" => *text = self.without_paths(text),
-                other => self.clean(other),
-            }),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
-            _ => {}
-        }
-    }
-}
 
 /// What a worker is given.
 pub struct Task {
@@ -333,22 +258,16 @@ impl Worker {
         })
     }
 
-    /// The pod's own directory of logs.
-    pub fn logs(&self) -> io::Result<PodDir> {
-        let of_tenant = self.shared.logs.below(self.id.tenant.clone())?;
-        of_tenant.make(self.id.log_name().map_err(io::Error::other)?)
-    }
-
     async fn make_sandbox(&self, pod: &Pod, spec: &PodSpec, attempt: u32) -> Result<String, Setback> {
         let id = &self.id;
-        let logs = self.logs().map_err(Setback::of("FailedCreatePodSandBox"))?;
+        let logs = self.shared.logs.make(id).map_err(Setback::of("FailedCreatePodSandBox"))?;
         let labels = [(POD_NAME, &*id.name), (POD_NAMESPACE, &*id.namespace), (POD_UID, &*id.uid)]
             .map(|(label, value)| (label.to_owned(), value.to_owned()));
         let mut annotations: HashMap<String, String> =
             pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
         annotations.insert(names::TENANT_ANNOTATION.into(), id.tenant.to_string());
         // Whatever the pod says itself.
-        let limits = tenants::limits(&self.shared, &id.tenant).await;
+        let limits = tenant_limits::limits(&self.shared, &id.tenant).await;
         annotations.insert(LOG_BYTES.into(), limits.log_bytes.to_string());
         let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
         let config = cri::PodSandboxConfig {
@@ -490,7 +409,7 @@ impl Worker {
         addresses.retain(|address| !address.is_empty());
         let host = self.shared.config.bind.ip();
         let mut status = status::of(pod, spec, &containers, &self.memory, &addresses, sandbox_ready, host);
-        self.shared.clean(&mut status);
+        self.shared.redact.clean_status(&mut status);
         // Times of transition are kept where nothing changed: compare without what is always new.
         if status == self.reported {
             return;
@@ -509,7 +428,7 @@ impl Worker {
         if let Some(spec) = &pod.spec {
             status["qosClass"] = crate::qos::class(spec).into();
         }
-        self.shared.clean(&mut status);
+        self.shared.redact.clean_status(&mut status);
         if status != self.reported {
             tell(&self.shared, &self.id, true, rejection.reason, &rejection.message).await;
             if let Err(error) = Objects::of(&self.shared, &self.id).report(&status).await {
@@ -636,9 +555,8 @@ impl Worker {
 
     fn remove_files(&self) -> io::Result<()> {
         self.shared.pods.remove(self.id.uid.clone())?;
-        let logs = self.shared.logs.find_below(self.id.tenant.clone())?;
-        let (Some(logs), Ok(name)) = (logs, self.id.log_name()) else { return Ok(()) };
-        logs.remove(name)
+        // A name that is none has no directory.
+        self.id.log_name().map_or(Ok(()), |name| self.shared.logs.remove(&self.id.tenant, name))
     }
 }
 
@@ -667,9 +585,6 @@ fn memory_clear_waiting(memory: Option<&mut Memory>) {
 fn self_sandbox(container: &Container, sandbox: &str) -> bool {
     container.status.labels.get(SANDBOX).is_none_or(|id| id == sandbox)
 }
-
-/// Which sandbox a container was made in: CRI's status does not say.
-pub const SANDBOX: &str = "hypernetes.io/sandbox";
 
 /// Why the pod as a whole does not get on: an event's reason and words.
 #[derive(Debug)]

@@ -82,7 +82,7 @@ impl FakeRuntime {
     pub fn runs(&self, uid: &str) -> bool {
         self.0.lock().containers.values().any(|(container, _)| {
             container.state() == cri::ContainerState::ContainerRunning
-                && container.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid)
+                && container.labels.get(crate::node::cri::POD_UID).is_some_and(|of| of == uid)
         })
     }
 
@@ -91,13 +91,13 @@ impl FakeRuntime {
             .lock()
             .sandboxes
             .values()
-            .any(|sandbox| sandbox.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid))
+            .any(|sandbox| sandbox.labels.get(crate::node::cri::POD_UID).is_some_and(|of| of == uid))
     }
 
     /// What was said with a pod's sandbox.
     pub fn annotations(&self, uid: &str) -> HashMap<String, String> {
         let state = self.0.lock();
-        let of_pod = |s: &&cri::PodSandbox| s.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid);
+        let of_pod = |s: &&cri::PodSandbox| s.labels.get(crate::node::cri::POD_UID).is_some_and(|of| of == uid);
         state.sandboxes.values().find(of_pod).map(|sandbox| sandbox.annotations.clone()).unwrap_or_default()
     }
 
@@ -111,7 +111,7 @@ impl FakeRuntime {
         let of_pod = state
             .containers
             .values()
-            .filter(|(container, _)| container.labels.get(crate::cri::POD_UID).is_some_and(|of| of == uid));
+            .filter(|(container, _)| container.labels.get(crate::node::cri::POD_UID).is_some_and(|of| of == uid));
         of_pod.map(|(_, config)| config.clone()).collect()
     }
 

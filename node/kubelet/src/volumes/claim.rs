@@ -17,11 +17,11 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    csi::DriverError,
     identity::PodId,
+    node::{Shared, csi::DriverError},
     objects::Objects,
     pod_dir::{Place, PodDir},
-    worker::{Setback, Shared},
+    worker::Setback,
 };
 
 /// The plugin's name in directories, as upstream writes it.

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{claim::ReleaseError, *};
-use crate::{KubeletConfig, ServerTls};
+use crate::config::{KubeletConfig, ServerTls};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1 << 30;

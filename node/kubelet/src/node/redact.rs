@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 /// Stands for a path of the node.
 const HIDDEN: &str = "(a path of the node)";
 
@@ -35,6 +37,18 @@ impl Redact {
             text = out;
         }
         text
+    }
+
+    /// As [`Redact::clean`], of all that tenants read of a status.
+    pub fn clean_status(&self, status: &mut Value) {
+        match status {
+            Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| match value {
+                Value::String(text) if key == "message" => *text = self.clean(text),
+                other => self.clean_status(other),
+            }),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.clean_status(item)),
+            _ => {}
+        }
     }
 }
 

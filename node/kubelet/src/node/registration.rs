@@ -1,4 +1,4 @@
-//! This host's Node object and Lease.
+//! Registers this host's Node object, and keeps its status and Lease.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,29 +8,11 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::{admit::Allocatable, objects, quantity::Amount, worker::Shared};
+use super::{Shared, api, host};
 
 /// As upstream's defaults.
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
-const MAX_PODS: usize = 110;
-
-/// What pods can have of this host: all of it.
-pub fn allocatable() -> Allocatable {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Allocatable { cpu: Amount::from_units(cpus as u64), memory: Amount::from_units(memory_kib() << 10), pods: MAX_PODS }
-}
-
-/// A file of the host that says what the host is.
-#[expect(clippy::disallowed_methods, reason = "these paths are no pod's")]
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-fn memory_kib() -> u64 {
-    let text = read("/proc/meminfo");
-    text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
 
 async fn status(shared: &Shared, address: SocketAddr) -> Value {
     let (runtime_version, healthy) = match shared.runtime.version().await {
@@ -43,7 +25,7 @@ async fn status(shared: &Shared, address: SocketAddr) -> Value {
         "pods": has.pods.to_string(),
         "ephemeral-storage": "0",
     });
-    let os = read("/etc/os-release");
+    let os = host::read("/etc/os-release");
     let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
     let now = jiff::Timestamp::now().to_string();
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
@@ -70,8 +52,8 @@ async fn status(shared: &Shared, address: SocketAddr) -> Value {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
         "nodeInfo": {
             "architecture": "amd64", "operatingSystem": "linux", "osImage": os,
-            "kernelVersion": read("/proc/sys/kernel/osrelease"), "bootID": read("/proc/sys/kernel/random/boot_id"),
-            "machineID": read("/etc/machine-id"), "systemUUID": read("/etc/machine-id"),
+            "kernelVersion": host::read("/proc/sys/kernel/osrelease"), "bootID": host::read("/proc/sys/kernel/random/boot_id"),
+            "machineID": host::read("/etc/machine-id"), "systemUUID": host::read("/etc/machine-id"),
             "containerRuntimeVersion": runtime_version, "kubeletVersion": "v1.36.0+hypernetes", "kubeProxyVersion": "",
         },
     }})
@@ -87,7 +69,7 @@ pub async fn keep(shared: Arc<Shared>, address: SocketAddr, ready: impl FnOnce()
     let mut ready = Some(ready);
     loop {
         let node = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": {}}));
-        let outcome = objects::within(async {
+        let outcome = api::within(async {
             let known = match (nodes.get_opt(name).await?, node) {
                 (None, Ok(node)) => Some(nodes.create(&PostParams::default(), &node).await?),
                 (known, _) => known,

@@ -14,6 +14,8 @@ pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// Which sandbox a container was made in: CRI's status does not say.
+pub const SANDBOX: &str = "hypernetes.io/sandbox";
 /// Largest answer of the runtime.
 const MAX_MESSAGE: usize = 16 << 20;
 
