@@ -2,48 +2,13 @@
 //!
 //! Upstream's kubelet does the same (`pkg/kubelet/lifecycle`); reasons and messages are its own.
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
 use crate::{
-    acceptable,
     node::allocatable::Allocatable,
+    pod::{rejection::Rejection, spec::resources::checked_request},
     quantity::{Amount, InvalidAmount},
 };
-
-/// Why a pod is `Failed` without having run: words of its status.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}")]
-pub struct Rejection {
-    pub reason: &'static str,
-    pub message: String,
-}
-
-/// Where the specification is no pod's at all; not a reason of upstream's, whose API lets none through.
-const INVALID: &str = "InvalidPod";
-
-impl From<acceptable::InvalidSpec> for Rejection {
-    fn from(error: acceptable::InvalidSpec) -> Self {
-        Self { reason: INVALID, message: error.to_string() }
-    }
-}
-
-impl Rejection {
-    /// The object is no pod.
-    pub fn undecodable() -> Self {
-        Self { reason: INVALID, message: "the object is not a Pod".into() }
-    }
-
-    fn predicate(reason: &'static str, why: &str) -> Self {
-        Self { reason, message: format!("Predicate {reason} failed: {why}") }
-    }
-
-    fn short(reason: &'static str, resource: &str, requested: i64, used: i64, capacity: i64) -> Self {
-        let message = format!(
-            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-        );
-        Self { reason, message }
-    }
-}
 
 /// `others`: the pods that the node has taken already, and that are not over.
 ///
@@ -58,8 +23,8 @@ pub fn admit(has: &Allocatable, node: &Node, others: &[PodSpec], spec: &PodSpec)
         ("cpu", "OutOfcpu", has.cpu, Amount::millis as fn(Amount) -> i64),
         ("memory", "OutOfmemory", has.memory, Amount::units),
     ] {
-        let requested = requests(spec, resource)
-            .map_err(|error| Rejection { reason: INVALID, message: format!("requests of {resource}: {error}") })?;
+        let requested =
+            requests(spec, resource).map_err(|error| Rejection::invalid(format!("requests of {resource}: {error}")))?;
         // What could not be read was not admitted.
         let used = others.iter().filter_map(|other| requests(other, resource).ok());
         let used = used.fold(Amount::default(), Amount::plus);
@@ -81,11 +46,6 @@ pub fn admit(has: &Allocatable, node: &Node, others: &[PodSpec], spec: &PodSpec)
     Ok(())
 }
 
-/// Whether a pod is over, so that nothing of it runs or will.
-pub fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
 /// What a pod asks for in all: its containers together, or its largest init container if that is more, with the sidecars
 /// that run beside them, and its overhead. What is asked for the pod as a whole goes before.
 fn requests(spec: &PodSpec, resource: &str) -> Result<Amount, InvalidAmount> {
@@ -96,7 +56,7 @@ fn requests(spec: &PodSpec, resource: &str) -> Result<Amount, InvalidAmount> {
     }
     let (mut sidecars, mut most) = (Amount::default(), Amount::default());
     for init in spec.init_containers.iter().flatten() {
-        let own = request(init, resource)?;
+        let own = checked_request(init, resource)?;
         if init.restart_policy.as_deref() == Some("Always") {
             sidecars = sidecars.plus(own);
             most = most.max(sidecars);
@@ -106,16 +66,9 @@ fn requests(spec: &PodSpec, resource: &str) -> Result<Amount, InvalidAmount> {
     }
     let mut sum = sidecars;
     for container in &spec.containers {
-        sum = sum.plus(request(container, resource)?);
+        sum = sum.plus(checked_request(container, resource)?);
     }
     Ok(sum.max(most).plus(overhead))
-}
-
-/// What a container asks for: a limit alone is a request, too.
-fn request(container: &Container, resource: &str) -> Result<Amount, InvalidAmount> {
-    let Some(resources) = &container.resources else { return Ok(Amount::default()) };
-    let asked = Amount::of(resources.requests.as_ref(), resource)?;
-    Ok(asked.or(Amount::of(resources.limits.as_ref(), resource)?).unwrap_or_default())
 }
 
 #[derive(PartialEq, Eq)]

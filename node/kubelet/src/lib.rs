@@ -12,36 +12,26 @@
 mod acceptable;
 mod admit;
 mod config;
-mod container;
-mod environment;
-mod events;
 mod guard;
 mod identity;
 mod manager;
 mod node;
-mod objects;
+mod pod;
 mod pod_dir;
-mod probes;
-mod qos;
 mod quantity;
-mod security;
-mod status;
 mod tenants;
 #[cfg(test)]
 mod tests;
-mod users;
-mod volumes;
-mod worker;
 
 use std::{path::Path, sync::Arc};
 
-use hypernetes_api::Uid;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{KubeletConfig, KubeletError, ServerTls};
 
 use self::{
     node::{Shared, registration, server},
+    pod::volumes,
     pod_dir::PodDirs,
 };
 
@@ -53,7 +43,7 @@ pub fn drop_memory(root: &Path) -> Result<(), KubeletError> {
     let path = root.join("pods");
     let drop = || -> std::io::Result<()> {
         let pods = PodDirs::open(&path)?;
-        for uid in pods.names()?.iter().filter_map(|name| Uid::new(name.to_str()?).ok()) {
+        for uid in pods.uids()? {
             if let Some(dir) = pods.find(uid)? {
                 volumes::drop_memory(&dir)?;
             }

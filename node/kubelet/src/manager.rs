@@ -19,14 +19,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acceptable,
-    admit::{self, Rejection},
-    events::tell,
-    guard,
+    acceptable, admit, guard,
     identity::PodId,
     node::{Shared, cri::POD_UID},
-    volumes,
-    worker::{self, Task},
+    pod::{
+        events::tell,
+        rejection::Rejection,
+        spec::restart::backoff,
+        status::is_over,
+        termination,
+        worker::{self, Task},
+    },
 };
 
 /// How often everything is looked at though nothing was heard: a net under the events.
@@ -189,12 +192,12 @@ impl Manager {
 
     /// Why the node does not take a pod, if it does not.
     fn rejection(&self, id: &PodId, pod: &Pod) -> Option<Rejection> {
-        if admit::is_over(pod) || pod.metadata.deletion_timestamp.is_some() {
+        if is_over(pod) || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let spec = pod.spec.clone().unwrap_or_default();
         if let Err(error) = acceptable::check(&spec) {
-            return Some(error.into());
+            return Some(Rejection::invalid(error.to_string()));
         }
         // A pod's directory is made when it is taken, and nothing but its end takes it back.
         if matches!(self.shared.pods.find(id.uid.clone()), Ok(Some(_))) {
@@ -208,7 +211,7 @@ impl Manager {
     fn start(&mut self, id: PodId, pod: Pod, rejection: Option<Rejection>) {
         let rejected = rejection.is_some();
         if !rejected
-            && !admit::is_over(&pod)
+            && !is_over(&pod)
             && let Err(error) = self.shared.pods.make(id.uid.clone())
         {
             tracing::warn!(pod = %id, %error, "making a pod's directory");
@@ -239,14 +242,14 @@ async fn lost(shared: Arc<Shared>, id: PodId, times: u32) -> Duration {
     tracing::error!(pod = %id, times, "a pod's worker has panicked");
     let text = "an internal error of the node: it is tried again later";
     tell(&shared, &id, true, "FailedSync", text).await;
-    worker::backoff(times)
+    backoff(times)
 }
 
 impl Worker {
     /// What the pod takes of the node: a pod that is over takes nothing.
     fn counts(&self) -> Option<PodSpec> {
         let pod = self.pod.borrow();
-        let pod = pod.as_ref().filter(|pod| !self.rejected && !admit::is_over(pod))?;
+        let pod = pod.as_ref().filter(|pod| !self.rejected && !is_over(pod))?;
         Some(pod.spec.clone().unwrap_or_default())
     }
 }
@@ -314,9 +317,7 @@ impl Orphans {
     }
 
     async fn remove_directory(&self, uid: &Uid) -> Result<(), String> {
-        if let Some(dir) = self.shared.pods.find(uid.clone()).map_err(|error| error.to_string())? {
-            volumes::release(&self.shared, &dir).await.map_err(|error| error.to_string())?;
-        }
+        termination::release(&self.shared, uid).await?;
         self.shared.pods.remove(uid.clone()).map_err(|error| error.to_string())
     }
 }

@@ -16,7 +16,7 @@ pub struct Limits {
 }
 
 /// As the tenant's Project says; where that cannot be read, what a tenant has of which nothing is said.
-pub async fn limits(shared: &Shared, tenant: &TenantId) -> Limits {
+pub async fn of(shared: &Shared, tenant: &TenantId) -> Limits {
     let projects: Api<Project> = Api::all(shared.config.clients.tenant(&TenantId::system()));
     let spec = match projects.get(tenant.as_str()).await {
         Ok(project) => project.spec,

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io, os::fd::OwnedFd, path::Path, sync::Arc};
 
+use hypernetes_api::Uid;
 use rustix::{
     fs::{CWD, Mode, OFlags, fchmod, mkdirat, openat},
     io::Errno,
@@ -87,6 +88,14 @@ impl PodDirs {
     /// As the system says.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         list(&beneath(&self.directory, Path::new("."), OFlags::DIRECTORY, Mode::empty())?)
+    }
+
+    /// The pods that have a directory.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn uids(&self) -> io::Result<Vec<Uid>> {
+        Ok(self.names()?.iter().filter_map(|name| Uid::new(name.to_str()?).ok()).collect())
     }
 
     /// Removes a pod's directory with all that is in it; one that is not there is no error.

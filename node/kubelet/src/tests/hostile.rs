@@ -11,10 +11,12 @@ use proptest::{
 
 use super::*;
 use crate::{
-    environment::Environment,
     identity::PodId,
+    pod::{
+        spec::expansion::Environment,
+        volumes::{self, Tokens},
+    },
     pod_dir::PodDir,
-    volumes::{self, Tokens},
 };
 
 /// Texts that are no names; `OUT` stands for a directory of the host's that is not the pod's.
@@ -245,8 +247,8 @@ async fn no_key_of_a_config_map_leads_out_of_its_volume() {
             let mut volume = source;
             volume["name"] = "v".into();
             let (id, dir, pod) = taken(&hostile, "h", pod(json!({"volumes": [volume]})));
-            let setback = volumes::prepare(&hostile.shared, &id, &pod, &dir, &mut Tokens::default()).await.unwrap_err();
-            assert_eq!(setback.reason, "FailedMount", "{key:?}");
+            let error = volumes::prepare(&hostile.shared, &id, &pod, &dir, &mut Tokens::default()).await.unwrap_err();
+            assert_eq!(error.reason, "FailedMount", "{key:?}");
         }
         around.assert_unchanged(key);
     }

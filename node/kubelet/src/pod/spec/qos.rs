@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec};
 
-use crate::{container::request, quantity::Amount};
+use super::resources::request;
+use crate::quantity::Amount;
 
 /// The kernel's adjustment of a container's score, from -1000 (never ended) to 1000 (the first).
 const GUARANTEED: i64 = -997;

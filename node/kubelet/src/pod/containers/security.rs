@@ -6,7 +6,7 @@ use hypernetes_api::DnsLabel;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container as ContainerSpec, PodSpec, SeccompProfile};
 
-use crate::{identity::PodId, users};
+use crate::{identity::PodId, pod::spec::user_namespace};
 
 /// What Kubernetes hides from containers, and what it lets them only read, unless `procMount` is `Unmasked`.
 const MASKED_PATHS: [&str; 12] = [
@@ -55,7 +55,7 @@ pub fn of(spec: &PodSpec, wanted: &ContainerSpec, uid: &str, seccomp: &Path) -> 
         }),
         namespace_options: Some(cri::NamespaceOption {
             pid: if share { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container }.into(),
-            userns_options: users::namespace(spec, uid),
+            userns_options: user_namespace::of(spec, uid),
             ..Default::default()
         }),
         masked_paths: paths(&MASKED_PATHS),
@@ -95,6 +95,18 @@ pub fn check_not_root(
             "container has runAsNonRoot and image has non-numeric user ({username}), cannot verify user is non-root {place}"
         )),
         _ => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+    }
+}
+
+/// CRI wants a user where it is given a group: the image's, or root.
+pub fn complete_user(context: &mut cri::LinuxContainerSecurityContext, image: Option<&cri::Image>) {
+    if context.run_as_group.is_none() || context.run_as_user.is_some() {
+        return;
+    }
+    match image {
+        Some(cri::Image { uid: Some(uid), .. }) => context.run_as_user = Some(*uid),
+        Some(image) if !image.username.is_empty() => context.run_as_username.clone_from(&image.username),
+        _ => context.run_as_user = Some(cri::Int64Value { value: 0 }),
     }
 }
 
@@ -199,5 +211,26 @@ mod tests {
             assert_eq!(made.seccomp.unwrap().localhost_ref, "", "{name}");
         }
         assert_eq!(of(&pod(json!({})), &container(json!({})), "u", Path::new("/s")).seccomp, None);
+    }
+
+    #[test]
+    fn a_group_has_a_user() {
+        let number = |value| Some(cri::Int64Value { value });
+        let context = |user, group| cri::LinuxContainerSecurityContext {
+            run_as_user: user,
+            run_as_group: group,
+            ..Default::default()
+        };
+        let completed = |mut context, image: Option<cri::Image>| {
+            complete_user(&mut context, image.as_ref());
+            (context.run_as_user.map(|user| user.value), context.run_as_username)
+        };
+        let named = cri::Image { username: "web".into(), ..Default::default() };
+        let numbered = cri::Image { uid: number(7), ..Default::default() };
+        assert_eq!(completed(context(None, number(5)), Some(named.clone())), (None, "web".into()));
+        assert_eq!(completed(context(None, number(5)), Some(numbered)), (Some(7), String::new()));
+        assert_eq!(completed(context(None, number(5)), None), (Some(0), String::new()));
+        assert_eq!(completed(context(number(3), number(5)), Some(named.clone())), (Some(3), String::new()));
+        assert_eq!(completed(context(None, None), Some(named)), (None, String::new()));
     }
 }

@@ -16,16 +16,14 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaimVolumeSo
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
+use super::plugin;
 use crate::{
     identity::PodId,
     node::{Shared, csi::DriverError},
-    objects::Objects,
+    pod::{objects::Objects, sync_error::SyncError},
     pod_dir::{Place, PodDir},
-    worker::Setback,
 };
 
-/// The plugin's name in directories, as upstream writes it.
-pub(super) const PLUGIN: &str = "kubernetes.io~csi";
 /// Below a volume's directory: where the driver publishes it.
 const TARGET: &str = "mount";
 /// Beside the target, with upstream's name and keys.
@@ -60,7 +58,7 @@ pub enum ReleaseError {
 }
 
 /// One volume of a pod, and the claim that it names.
-pub(super) struct Wanted<'a> {
+pub(super) struct ClaimedVolume<'a> {
     pub shared: &'a Arc<Shared>,
     pub id: &'a PodId,
     pub pod: &'a Pod,
@@ -77,16 +75,16 @@ pub(super) fn target(volume: &Place) -> Place {
     volume.then(TARGET)
 }
 
-impl Wanted<'_> {
+impl ClaimedVolume<'_> {
     /// Has the driver publish the volume in its directory, unless it is published.
-    pub(super) async fn publish(&self) -> Result<(), Setback> {
+    pub(super) async fn publish(&self) -> Result<(), SyncError> {
         let failed = |why: String| self.failed(self.name, &why);
         match Data::read(self.dir, self.place).map_err(|error| failed(error.to_string()))? {
             Some(data) if data.published && data.descriptor_version == DESCRIPTOR_VERSION => Ok(()),
             Some(data) if data.published => {
-                if let Err(setback) = self.publish_over(Some(data)).await {
+                if let Err(error) = self.publish_over(Some(data)).await {
                     // The pod has it all the same.
-                    tracing::info!(pod = %self.id.uid, message = setback.message, "a volume's descriptor stays an old one");
+                    tracing::info!(pod = %self.id.uid, message = error.message, "a volume's descriptor stays an old one");
                 }
                 Ok(())
             }
@@ -94,7 +92,7 @@ impl Wanted<'_> {
         }
     }
 
-    async fn publish_over(&self, earlier: Option<Data>) -> Result<(), Setback> {
+    async fn publish_over(&self, earlier: Option<Data>) -> Result<(), SyncError> {
         let failed = |why: String| self.failed(self.name, &why);
         let target = self.dir.path(&target(self.place));
         let volume = self.bound_volume().await.map_err(failed)?;
@@ -149,7 +147,7 @@ impl Wanted<'_> {
         self.shared.drivers.publish(&csi.driver, request).await.map_err(|error| match &error {
             DriverError::Refused(status) if status.code() == tonic::Code::FailedPrecondition => {
                 let message = format!("Multi-Attach error for volume {name:?} {}", status.message());
-                Setback { reason: "FailedAttachVolume", message }
+                SyncError { reason: "FailedAttachVolume", message }
             }
             _ => self.failed(&name, &error.to_string()),
         })?;
@@ -157,8 +155,8 @@ impl Wanted<'_> {
         data.write(self.dir, self.place).map_err(|error| self.failed(&name, &error.to_string()))
     }
 
-    fn failed(&self, volume: &str, why: &str) -> Setback {
-        super::failed_mount(volume, why)
+    fn failed(&self, volume: &str, why: &str) -> SyncError {
+        SyncError::failed_mount(volume, why)
     }
 
     /// The volume that the claim is bound to, by both of them.
@@ -200,7 +198,7 @@ impl Wanted<'_> {
 /// Gives back all volumes that are published in a pod's directory. The pod's VM must have ended.
 pub async fn release(shared: &Shared, dir: &PodDir) -> Result<(), ReleaseError> {
     let failed = |doing| move |source| ReleaseError::File { doing, source };
-    let volumes = Place::of("volumes").then(PLUGIN);
+    let volumes = plugin::place_of_all(plugin::CSI);
     for name in dir.names(&volumes).map_err(failed("listing the pod's volumes"))? {
         let place = volumes.then(name);
         let Some(data) = Data::read(dir, &place).map_err(failed("reading what is published"))? else { continue };

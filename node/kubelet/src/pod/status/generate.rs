@@ -1,4 +1,4 @@
-//! The pod's status, from what the runtime says and what the worker remembers. A pure function of these.
+//! The pod's status, from what the runtime says and what is known of its containers beside that. A pure function of these.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,13 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
 use serde_json::{Value, json};
 
-use crate::{node::cri::Container, qos, worker::Memory};
-
-/// Whether a container that has ended is started again.
-pub fn restarts(policy: &str, exit_code: i32) -> bool {
-    match policy {
-        "Never" => false,
-        "OnFailure" => exit_code != 0,
-        _ => true,
-    }
-}
+use crate::{
+    node::cri::Container,
+    pod::{
+        containers::Supervision,
+        spec::{qos, restart::restarts},
+    },
+};
 
 fn time(nanos: i64) -> Value {
     match jiff::Timestamp::from_second(nanos / 1_000_000_000) {
@@ -46,16 +43,15 @@ fn state(container: &Container) -> Value {
 fn container_status(
     wanted: &ContainerSpec,
     containers: &[Container],
-    memory: Option<&Memory>,
+    supervision: Option<&Supervision>,
     initialized: bool,
 ) -> Value {
     let of_name: Vec<&Container> = containers.iter().filter(|c| c.name == wanted.name).collect();
     let latest = of_name.first();
-    let waiting = memory.and_then(|m| m.waiting.as_ref());
+    let waiting = supervision.and_then(|s| s.waiting.as_ref());
     let running = latest.is_some_and(|c| c.status.state() == cri::ContainerState::ContainerRunning);
-    let probes = memory.and_then(|m| m.probes.as_ref());
-    let started = running && probes.is_some_and(crate::probes::Probes::started);
-    let ready = running && probes.is_some_and(crate::probes::Probes::ready);
+    let started = running && supervision.is_some_and(Supervision::started);
+    let ready = running && supervision.is_some_and(Supervision::ready);
     let mut status = json!({
         "name": wanted.name, "image": wanted.image, "imageID": "", "restartCount": 0,
         "ready": ready, "started": started, "state": {}, "lastState": {},
@@ -87,7 +83,7 @@ pub fn of(
     pod: &Pod,
     spec: &PodSpec,
     containers: &[Container],
-    memory: &HashMap<String, Memory>,
+    supervised: &HashMap<String, Supervision>,
     addresses: &[String],
     sandbox_ready: bool,
     host: std::net::IpAddr,
@@ -101,7 +97,10 @@ pub fn of(
     };
     let initialized = inits.iter().all(|init| succeeded(&init.name));
     let statuses = |specs: &[ContainerSpec]| -> Vec<Value> {
-        specs.iter().map(|wanted| container_status(wanted, containers, memory.get(&wanted.name), initialized)).collect()
+        specs
+            .iter()
+            .map(|wanted| container_status(wanted, containers, supervised.get(&wanted.name), initialized))
+            .collect()
     };
     let (init_statuses, container_statuses) = (statuses(&inits), statuses(&spec.containers));
     let phase = phase(spec, &init_statuses, &container_statuses);
@@ -189,12 +188,12 @@ mod tests {
         let spec: PodSpec =
             serde_json::from_value(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}))
                 .unwrap();
-        let memory = Memory { waiting: waiting.map(|w| (w.to_owned(), String::new())), ..Default::default() };
+        let supervision = Supervision { waiting: waiting.map(|w| (w.to_owned(), String::new())), ..Default::default() };
         of(
             &Pod::default(),
             &spec,
             containers,
-            &[("a".to_owned(), memory)].into(),
+            &[("a".to_owned(), supervision)].into(),
             &[],
             true,
             std::net::Ipv4Addr::LOCALHOST.into(),

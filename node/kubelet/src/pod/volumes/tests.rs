@@ -25,7 +25,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{claim::ReleaseError, *};
-use crate::config::{KubeletConfig, ServerTls};
+use crate::{
+    config::{KubeletConfig, ServerTls},
+    pod::spec::expansion::Environment,
+};
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1 << 30;
@@ -127,14 +130,14 @@ impl Node {
         claims.patch_status(name, &PatchParams::default(), &bound).await.unwrap();
     }
 
-    async fn prepare(&self, pod: &Pod) -> Result<(), Setback> {
+    async fn prepare(&self, pod: &Pod) -> Result<(), SyncError> {
         prepare_in(&self.shared, pod).await
     }
 
     async fn refused(&self, pod: &Pod, reason: &str) -> String {
-        let setback = self.prepare(pod).await.unwrap_err();
-        assert_eq!(setback.reason, reason, "{setback:?}");
-        setback.message
+        let error = self.prepare(pod).await.unwrap_err();
+        assert_eq!(error.reason, reason, "{error:?}");
+        error.message
     }
 
     async fn release(&self, pod: &Pod) {
@@ -168,7 +171,7 @@ fn dir(shared: &Shared, pod: &Pod) -> PodDir {
     shared.pods.make(id(pod).uid).unwrap()
 }
 
-async fn prepare_in(shared: &Arc<Shared>, pod: &Pod) -> Result<(), Setback> {
+async fn prepare_in(shared: &Arc<Shared>, pod: &Pod) -> Result<(), SyncError> {
     prepare(shared, &id(pod), pod, &dir(shared, pod), &mut Tokens::default()).await.map(drop)
 }
 
@@ -269,8 +272,8 @@ async fn what_is_not_bound_is_waited_for() {
     assert!(node.attachment().await.is_none());
     let unknown = shared(node.directory.path(), &node.clients, "else.example").await;
     let web = mounting("web");
-    let setback = prepare_in(&unknown, &web).await.unwrap_err();
-    assert!(setback.message.contains("driver name volume.csi.hypernetes.io not found"), "{setback:?}");
+    let error = prepare_in(&unknown, &web).await.unwrap_err();
+    assert!(error.message.contains("driver name volume.csi.hypernetes.io not found"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

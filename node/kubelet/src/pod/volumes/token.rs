@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use tokio::time::Instant;
 
-use crate::{identity::PodId, node::api::ApiError, objects::Objects};
+use crate::{identity::PodId, node::api::ApiError, pod::objects::Objects};
 
 /// Oldest that a token gets, and how much of its life it is used: upstream's figures.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,10 +7,14 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume a
 use tokio::time::Instant;
 
 use super::{
+    atomic_writer::{File, Files},
     token::Tokens,
-    writer::{File, Files},
 };
-use crate::{environment, identity::PodId, objects::Objects, pod_dir::ItemPath};
+use crate::{
+    identity::PodId,
+    pod::{objects::Objects, spec::downward_api},
+    pod_dir::ItemPath,
+};
 
 const DEFAULT_MODE: i32 = 0o644;
 
@@ -116,7 +120,7 @@ impl Content<'_> {
     fn fields(&mut self, items: Option<&[DownwardAPIVolumeFile]>, mode: i32) -> Result<(), String> {
         for item in items.unwrap_or_default() {
             let value = if let Some(field) = &item.field_ref {
-                environment::field_of(self.pod, &field.field_path)
+                downward_api::field_of(self.pod, &field.field_path)
                     .ok_or_else(|| format!("fieldPath {:?} is not known", field.field_path))?
             } else if let Some(resource) = &item.resource_field_ref {
                 let spec = self.pod.spec.as_ref();
@@ -125,7 +129,7 @@ impl Content<'_> {
                     spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name)
                 });
                 let container = container.ok_or_else(|| format!("container {name:?} not found"))?;
-                environment::resource_of(container, resource)?
+                downward_api::resource_of(container, resource)?
             } else {
                 continue;
             };
