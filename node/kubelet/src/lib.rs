@@ -7,19 +7,18 @@
 //! ```
 //!
 //! Nothing is kept but in the API and in the runtime: after its own death the kubelet finds its pods again by their labels.
+//!
+//! `pods` is the set of them, `pod` is one, `node` is what they have in common; each uses those that come after it, none those
+//! before. `pod_dir`, `identity` and `quantity` know nothing of the others.
 #![forbid(unsafe_code)]
 
-mod acceptable;
-mod admit;
 mod config;
-mod guard;
 mod identity;
-mod manager;
 mod node;
 mod pod;
 mod pod_dir;
+mod pods;
 mod quantity;
-mod tenants;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +32,7 @@ use self::{
     node::{Shared, registration, server},
     pod::volumes,
     pod_dir::PodDirs,
+    pods::{manager, tenants},
 };
 
 /// Takes away what pods have in memory on this host, so that `root` can be removed. No kubelet may run, nor the pods' VMs.

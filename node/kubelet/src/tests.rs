@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use self::{api::HostileApi, runtime::FakeRuntime};
 use crate::{
     config::{KubeletConfig, ServerTls},
-    manager,
     node::{Shared, registration},
-    tenants,
+    pods::{manager, tenants},
 };
 
 const ACME: &str = "0123456789abcdef0123456789abcdef";

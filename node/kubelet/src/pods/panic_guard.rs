@@ -1,4 +1,4 @@
-//! Work that one object can make fail goes on for the others, and for that object later.
+//! Work that one object can make panic goes on for the others, and for that object later.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

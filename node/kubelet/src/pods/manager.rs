@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt};
-use hypernetes_api::{PathComponent, TenantId, Uid};
+use hypernetes_api::Uid;
 use hypernetes_client::Seen;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::{
@@ -18,24 +18,21 @@ use kube::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::{admission, orphans::Orphans, panic_guard, runtime_events, validation};
 use crate::{
-    acceptable, admit, guard,
     identity::PodId,
-    node::{Shared, cri::POD_UID},
+    node::Shared,
     pod::{
         events::tell,
         rejection::Rejection,
         spec::restart::backoff,
         status::is_over,
-        termination,
         worker::{self, Task},
     },
 };
 
 /// How often everything is looked at though nothing was heard: a net under the events.
 const RELIST: Duration = Duration::from_secs(60);
-/// Between two attempts to remove what is left.
-const AGAIN: Duration = Duration::from_secs(5);
 
 struct Worker {
     id: PodId,
@@ -62,7 +59,7 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mine = format!("spec.nodeName={}", shared.config.node_name);
     let mut stream = watcher(pods, watcher::Config::default().fields(&mine)).boxed();
     let (event_sender, mut events) = mpsc::channel(256);
-    tokio::spawn(follow_runtime(shared.clone(), event_sender));
+    tokio::spawn(runtime_events::follow(shared.clone(), event_sender));
     let mut tick = tokio::time::interval(RELIST);
     let mut listed = Vec::new();
     let mut cleaning: Option<tokio::task::JoinHandle<()>> = None;
@@ -196,7 +193,7 @@ impl Manager {
             return None;
         }
         let spec = pod.spec.clone().unwrap_or_default();
-        if let Err(error) = acceptable::check(&spec) {
+        if let Err(error) = validation::check(&spec) {
             return Some(Rejection::invalid(error.to_string()));
         }
         // A pod's directory is made when it is taken, and nothing but its end takes it back.
@@ -205,7 +202,7 @@ impl Manager {
         }
         let others: Vec<PodSpec> = self.workers.values().filter_map(Worker::counts).collect();
         let node = self.shared.node.borrow().clone().unwrap_or_default();
-        admit::admit(&self.shared.allocatable, &node, &others, &spec).err()
+        admission::admit(&self.shared.allocatable, &node, &others, &spec).err()
     }
 
     fn start(&mut self, id: PodId, pod: Pod, rejection: Option<Rejection>) {
@@ -229,7 +226,7 @@ impl Manager {
         let (ended, shared, name) = (self.ended.clone(), self.shared.clone(), id.clone());
         tokio::spawn(async move {
             let lost = |times| lost(shared.clone(), name.clone(), times).boxed();
-            guard::persist(&mut task, worker::run, lost).await;
+            panic_guard::persist(&mut task, worker::run, lost).await;
             let _ = ended.send(name.uid).await;
         });
         self.workers.insert(id.uid.clone(), Worker { id, pod: pod_sender, nudge, rejected });
@@ -251,95 +248,5 @@ impl Worker {
         let pod = self.pod.borrow();
         let pod = pod.as_ref().filter(|pod| !self.rejected && !is_over(pod))?;
         Some(pod.spec.clone().unwrap_or_default())
-    }
-}
-
-/// What the runtime and this node's directories still have of pods that the API has no more.
-struct Orphans {
-    shared: Arc<Shared>,
-    known: HashSet<Uid>,
-    /// Pods that have a directory, by uid.
-    left: HashSet<Uid>,
-    /// Directories of logs.
-    logs: Vec<(TenantId, PathComponent)>,
-    /// Pods that came later are not looked at: Unix time in nanoseconds.
-    since: i64,
-}
-
-impl Orphans {
-    fn now(shared: Arc<Shared>, known: HashSet<Uid>) -> Self {
-        let since = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
-        let since = i64::try_from(since).unwrap_or(i64::MAX);
-        let entries = shared.pods.names().unwrap_or_default();
-        let uids = entries.iter().filter_map(|name| Uid::new(name.to_str()?).ok());
-        let left = uids.filter(|uid| !known.contains(uid)).collect();
-        let logs = shared.logs.of_others(&known);
-        Self { shared, known, left, logs, since }
-    }
-
-    /// Goes on until all is gone: a volume that is not given back is one that its tenant cannot use.
-    async fn remove(mut self) {
-        while let Err(error) = self.attempt().await {
-            tracing::warn!(error, "removing what is left of pods that are gone");
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    async fn attempt(&mut self) -> Result<(), String> {
-        let sandboxes = self.shared.runtime.all_sandboxes().await.map_err(|status| status.to_string())?;
-        let mut outcome = Ok(());
-        // Pods whose VM may still have their volumes open.
-        let mut alive = HashSet::new();
-        for sandbox in sandboxes {
-            let Some(uid) = sandbox.labels.get(POD_UID) else { continue };
-            if self.known.contains(&**uid) || sandbox.created_at > self.since {
-                continue;
-            }
-            tracing::info!(sandbox = sandbox.id, "removing the sandbox of a pod that is gone");
-            if let Err(status) = self.shared.runtime.remove_sandbox(&sandbox.id).await {
-                alive.insert(uid.clone());
-                outcome = Err(format!("the sandbox {}: {status}", sandbox.id));
-            }
-        }
-        let left: Vec<Uid> = self.left.iter().filter(|uid| !alive.contains(&***uid)).cloned().collect();
-        for uid in left {
-            match self.remove_directory(&uid).await {
-                Ok(()) => drop(self.left.remove(&uid)),
-                Err(error) => outcome = Err(format!("the pod {uid}: {error}")),
-            }
-        }
-        for (tenant, name) in std::mem::take(&mut self.logs) {
-            if let Err(error) = self.shared.logs.remove(&tenant, name) {
-                tracing::warn!(%error, "removing the logs of a pod that is gone");
-            }
-        }
-        outcome
-    }
-
-    async fn remove_directory(&self, uid: &Uid) -> Result<(), String> {
-        termination::release(&self.shared, uid).await?;
-        self.shared.pods.remove(uid.clone()).map_err(|error| error.to_string())
-    }
-}
-
-/// Whose containers change, by pod uid; connects again for ever.
-async fn follow_runtime(shared: Arc<Shared>, events: mpsc::Sender<String>) {
-    loop {
-        match shared.runtime.events().await {
-            Ok(mut stream) => {
-                while let Ok(Some(event)) = stream.message().await {
-                    // Nobody need listen.
-                    let _ = shared.container_events.send(event.container_id);
-                    let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
-                    if let Some(metadata) = metadata
-                        && events.send(metadata.uid).await.is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the runtime's events"),
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
