@@ -19,8 +19,6 @@ mod passwords;
 mod token;
 
 #[cfg(test)]
-mod fake_api;
-#[cfg(test)]
 #[allow(clippy::disallowed_types)] // as a stock client
 mod tests;
 

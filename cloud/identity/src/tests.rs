@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
 use hypernetes_api::{
     auth::{Source, Spent, TokenAuthority, TokenError, TokenScope},
     types::identity::TokenRevocation,
 };
+use hypernetes_testing::{fake_api::FakeApi, http::send_with};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -18,7 +18,6 @@ use crate::{
     Identity, IdentityConfig, PasswordCost,
     bootstrap::admin_project_id,
     directory::role_id,
-    fake_api::FakeApi,
     login::{Login, LoginError},
 };
 
@@ -64,15 +63,10 @@ fn in_project(name: &str) -> Value {
 
 impl Keystone {
     async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("/identity{path}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let status = response.status();
-        let token = response.headers().get("x-subject-token").map(|token| token.to_str().unwrap().to_owned());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, token, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+        let uri = format!("/identity{path}");
+        let answer = send_with(self.router.clone(), headers, method.as_str(), &uri, body).await;
+        let token = answer.headers.get("x-subject-token").map(|token| token.to_str().unwrap().to_owned());
+        Answer { status: answer.status, token, body: answer.body }
     }
 
     async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {

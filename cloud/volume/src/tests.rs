@@ -5,94 +5,51 @@ mod hostile;
 mod lifecycle;
 mod openstack;
 
-use std::{fmt::Debug, path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use axum::{Router, body::Body};
-use http::{Request, StatusCode};
-use http_body_util::BodyExt;
 use hypernetes_api::{
-    AllTenants, TenantId,
-    auth::{TokenAuthority, TokenError, TokenInfo, TokenScope},
+    AllTenants,
     names::VOLUME_DRIVER,
-    types::identity::{Project, ProjectSpec},
     types::network::PodReference,
     types::volume::{Attachment, AttachmentSpec, Volume},
 };
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
-use hypernetes_store::{EmbeddedStore, embedded::Options};
-use k8s_openapi::api::{core::v1::Namespace, storage::v1::StorageClass};
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
+use hypernetes_testing::{
+    http::{Answer, send, text},
+    server::{ACME, GLOBEX, InProcess, id},
+    tokens::Tokens,
+    wait::eventually,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use crate::{Volumes, VolumesConfig};
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
-const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 const MEMBER: &str = "member@0123456789abcdef0123456789abcdef";
 const READER: &str = "reader@0123456789abcdef0123456789abcdef";
 const OTHER: &str = "admin@fedcba9876543210fedcba9876543210";
-/// Longest wait for what happens in milliseconds.
-const SOON: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
 
-/// Tokens are `<role>@<project>`.
-struct Tokens;
-
-#[async_trait]
-impl TokenAuthority for Tokens {
-    async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError> {
-        let (role, project) = token.split_once('@').ok_or(TokenError::Invalid)?;
-        let scope = match project {
-            "" => TokenScope::Unscoped,
-            id => TokenScope::Project {
-                id: id.parse().map_err(|_| TokenError::Invalid)?,
-                name: id.into(),
-                domain_id: "default".into(),
-                domain_name: "Default".into(),
-            },
-        };
-        let roles = ["reader", "member", "admin"];
-        let rank = roles.iter().position(|other| *other == role).ok_or(TokenError::Invalid)?;
-        Ok(TokenInfo {
-            user_id: "u".into(),
-            user_name: "jane".into(),
-            user_domain_id: "default".into(),
-            user_domain_name: "Default".into(),
-            scope,
-            roles: roles[..=rank].iter().map(|role| (*role).to_owned()).collect(),
-            expires_at: jiff::Timestamp::MAX,
-        })
-    }
-}
-
 struct Cloud {
-    clients: Clients,
+    in_process: InProcess,
     service: Arc<Volumes>,
-    server: ApiServer,
-    store: Arc<EmbeddedStore>,
-    directory: tempfile::TempDir,
 }
 
-struct Answer {
-    status: StatusCode,
-    body: Value,
-}
+impl Deref for Cloud {
+    type Target = InProcess;
 
-impl Answer {
-    #[track_caller]
-    fn ok(self) -> Value {
-        assert!(self.status.is_success(), "{} {}", self.status, self.body);
-        self.body
+    fn deref(&self) -> &InProcess {
+        &self.in_process
     }
+}
 
+trait Refused {
     /// The message of a fault, which has Cinder's form.
+    fn refused(self, code: u16, fault: &str) -> String;
+}
+
+impl Refused for Answer {
     #[track_caller]
     fn refused(self, code: u16, fault: &str) -> String {
         let error = &self.body[fault];
@@ -100,10 +57,6 @@ impl Answer {
         assert_eq!(self.body.as_object().map(serde_json::Map::len), Some(1), "{}", self.body);
         error["message"].as_str().unwrap().to_owned()
     }
-}
-
-fn id(tenant: &str) -> TenantId {
-    tenant.parse().unwrap()
 }
 
 impl Cloud {
@@ -117,46 +70,16 @@ impl Cloud {
     }
 
     fn empty(configure: impl FnOnce(VolumesConfig) -> VolumesConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
-        let config = Config { store: store.clone(), all_tenants: AllTenants::grant() };
-        let server = ApiServer::new(config);
-        let clients = Clients::in_process(server.loopback());
-        let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example:6443/");
-        let service = Volumes::start(&clients, AllTenants::grant(), configure(config)).unwrap();
-        Self { clients, service, server, store, directory }
-    }
-
-    async fn tenant(&self, tenant: &str) {
-        // The project, unless the identity service has made it.
-        let projects: Api<Project> = Api::all(self.clients.tenant(&TenantId::system()));
-        let spec = ProjectSpec { display_name: format!("project-{tenant}"), ..ProjectSpec::default() };
-        match projects.create(&PostParams::default(), &Project::new(tenant, spec)).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            other => drop(other.unwrap()),
-        }
-        self.make::<Namespace>(tenant, json!({"metadata": {"name": "default"}})).await;
+        let in_process = InProcess::start();
+        let config = VolumesConfig::new(in_process.directory().join("volumes"), "https://cloud.example:6443/");
+        let service = Volumes::start(&in_process.clients, AllTenants::grant(), configure(config)).unwrap();
+        Self { in_process, service }
     }
 
     /// Another process over the same objects and files.
     fn restart(&mut self) {
         let config = self.service.config.clone();
         self.service = Volumes::start(&self.clients, AllTenants::grant(), config).unwrap();
-    }
-
-    fn api<K>(&self, tenant: &str) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = ()>,
-    {
-        Api::all(self.clients.tenant(&id(tenant)))
-    }
-
-    async fn make<K>(&self, tenant: &str, object: Value) -> K
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
-    {
-        let object: K = serde_json::from_value(object).unwrap();
-        self.api::<K>(tenant).create(&PostParams::default(), &object).await.unwrap()
     }
 
     /// The operator's storage class `standard`, the default one.
@@ -187,32 +110,16 @@ impl Cloud {
 
     /// Files of a tenant's volumes.
     fn files(&self, tenant: &str) -> Vec<PathBuf> {
-        let directory = self.directory.path().join("volumes").join(tenant);
+        let directory = self.directory().join("volumes").join(tenant);
         let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).collect()
-    }
-
-    /// Asks until there is an answer.
-    #[track_caller]
-    fn eventually<T, F: Future<Output = Option<T>>>(&self, ask: impl Fn() -> F) -> impl Future<Output = T> {
-        let caller = std::panic::Location::caller();
-        async move {
-            let started = std::time::Instant::now();
-            loop {
-                if let Some(answer) = ask().await {
-                    return answer;
-                }
-                assert!(started.elapsed() < SOON, "waited in vain at {caller}");
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
     }
 
     /// The volume once it has the status, as the API shows it.
     #[track_caller]
     fn with_status(&self, token: &str, id: &Value, status: &str) -> impl Future<Output = Value> {
         let path = format!("/volumes/{}", id.as_str().unwrap());
-        self.eventually(move || {
+        eventually(move || {
             let path = path.clone();
             async move {
                 let volume = self.get(token, &path).await.ok()["volume"].clone();
@@ -222,8 +129,7 @@ impl Cloud {
     }
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        self.send(token, method, path, body).await
+        self.send(token, method, path, text(&body)).await
     }
 
     /// A path below the token's own project.
@@ -234,14 +140,7 @@ impl Cloud {
 
     async fn send_to(&self, token: &str, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let router = Router::new().nest("/volume", self.service.router(Arc::new(Tokens)));
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header("x-auth-token", token);
-        }
-        let response = router.oneshot(request.body(body.into()).unwrap()).await.unwrap();
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+        send(router, token, method, path, body).await
     }
 
     async fn get(&self, token: &str, path: &str) -> Answer {

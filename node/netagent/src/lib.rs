@@ -21,10 +21,6 @@ mod status;
 mod tap;
 
 #[cfg(test)]
-#[path = "../../../cloud/identity/src/fake_api.rs"]
-#[allow(dead_code)]
-mod fake_api;
-#[cfg(test)]
 mod tests;
 
 use std::{path::PathBuf, time::Duration};

@@ -1,66 +1,16 @@
 //! The stock openstack client against the service.
 
-use std::{path::Path, process::Stdio};
-
-use serde_json::Value;
+use hypernetes_testing::openstack::Client;
 
 use super::*;
 
-struct Client {
-    environment: Vec<(&'static str, String)>,
-    program: std::path::PathBuf,
-}
-
-impl Client {
-    async fn run(&self, arguments: &str) -> Result<String, String> {
-        let mut command = tokio::process::Command::new(&self.program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").envs(self.environment.iter().cloned());
-        command.args(arguments.split_whitespace()).stdin(Stdio::null());
-        let output = command.output().await.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    async fn ok(&self, arguments: &str) -> String {
-        self.run(arguments).await.unwrap_or_else(|error| panic!("openstack {arguments}: {error}"))
-    }
-
-    async fn json(&self, arguments: &str) -> Value {
-        serde_json::from_str(&self.ok(&format!("{arguments} -f json")).await).unwrap()
-    }
-
-    async fn refused(&self, arguments: &str) -> String {
-        self.run(arguments).await.expect_err("should have been refused")
-    }
-
-    fn as_user(&self, user: &str, password: &str, project: &str) -> Self {
-        let mut environment = self.environment.clone();
-        for (name, value) in [("OS_USERNAME", user), ("OS_PASSWORD", password), ("OS_PROJECT_NAME", project)] {
-            environment.retain(|(n, _)| *n != name);
-            environment.push((name, value.to_owned()));
-        }
-        Self { environment, program: self.program.clone() }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_openstack_client_works() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/venv/bin/openstack");
-    assert!(program.exists(), "{} is missing: scripts/client-tools.sh installs it", program.display());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let k = keystone_with(IdentityConfig { public_url: url.clone(), ..config() }).await;
     let server = tokio::spawn(axum::serve(listener, k.router.clone()).into_future());
-    let environment = vec![
-        ("OS_AUTH_URL", format!("{url}/identity/v3")),
-        ("OS_IDENTITY_API_VERSION", "3".into()),
-        ("OS_USERNAME", "admin".into()),
-        ("OS_PASSWORD", PASSWORD.into()),
-        ("OS_PROJECT_NAME", "admin".into()),
-        ("OS_USER_DOMAIN_NAME", "Default".into()),
-        ("OS_PROJECT_DOMAIN_NAME", "Default".into()),
-    ];
-    let admin = Client { environment, program };
+    let admin = Client::new(&url, PASSWORD);
 
     let token = admin.json("token issue").await;
     assert_eq!(token["project_id"], admin_project_id());

@@ -296,9 +296,7 @@ async fn what_clients_ask_beside() {
     }
     let router = cloud.service.router();
     for path in ["/networking/", "/networking"] {
-        let response = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let versions: Value = serde_json::from_slice(&bytes).unwrap();
+        let versions = send(router.clone(), "", "GET", path, "").await.body;
         assert_eq!(versions["versions"][0]["id"], "v2.0", "{path}");
     }
 }

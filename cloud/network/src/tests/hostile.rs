@@ -44,7 +44,7 @@ async fn whatever_one_tenants_objects_say_the_others_pods_have_ports() {
             let status = cloud.api::<Network>(GLOBEX).get(&name).await.unwrap().status?;
             (status.phase == "Active").then_some(())
         };
-        cloud.eventually(active).await;
+        eventually(active).await;
     }
     assert_eq!((mishaps(Mishap::Panicked), mishaps(Mishap::TooLong)), (0, 0), "of which each is caught, and a bug");
     assert!(hypernetes_client::unreadable_objects() > 0, "nothing of all this was of no form");

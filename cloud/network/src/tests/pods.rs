@@ -44,7 +44,7 @@ async fn tenants_have_the_same_addresses_and_segments_of_their_own() {
     }
     let segment = |tenant| {
         let cloud = &cloud;
-        cloud.eventually(move || async move {
+        eventually(move || async move {
             let status = cloud.api::<Network>(tenant).get("default").await.unwrap().status?;
             (status.phase == "Active").then_some(status.segment_id)
         })
@@ -72,7 +72,7 @@ async fn an_address_is_free_when_its_pod_is_gone_or_finished() {
     let (port_a, port_b) = (cloud.port_of(ACME, &a).await, cloud.port_of(ACME, &b).await);
     let gone = |name: String| {
         let cloud = &cloud;
-        cloud.eventually(move || {
+        eventually(move || {
             let name = name.clone();
             async move { cloud.api::<Port>(ACME).get_opt(&name).await.unwrap().is_none().then_some(()) }
         })
@@ -96,10 +96,7 @@ async fn an_address_is_free_when_its_pod_is_gone_or_finished() {
     let port_d = cloud.port_of(ACME, &d).await;
     assert_eq!((ip(&before), ip(&port_d)), ("10.244.0.2", "10.244.0.3"));
     let cloud = &cloud;
-    cloud
-        .eventually(|| async {
-            cloud.api::<Port>(ACME).get_opt(&before.name_any()).await.unwrap().is_none().then_some(())
-        })
+    eventually(|| async { cloud.api::<Port>(ACME).get_opt(&before.name_any()).await.unwrap().is_none().then_some(()) })
         .await;
 }
 
@@ -112,12 +109,11 @@ async fn the_port_knows_the_node() {
     let pods = cloud.pods(ACME);
     pods.create_subresource::<Value, Value>("binding", "a", &PostParams::default(), &binding).await.unwrap();
     let (cloud, pod) = (&cloud, &pod);
-    cloud
-        .eventually(|| async {
-            let host = cloud.port_of(ACME, pod).await.status?.host;
-            (host == "node-1").then_some(())
-        })
-        .await;
+    eventually(|| async {
+        let host = cloud.port_of(ACME, pod).await.status?.host;
+        (host == "node-1").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,9 +127,8 @@ async fn a_namespace_names_its_network_and_an_unknown_one_is_told() {
     let pods: Api<Pod> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "blue");
     let made = pods.create(&PostParams::default(), &pod("a")).await.unwrap();
     let events: Api<Event> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "blue");
-    let event = cloud
-        .eventually(|| async { events.list(&ListParams::default()).await.unwrap().items.into_iter().next() })
-        .await;
+    let event =
+        eventually(|| async { events.list(&ListParams::default()).await.unwrap().items.into_iter().next() }).await;
     assert_eq!((event.reason.as_deref(), event.type_.as_deref()), (Some("FailedCreatePort"), Some("Warning")));
     assert!(event.message.unwrap().contains("there is no network \"blue\""));
     assert_eq!(event.involved_object.uid, made.metadata.uid);
@@ -154,9 +149,9 @@ async fn ports_of_users_get_addresses_and_conflicts_are_told() {
     cloud.make::<Port>(ACME, json!({"metadata": {"name": "free"}, "spec": {"network": "default"}})).await;
     let accepted = |name: &'static str| {
         let cloud = &cloud;
-        cloud.eventually(move || async move {
-            cloud.api::<Port>(ACME).get(name).await.ok().filter(crate::state::is_accepted)
-        })
+        eventually(
+            move || async move { cloud.api::<Port>(ACME).get(name).await.ok().filter(crate::state::is_accepted) },
+        )
     };
     assert_eq!(ip(&accepted("a").await), "10.244.0.9");
     assert_eq!(ip(&accepted("free").await), "10.244.0.2");
@@ -167,12 +162,11 @@ async fn ports_of_users_get_addresses_and_conflicts_are_told() {
     ] {
         cloud.make::<Port>(ACME, want(name, address)).await;
         let events: Api<Event> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "default");
-        let event = cloud
-            .eventually(|| async {
-                let all = events.list(&ListParams::default()).await.unwrap().items;
-                all.into_iter().find(|event| event.involved_object.name.as_deref() == Some(name))
-            })
-            .await;
+        let event = eventually(|| async {
+            let all = events.list(&ListParams::default()).await.unwrap().items;
+            all.into_iter().find(|event| event.involved_object.name.as_deref() == Some(name))
+        })
+        .await;
         assert!(event.message.as_ref().unwrap().contains(why), "{:?}", event.message);
         let port = cloud.api::<Port>(ACME).get(name).await.unwrap();
         assert_eq!(port.status.unwrap_or_default().phase, "Build");
@@ -189,7 +183,7 @@ async fn networks_and_subnets_stay_while_they_are_used() {
     let (networks, subnets) = (cloud.api::<Network>(ACME), cloud.api::<Subnet>(ACME));
     let cloud = &cloud;
     let (networks, subnets) = (&networks, &subnets);
-    cloud.eventually(|| async { (!subnets.get("default").await.unwrap().finalizers().is_empty()).then_some(()) }).await;
+    eventually(|| async { (!subnets.get("default").await.unwrap().finalizers().is_empty()).then_some(()) }).await;
     subnets.delete("default", &DeleteParams::default()).await.unwrap();
     networks.delete("default", &DeleteParams::default()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -197,11 +191,10 @@ async fn networks_and_subnets_stay_while_they_are_used() {
     assert!(networks.get("default").await.unwrap().metadata.deletion_timestamp.is_some());
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     cloud.pods(ACME).delete("a", &at_once).await.unwrap();
-    cloud
-        .eventually(|| async {
-            let gone = subnets.get_opt("default").await.unwrap().is_none()
-                && networks.get_opt("default").await.unwrap().is_none();
-            gone.then_some(())
-        })
-        .await;
+    eventually(|| async {
+        let gone =
+            subnets.get_opt("default").await.unwrap().is_none() && networks.get_opt("default").await.unwrap().is_none();
+        gone.then_some(())
+    })
+    .await;
 }

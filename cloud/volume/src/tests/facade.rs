@@ -54,9 +54,9 @@ async fn a_volume_lives() {
         let answer = cloud.delete(MEMBER, &path(volume)).await;
         assert_eq!((answer.status.as_u16(), &answer.body), (202, &Value::Null));
     }
-    cloud.eventually(|| async { cloud.files(ACME).is_empty().then_some(()) }).await;
+    eventually(|| async { cloud.files(ACME).is_empty().then_some(()) }).await;
     let gone = || async { (cloud.get(READER, &path(&made)).await.status == 404).then_some(()) };
-    cloud.eventually(gone).await;
+    eventually(gone).await;
     cloud.delete(MEMBER, &path(&made)).await.refused(404, "itemNotFound");
 }
 

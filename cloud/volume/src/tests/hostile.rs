@@ -39,13 +39,13 @@ async fn whatever_one_tenants_objects_say_the_others_volumes_are_made() {
             let status = cloud.api::<Volume>(GLOBEX).get(&name).await.unwrap().status?;
             (status.phase == "Available").then_some(())
         };
-        cloud.eventually(available).await;
+        eventually(available).await;
         cloud.attach(GLOBEX, &name).await;
         let attached = || async {
             let attachment = cloud.api::<Attachment>(GLOBEX).get(&name).await.unwrap();
             attachment.status.is_some_and(|status| status.phase == "Attached").then_some(())
         };
-        cloud.eventually(attached).await;
+        eventually(attached).await;
     }
     assert_eq!((mishaps(Mishap::Panicked), mishaps(Mishap::TooLong)), (0, 0), "of which each is caught, and a bug");
     assert!(hypernetes_client::unreadable_objects() > 0, "nothing of all this was of no form");

@@ -19,7 +19,7 @@ async fn a_volume_in_use_is_not_deleted() {
         let attachment = cloud.api::<Attachment>(ACME).get("v").await.unwrap();
         attachment.status.is_some_and(|status| status.phase == "Attached").then_some(())
     };
-    cloud.eventually(attached).await;
+    eventually(attached).await;
     let shown = cloud.get(READER, &path).await.ok()["volume"].clone();
     assert_eq!(shown["status"], "in-use", "who sees the attachment attached sees the volume in use");
     let attachment = &shown["attachments"][0];
@@ -33,7 +33,7 @@ async fn a_volume_in_use_is_not_deleted() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(cloud.files(ACME).len(), 1);
     cloud.detach(ACME, "v").await;
-    cloud.eventually(|| async { phase(&cloud, "v").await.is_none().then_some(()) }).await;
+    eventually(|| async { phase(&cloud, "v").await.is_none().then_some(()) }).await;
     assert!(cloud.files(ACME).is_empty());
 }
 
@@ -58,9 +58,9 @@ async fn objects_made_past_the_facade_are_held_to_the_limits() {
     for (name, size) in [("none", 0), ("huge", 3 * GIB), ("fits", 2 * GIB)] {
         cloud.make::<Volume>(ACME, json!({"metadata": {"name": name}, "spec": {"sizeBytes": size}})).await;
     }
-    cloud.eventually(|| async { (phase(&cloud, "fits").await? == "Available").then_some(()) }).await;
+    eventually(|| async { (phase(&cloud, "fits").await? == "Available").then_some(()) }).await;
     for name in ["none", "huge"] {
-        cloud.eventually(|| async { (phase(&cloud, name).await? == "Error").then_some(()) }).await;
+        eventually(|| async { (phase(&cloud, name).await? == "Error").then_some(()) }).await;
         let status = cloud.api::<Volume>(ACME).get(name).await.unwrap().status.unwrap();
         assert!(!status.message.is_empty() && !status.message.contains('/'), "{status:?}");
         // An attachment of it does not become one.
@@ -75,7 +75,7 @@ async fn objects_made_past_the_facade_are_held_to_the_limits() {
         assert_eq!(status.phase, "");
         cloud.detach(ACME, name).await;
         cloud.api::<Volume>(ACME).delete(name, &DeleteParams::default()).await.unwrap();
-        cloud.eventually(|| async { phase(&cloud, name).await.is_none().then_some(()) }).await;
+        eventually(|| async { phase(&cloud, name).await.is_none().then_some(()) }).await;
     }
 }
 
@@ -83,11 +83,11 @@ async fn objects_made_past_the_facade_are_held_to_the_limits() {
 async fn a_size_that_is_changed_later_changes_nothing() {
     let cloud = Cloud::new().await;
     cloud.make::<Volume>(ACME, json!({"metadata": {"name": "v"}, "spec": {"sizeBytes": GIB}})).await;
-    cloud.eventually(|| async { (phase(&cloud, "v").await? == "Available").then_some(()) }).await;
+    eventually(|| async { (phase(&cloud, "v").await? == "Available").then_some(()) }).await;
     let patch = Patch::Merge(json!({"spec": {"sizeBytes": 5 * GIB}}));
     cloud.api::<Volume>(ACME).patch("v", &PatchParams::default(), &patch).await.unwrap();
     cloud.attach(ACME, "v").await;
-    cloud.eventually(|| async { (phase(&cloud, "v").await? == "InUse").then_some(()) }).await;
+    eventually(|| async { (phase(&cloud, "v").await? == "InUse").then_some(()) }).await;
     assert_eq!(std::fs::metadata(&cloud.files(ACME)[0]).unwrap().len(), GIB);
     assert_eq!(cloud.api::<Volume>(ACME).get("v").await.unwrap().status.unwrap().size_bytes, GIB);
 }
@@ -98,14 +98,14 @@ async fn tenants_with_equal_names_have_their_own_bytes() {
     for tenant in [ACME, GLOBEX] {
         cloud.make::<Volume>(tenant, json!({"metadata": {"name": "v"}, "spec": {"sizeBytes": GIB}})).await;
     }
-    cloud.eventually(|| async { (cloud.files(ACME).len() == 1 && cloud.files(GLOBEX).len() == 1).then_some(()) }).await;
-    cloud.eventually(|| async { (phase(&cloud, "v").await? == "Available").then_some(()) }).await;
+    eventually(|| async { (cloud.files(ACME).len() == 1 && cloud.files(GLOBEX).len() == 1).then_some(()) }).await;
+    eventually(|| async { (phase(&cloud, "v").await? == "Available").then_some(()) }).await;
     // What is asked for while the service is away is done when it comes back.
     cloud.service.controller.abort();
     cloud.api::<Volume>(GLOBEX).delete("v", &DeleteParams::default()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(cloud.files(GLOBEX).len(), 1);
     cloud.restart();
-    cloud.eventually(|| async { cloud.files(GLOBEX).is_empty().then_some(()) }).await;
+    eventually(|| async { cloud.files(GLOBEX).is_empty().then_some(()) }).await;
     assert_eq!((cloud.files(ACME).len(), phase(&cloud, "v").await.as_deref()), (1, Some("Available")));
 }

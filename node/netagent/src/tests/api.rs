@@ -10,6 +10,7 @@ use hypernetes_api::{
     types::network::{FixedIp, Network, Port, PortSpec, PortStatus, Subnet, SubnetSpec},
 };
 use hypernetes_client::{Api, Clients};
+use hypernetes_testing::fake_api::FakeApi;
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -21,7 +22,6 @@ use super::{Guest, Host};
 use crate::{
     NetagentConfig,
     cni::protocol::{Reply, Request, code},
-    fake_api::FakeApi,
     records::{Attachment, Records},
 };
 

@@ -1,5 +1,5 @@
-//! A small API server in memory for tests: objects of any kind by path, with versions, conflicts, lists, watches,
-//! finalizers and the status subresource. Shared by the tests of the façades.
+//! A small API server in memory: objects of any kind by path, with versions, conflicts, lists, watches, finalizers and the
+//! status subresource. It validates nothing and defaults nothing.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-#[derive(Clone)]
+/// Its objects; copies of it have the same ones.
+#[derive(Clone, Default)]
 pub struct FakeApi {
     state: Arc<Mutex<Objects>>,
     revision: watch::Sender<u64>,
@@ -70,9 +71,10 @@ fn target(path: &str) -> Option<Target> {
 
 impl FakeApi {
     pub fn new() -> Self {
-        Self { state: Arc::default(), revision: watch::Sender::new(0) }
+        Self::default()
     }
 
+    /// Clients that it answers.
     pub fn clients(&self) -> Clients {
         let router: Router = Router::new().fallback(answer).with_state(self.clone());
         Clients::in_process(router.into_service::<kube::client::Body>().map_err(|never: Infallible| match never {}))
