@@ -1,9 +1,10 @@
 //! Keystone's things as API objects of the system cluster: reads from watched copies, writes through the API server.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use hypernetes_api::types::identity::{Domain, Group, Project, Role, RoleAssignment, TokenRevocation, User};
 use hypernetes_client::Api;
+use hypernetes_facade::NotUpdated;
 use kube::{
     Client, Resource, ResourceExt,
     api::{DeleteParams, PostParams},
@@ -178,20 +179,22 @@ impl Directory {
 
     /// Changes an object; starts over from its newest version when someone else has changed it meanwhile.
     pub async fn update<K: Kind>(&self, id: &str, change: impl Fn(&mut K)) -> Result<Arc<K>, Error> {
-        const ATTEMPTS: usize = 5;
-        let mut object = K::clone(&*self.get::<K>(id)?);
-        for _ in 0..ATTEMPTS {
-            change(&mut object);
-            match self.api::<K>().replace(id, &PostParams::default(), &object).await {
-                Ok(changed) => return Ok(K::cache(self).apply(changed)),
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    object = self.api::<K>().get_opt(id).await?.ok_or_else(|| Error::not_found(K::WORD, id))?;
-                }
-                Err(kube::Error::Api(status)) if status.code == 404 => return Err(Error::not_found(K::WORD, id)),
-                Err(error) => return Err(error.into()),
+        let known = K::clone(&*self.get::<K>(id)?);
+        let change = |object: &mut K| {
+            change(object);
+            Ok::<(), Infallible>(())
+        };
+        // Whatever has the id by now is what was meant.
+        match hypernetes_facade::update(&self.api::<K>(), known, |_| true, change).await {
+            Ok(changed) => Ok(K::cache(self).apply(changed)),
+            Err(NotUpdated::Gone) => Err(Error::not_found(K::WORD, id)),
+            Err(NotUpdated::Contended) => {
+                Err(Error::Conflict { kind: K::WORD, why: "others change it all the time".into() })
             }
+            Err(NotUpdated::Refused(never)) => match never {},
+            Err(NotUpdated::Api(kube::Error::Api(status))) if status.code == 404 => Err(Error::not_found(K::WORD, id)),
+            Err(NotUpdated::Api(error)) => Err(error.into()),
         }
-        Err(Error::Conflict { kind: K::WORD, why: "others change it all the time".into() })
     }
 
     /// Deletes an object; one that is gone already is as good.

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
 use hypernetes_api::auth::Spent;
-use serde_json::json;
+use hypernetes_facade::{Fault, ServiceError, excerpt, keystone_error, respond};
+use serde_json::Value;
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,15 +50,41 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn not_found(kind: &'static str, id: impl Into<String>) -> Self {
-        // What the client sent comes back in the message, but not without bound.
-        Self::NotFound { kind, id: id.into().chars().take(128).collect() }
+        Self::NotFound { kind, id: excerpt(&id.into()) }
     }
 
     pub(crate) fn forbidden(action: impl Into<String>) -> Self {
         Self::Forbidden(action.into())
     }
+}
 
-    pub fn status(&self) -> StatusCode {
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unauthorized => Self::Unauthorized,
+            Fault::Forbidden(action) => Self::Forbidden(action),
+            Fault::Query(why) | Fault::Invalid(why) => Self::BadRequest(why),
+            Fault::Malformed(why) => Self::BadRequest(format!("Malformed request body: {why}.")),
+            Fault::TooLarge => Self::TooLarge,
+            Fault::Unreadable => Self::BadRequest("The body could not be read.".into()),
+            Fault::NoSuchPath => Self::NoSuchPath,
+            Fault::MethodNotAllowed => Self::MethodNotAllowed,
+            Fault::Unavailable(why) | Fault::Denied(why) => Self::Unavailable(why),
+            Fault::NotFound(what) => Self::NotFound { kind: "object", id: what },
+            Fault::Conflict(why) => Self::Conflict { kind: "object", why },
+            Fault::NoRoom => Self::NoRoom,
+        }
+    }
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Fault::from(error).into()
+    }
+}
+
+impl ServiceError for Error {
+    fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized | Self::WrongPassword { .. } | Self::UnsupportedMethod => StatusCode::UNAUTHORIZED,
@@ -75,40 +99,20 @@ impl Error {
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
-}
 
-impl From<kube::Error> for Error {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                400 | 422 => Self::BadRequest(status.message),
-                404 => Self::NotFound { kind: "object", id: status.message },
-                409 => Self::Conflict { kind: "object", why: status.message },
-                413 => Self::TooLarge,
-                507 => Self::NoRoom,
-                _ => Self::Unavailable(status.message),
-            },
-            other => Self::Unavailable(other.to_string()),
-        }
+    fn body(&self) -> Value {
+        keystone_error(self.status(), &self.to_string())
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let title = status.canonical_reason().unwrap_or_default();
-        let body = Json(json!({"error": {"code": status.as_u16(), "message": self.to_string(), "title": title}}));
-        let mut response = (status, body).into_response();
+        let mut response = respond(&self);
         if let Self::TooManyAttempts(seconds) = self {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if let Self::WrongPassword { spent } = self {
             response.extensions_mut().insert(Spent(spent));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Keystone uri=\"/identity\""));
         }
         response
     }

@@ -9,14 +9,11 @@ use axum::{
 };
 use http::StatusCode;
 use hypernetes_api::types::identity::{Domain, Group, Project, Role, RoleAssignment, RoleAssignmentSpec, User};
+use hypernetes_facade::Parameters;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{
-    Shared, many,
-    request::{Caller, Filters},
-    roles,
-};
+use super::{Shared, caller::Caller, many, roles};
 use crate::{
     Error, Identity,
     catalog::link,
@@ -160,7 +157,7 @@ fn target_of(spec: &RoleAssignmentSpec) -> Option<Target> {
     project.or_else(domain).or(spec.system.then_some(Target::System))
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     let own = filters.get("user.id").is_some_and(|id| caller.is_user(id));
     caller.reader_or(own, "identity:list_role_assignments")?;
     let directory = &identity.directory;

@@ -10,15 +10,13 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hypernetes_api::auth::Source;
+use hypernetes_facade::{Body, Parameters, header};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Shared, domains, many, projects,
-    request::{Body, Caller, Filters, header},
-};
+use super::{Shared, caller::Caller, domains, many, projects};
 use crate::{
     Error, Identity,
     authentication::{DomainRef, UserRef, Valid, ValidScope, WantedScope},
@@ -167,7 +165,7 @@ fn wanted(scope: Option<ScopeInput>) -> Result<WantedScope, Error> {
 async fn issue(
     State(identity): Shared,
     source: Option<Extension<Source>>,
-    filters: Filters,
+    filters: Parameters,
     Body(body): Body<Request>,
 ) -> Result<Response, Error> {
     identity.ready().await?;
@@ -202,7 +200,7 @@ async fn subject(identity: &Identity, headers: &HeaderMap) -> Result<(String, Va
 async fn show(
     State(identity): Shared,
     caller: Caller,
-    filters: Filters,
+    filters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let (token, valid) = subject(&identity, &headers).await?;

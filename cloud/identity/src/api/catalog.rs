@@ -7,12 +7,10 @@ use axum::{
     extract::{Path, State},
     routing::get,
 };
+use hypernetes_facade::Parameters;
 use serde_json::Value;
 
-use super::{
-    Shared, many, one,
-    request::{Caller, Filters},
-};
+use super::{Shared, caller::Caller, many, one};
 use crate::{
     Error, Identity,
     catalog::{SERVICES, region},
@@ -44,7 +42,7 @@ async fn show_region(State(identity): Shared, _: Caller, Path(id): Path<String>)
     }
 }
 
-async fn list_services(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list_services(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_services")?;
     let passing = SERVICES.iter().filter(|s| filters.passes("type", s.kind) && filters.passes("name", s.name));
     Ok(many(&identity, "services", "services", passing.map(|s| s.to_json(&identity.config)).collect()))
@@ -60,7 +58,7 @@ fn endpoints(identity: &Identity) -> impl Iterator<Item = Value> {
     SERVICES.iter().flat_map(|service| service.endpoints(&identity.config))
 }
 
-async fn list_endpoints(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list_endpoints(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_endpoints")?;
     let passing = endpoints(&identity).filter(|endpoint| {
         ["interface", "service_id", "region_id"]

@@ -10,14 +10,16 @@ use axum::{
 };
 use http::StatusCode;
 use hypernetes_api::types::identity::{Domain, DomainSpec, Role};
+use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Shared, groups, many, one, projects,
-    request::{Body, Caller, Filters, check_name, nullable},
-    users,
+    Shared,
+    caller::Caller,
+    fields::{check_name, nullable},
+    groups, many, one, projects, users,
 };
 use crate::{Error, Identity, bootstrap::DEFAULT_DOMAIN, catalog::link, directory::key, new_id};
 
@@ -65,7 +67,7 @@ impl Input {
     }
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_domains")?;
     let passing = identity.directory.domains.all().into_iter().filter(|domain| {
         filters.passes("name", &domain.spec.display_name) && filters.passes_flag("enabled", domain.spec.enabled)

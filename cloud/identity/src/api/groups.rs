@@ -10,14 +10,16 @@ use axum::{
 };
 use http::StatusCode;
 use hypernetes_api::types::identity::{Domain, Group, GroupSpec, User};
+use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Shared, many, one,
-    request::{Body, Caller, Filters, check_name, check_unchanged, nullable},
-    users,
+    Shared,
+    caller::Caller,
+    fields::{check_name, check_unchanged, nullable},
+    many, one, users,
 };
 use crate::{Error, Identity, catalog::link, new_id};
 
@@ -63,7 +65,7 @@ impl Input {
     }
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_groups")?;
     let passing = identity.directory.groups.all().into_iter().filter(|group| {
         filters.passes("name", &group.spec.display_name) && filters.passes("domain_id", &group.spec.domain)

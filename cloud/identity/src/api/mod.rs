@@ -4,11 +4,12 @@
 
 mod assignments;
 mod auth;
+mod caller;
 mod catalog;
 mod domains;
+mod fields;
 mod groups;
 mod projects;
-mod request;
 mod roles;
 mod users;
 
@@ -21,11 +22,19 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
+use hypernetes_facade::{Facade, with_fallbacks};
 use serde_json::{Value, json};
 
 use crate::{Error, Identity, catalog::link};
 
 type Shared = State<Arc<Identity>>;
+
+impl Facade for Identity {
+    type Error = Error;
+
+    /// Keystone's default limit.
+    const MAX_BODY_BYTES: usize = 114_688;
+}
 
 pub(crate) fn router(identity: Arc<Identity>) -> Router {
     let v3 = Router::new()
@@ -37,14 +46,9 @@ pub(crate) fn router(identity: Arc<Identity>) -> Router {
         .merge(roles::routes())
         .merge(assignments::routes())
         .merge(catalog::routes());
-    Router::new()
-        .route("/", get(versions))
-        .route("/v3", get(version))
-        .route("/v3/", get(version))
-        .nest("/v3", v3)
-        .fallback(|| async { Error::NoSuchPath })
-        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
-        .with_state(identity)
+    let router =
+        Router::new().route("/", get(versions)).route("/v3", get(version)).route("/v3/", get(version)).nest("/v3", v3);
+    with_fallbacks(router).with_state(identity)
 }
 
 fn v3(identity: &Identity) -> Value {

@@ -14,13 +14,16 @@ use hypernetes_api::{
     TenantId,
     types::identity::{Domain, Project, ProjectSpec, RoleAssignment},
 };
+use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Shared, many, one,
-    request::{Body, Caller, Filters, check_name, check_unchanged, nullable},
+    Shared,
+    caller::Caller,
+    fields::{check_name, check_unchanged, nullable},
+    many, one,
 };
 use crate::{
     Error, Identity,
@@ -115,7 +118,7 @@ impl Input {
     }
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_projects")?;
     // Every project is below its domain alone, and none acts as one.
     let none = filters.flag("is_domain") == Some(true);

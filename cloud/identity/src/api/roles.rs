@@ -11,13 +11,16 @@ use axum::{
 };
 use http::StatusCode;
 use hypernetes_api::types::identity::{Domain, Role, RoleSpec};
+use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Shared, many, one,
-    request::{Body, Caller, Filters, check_name, check_unchanged, nullable},
+    Shared,
+    caller::Caller,
+    fields::{check_name, check_unchanged, nullable},
+    many, one,
 };
 use crate::{
     Error, Identity,
@@ -75,7 +78,7 @@ impl Input {
     }
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_roles")?;
     // Without the filter, only the roles of no domain, as Keystone has it.
     let passing = identity.directory.roles.all().into_iter().filter(|role| {

@@ -13,13 +13,16 @@ use hypernetes_api::{
     auth::Source,
     types::identity::{Domain, Group, User, UserSpec},
 };
+use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Shared, groups, many, one, projects,
-    request::{Body, Caller, Filters, check_name, check_unchanged, nullable},
+    Shared,
+    caller::Caller,
+    fields::{check_name, check_unchanged, nullable},
+    groups, many, one, projects,
 };
 use crate::{Error, Identity, authentication::UserRef, catalog::link, new_id, passwords::Passwords};
 
@@ -103,7 +106,7 @@ impl Input {
     }
 }
 
-async fn list(State(identity): Shared, caller: Caller, filters: Filters) -> Result<Json<Value>, Error> {
+async fn list(State(identity): Shared, caller: Caller, filters: Parameters) -> Result<Json<Value>, Error> {
     caller.reader("identity:list_users")?;
     let passing = identity.directory.users.all().into_iter().filter(|user| {
         filters.passes("name", &user.spec.display_name)

@@ -2,11 +2,20 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::{Envelope, Error};
 
 /// Neutron's limits, in characters.
 const NAME: usize = 255;
 const TEXT: usize = 255;
+
+/// What is under the resource's name. Several at once are not made.
+pub(crate) fn item(body: Envelope, name: &str) -> Result<Map<String, Value>, Error> {
+    let mut body = body.0;
+    match body.remove(name) {
+        Some(Value::Object(item)) => Ok(item),
+        _ => Err(Error::bad_request(format!("Unable to find '{name}' in request body"))),
+    }
+}
 
 pub(crate) struct Attributes(pub Map<String, Value>);
 

@@ -1,36 +1,25 @@
 //! Errors as Neutron tells them: `{"NeutronError": {"type", "message", "detail"}}`. Types and messages are those of
 //! neutron-lib's exceptions.
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use hypernetes_facade::{Fault, PageError, ServiceError, excerpt, respond};
+use serde_json::{Value, json};
 
 use crate::{ledger::AllocationError, macs::MacError, subnet::SubnetError, tenant::Refusal};
 
 /// Why a request was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Error {
     status: StatusCode,
     kind: &'static str,
     message: String,
 }
 
-/// What a client sent comes back in messages, but not without bound.
-fn short(text: &str) -> String {
-    text.chars().take(128).collect()
-}
-
 impl Error {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self { status, kind, message: message.into() }
-    }
-
-    /// From Keystone's middleware, and in its form.
-    pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "The request you have made requires authentication.")
     }
 
     /// The body or an attribute is not of the expected form.
@@ -39,7 +28,7 @@ impl Error {
     }
 
     pub fn attribute(name: &str, reason: impl std::fmt::Display) -> Self {
-        Self::bad_request(format!("Invalid input for {}. Reason: {reason}.", short(name)))
+        Self::bad_request(format!("Invalid input for {}. Reason: {reason}.", excerpt(name)))
     }
 
     pub fn invalid(message: impl std::fmt::Display) -> Self {
@@ -54,22 +43,6 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", format!("rule:{action} is disallowed by policy"))
     }
 
-    pub fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "HTTPNotFound", "The resource could not be found.")
-    }
-
-    pub fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "HTTPMethodNotAllowed",
-            "The method is not allowed for this resource.",
-        )
-    }
-
-    pub fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "HTTPRequestEntityTooLarge", "The request body is too large.")
-    }
-
     pub fn unavailable(why: impl std::fmt::Display) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -79,7 +52,7 @@ impl Error {
     }
 
     pub fn extension_not_found(alias: &str) -> Self {
-        let message = format!("Extension with alias {} does not exist", short(alias));
+        let message = format!("Extension with alias {} does not exist", excerpt(alias));
         Self::new(StatusCode::NOT_FOUND, "HTTPNotFound", message)
     }
 
@@ -92,7 +65,7 @@ impl Error {
             "Security group" => "SecurityGroupNotFound",
             _ => "HTTPNotFound",
         };
-        Self::new(StatusCode::NOT_FOUND, exception, format!("{kind} {} could not be found.", short(id)))
+        Self::new(StatusCode::NOT_FOUND, exception, format!("{kind} {} could not be found.", excerpt(id)))
     }
 
     pub fn network_in_use(id: &str) -> Self {
@@ -126,7 +99,7 @@ impl Error {
 
     /// Why a range is not one for a subnet.
     pub fn subnet(error: &SubnetError, cidr: &str) -> Self {
-        let cidr = short(cidr);
+        let cidr = excerpt(cidr);
         match error {
             SubnetError::Cidr(text) => Self::attribute("cidr", format_args!("{text:?} is not a valid IP subnet")),
             SubnetError::Address(text) => {
@@ -195,33 +168,65 @@ impl Error {
     }
 }
 
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unauthorized => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized",
+                "The request you have made requires authentication.",
+            ),
+            Fault::Forbidden(action) => Self::forbidden(&action),
+            Fault::Denied(why) => Self::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", why),
+            Fault::Query(why) => Self::bad_request(why),
+            Fault::Malformed(why) => Self::bad_request(format!("The server could not comply with the request: {why}.")),
+            Fault::Invalid(why) => Self::invalid(why),
+            Fault::TooLarge | Fault::Unreadable => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "HTTPRequestEntityTooLarge", "The request body is too large.")
+            }
+            Fault::NoSuchPath => Self::new(StatusCode::NOT_FOUND, "HTTPNotFound", "The resource could not be found."),
+            Fault::MethodNotAllowed => Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "HTTPMethodNotAllowed",
+                "The method is not allowed for this resource.",
+            ),
+            Fault::NotFound(what) => Self::new(StatusCode::NOT_FOUND, "HTTPNotFound", what),
+            Fault::Conflict(why) => Self::conflict(why),
+            Fault::NoRoom => Self::new(StatusCode::CONFLICT, "OverQuota", "There is no room left to store this."),
+            Fault::Unavailable(why) => Self::unavailable(why),
+        }
+    }
+}
+
+impl From<PageError> for Error {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::NotANumber(name) => {
+                Self::bad_request(format!("Bad limit: {name} must be an integer 0 or greater"))
+            }
+            PageError::NoSuchMarker(_) => Self::bad_request("Bad marker: there is no such object"),
+        }
+    }
+}
+
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                400 | 422 => Self::invalid(status.message),
-                403 => Self::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", status.message),
-                404 => Self::new(StatusCode::NOT_FOUND, "HTTPNotFound", status.message),
-                409 => Self::conflict(status.message),
-                413 => Self::too_large(),
-                507 => Self::new(StatusCode::CONFLICT, "OverQuota", "There is no room left to store this."),
-                _ => Self::unavailable(status.message),
-            },
-            other => Self::unavailable(other),
-        }
+        Fault::from(error).into()
+    }
+}
+
+impl ServiceError for Error {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn body(&self) -> Value {
+        json!({"NeutronError": {"type": self.kind, "message": self.message, "detail": ""}})
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if self.status == StatusCode::UNAUTHORIZED {
-            let body = json!({"error": {"code": 401, "title": "Unauthorized", "message": self.message}});
-            let mut response = (self.status, Json(body)).into_response();
-            let keystone = HeaderValue::from_static("Keystone uri=\"/identity\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, keystone);
-            return response;
-        }
-        let body = json!({"NeutronError": {"type": self.kind, "message": self.message, "detail": ""}});
-        (self.status, Json(body)).into_response()
+        respond(&self)
     }
 }

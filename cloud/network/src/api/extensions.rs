@@ -6,9 +6,8 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use super::{Answer, Caller, Error, Service, request::Reach};
+use super::{Answer, Caller, Error, Reach, Server, Service};
 use crate::NetworkService;
 
 /// Alias, name, description: what of Neutron's extensions is there.
@@ -30,7 +29,7 @@ const EXTENSIONS: &[(&str, &str, &str)] = &[
 /// Collections that are always empty.
 const EMPTY: &[&str] = &["agents", "availability_zones", "security-groups", "security-group-rules"];
 
-pub(super) fn routes() -> Router<Arc<NetworkService>> {
+pub(super) fn routes() -> Router<Server> {
     let mut router = Router::new()
         .route("/extensions", get(extensions))
         .route("/extensions/{alias}", get(extension))
@@ -61,9 +60,9 @@ async fn extension(_: Caller, Path(alias): Path<String>) -> Answer {
 /// What the project has of each kind.
 fn usage(service: &NetworkService, caller: &Caller, project: &str) -> Result<[(&'static str, usize); 3], Error> {
     caller.reader("get_quota")?;
-    let own = match &caller.reach {
+    let own = match &caller.scope {
         Reach::Project(own) => own.as_str() == project,
-        Reach::All => true,
+        Reach::All { .. } => true,
     };
     if !own {
         return Err(Error::forbidden("get_quota"));

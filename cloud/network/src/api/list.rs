@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use hypernetes_facade::{Page, Parameters};
 use serde_json::{Map, Value, json};
 
-use super::{Error, Parameters};
+use super::Error;
 
 /// Parameters that are not filters.
 const CONTROLS: &[&str] = &["fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir"];
@@ -18,23 +19,15 @@ pub(crate) fn answer(
     url: &str,
 ) -> Result<Value, Error> {
     let mut filters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, value) in parameters.0.iter().filter(|(name, _)| !CONTROLS.contains(&name.as_str())) {
+    for (name, value) in parameters.iter().filter(|(name, _)| !CONTROLS.contains(name)) {
         filters.entry(name).or_default().push(value);
     }
     let mut objects: Vec<_> = objects.into_iter().filter(|object| passes(object, &filters)).collect();
     sort(&mut objects, parameters)?;
-    let number = |name: &str, text: &str| {
-        text.parse::<usize>()
-            .map_err(|_| Error::bad_request(format!("Bad limit: {name} must be an integer 0 or greater")))
-    };
-    let limit = get(parameters, "limit").map(|text| number("limit", text)).transpose()?.filter(|limit| *limit > 0);
-    if let Some(marker) = get(parameters, "marker") {
-        let position = objects.iter().position(|object| object["id"] == marker);
-        let position = position.ok_or_else(|| Error::bad_request("Bad marker: there is no such object"))?;
-        objects.drain(..=position);
-    }
+    let page = Page::wanted(parameters)?;
+    objects.drain(..page.start(&objects, |object, id| object["id"] == id)?);
     let mut links = Vec::new();
-    if let Some(limit) = limit.filter(|limit| objects.len() > *limit) {
+    if let Some(limit) = page.limit.filter(|limit| *limit > 0 && objects.len() > *limit) {
         objects.truncate(limit);
         let marker = objects.last().and_then(|object| object["id"].as_str()).unwrap_or_default();
         links.push(json!({"rel": "next", "href": format!("{url}?limit={limit}&marker={marker}")}));
@@ -49,19 +42,11 @@ pub(crate) fn answer(
 
 /// Only the fields that are asked for.
 pub(crate) fn fields(mut object: Map<String, Value>, parameters: &Parameters) -> Value {
-    let wanted: Vec<&str> = all(parameters, "fields").collect();
+    let wanted: Vec<&str> = parameters.all("fields").collect();
     if !wanted.is_empty() {
         object.retain(|name, _| wanted.contains(&name.as_str()));
     }
     Value::Object(object)
-}
-
-fn all<'a>(parameters: &'a Parameters, name: &'a str) -> impl Iterator<Item = &'a str> {
-    parameters.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
-}
-
-fn get<'a>(parameters: &'a Parameters, name: &'a str) -> Option<&'a str> {
-    all(parameters, name).last()
 }
 
 /// Values of one name are alternatives; names that the objects do not have filter nothing, as in Neutron.
@@ -90,8 +75,8 @@ fn matches(value: &Value, wanted: &str) -> bool {
 
 /// By `sort_key` and `sort_dir`, several of them in turn; otherwise as they came.
 fn sort(objects: &mut [Map<String, Value>], parameters: &Parameters) -> Result<(), Error> {
-    let keys: Vec<&str> = all(parameters, "sort_key").collect();
-    let mut directions: Vec<&str> = all(parameters, "sort_dir").collect();
+    let keys: Vec<&str> = parameters.all("sort_key").collect();
+    let mut directions: Vec<&str> = parameters.all("sort_dir").collect();
     if let Some(bad) = directions.iter().find(|direction| !matches!(**direction, "asc" | "desc")) {
         let bad: String = bad.chars().take(32).collect();
         return Err(Error::bad_request(format!("The sort direction '{bad}' is neither asc nor desc")));

@@ -8,24 +8,42 @@ mod list;
 mod networks;
 mod object;
 mod ports;
-mod request;
+mod reach;
 mod subnets;
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, routing::get};
-use serde_json::{Value, json};
+use axum::{
+    Json, Router,
+    extract::{FromRef, State},
+    routing::get,
+};
+use hypernetes_facade::{Body, Parameters, with_fallbacks};
+use serde_json::{Map, Value, json};
 
-use attributes::Attributes;
+use attributes::{Attributes, item};
 use error::Error;
-use request::{Body, Caller, Parameters};
+use reach::Reach;
 
 use crate::NetworkService;
 
 /// `device_owner` of a pod's port.
 pub(crate) const POD_OWNER: &str = "hypernetes:pod";
 
+/// The router's state.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<NetworkService>);
+
+impl FromRef<Server> for Arc<NetworkService> {
+    fn from_ref(server: &Server) -> Self {
+        Arc::clone(&server.0)
+    }
+}
+
 type Service = State<Arc<NetworkService>>;
+type Caller = hypernetes_facade::Caller<Reach>;
+/// A resource under its name.
+type Envelope = Body<Map<String, Value>>;
 type Answer = Result<Json<Value>, Error>;
 
 pub(crate) fn router(service: Arc<NetworkService>) -> Router {
@@ -41,11 +59,10 @@ pub(crate) fn router(service: Arc<NetworkService>) -> Router {
         .route("/", get(versions))
         .route("/v2.0", get(resources))
         .route("/v2.0/", get(resources))
-        .nest("/v2.0", v2)
-        .fallback(|| async { Error::no_such_path() })
-        .method_not_allowed_fallback(|| async { Error::method_not_allowed() });
+        .nest("/v2.0", v2);
+    let networking = with_fallbacks(networking);
     // A nested router does not answer its own prefix with a slash.
-    Router::new().nest("/networking", networking).route("/networking/", get(versions)).with_state(service)
+    Router::new().nest("/networking", networking).route("/networking/", get(versions)).with_state(Server(service))
 }
 
 /// A link to something of the API.

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Attributes, Body, Caller, Error, Parameters, Service, link, list,
+    Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
 use crate::{DEFAULT_MTU, tenant::Tenant};
@@ -143,12 +143,12 @@ pub(super) async fn show(
 pub(super) async fn create(
     State(service): Service,
     caller: Caller,
-    body: Body,
+    body: Envelope,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     const ACTION: &str = "create_network";
     caller.member(ACTION)?;
-    let mut body = body.item("network")?;
-    let tenant = caller.tenant_of_new(&body, ACTION)?;
+    let mut body = item(body, "network")?;
+    let tenant = caller.scope.tenant_of_new(&body, ACTION)?;
     body.retain(|name, _| !matches!(name.as_str(), "project_id" | "tenant_id"));
     let given = Given::parse(Attributes(body), ACTION)?;
     let made = object::create(&service, &tenant, given.name.as_deref().unwrap_or_default(), |name, display| {
@@ -171,11 +171,11 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(json!({"network": view}))))
 }
 
-pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     const ACTION: &str = "update_network";
     caller.member(ACTION)?;
     let (tenant, network) = object::find::<Network>(&service, &caller, &id)?;
-    let given = Given::parse(Attributes(body.item("network")?), ACTION)?;
+    let given = Given::parse(Attributes(item(body, "network")?), ACTION)?;
     let written = object::update(&service, &tenant, &*network, |network: &mut Network| {
         if let Some(name) = &given.name {
             network.spec.display_name.clone_from(name);

@@ -4,10 +4,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use hypernetes_api::TenantId;
 use hypernetes_client::Api;
-use kube::{
-    ResourceExt,
-    api::{DeleteParams, PostParams},
-};
+use hypernetes_facade::NotUpdated;
+use kube::{ResourceExt, api::DeleteParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -17,9 +15,6 @@ use crate::{
     state::{Followed, Inner},
     tenant::Tenant,
 };
-
-/// Attempts of an update when others write at the same time.
-const ATTEMPTS: usize = 5;
 
 /// One of the three kinds of objects.
 pub(crate) trait Kind: Followed + Clone + Debug + Serialize + DeserializeOwned + Send + 'static {
@@ -66,16 +61,16 @@ pub(crate) fn with(mut map: Map<String, Value>, more: Value) -> Map<String, Valu
 /// All objects that the caller may see.
 pub(crate) fn views<K: Kind>(service: &NetworkService, caller: &Caller) -> Vec<Map<String, Value>> {
     let inner = service.state.lock();
-    let tenants = inner.tenants.iter().filter(|(tenant, _)| caller.reaches(tenant));
+    let tenants = inner.tenants.iter().filter(|(tenant, _)| caller.scope.includes(tenant));
     tenants
         .flat_map(|(tenant, has)| {
-            K::all(has).values().map(move |object| object.view(tenant, has, caller.is_operator()))
+            K::all(has).values().map(move |object| object.view(tenant, has, caller.scope.is_operator()))
         })
         .collect()
 }
 
 fn find_in<K: Kind>(inner: &Inner, caller: &Caller, id: &str) -> Option<(TenantId, Arc<K>)> {
-    let tenants = inner.tenants.iter().filter(|(tenant, _)| caller.reaches(tenant));
+    let tenants = inner.tenants.iter().filter(|(tenant, _)| caller.scope.includes(tenant));
     let mut found = tenants.flat_map(|(tenant, has)| K::all(has).values().map(move |object| (tenant, object)));
     let (tenant, object) = found.find(|(_, object)| object.meta().uid.as_deref() == Some(id))?;
     Some((tenant.clone(), Arc::clone(object)))
@@ -92,7 +87,7 @@ pub(crate) fn view<K: Kind>(
     tenant: &TenantId,
     object: &K,
 ) -> Map<String, Value> {
-    service.state.with(tenant, |has| object.view(tenant, has, caller.is_operator()))
+    service.state.with(tenant, |has| object.view(tenant, has, caller.scope.is_operator()))
 }
 
 fn api<K: Kind>(service: &NetworkService, tenant: &TenantId) -> Api<K> {
@@ -110,14 +105,8 @@ pub(crate) async fn create<K: Kind>(
 ) -> Result<K, Error> {
     let free = service.state.with(tenant, |has| !K::all(has).contains_key(name));
     let generated = format!("{}-{}", K::NAME.to_ascii_lowercase(), uuid::Uuid::new_v4().simple());
-    let (first, display) = if free && is_object_name(name) { (name, "") } else { (generated.as_str(), name) };
-    let post = PostParams::default();
-    let made = match api::<K>(service, tenant).create(&post, &named(first, display)?).await {
-        Err(kube::Error::Api(status)) if status.code == 409 && first == name => {
-            api::<K>(service, tenant).create(&post, &named(&generated, name)?).await?
-        }
-        other => other?,
-    };
+    let usable = free && is_object_name(name);
+    let made = hypernetes_facade::create(&api::<K>(service, tenant), name, usable, &generated, named).await?;
     service.state.wrote(tenant, made.clone());
     Ok(made)
 }
@@ -135,24 +124,20 @@ pub(crate) async fn update<K: Kind>(
     object: &K,
     change: impl Fn(&mut K) -> Result<(), Error>,
 ) -> Result<K, Error> {
-    let api = api::<K>(service, tenant);
-    let (name, uid) = (object.name_any(), object.uid());
-    let mut current = object.clone();
-    for _ in 0..ATTEMPTS {
-        change(&mut current)?;
-        match api.replace(&name, &PostParams::default(), &current).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let gone = || Error::not_found(K::NAME, uid.as_deref().unwrap_or_default());
-                current = api.get_opt(&name).await?.filter(|other| other.uid() == uid).ok_or_else(gone)?;
-            }
-            other => {
-                let written = other?;
-                service.state.wrote(tenant, written.clone());
-                return Ok(written);
-            }
+    let uid = object.uid();
+    let same = |other: &K| other.uid() == uid;
+    match hypernetes_facade::update(&api::<K>(service, tenant), object.clone(), same, change).await {
+        Ok(written) => {
+            service.state.wrote(tenant, written.clone());
+            Ok(written)
         }
+        Err(NotUpdated::Gone) => Err(Error::not_found(K::NAME, uid.as_deref().unwrap_or_default())),
+        Err(NotUpdated::Contended) => {
+            Err(Error::conflict(format!("{} is being changed by others at the same time; try again.", K::NAME)))
+        }
+        Err(NotUpdated::Refused(error)) => Err(error),
+        Err(NotUpdated::Api(error)) => Err(error.into()),
     }
-    Err(Error::conflict(format!("{} is being changed by others at the same time; try again.", K::NAME)))
 }
 
 /// Deletes the object and waits until it is gone. False: something holds it.

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Attributes, Body, Caller, Error, POD_OWNER, Parameters, Service, link, list,
+    Answer, Attributes, Caller, Envelope, Error, POD_OWNER, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
 use crate::{NetworkService, tenant::Tenant};
@@ -201,13 +201,13 @@ pub(super) async fn show(
 pub(super) async fn create(
     State(service): Service,
     caller: Caller,
-    body: Body,
+    body: Envelope,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     const ACTION: &str = "create_port";
     caller.member(ACTION)?;
-    let mut body = body.item("port")?;
+    let mut body = item(body, "port")?;
     let owner = ["project_id", "tenant_id"].iter().any(|name| body.contains_key(*name));
-    let wanted_tenant = if owner { Some(caller.tenant_of_new(&body, ACTION)?) } else { None };
+    let wanted_tenant = if owner { Some(caller.scope.tenant_of_new(&body, ACTION)?) } else { None };
     body.retain(|name, _| !matches!(name.as_str(), "project_id" | "tenant_id"));
     let mut body = Attributes(body);
     let network_id = body
@@ -257,11 +257,11 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(json!({"port": view}))))
 }
 
-pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     const ACTION: &str = "update_port";
     caller.member(ACTION)?;
     let (tenant, port) = object::find::<Port>(&service, &caller, &id)?;
-    let body = body.item("port")?;
+    let body = item(body, "port")?;
     if let Some(fixed) = ["network_id", "project_id", "tenant_id"].iter().find(|name| body.contains_key(**name)) {
         return Err(Error::bad_request(format!("Cannot update read-only attribute {fixed}")));
     }

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Attributes, Body, Caller, Error, Parameters, Service, link, list,
+    Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
 use crate::{
@@ -160,13 +160,13 @@ pub(super) async fn show(
 pub(super) async fn create(
     State(service): Service,
     caller: Caller,
-    body: Body,
+    body: Envelope,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     const ACTION: &str = "create_subnet";
     caller.member(ACTION)?;
-    let mut body = body.item("subnet")?;
+    let mut body = item(body, "subnet")?;
     let owner = ["project_id", "tenant_id"].iter().any(|name| body.contains_key(*name));
-    let wanted_tenant = if owner { Some(caller.tenant_of_new(&body, ACTION)?) } else { None };
+    let wanted_tenant = if owner { Some(caller.scope.tenant_of_new(&body, ACTION)?) } else { None };
     body.retain(|name, _| !matches!(name.as_str(), "project_id" | "tenant_id"));
     let mut body = Attributes(body);
     let required =
@@ -202,10 +202,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(json!({"subnet": view}))))
 }
 
-pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     caller.member("update_subnet")?;
     let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id)?;
-    let body = body.item("subnet")?;
+    let body = item(body, "subnet")?;
     if let Some(fixed) =
         ["cidr", "network_id", "ip_version", "project_id", "tenant_id"].iter().find(|n| body.contains_key(**n))
     {

@@ -1,11 +1,9 @@
 //! Errors as Cinder tells them: `{"<fault>": {"code", "message"}}`.
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde_json::json;
+use hypernetes_facade::{Fault, PageError, ServiceError, excerpt, respond};
+use serde_json::{Value, json};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
@@ -14,7 +12,7 @@ pub(crate) enum Error {
     #[error("The request you have made requires authentication.")]
     Unauthorized,
     #[error("Policy doesn't allow {0} to be performed.")]
-    Forbidden(&'static str),
+    Forbidden(String),
     #[error("{kind} {id} could not be found.")]
     NotFound { kind: &'static str, id: String },
     #[error("The resource could not be found.")]
@@ -33,8 +31,7 @@ pub(crate) enum Error {
 
 impl Error {
     pub fn not_found(kind: &'static str, id: &str) -> Self {
-        // What the client sent comes back in the message, but not without bound.
-        Self::NotFound { kind, id: id.chars().take(128).collect() }
+        Self::NotFound { kind, id: excerpt(id) }
     }
 
     pub fn not_supported(what: &str) -> Self {
@@ -45,7 +42,7 @@ impl Error {
     fn fault(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "badRequest"),
-            // This one comes from Keystone's middleware before Cinder, and has its form.
+            // Told in Keystone's form.
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "error"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound { .. } | Self::NoSuchPath => (StatusCode::NOT_FOUND, "itemNotFound"),
@@ -58,29 +55,55 @@ impl Error {
     }
 }
 
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unauthorized => Self::Unauthorized,
+            Fault::Forbidden(action) => Self::Forbidden(action),
+            Fault::Query(why) | Fault::Invalid(why) => Self::BadRequest(why),
+            Fault::Malformed(why) => Self::BadRequest(format!("Malformed request body: {why}.")),
+            Fault::TooLarge | Fault::Unreadable => Self::TooLarge,
+            Fault::NoSuchPath => Self::NoSuchPath,
+            Fault::MethodNotAllowed => Self::MethodNotAllowed,
+            Fault::Unavailable(why) | Fault::Denied(why) => Self::Unavailable(why),
+            Fault::NotFound(what) => Self::NotFound { kind: "Resource", id: what },
+            Fault::Conflict(why) => Self::Conflict(why),
+            Fault::NoRoom => Self::NoRoom,
+        }
+    }
+}
+
+impl From<PageError> for Error {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::NotANumber(name) => Self::BadRequest(format!("{name} must be a non-negative integer")),
+            PageError::NoSuchMarker(id) => Self::not_found("Volume", &id),
+        }
+    }
+}
+
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                400 | 422 => Self::BadRequest(status.message),
-                404 => Self::NotFound { kind: "Resource", id: status.message },
-                409 => Self::Conflict(status.message),
-                413 => Self::TooLarge,
-                507 => Self::NoRoom,
-                _ => Self::Unavailable(status.message),
-            },
-            other => Self::Unavailable(other.to_string()),
-        }
+        Fault::from(error).into()
+    }
+}
+
+impl ServiceError for Error {
+    // Nobody was ever sent one from here.
+    const CHALLENGE: bool = false;
+
+    fn status(&self) -> StatusCode {
+        self.fault().0
+    }
+
+    fn body(&self) -> Value {
+        let (status, fault) = self.fault();
+        json!({fault: {"code": status.as_u16(), "message": self.to_string()}})
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, fault) = self.fault();
-        let mut body = json!({"code": status.as_u16(), "message": self.to_string()});
-        if status == StatusCode::UNAUTHORIZED {
-            body["title"] = json!("Unauthorized");
-        }
-        (status, Json(json!({fault: body}))).into_response()
+        respond(&self)
     }
 }

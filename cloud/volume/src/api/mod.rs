@@ -2,26 +2,30 @@
 //! `reader` looks, `member` and `admin` change; nobody sees more than the token's own project.
 
 mod error;
-mod request;
 mod services;
 mod types;
 mod volumes;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{FromRef, State},
+    extract::{FromRef, FromRequestParts, Path, State},
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::StatusCode;
-use hypernetes_api::auth::TokenAuthority;
+use http::{StatusCode, request::Parts};
+use hypernetes_api::{
+    TenantId,
+    auth::{TokenAuthority, TokenInfo, TokenScope},
+};
+use hypernetes_facade::{Facade, Guarded, with_fallbacks};
 use serde_json::{Value, json};
 
 use crate::Volumes;
 use error::Error;
 
+/// The router's state.
 #[derive(Clone)]
 struct Server {
     volumes: Arc<Volumes>,
@@ -34,18 +38,43 @@ impl FromRef<Server> for Arc<Volumes> {
     }
 }
 
+impl Facade for Server {
+    type Error = Error;
+
+    /// Cinder's default limit.
+    const MAX_BODY_BYTES: usize = 114_688;
+}
+
+impl Guarded for Server {
+    /// The project in the path, whose the token must be.
+    type Scope = TenantId;
+
+    fn authority(&self) -> &dyn TokenAuthority {
+        &*self.authority
+    }
+
+    async fn scope(&self, token: &TokenInfo, parts: &mut Parts) -> Result<TenantId, Error> {
+        let path = Path::<HashMap<String, String>>::from_request_parts(parts, self).await;
+        let named = path.ok().and_then(|Path(mut segments)| segments.remove("project")).unwrap_or_default();
+        match &token.scope {
+            TokenScope::Project { id, .. } if id.as_str() == named => Ok(id.clone()),
+            // As Cinder has it, whether there is such a project or not.
+            _ => Err(Error::BadRequest("Malformed request url".into())),
+        }
+    }
+}
+
 type Shared = State<Arc<Volumes>>;
+type Caller = hypernetes_facade::Caller<TenantId>;
 
 pub(crate) fn router(volumes: Arc<Volumes>, authority: Arc<dyn TokenAuthority>) -> Router {
     let project = Router::new().merge(volumes::routes()).merge(types::routes()).merge(services::routes());
-    Router::new()
+    let router = Router::new()
         .route("/", get(versions))
         .route("/v3", get(version))
         .route("/v3/", get(version))
-        .nest("/v3/{project}", project)
-        .fallback(|| async { Error::NoSuchPath })
-        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
-        .with_state(Server { volumes, authority })
+        .nest("/v3/{project}", project);
+    with_fallbacks(router).with_state(Server { volumes, authority })
 }
 
 fn document(volumes: &Volumes) -> Value {

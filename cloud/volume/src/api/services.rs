@@ -6,7 +6,7 @@ use hypernetes_client::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{Error, Server, Shared, request::Caller, volumes::gibibytes};
+use super::{Caller, Error, Server, Shared, volumes::gibibytes};
 
 /// There is one, as in an OpenStack that was told nothing about zones.
 pub(super) const ZONE: &str = "nova";
@@ -21,7 +21,7 @@ pub(super) fn routes() -> Router<Server> {
 
 async fn limits(State(volumes): Shared, caller: Caller) -> Result<Json<Value>, Error> {
     caller.reader("limits_extension:used_limits")?;
-    let api: Api<Volume> = Api::all(volumes.clients.tenant(&caller.tenant));
+    let api: Api<Volume> = Api::all(volumes.clients.tenant(caller.tenant()));
     let all = api.list(&ListParams::default()).await?.items;
     // -1: no limit of that kind; a tenant's limits are ResourceQuotas.
     Ok(Json(json!({"limits": {"rate": [], "absolute": {

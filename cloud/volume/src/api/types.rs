@@ -11,7 +11,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
-use super::{Error, Server, Shared, request::Caller};
+use super::{Caller, Error, Server, Shared};
 use crate::Volumes;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -45,7 +45,7 @@ fn to_json(class: &StorageClass) -> Value {
 
 async fn list(State(volumes): Shared, caller: Caller) -> Result<Json<Value>, Error> {
     caller.reader("volume_extension:type_get_all")?;
-    let classes = classes(&volumes, &caller.tenant).await?;
+    let classes = classes(&volumes, caller.tenant()).await?;
     Ok(Json(json!({"volume_types": classes.iter().map(to_json).collect::<Vec<_>>()})))
 }
 
@@ -55,7 +55,7 @@ async fn show(
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Error> {
     caller.reader("volume_extension:type_get")?;
-    let classes = classes(&volumes, &caller.tenant).await?;
+    let classes = classes(&volumes, caller.tenant()).await?;
     let found = if id == "default" { default(&classes) } else { find(&classes, &id) };
     let class = found.ok_or_else(|| Error::not_found("Volume type", &id))?;
     Ok(Json(json!({"volume_type": to_json(class)})))

@@ -14,19 +14,15 @@ use hypernetes_api::{
     types::volume::{Attachment, Volume, VolumeSpec},
 };
 use hypernetes_client::Api;
+use hypernetes_facade::{Body, NotUpdated, Page, Parameters, number};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Error, Server, Shared,
-    request::{Body, Caller, Parameters},
-    services::ZONE,
-    types,
-};
+use super::{Caller, Error, Server, Shared, services::ZONE, types};
 use crate::{Volumes, controller::phase};
 
 const GIB: u64 = 1 << 30;
@@ -137,7 +133,7 @@ fn api(volumes: &Volumes, tenant: &TenantId) -> Api<Volume> {
 
 /// A volume of the caller's own tenant by its id.
 async fn find(volumes: &Volumes, caller: &Caller, id: &str) -> Result<Volume, Error> {
-    let all = api(volumes, &caller.tenant).list(&ListParams::default()).await?;
+    let all = api(volumes, caller.tenant()).list(&ListParams::default()).await?;
     all.items
         .into_iter()
         .find(|volume| volume.uid().as_deref() == Some(id))
@@ -233,22 +229,16 @@ async fn page(
     render: impl Fn(&Catalog<'_>, &Volume) -> Value,
 ) -> Result<Json<Value>, Error> {
     caller.reader("volume:get_all")?;
-    let limit = parameters.number("limit")?.unwrap_or(MAX_PAGE).min(MAX_PAGE);
-    let offset = parameters.number("offset")?.unwrap_or(0);
-    let mut all = api(volumes, &caller.tenant).list(&ListParams::default()).await?.items;
+    let page = Page::wanted(parameters)?;
+    let limit = page.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    let offset = number(parameters, "offset")?.unwrap_or(0);
+    let mut all = api(volumes, caller.tenant()).list(&ListParams::default()).await?.items;
     // Newest first, as Cinder has it.
     all.sort_by_key(|volume| (std::cmp::Reverse(volume.creation_timestamp()), volume.uid()));
-    let start = match parameters.get("marker") {
-        None => 0,
-        Some(marker) => {
-            let position = all.iter().position(|volume| volume.uid().as_deref() == Some(marker));
-            position.ok_or_else(|| Error::not_found("Volume", marker))? + 1
-        }
-    };
-    let catalog = Catalog::read(volumes, &caller.tenant).await?;
+    let start = page.start(&all, |volume, id| volume.uid().as_deref() == Some(id))?;
+    let catalog = Catalog::read(volumes, caller.tenant()).await?;
     let passing = all[start..].iter().filter(|volume| {
-        let same = |name: &str, value: &str| parameters.get(name).is_none_or(|wanted| wanted == value);
-        same("name", &openstack_name(volume)) && same("status", status(volume))
+        parameters.passes("name", &openstack_name(volume)) && parameters.passes("status", status(volume))
     });
     let shown = passing.skip(offset).take(limit).map(|volume| render(&catalog, volume));
     Ok(Json(json!({"volumes": shown.collect::<Vec<_>>()})))
@@ -266,27 +256,22 @@ async fn create(State(volumes): Shared, caller: Caller, Body(body): Body<Envelop
         ..VolumeSpec::default()
     };
     if let Some(wanted) = input.volume_type.filter(|wanted| !wanted.is_empty()) {
-        let classes = types::classes(&volumes, &caller.tenant).await?;
+        let classes = types::classes(&volumes, caller.tenant()).await?;
         let class = types::find(&classes, &wanted).ok_or_else(|| Error::not_found("Volume type", &wanted))?;
         spec.volume_type = class.name_any();
     }
-    let created = insert(&api(&volumes, &caller.tenant), input.name.unwrap_or_default(), spec).await?;
-    let catalog = Catalog::read(&volumes, &caller.tenant).await?;
+    let created = insert(&api(&volumes, caller.tenant()), input.name.as_deref().unwrap_or_default(), spec).await?;
+    let catalog = Catalog::read(&volumes, caller.tenant()).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({"volume": catalog.detail(&created)}))).into_response())
 }
 
-/// Under the client's own name where it can be an object's name and is free, else under a made one: Cinder's names may
-/// be anything, and several volumes may have the same.
-async fn insert(api: &Api<Volume>, name: String, mut spec: VolumeSpec) -> Result<Volume, Error> {
-    if is_object_name(&name) {
-        match api.create(&PostParams::default(), &Volume::new(&name, spec.clone())).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            other => return Ok(other?),
-        }
-    }
-    spec.display_name = name;
-    let made = format!("volume-{}", uuid::Uuid::new_v4());
-    Ok(api.create(&PostParams::default(), &Volume::new(&made, spec)).await?)
+/// Cinder's names may be anything, and several volumes may have the same.
+async fn insert(api: &Api<Volume>, name: &str, spec: VolumeSpec) -> Result<Volume, Error> {
+    let generated = format!("volume-{}", uuid::Uuid::new_v4());
+    let named = |name: &str, display: &str| {
+        Ok(Volume::new(name, VolumeSpec { display_name: display.to_owned(), ..spec.clone() }))
+    };
+    hypernetes_facade::create(api, name, is_object_name(name), &generated, named).await
 }
 
 /// RFC 1123 subdomain, as Kubernetes wants names.
@@ -308,7 +293,7 @@ async fn show(
 ) -> Result<Json<Value>, Error> {
     caller.reader("volume:get")?;
     let volume = find(&volumes, &caller, &id).await?;
-    let catalog = Catalog::read(&volumes, &caller.tenant).await?;
+    let catalog = Catalog::read(&volumes, caller.tenant()).await?;
     Ok(Json(json!({"volume": catalog.detail(&volume)})))
 }
 
@@ -319,16 +304,18 @@ async fn change(
     id: &str,
     change: impl Fn(&mut VolumeSpec) -> Result<(), Error>,
 ) -> Result<Volume, Error> {
-    const ATTEMPTS: usize = 5;
-    for _ in 0..ATTEMPTS {
-        let mut volume = find(volumes, caller, id).await?;
-        change(&mut volume.spec)?;
-        match api(volumes, &caller.tenant).replace(&volume.name_any(), &PostParams::default(), &volume).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            other => return Ok(other?),
-        }
-    }
-    Err(Error::Conflict("The volume is being changed all the time.".into()))
+    let volume = find(volumes, caller, id).await?;
+    let uid = volume.uid();
+    let same = |other: &Volume| other.uid() == uid;
+    let changed =
+        hypernetes_facade::update(&api(volumes, caller.tenant()), volume, same, |volume| change(&mut volume.spec))
+            .await;
+    changed.map_err(|error| match error {
+        NotUpdated::Gone => Error::not_found("Volume", id),
+        NotUpdated::Contended => Error::Conflict("The volume is being changed all the time.".into()),
+        NotUpdated::Refused(error) => error,
+        NotUpdated::Api(error) => error.into(),
+    })
 }
 
 async fn update(
@@ -353,7 +340,7 @@ async fn update(
         Ok(())
     })
     .await?;
-    let catalog = Catalog::read(&volumes, &caller.tenant).await?;
+    let catalog = Catalog::read(&volumes, caller.tenant()).await?;
     Ok(Json(json!({"volume": catalog.detail(&changed)})))
 }
 
@@ -364,13 +351,13 @@ async fn delete(
 ) -> Result<StatusCode, Error> {
     caller.member("volume:delete")?;
     let volume = find(&volumes, &caller, &id).await?;
-    let attachments: Api<Attachment> = Api::all(volumes.clients.tenant(&caller.tenant));
+    let attachments: Api<Attachment> = Api::all(volumes.clients.tenant(caller.tenant()));
     if attachments.get_opt(&volume.name_any()).await?.is_some() {
         return Err(Error::BadRequest(
             "Invalid volume: Volume status must be available or error, and not in-use.".into(),
         ));
     }
-    match api(&volumes, &caller.tenant).delete(&volume.name_any(), &DeleteParams::default()).await {
+    match api(&volumes, caller.tenant()).delete(&volume.name_any(), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Err(Error::not_found("Volume", &id)),
         other => other.map(|_| StatusCode::ACCEPTED).map_err(Error::from),
     }
