@@ -4,22 +4,21 @@ use std::sync::Arc;
 
 use hypernetes_api::{
     auth::{Source, TokenInfo, TokenScope},
-    types::identity::{Domain, Project, Role, TokenRevocation, TokenRevocationSpec, User},
+    types::identity::{Domain, Project, Role, User},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::{
     Identity,
-    directory::{Directory, Target, key},
+    directory::Directory,
     error::Error,
+    roles::Target,
     token::{Claims, Method, Scope, new_audit_id},
 };
 
 /// Longest chain of tokens each of which was made from the one before.
 const MAX_CHAIN: usize = 16;
-/// Revocations of single tokens and certificates that a project may have, until they expire.
-pub(crate) const MAX_REVOCATIONS: usize = 1000;
 
 /// A token that is valid now, with what it refers to.
 #[derive(Debug, Clone)]
@@ -278,94 +277,5 @@ impl Identity {
             return None;
         }
         Some(Valid { claims, user, user_domain, scope, roles })
-    }
-
-    fn is_revoked(&self, claims: &Claims) -> bool {
-        let revocations = &self.directory.revocations;
-        if claims.audit_ids.iter().any(|id| !revocations.find(&key("audit", id)).is_empty()) {
-            return true;
-        }
-        let mut subjects = vec![key("user", &claims.user)];
-        if let Scope::Project(id) = &claims.scope {
-            subjects.push(key("project", id));
-        }
-        subjects.iter().flat_map(|subject| revocations.find(subject)).any(|revocation| {
-            // One that cannot be read revokes: better too much than too little.
-            revocation.spec.issued_before.parse::<Timestamp>().is_ok_and(|moment| claims.issued() <= moment)
-                || revocation.spec.issued_before.parse::<Timestamp>().is_err()
-        })
-    }
-
-    /// Revokes one token.
-    ///
-    /// # Errors
-    /// [`Error::TooManyRevocations`] when the project has so many already, or the user, if the token is of none.
-    pub(crate) async fn revoke_token(&self, claims: &Claims) -> Result<(), Error> {
-        let charged_to = match &claims.scope {
-            Scope::Project(id) => id,
-            Scope::Unscoped | Scope::System | Scope::Domain(_) => &claims.user,
-        };
-        if self.directory.revocations.find(&key("charged", charged_to)).len() >= MAX_REVOCATIONS {
-            return Err(Error::TooManyRevocations);
-        }
-        let spec = TokenRevocationSpec {
-            audit_id: claims.audit_ids.first().cloned(),
-            charged_to: Some(charged_to.clone()),
-            expires_at: claims.expires().to_string(),
-            ..TokenRevocationSpec::default()
-        };
-        self.revoke(spec).await
-    }
-
-    /// Revokes all tokens of a user that have been issued until now.
-    pub(crate) async fn revoke_user(&self, id: &str) -> Result<(), Error> {
-        let spec = TokenRevocationSpec { user: Some(id.to_owned()), ..self.until_now() };
-        self.revoke_all(&format!("user-{id}"), spec).await
-    }
-
-    /// Revokes all tokens for a project that have been issued until now.
-    pub(crate) async fn revoke_project(&self, id: &str) -> Result<(), Error> {
-        let spec = TokenRevocationSpec { project: Some(id.to_owned()), ..self.until_now() };
-        self.revoke_all(&format!("project-{id}"), spec).await
-    }
-
-    /// There is one of a user's and one of a project's: a later one has in it what an earlier one had.
-    async fn revoke_all(&self, name: &str, spec: TokenRevocationSpec) -> Result<(), Error> {
-        let revocation = TokenRevocation::new(name, spec);
-        match self.directory.create(&revocation).await {
-            Err(Error::Conflict { .. }) => {}
-            other => return other.map(drop),
-        }
-        let later = |present: &mut TokenRevocation| present.spec = revocation.spec.clone();
-        match self.directory.update(name, later).await {
-            // It was forgotten at this moment, or has not been heard of here.
-            Err(Error::NotFound { .. }) => self.revoke(revocation.spec.clone()).await,
-            other => other.map(drop),
-        }
-    }
-
-    fn until_now(&self) -> TokenRevocationSpec {
-        let now = Timestamp::now();
-        let lifetime = SignedDuration::try_from(self.config.token_lifetime).unwrap_or(SignedDuration::MAX);
-        TokenRevocationSpec {
-            issued_before: now.to_string(),
-            expires_at: now.checked_add(lifetime).unwrap_or(Timestamp::MAX).to_string(),
-            ..TokenRevocationSpec::default()
-        }
-    }
-
-    async fn revoke(&self, spec: TokenRevocationSpec) -> Result<(), Error> {
-        self.directory.create(&TokenRevocation::new(&crate::new_id(), spec)).await.map(|_| ())
-    }
-
-    /// Forgets revocations of tokens that have expired anyway.
-    pub(crate) async fn forget_revocations(&self) -> Result<(), Error> {
-        let now = Timestamp::now();
-        for revocation in self.directory.revocations.all() {
-            if revocation.spec.expires_at.parse::<Timestamp>().is_ok_and(|expiry| expiry < now) {
-                self.directory.delete::<TokenRevocation>(&revocation.name_any()).await?;
-            }
-        }
-        Ok(())
     }
 }

@@ -10,21 +10,10 @@ use kube::api::PostParams;
 
 use crate::{
     Identity,
-    directory::{ROLES, Target, assignment_name, role_id, well_known_id},
     error::Error,
+    ids::{DEFAULT_DOMAIN, admin_project_id, admin_user_id},
+    roles::{ROLES, Target, assignment_name, role_id},
 };
-
-/// Id of the default domain, as in every Keystone.
-pub(crate) const DEFAULT_DOMAIN: &str = hypernetes_api::names::DEFAULT_DOMAIN;
-
-/// Id of the project whose admins administer the whole installation, whatever its name is by now.
-pub(crate) fn admin_project_id() -> String {
-    well_known_id("project/admin")
-}
-
-fn admin_user_id() -> String {
-    well_known_id("user/admin")
-}
 
 impl Identity {
     /// Makes what is missing; changes nothing that is there, the admin's password included. To be called at each start.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{IdentityConfig, directory::well_known_id, token::Scope};
+use crate::{IdentityConfig, ids::well_known_id, token::Scope};
 
 pub(crate) struct Service {
     pub kind: &'static str,

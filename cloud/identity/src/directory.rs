@@ -9,9 +9,12 @@ use kube::{
     Client, Resource, ResourceExt,
     api::{DeleteParams, PostParams},
 };
-use sha2::{Digest, Sha256};
 
-use crate::{cache::Cache, error::Error};
+use crate::{
+    cache::Cache,
+    error::Error,
+    roles::{Target, with_implied},
+};
 
 /// One kind of identity object.
 pub(crate) trait Kind:
@@ -249,48 +252,5 @@ impl Directory {
             }
             Target::Project(id) => spec.project.as_deref() == Some(id),
         }
-    }
-}
-
-/// Where a role is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
-    System,
-    Domain(String),
-    Project(String),
-}
-
-/// Id of an object that every installation has: the same in each of several servers that bootstrap at once.
-pub(crate) fn well_known_id(what: &str) -> String {
-    digest(&["hypernetes", what])
-}
-
-/// Name of a role assignment: the store itself refuses a second one.
-pub(crate) fn assignment_name(role: &str, actor: (&str, &str), target: &Target, inherited: bool) -> String {
-    let (kind, id) = match target {
-        Target::System => ("system", ""),
-        Target::Domain(id) => ("domain", id.as_str()),
-        Target::Project(id) => ("project", id.as_str()),
-    };
-    digest(&[role, actor.0, actor.1, kind, id, if inherited { "inherited" } else { "direct" }])
-}
-
-fn digest(parts: &[&str]) -> String {
-    let digest = Sha256::digest(parts.join("\0"));
-    hex::encode(&digest[..16])
-}
-
-/// The roles every installation has; each implies those after it.
-pub(crate) const ROLES: [&str; 3] = ["admin", "member", "reader"];
-
-pub(crate) fn role_id(name: &str) -> String {
-    well_known_id(&format!("role/{name}"))
-}
-
-/// Ids of the roles that a role implies, and its own.
-pub(crate) fn with_implied(role: &str) -> Vec<String> {
-    match ROLES.iter().position(|name| role_id(name) == role) {
-        Some(position) => ROLES[position..].iter().map(|name| role_id(name)).collect(),
-        None => vec![role.to_owned()],
     }
 }

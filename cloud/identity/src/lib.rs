@@ -14,8 +14,11 @@ mod catalog;
 mod directory;
 mod error;
 mod hashing;
+mod ids;
 pub mod login;
 mod passwords;
+mod revocation;
+mod roles;
 mod token;
 
 #[cfg(test)]
@@ -149,9 +152,4 @@ async fn housekeeping(identity: std::sync::Weak<Identity>) {
             tracing::warn!(%error, "replacing the key of tokens");
         }
     }
-}
-
-/// A new Keystone id: 32 random hex digits.
-fn new_id() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
 }

@@ -16,9 +16,9 @@ use tower::ServiceExt;
 
 use crate::{
     Identity, IdentityConfig, PasswordCost,
-    bootstrap::admin_project_id,
-    directory::role_id,
+    ids::admin_project_id,
     login::{Login, LoginError},
+    roles::role_id,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -347,7 +347,7 @@ async fn a_projects_revocations_have_an_end() {
     // As if acme's members had done so a thousand times.
     let revocations = &k.identity.directory.revocations;
     let own = revocations.all().into_iter().find(|revocation| revocation.spec.charged_to.is_some()).unwrap();
-    for number in 1..crate::authentication::MAX_REVOCATIONS {
+    for number in 1..crate::revocation::MAX_REVOCATIONS {
         let mut copy = TokenRevocation::clone(&own);
         copy.metadata.name = Some(format!("copy-{number}"));
         revocations.apply(copy);

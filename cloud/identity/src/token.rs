@@ -20,7 +20,7 @@ use rand::TryRngCore;
 use ring::{aead, hkdf};
 use serde::{Deserialize, Serialize};
 
-use crate::{directory::Target, error::Error};
+use crate::{error::Error, roles::Target};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 1 + 8;

@@ -9,16 +9,16 @@
 //! One server at a time may do this: the books are this process's own, made from the objects at its start.
 #![forbid(unsafe_code)]
 
+mod address_book;
 mod api;
 mod controller;
-mod ledger;
+mod ipam;
 mod macs;
 mod queue;
 mod ranges;
 mod segments;
 mod state;
 mod subnet;
-mod tenant;
 
 #[cfg(test)]
 #[allow(clippy::disallowed_types)] // as a stock client

@@ -17,7 +17,8 @@ use super::{Shared, caller::Caller, many, roles};
 use crate::{
     Error, Identity,
     catalog::link,
-    directory::{Directory, Target, assignment_name, key, with_implied},
+    directory::{Directory, key},
+    roles::{Target, assignment_name, with_implied},
 };
 
 pub(super) fn routes() -> Router<Arc<Identity>> {

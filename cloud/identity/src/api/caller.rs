@@ -9,7 +9,7 @@ use hypernetes_facade::token;
 use crate::{
     Error, Identity,
     authentication::{Valid, ValidScope},
-    bootstrap::admin_project_id,
+    ids::admin_project_id,
 };
 
 /// Who asks: has a valid `X-Auth-Token`.

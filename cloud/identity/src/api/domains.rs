@@ -21,7 +21,12 @@ use super::{
     fields::{check_name, nullable},
     groups, many, one, projects, users,
 };
-use crate::{Error, Identity, bootstrap::DEFAULT_DOMAIN, catalog::link, directory::key, new_id};
+use crate::{
+    Error, Identity,
+    catalog::link,
+    directory::key,
+    ids::{DEFAULT_DOMAIN, new_id},
+};
 
 const MAX_NAME_CHARS: usize = 64;
 

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use hypernetes_api::types::identity::{Domain, Group, GroupSpec, User};
+use hypernetes_api::types::identity::{Domain, Group, GroupSpec};
 use hypernetes_facade::{Body, Parameters};
 use kube::ResourceExt;
 use serde::Deserialize;
@@ -19,18 +19,14 @@ use super::{
     Shared,
     caller::Caller,
     fields::{check_name, check_unchanged, nullable},
-    many, one, users,
+    many, one,
 };
-use crate::{Error, Identity, catalog::link, new_id};
+use crate::{Error, Identity, catalog::link, ids::new_id};
 
 const MAX_NAME_CHARS: usize = 64;
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
-    Router::new()
-        .route("/groups", get(list).post(create))
-        .route("/groups/{id}", get(show).patch(update).delete(delete))
-        .route("/groups/{id}/users", get(list_users))
-        .route("/groups/{id}/users/{user}", get(is_member).put(add).delete(drop_member))
+    Router::new().route("/groups", get(list).post(create)).route("/groups/{id}", get(show).patch(update).delete(delete))
 }
 
 pub(super) fn to_json(identity: &Identity, group: &Group) -> Value {
@@ -122,58 +118,4 @@ async fn delete(State(identity): Shared, caller: Caller, Path(id): Path<String>)
 pub(super) async fn remove(identity: &Identity, id: &str) -> Result<(), Error> {
     identity.directory.delete_assignments("group", id).await?;
     identity.directory.delete::<Group>(id).await
-}
-
-async fn list_users(State(identity): Shared, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Error> {
-    caller.reader("identity:list_users_in_group")?;
-    let group = identity.directory.get::<Group>(&id)?;
-    let members = group.spec.members.iter().filter_map(|user| identity.directory.users.get(user));
-    let path = format!("groups/{id}/users");
-    Ok(many(&identity, "users", &path, members.map(|user| users::to_json(&identity, &user)).collect()))
-}
-
-/// Both must exist; whether the user is in the group.
-fn membership(identity: &Identity, group: &str, user: &str) -> Result<bool, Error> {
-    let group = identity.directory.get::<Group>(group)?;
-    identity.directory.get::<User>(user)?;
-    Ok(group.spec.members.iter().any(|member| member == user))
-}
-
-async fn is_member(
-    State(identity): Shared,
-    caller: Caller,
-    Path((id, user)): Path<(String, String)>,
-) -> Result<StatusCode, Error> {
-    caller.reader_or(caller.is_user(&user), "identity:check_user_in_group")?;
-    if membership(&identity, &id, &user)? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::not_found("user", user)) }
-}
-
-async fn add(
-    State(identity): Shared,
-    caller: Caller,
-    Path((id, user)): Path<(String, String)>,
-) -> Result<StatusCode, Error> {
-    caller.admin("identity:add_user_to_group")?;
-    if !membership(&identity, &id, &user)? {
-        let join = |group: &mut Group| {
-            if !group.spec.members.contains(&user) {
-                group.spec.members.push(user.clone());
-            }
-        };
-        identity.directory.update::<Group>(&id, join).await?;
-    }
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn drop_member(
-    State(identity): Shared,
-    caller: Caller,
-    Path((id, user)): Path<(String, String)>,
-) -> Result<StatusCode, Error> {
-    caller.admin("identity:remove_user_from_group")?;
-    if !membership(&identity, &id, &user)? {
-        return Err(Error::not_found("user", user));
-    }
-    identity.directory.update::<Group>(&id, |group| group.spec.members.retain(|member| *member != user)).await?;
-    Ok(StatusCode::NO_CONTENT)
 }

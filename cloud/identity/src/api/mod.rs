@@ -9,6 +9,7 @@ mod catalog;
 mod domains;
 mod fields;
 mod groups;
+mod membership;
 mod projects;
 mod roles;
 mod users;
@@ -43,6 +44,7 @@ pub(crate) fn router(identity: Arc<Identity>) -> Router {
         .merge(users::routes())
         .merge(domains::routes())
         .merge(groups::routes())
+        .merge(membership::routes())
         .merge(roles::routes())
         .merge(assignments::routes())
         .merge(catalog::routes());

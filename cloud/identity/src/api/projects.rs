@@ -27,10 +27,9 @@ use super::{
 };
 use crate::{
     Error, Identity,
-    bootstrap::{DEFAULT_DOMAIN, admin_project_id},
     catalog::link,
-    directory::Target,
-    new_id,
+    ids::{DEFAULT_DOMAIN, admin_project_id, new_id},
+    roles::Target,
 };
 
 const MAX_NAME_CHARS: usize = 64;

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     Error, Identity,
     catalog::link,
-    directory::{ROLES, role_id, with_implied},
-    new_id,
+    ids::new_id,
+    roles::{ROLES, role_id, with_implied},
 };
 
 const MAX_NAME_CHARS: usize = 255;

@@ -22,9 +22,9 @@ use super::{
     Shared,
     caller::Caller,
     fields::{check_name, check_unchanged, nullable},
-    groups, many, one, projects,
+    many, one, projects,
 };
-use crate::{Error, Identity, authentication::UserRef, catalog::link, new_id, passwords::Passwords};
+use crate::{Error, Identity, authentication::UserRef, catalog::link, ids::new_id, passwords::Passwords};
 
 const MAX_NAME_CHARS: usize = 255;
 
@@ -34,7 +34,6 @@ pub(super) fn routes() -> Router<Arc<Identity>> {
         .route("/users/{id}", get(show).patch(update).delete(delete))
         .route("/users/{id}/password", post(change_password))
         .route("/users/{id}/projects", get(list_projects))
-        .route("/users/{id}/groups", get(list_groups))
 }
 
 pub(super) fn to_json(identity: &Identity, user: &User) -> Value {
@@ -226,12 +225,4 @@ async fn list_projects(State(identity): Shared, caller: Caller, Path(id): Path<S
     let own = projects::of_user(&identity, &id);
     let path = format!("users/{id}/projects");
     Ok(many(&identity, "projects", &path, own.iter().map(|p| projects::to_json(&identity, p)).collect()))
-}
-
-async fn list_groups(State(identity): Shared, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Error> {
-    caller.reader_or(caller.is_user(&id), "identity:list_groups_for_user")?;
-    identity.directory.get::<User>(&id)?;
-    let own = identity.directory.groups_of(&id);
-    let path = format!("users/{id}/groups");
-    Ok(many(&identity, "groups", &path, own.iter().map(|g| groups::to_json(&identity, g)).collect()))
 }

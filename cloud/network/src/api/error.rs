@@ -6,7 +6,7 @@ use http::StatusCode;
 use hypernetes_facade::{Fault, PageError, ServiceError, excerpt, respond};
 use serde_json::{Value, json};
 
-use crate::{ledger::AllocationError, macs::MacError, subnet::SubnetError, tenant::Refusal};
+use crate::{address_book::Refusal, ipam::AllocationError, macs::MacError, subnet::SubnetError};
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -69,7 +69,7 @@ fn usage(service: &NetworkService, caller: &Caller, project: &str) -> Result<[(&
     }
     let inner = service.state.lock();
     let has = project.parse().ok().and_then(|tenant| inner.tenants.get(&tenant));
-    let count = |of: fn(&crate::tenant::Tenant) -> usize| has.map_or(0, of);
+    let count = |of: fn(&crate::address_book::AddressBook) -> usize| has.map_or(0, of);
     Ok([
         ("network", count(|has| has.networks.len())),
         ("subnet", count(|has| has.subnets.len())),

@@ -27,9 +27,6 @@ use reach::Reach;
 
 use crate::NetworkService;
 
-/// `device_owner` of a pod's port.
-pub(crate) const POD_OWNER: &str = "hypernetes:pod";
-
 /// The router's state.
 #[derive(Clone)]
 pub(crate) struct Server(Arc<NetworkService>);

@@ -18,7 +18,7 @@ use super::{
     Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
-use crate::{DEFAULT_MTU, tenant::Tenant};
+use crate::{DEFAULT_MTU, address_book::AddressBook};
 
 /// Least of IPv4 (RFC 791), most of an IPv4 packet.
 const MTUS: std::ops::RangeInclusive<i64> = 68..=65_535;
@@ -26,7 +26,7 @@ const MTUS: std::ops::RangeInclusive<i64> = 68..=65_535;
 impl Kind for Network {
     const NAME: &'static str = "Network";
 
-    fn all(tenant: &Tenant) -> &BTreeMap<String, Arc<Self>> {
+    fn all(tenant: &AddressBook) -> &BTreeMap<String, Arc<Self>> {
         &tenant.networks
     }
 
@@ -34,7 +34,7 @@ impl Kind for Network {
         &self.spec.display_name
     }
 
-    fn view(&self, tenant: &TenantId, has: &Tenant, operator: bool) -> Map<String, Value> {
+    fn view(&self, tenant: &TenantId, has: &AddressBook, operator: bool) -> Map<String, Value> {
         let name = self.name_any();
         let subnets: Vec<_> = has.subnets.values().filter(|s| s.spec.network == name).filter_map(|s| s.uid()).collect();
         let status = self.status.clone().unwrap_or_default();

@@ -12,18 +12,18 @@ use serde_json::{Map, Value, json};
 use super::{Caller, Error};
 use crate::{
     NetworkService,
+    address_book::AddressBook,
     state::{Followed, Inner},
-    tenant::Tenant,
 };
 
 /// One of the three kinds of objects.
 pub(crate) trait Kind: Followed + Clone + Debug + Serialize + DeserializeOwned + Send + 'static {
     /// As Neutron's messages have it.
     const NAME: &'static str;
-    fn all(tenant: &Tenant) -> &std::collections::BTreeMap<String, Arc<Self>>;
+    fn all(tenant: &AddressBook) -> &std::collections::BTreeMap<String, Arc<Self>>;
     fn display_name(&self) -> &str;
     /// The attributes that clients see. `operator`: those for operators, too.
-    fn view(&self, tenant: &TenantId, has: &Tenant, operator: bool) -> Map<String, Value>;
+    fn view(&self, tenant: &TenantId, has: &AddressBook, operator: bool) -> Map<String, Value>;
 }
 
 /// The attributes that all kinds have.

@@ -15,15 +15,18 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Attributes, Caller, Envelope, Error, POD_OWNER, Parameters, Service, item, link, list,
+    Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
-use crate::{NetworkService, tenant::Tenant};
+use crate::{
+    NetworkService,
+    address_book::{AddressBook, POD_OWNER},
+};
 
 impl Kind for Port {
     const NAME: &'static str = "Port";
 
-    fn all(tenant: &Tenant) -> &BTreeMap<String, Arc<Self>> {
+    fn all(tenant: &AddressBook) -> &BTreeMap<String, Arc<Self>> {
         &tenant.ports
     }
 
@@ -31,7 +34,7 @@ impl Kind for Port {
         &self.spec.display_name
     }
 
-    fn view(&self, tenant: &TenantId, has: &Tenant, operator: bool) -> Map<String, Value> {
+    fn view(&self, tenant: &TenantId, has: &AddressBook, operator: bool) -> Map<String, Value> {
         let spec = &self.spec;
         let status = self.status.clone().unwrap_or_default();
         let fixed_ip = |fixed: &FixedIp| {

@@ -19,14 +19,14 @@ use super::{
     object::{self, Kind, common, with},
 };
 use crate::{
+    address_book::AddressBook,
     subnet::{NO_GATEWAY, SubnetRange, address},
-    tenant::Tenant,
 };
 
 impl Kind for Subnet {
     const NAME: &'static str = "Subnet";
 
-    fn all(tenant: &Tenant) -> &BTreeMap<String, Arc<Self>> {
+    fn all(tenant: &AddressBook) -> &BTreeMap<String, Arc<Self>> {
         &tenant.subnets
     }
 
@@ -34,7 +34,7 @@ impl Kind for Subnet {
         &self.spec.display_name
     }
 
-    fn view(&self, tenant: &TenantId, has: &Tenant, _: bool) -> Map<String, Value> {
+    fn view(&self, tenant: &TenantId, has: &AddressBook, _: bool) -> Map<String, Value> {
         let spec = &self.spec;
         let range = SubnetRange::parse(spec).ok();
         let pools = range.iter().flat_map(|range| &range.pools).map(|(start, end)| json!({"start": start, "end": end}));

@@ -18,10 +18,9 @@ use serde_json::json;
 
 use super::{Controller, Retry, is};
 use crate::{
-    api::POD_OWNER,
+    address_book::{POD_OWNER, Placement, PodRecord, Refusal, port_of_pod},
     queue::Key,
     state::is_accepted,
-    tenant::{Placement, PodRecord, Refusal, port_of_pod},
 };
 
 impl Controller {

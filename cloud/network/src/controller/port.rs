@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{Controller, Retry, is};
-use crate::{queue::Key, state::is_accepted, tenant::Refusal};
+use crate::{address_book::Refusal, queue::Key, state::is_accepted};
 
 impl Controller {
     pub(super) async fn port(&self, tenant: &TenantId, name: &str) -> Result<(), Retry> {

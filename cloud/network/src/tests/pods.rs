@@ -7,7 +7,7 @@ use kube::{
 };
 
 use super::*;
-use crate::api::POD_OWNER;
+use crate::address_book::POD_OWNER;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_gets_a_port_with_an_address_at_once() {

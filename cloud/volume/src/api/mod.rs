@@ -2,8 +2,12 @@
 //! `reader` looks, `member` and `admin` change; nobody sees more than the token's own project.
 
 mod error;
+mod input;
+mod metadata;
+mod object;
 mod services;
 mod types;
+mod view;
 mod volumes;
 
 use std::{collections::HashMap, sync::Arc};
@@ -68,7 +72,11 @@ type Shared = State<Arc<Volumes>>;
 type Caller = hypernetes_facade::Caller<TenantId>;
 
 pub(crate) fn router(volumes: Arc<Volumes>, authority: Arc<dyn TokenAuthority>) -> Router {
-    let project = Router::new().merge(volumes::routes()).merge(types::routes()).merge(services::routes());
+    let project = Router::new()
+        .merge(volumes::routes())
+        .merge(metadata::routes())
+        .merge(types::routes())
+        .merge(services::routes());
     let router = Router::new()
         .route("/", get(versions))
         .route("/v3", get(version))

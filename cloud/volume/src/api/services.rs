@@ -6,10 +6,10 @@ use hypernetes_client::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{Caller, Error, Server, Shared, volumes::gibibytes};
-
-/// There is one, as in an OpenStack that was told nothing about zones.
-pub(super) const ZONE: &str = "nova";
+use super::{
+    Caller, Error, Server, Shared,
+    view::{ZONE, gibibytes},
+};
 
 pub(super) fn routes() -> Router<Server> {
     Router::new()

@@ -9,7 +9,7 @@ use crate::{
 
 /// Addresses of one network: each belongs to at most one port, or is free, or is the gateway's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Ipam {
     /// In the order in which addresses are looked for.
     subnets: Vec<Entry>,
     owners: HashMap<Ipv4Addr, String>,
@@ -44,34 +44,34 @@ pub(crate) enum AllocationError {
 /// An address with the `metadata.name` of its subnet.
 pub(crate) type Assigned = (String, Ipv4Addr);
 
-impl Ledger {
+impl Ipam {
     /// Subnets in the order of their age. One that overlaps an older one is not used.
     pub fn new(subnets: impl IntoIterator<Item = (String, SubnetRange)>) -> Self {
-        let mut ledger = Self::default();
+        let mut ipam = Self::default();
         for (name, range) in subnets {
-            if ledger.overlapping(range.cidr).is_some() {
+            if ipam.overlapping(range.cidr).is_some() {
                 continue;
             }
             let mut free = Ranges::default();
             for (first, last) in &range.pools {
                 free.insert(first.to_bits(), last.to_bits());
             }
-            ledger.subnets.push(Entry { name, range, free });
+            ipam.subnets.push(Entry { name, range, free });
         }
-        ledger
+        ipam
     }
 
     /// The same owners' addresses, over changed subnets. Addresses that no subnet has any more are forgotten.
     pub fn over(self, subnets: impl IntoIterator<Item = (String, SubnetRange)>) -> Self {
-        let mut ledger = Self::new(subnets);
+        let mut ipam = Self::new(subnets);
         for (ip, owner) in self.owners {
             // Not even a gateway that came later takes an address from its owner.
-            if let Some(entry) = ledger.subnets.iter_mut().find(|entry| entry.range.cidr.has_usable(ip)) {
+            if let Some(entry) = ipam.subnets.iter_mut().find(|entry| entry.range.cidr.has_usable(ip)) {
                 entry.free.remove(ip.to_bits());
-                ledger.note(&owner, ip);
+                ipam.note(&owner, ip);
             }
         }
-        ledger
+        ipam
     }
 
     /// What the owner has, lowest first, with the subnets.
@@ -193,48 +193,47 @@ mod tests {
 
     #[test]
     fn lowest_first_and_claims() {
-        let mut ledger =
-            Ledger::new([("a".into(), range("10.0.0.0/29", &[])), ("b".into(), range("10.0.1.0/30", &[]))]);
-        assert_eq!(ledger.allocate("p1", None), Ok(("a".into(), ip("10.0.0.2"))));
-        assert_eq!(ledger.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
-        assert_eq!(ledger.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
-        assert_eq!(ledger.allocate("p3", None), Ok(("a".into(), ip("10.0.0.4"))));
+        let mut ipam = Ipam::new([("a".into(), range("10.0.0.0/29", &[])), ("b".into(), range("10.0.1.0/30", &[]))]);
+        assert_eq!(ipam.allocate("p1", None), Ok(("a".into(), ip("10.0.0.2"))));
+        assert_eq!(ipam.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
+        assert_eq!(ipam.claim("p2", ip("10.0.0.3")), Ok(("a".into(), ip("10.0.0.3"))));
+        assert_eq!(ipam.allocate("p3", None), Ok(("a".into(), ip("10.0.0.4"))));
         assert_eq!(
-            ledger.claim("p4", ip("10.0.0.2")),
+            ipam.claim("p4", ip("10.0.0.2")),
             Err(AllocationError::InUse { ip: ip("10.0.0.2"), owner: "p1".into() })
         );
-        assert_eq!(ledger.claim("p4", ip("10.0.0.1")), Err(AllocationError::Gateway(ip("10.0.0.1"))));
+        assert_eq!(ipam.claim("p4", ip("10.0.0.1")), Err(AllocationError::Gateway(ip("10.0.0.1"))));
         for outside in ["10.0.0.0", "10.0.0.7", "10.0.2.1"] {
-            assert_eq!(ledger.claim("p4", ip(outside)), Err(AllocationError::Outside(ip(outside))));
+            assert_eq!(ipam.claim("p4", ip(outside)), Err(AllocationError::Outside(ip(outside))));
         }
-        ledger.release("p1");
-        ledger.release("p1");
-        assert_eq!(ledger.allocate("p5", None), Ok(("a".into(), ip("10.0.0.2"))));
-        assert_eq!(ledger.allocate("p6", Some("b")), Ok(("b".into(), ip("10.0.1.2"))));
-        assert_eq!(ledger.allocate("p7", Some("b")), Err(AllocationError::Exhausted));
-        assert_eq!(ledger.allocate("p7", Some("c")), Err(AllocationError::UnknownSubnet("c".into())));
-        assert_eq!(Ledger::default().allocate("p", None), Err(AllocationError::NoSubnet));
+        ipam.release("p1");
+        ipam.release("p1");
+        assert_eq!(ipam.allocate("p5", None), Ok(("a".into(), ip("10.0.0.2"))));
+        assert_eq!(ipam.allocate("p6", Some("b")), Ok(("b".into(), ip("10.0.1.2"))));
+        assert_eq!(ipam.allocate("p7", Some("b")), Err(AllocationError::Exhausted));
+        assert_eq!(ipam.allocate("p7", Some("c")), Err(AllocationError::UnknownSubnet("c".into())));
+        assert_eq!(Ipam::default().allocate("p", None), Err(AllocationError::NoSubnet));
     }
 
     #[test]
     fn outside_the_pools_only_on_demand() {
-        let mut ledger = Ledger::new([("a".into(), range("10.0.0.0/24", &[("10.0.0.10", "10.0.0.11")]))]);
-        ledger.claim("p1", ip("10.0.0.99")).unwrap();
-        ledger.release("p1");
-        ledger.allocate("p1", None).unwrap();
-        ledger.allocate("p2", None).unwrap();
-        assert_eq!(ledger.allocate("p3", None), Err(AllocationError::Exhausted));
+        let mut ipam = Ipam::new([("a".into(), range("10.0.0.0/24", &[("10.0.0.10", "10.0.0.11")]))]);
+        ipam.claim("p1", ip("10.0.0.99")).unwrap();
+        ipam.release("p1");
+        ipam.allocate("p1", None).unwrap();
+        ipam.allocate("p2", None).unwrap();
+        assert_eq!(ipam.allocate("p3", None), Err(AllocationError::Exhausted));
     }
 
     #[test]
     fn an_overlapping_subnet_is_not_used() {
-        let ledger = Ledger::new([
+        let ipam = Ipam::new([
             ("a".into(), range("10.0.0.0/24", &[])),
             ("b".into(), range("10.0.0.128/25", &[])),
             ("c".into(), range("10.0.1.0/24", &[])),
         ]);
-        assert_eq!(ledger.overlapping(Cidr::parse("10.0.0.200/30").unwrap()), Some("a"));
-        assert_eq!(ledger.subnets.len(), 2);
+        assert_eq!(ipam.overlapping(Cidr::parse("10.0.0.200/30").unwrap()), Some("a"));
+        assert_eq!(ipam.subnets.len(), 2);
     }
 
     #[derive(Debug, Clone)]
@@ -258,7 +257,7 @@ mod tests {
         /// when there is none.
         #[test]
         fn nobody_shares_an_address(steps in steps()) {
-            let mut ledger = Ledger::new([("a".into(), range("10.0.0.0/28", &[("10.0.0.3", "10.0.0.6"), ("10.0.0.8", "10.0.0.13")]))]);
+            let mut ipam = Ipam::new([("a".into(), range("10.0.0.0/28", &[("10.0.0.3", "10.0.0.6"), ("10.0.0.8", "10.0.0.13")]))]);
             let pool: BTreeSet<Ipv4Addr> = (3..=6).chain(8..=13).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
             let mut model: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
             for step in steps {
@@ -267,26 +266,26 @@ mod tests {
                         let owner = owner.to_string();
                         let lowest = pool.iter().find(|ip| !model.contains_key(ip)).copied();
                         let want = lowest.map(|ip| ("a".to_owned(), ip)).ok_or(AllocationError::Exhausted);
-                        prop_assert_eq!(ledger.allocate(&owner, None), want);
+                        prop_assert_eq!(ipam.allocate(&owner, None), want);
                         model.extend(lowest.map(|ip| (ip, owner)));
                     }
                     Step::Claim(owner, last) => {
                         let (owner, ip) = (owner.to_string(), Ipv4Addr::new(10, 0, 0, last));
                         let free = model.get(&ip).is_none_or(|other| *other == owner);
                         let possible = (2..15).contains(&last) && free;
-                        prop_assert_eq!(ledger.claim(&owner, ip).is_ok(), possible);
+                        prop_assert_eq!(ipam.claim(&owner, ip).is_ok(), possible);
                         if possible {
                             model.insert(ip, owner);
                         }
                     }
                     Step::Release(owner) => {
-                        ledger.release(&owner.to_string());
+                        ipam.release(&owner.to_string());
                         model.retain(|_, other| *other != owner.to_string());
                     }
                 }
                 for last in 0..16 {
                     let ip = Ipv4Addr::new(10, 0, 0, last);
-                    prop_assert_eq!(ledger.owner(ip), model.get(&ip).map(String::as_str));
+                    prop_assert_eq!(ipam.owner(ip), model.get(&ip).map(String::as_str));
                 }
             }
         }

@@ -1,13 +1,6 @@
-//! All tenants' networks, subnets, ports and pods as the watches tell them, with the books of their addresses.
-//!
-//! Invariant: every change of an object and of the books happens under one lock, in the order of the events, so that
-//! no address is given to two ports by this server.
+//! What each kind of object changes in the state, and what has to be looked at then.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use hypernetes_api::{
     TenantId, names,
@@ -15,146 +8,29 @@ use hypernetes_api::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Resource, ResourceExt};
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
 
+use super::{Inner, is_accepted, version};
 use crate::{
+    address_book::{AddressBook, PodRecord, port_of_pod},
     queue::{Key, Queue},
-    segments::Segments,
-    tenant::{PodRecord, Tenant, port_of_pod},
 };
 
-/// Networks, subnets, ports, namespaces, pods.
-const KINDS: u32 = 5;
-/// How long a request waits for the first lists, or for the outcome of what it began.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-
-pub(crate) struct State {
-    inner: Mutex<Inner>,
-    pub queue: Queue,
-    /// Counts changes, for whoever waits for one.
-    generation: watch::Sender<u64>,
+/// A kind of object that the state is made of.
+pub(crate) trait Followed: Resource<DynamicType = ()> + Sized {
+    fn id(&self) -> String {
+        self.name_any()
+    }
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_>;
+    fn apply(self, inner: &mut Inner, tenant: &TenantId, queue: &Queue);
+    fn remove(inner: &mut Inner, tenant: &TenantId, id: &str, queue: &Queue);
 }
 
-#[derive(Default)]
-pub(crate) struct Inner {
-    pub tenants: BTreeMap<TenantId, Tenant>,
-    pub segments: Segments,
-    /// Kinds that have been read once.
-    listed: u32,
-    /// By kind: the last version that its watch told of.
-    seen: HashMap<String, u64>,
-}
-
-impl Inner {
-    pub fn synced(&self) -> bool {
-        self.listed == KINDS
-    }
-}
-
-impl State {
-    pub fn new() -> Self {
-        Self { inner: Mutex::default(), queue: Queue::default(), generation: watch::Sender::new(0) }
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
-    /// Acts on one tenant; one that is not known has nothing.
-    pub fn with<T>(&self, tenant: &TenantId, act: impl FnOnce(&mut Tenant) -> T) -> T {
-        act(self.lock().tenants.entry(tenant.clone()).or_default())
-    }
-
-    /// Waits until the condition holds. False: it took too long.
-    pub async fn wait(&self, condition: impl Fn(&Inner) -> bool) -> bool {
-        let mut changes = self.generation.subscribe();
-        let holds = async {
-            while !condition(&self.lock()) {
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, holds).await.is_ok()
-    }
-
-    /// Takes over what a watch tells. A version that is older than what is known changes nothing.
-    pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
-        self.saw::<K>(&object);
-        self.take(tenant, object, false);
-    }
-
-    /// Takes over the answer to a write, before the watch tells of it: who wrote reads what was written.
-    pub fn wrote<K: Followed>(&self, tenant: &TenantId, object: K) {
-        self.take(tenant, object, true);
-    }
-
-    /// A watch has come to this version.
-    pub fn saw<K: Followed>(&self, object: &K) {
-        if let Some(version) = version(object) {
-            let mut inner = self.lock();
-            let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
-            *seen = version.max(*seen);
-        }
-    }
-
-    fn take<K: Followed>(&self, tenant: &TenantId, mut object: K, written: bool) {
-        if let Some(annotations) = &mut object.meta_mut().annotations {
-            annotations.remove(names::TENANT_ANNOTATION);
-        }
-        let mut inner = self.lock();
-        // The watch may have told of this version already, and of the object's end.
-        if written && version(&object) <= inner.seen.get(&*K::kind(&())).copied() {
-            return;
-        }
-        object.apply(&mut inner, tenant, &self.queue);
-        drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-
-    pub fn remove<K: Followed>(&self, tenant: &TenantId, id: &str) {
-        let mut inner = self.lock();
-        K::remove(&mut inner, tenant, id, &self.queue);
-        if inner.tenants.get(tenant).is_some_and(Tenant::is_empty) {
-            inner.tenants.remove(tenant);
-        }
-        drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-
-    pub fn ids<K: Followed>(&self) -> BTreeSet<(TenantId, String)> {
-        let inner = self.lock();
-        inner.tenants.iter().flat_map(|(tenant, has)| K::ids(has).map(move |id| (tenant.clone(), id))).collect()
-    }
-
-    /// A kind has been read for the first time. With the last of them, work begins: the oldest pods first, so that
-    /// addresses do not depend on names.
-    pub fn listed(&self) {
-        let mut inner = self.lock();
-        inner.listed += 1;
-        if inner.synced() {
-            for (tenant, has) in &mut inner.tenants {
-                for name in has.networks.keys() {
-                    self.queue.add(Key::Network(tenant.clone(), name.clone()));
-                }
-                for name in has.subnets.keys() {
-                    self.queue.add(Key::Subnet(tenant.clone(), name.clone()));
-                }
-                for (name, port) in &has.ports {
-                    self.queue.add(Key::Port(tenant.clone(), name.clone()));
-                    wake_pod_of(&self.queue, tenant, port);
-                }
-                wake_pods(has, tenant, &self.queue, |_| true);
-            }
-        }
-        drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
-    }
+fn is_newer<K: Resource>(new: &K, old: Option<&Arc<K>>) -> bool {
+    old.is_none_or(|old| version(new) > version(&**old))
 }
 
 /// The pod whose port it is: it may be gone.
-fn wake_pod_of(queue: &Queue, tenant: &TenantId, port: &Port) {
+pub(super) fn wake_pod_of(queue: &Queue, tenant: &TenantId, port: &Port) {
     if let Some(pod) = &port.spec.pod
         && port.metadata.name.as_deref() == Some(&port_of_pod(&pod.uid))
     {
@@ -163,7 +39,7 @@ fn wake_pod_of(queue: &Queue, tenant: &TenantId, port: &Port) {
 }
 
 /// Pods without a port get another chance, and their addresses now, in the order of their age.
-fn wake_pods(tenant: &mut Tenant, id: &TenantId, queue: &Queue, which: impl Fn(&PodRecord) -> bool) {
+pub(super) fn wake_pods(tenant: &mut AddressBook, id: &TenantId, queue: &Queue, which: impl Fn(&PodRecord) -> bool) {
     let without = |pod: &&PodRecord| !pod.finished && !tenant.ports.contains_key(&pod.port()) && which(pod);
     let mut pods: Vec<PodRecord> = tenant.pods.values().filter(without).cloned().collect();
     pods.sort_by(|a, b| (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name)));
@@ -174,38 +50,14 @@ fn wake_pods(tenant: &mut Tenant, id: &TenantId, queue: &Queue, which: impl Fn(&
 }
 
 /// Ports that have no address yet get another chance.
-fn wake_ports(tenant: &Tenant, id: &TenantId, queue: &Queue, network: &str) {
+fn wake_ports(tenant: &AddressBook, id: &TenantId, queue: &Queue, network: &str) {
     for port in tenant.ports_of(network).filter(|port| !is_accepted(port)) {
         queue.add(Key::Port(id.clone(), port.name_any()));
     }
 }
 
-/// Whether its addresses were found to be its own.
-pub(crate) fn is_accepted(port: &Port) -> bool {
-    matches!(port.status.as_ref().map(|status| status.phase.as_str()), Some("Down" | "Active"))
-}
-
-/// A kind of object that the state is made of.
-pub(crate) trait Followed: Resource<DynamicType = ()> + Sized {
-    fn id(&self) -> String {
-        self.name_any()
-    }
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_>;
-    fn apply(self, inner: &mut Inner, tenant: &TenantId, queue: &Queue);
-    fn remove(inner: &mut Inner, tenant: &TenantId, id: &str, queue: &Queue);
-}
-
-/// Versions are numbers that grow; another object of the same name has a greater one.
-fn version<K: Resource>(object: &K) -> Option<u64> {
-    object.meta().resource_version.as_ref()?.parse().ok()
-}
-
-fn is_newer<K: Resource>(new: &K, old: Option<&Arc<K>>) -> bool {
-    old.is_none_or(|old| version(new) > version(&**old))
-}
-
 impl Followed for Network {
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_> {
         Box::new(tenant.networks.keys().cloned())
     }
 
@@ -239,7 +91,7 @@ impl Followed for Network {
 }
 
 impl Followed for Subnet {
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_> {
         Box::new(tenant.subnets.keys().cloned())
     }
 
@@ -279,7 +131,7 @@ impl Followed for Subnet {
 }
 
 impl Followed for Port {
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_> {
         Box::new(tenant.ports.keys().cloned())
     }
 
@@ -327,7 +179,7 @@ impl Followed for Port {
 }
 
 impl Followed for Namespace {
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_> {
         Box::new(tenant.namespaces.keys().cloned())
     }
 
@@ -354,7 +206,7 @@ impl Followed for Pod {
         self.uid().unwrap_or_default()
     }
 
-    fn ids(tenant: &Tenant) -> Box<dyn Iterator<Item = String> + '_> {
+    fn ids(tenant: &AddressBook) -> Box<dyn Iterator<Item = String> + '_> {
         Box::new(tenant.pods.keys().cloned())
     }
 

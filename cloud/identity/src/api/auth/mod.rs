@@ -1,5 +1,7 @@
 //! `/v3/auth`: tokens, and what their owner can choose between.
 
+mod input;
+
 use std::sync::Arc;
 
 use axum::{
@@ -13,15 +15,16 @@ use hypernetes_api::auth::Source;
 use hypernetes_facade::{Body, Parameters, header};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use serde::Deserialize;
 use serde_json::{Value, json};
+
+use input::{Auth, Request, malformed, wanted};
 
 use super::{Shared, caller::Caller, domains, many, projects};
 use crate::{
     Error, Identity,
-    authentication::{DomainRef, UserRef, Valid, ValidScope, WantedScope},
+    authentication::{Valid, ValidScope},
     catalog,
-    directory::Target,
+    roles::Target,
     token::Method,
 };
 
@@ -32,134 +35,6 @@ pub(super) fn routes() -> Router<Arc<Identity>> {
         .route("/auth/projects", get(list_projects))
         .route("/auth/domains", get(list_domains))
         .route("/auth/system", get(show_system))
-}
-
-#[derive(Deserialize)]
-struct Request {
-    auth: Auth,
-}
-
-#[derive(Deserialize)]
-struct Auth {
-    identity: IdentityInput,
-    scope: Option<ScopeInput>,
-}
-
-#[derive(Deserialize)]
-struct IdentityInput {
-    methods: Vec<String>,
-    password: Option<PasswordInput>,
-    token: Option<TokenInput>,
-}
-
-#[derive(Deserialize)]
-struct PasswordInput {
-    user: UserInput,
-}
-
-#[derive(Deserialize)]
-struct UserInput {
-    id: Option<String>,
-    name: Option<String>,
-    domain: Option<NamedInput>,
-    password: String,
-}
-
-#[derive(Deserialize)]
-struct TokenInput {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct NamedInput {
-    id: Option<String>,
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ScopeInput {
-    /// `"scope": "unscoped"`
-    Word(String),
-    Object(ScopeObject),
-}
-
-#[derive(Deserialize)]
-struct ScopeObject {
-    project: Option<ProjectInput>,
-    domain: Option<NamedInput>,
-    system: Option<SystemInput>,
-    unscoped: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct ProjectInput {
-    id: Option<String>,
-    name: Option<String>,
-    domain: Option<NamedInput>,
-}
-
-#[derive(Deserialize)]
-struct SystemInput {
-    all: bool,
-}
-
-fn malformed(what: &str) -> Error {
-    Error::BadRequest(format!("Expecting to find {what} in the request."))
-}
-
-impl NamedInput {
-    fn domain(self) -> Result<DomainRef, Error> {
-        self.id
-            .map(DomainRef::Id)
-            .or(self.name.map(DomainRef::Name))
-            .ok_or_else(|| malformed("the id or name of the domain"))
-    }
-}
-
-impl UserInput {
-    fn reference(self) -> Result<(UserRef, String), Error> {
-        let user = match (self.id, self.name) {
-            (Some(id), _) => UserRef::Id(id),
-            (None, Some(name)) => {
-                UserRef::Name(name, self.domain.ok_or_else(|| malformed("the user's domain"))?.domain()?)
-            }
-            (None, None) => return Err(malformed("the user's id or name")),
-        };
-        Ok((user, self.password))
-    }
-}
-
-fn wanted(scope: Option<ScopeInput>) -> Result<WantedScope, Error> {
-    match scope {
-        None => Ok(WantedScope::Default),
-        Some(ScopeInput::Word(word)) if word == "unscoped" => Ok(WantedScope::Unscoped),
-        Some(ScopeInput::Object(ScopeObject {
-            project: Some(project),
-            domain: None,
-            system: None,
-            unscoped: None,
-        })) => match (project.id, project.name) {
-            (Some(id), _) => Ok(WantedScope::ProjectId(id)),
-            (None, Some(name)) => {
-                let domain = project.domain.ok_or_else(|| malformed("the project's domain"))?;
-                Ok(WantedScope::ProjectName(name, domain.domain()?))
-            }
-            (None, None) => Err(malformed("the project's id or name")),
-        },
-        Some(ScopeInput::Object(ScopeObject { project: None, domain: Some(domain), system: None, unscoped: None })) => {
-            Ok(WantedScope::Domain(domain.domain()?))
-        }
-        Some(ScopeInput::Object(ScopeObject { project: None, domain: None, system: Some(system), unscoped: None }))
-            if system.all =>
-        {
-            Ok(WantedScope::System)
-        }
-        Some(ScopeInput::Object(ScopeObject { project: None, domain: None, system: None, unscoped: Some(_) })) => {
-            Ok(WantedScope::Unscoped)
-        }
-        Some(_) => Err(malformed("one scope: a project, a domain, the system or none")),
-    }
 }
 
 async fn issue(

@@ -13,7 +13,7 @@ use hypernetes_api::{
 use kube::ResourceExt;
 
 use crate::{
-    ledger::{AllocationError, Ledger},
+    ipam::{AllocationError, Ipam},
     macs::{MacError, Macs},
     subnet::{SubnetError, SubnetRange, address},
 };
@@ -39,13 +39,16 @@ impl PodRecord {
     }
 }
 
+/// `device_owner` of a pod's port.
+pub(crate) const POD_OWNER: &str = "hypernetes:pod";
+
 /// `metadata.name` of the pod's port.
 pub(crate) fn port_of_pod(uid: &str) -> String {
     format!("pod-{uid}")
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Tenant {
+pub(crate) struct AddressBook {
     pub networks: BTreeMap<String, Arc<Network>>,
     pub subnets: BTreeMap<String, Arc<Subnet>>,
     pub ports: BTreeMap<String, Arc<Port>>,
@@ -53,13 +56,14 @@ pub(crate) struct Tenant {
     pub namespaces: BTreeMap<String, Option<String>>,
     /// By uid.
     pub pods: HashMap<String, PodRecord>,
-    books: HashMap<String, Book>,
+    /// By network.
+    addresses: HashMap<String, Addresses>,
 }
 
 /// Who has what on one network.
 #[derive(Debug, Default)]
-struct Book {
-    ledger: Ledger,
+struct Addresses {
+    ipam: Ipam,
     macs: Macs,
 }
 
@@ -90,20 +94,20 @@ pub(crate) struct Placement {
     pub mac_address: String,
 }
 
-impl Tenant {
+impl AddressBook {
     /// Gives a port, which need not exist yet, what it wants or what is free. Asked again for the same port it gives
-    /// the same: what was given is kept until [`Tenant::release`]. When it is refused nothing new is kept.
+    /// the same: what was given is kept until [`AddressBook::release`]. When it is refused nothing new is kept.
     pub fn place(&mut self, port: &str, network: &str, wanted: &[FixedIp], mac: &str) -> Result<Placement, Refusal> {
         let known = self.networks.get(network).ok_or_else(|| Refusal::Network(network.to_owned()))?;
         let exists = self.ports.get(port).is_some_and(|port| port.spec.network == network);
         if known.metadata.deletion_timestamp.is_some() && !exists {
             return Err(Refusal::Leaving(network.to_owned()));
         }
-        let book = self.books.entry(network.to_owned()).or_default();
-        let before: Vec<Ipv4Addr> = book.ledger.addresses(port).into_iter().map(|(_, ip)| ip).collect();
-        let placed = book.place(port, wanted, mac);
+        let addresses = self.addresses.entry(network.to_owned()).or_default();
+        let before: Vec<Ipv4Addr> = addresses.ipam.addresses(port).into_iter().map(|(_, ip)| ip).collect();
+        let placed = addresses.place(port, wanted, mac);
         if placed.is_err() {
-            book.ledger.release_except(port, &before);
+            addresses.ipam.release_except(port, &before);
         }
         placed
     }
@@ -119,9 +123,9 @@ impl Tenant {
 
     /// Takes back all that the port has, on any network.
     pub fn release(&mut self, port: &str) {
-        for book in self.books.values_mut() {
-            book.ledger.release(port);
-            book.macs.release(port);
+        for addresses in self.addresses.values_mut() {
+            addresses.ipam.release(port);
+            addresses.macs.release(port);
         }
     }
 
@@ -130,42 +134,42 @@ impl Tenant {
         let Some(object) = self.ports.get(port).cloned() else { return self.release(port) };
         let ips: Vec<Ipv4Addr> =
             object.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
-        if let Some(book) = self.books.get_mut(&object.spec.network)
+        if let Some(addresses) = self.addresses.get_mut(&object.spec.network)
             && ips.len() == object.spec.fixed_ips.len()
         {
-            book.ledger.release_except(port, &ips);
+            addresses.ipam.release_except(port, &ips);
         }
         self.note_port(&object, None);
     }
 
     /// The port that has the address.
     pub fn owner(&self, network: &str, ip: Ipv4Addr) -> Option<String> {
-        self.books.get(network)?.ledger.owner(ip).map(str::to_owned)
+        self.addresses.get(network)?.ipam.owner(ip).map(str::to_owned)
     }
 
-    /// Notes what a port says it has. What others have it cannot have: [`Tenant::place`] says so when it is asked.
+    /// Notes what a port says it has. What others have it cannot have: [`AddressBook::place`] says so when it is asked.
     pub fn note_port(&mut self, port: &Port, old: Option<&Port>) {
         let name = port.name_any();
         if old.is_some_and(|old| old.spec.network != port.spec.network) {
             self.release(&name);
         }
-        let book = self.books.entry(port.spec.network.clone()).or_default();
+        let addresses = self.addresses.entry(port.spec.network.clone()).or_default();
         let ips: Vec<Ipv4Addr> =
             port.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
         for ip in &ips {
-            let _ = book.ledger.claim(&name, *ip);
+            let _ = addresses.ipam.claim(&name, *ip);
         }
         if !port.spec.mac_address.is_empty() {
-            let _ = book.macs.claim(&name, &port.spec.mac_address);
+            let _ = addresses.macs.claim(&name, &port.spec.mac_address);
         }
         // It gave up addresses; before it has any, those that it is about to get are not to be taken away.
         let changed = old.is_some_and(|old| old.spec.fixed_ips != port.spec.fixed_ips);
         if changed && ips.len() == port.spec.fixed_ips.len() {
-            book.ledger.release_except(&name, &ips);
+            addresses.ipam.release_except(&name, &ips);
         }
     }
 
-    /// Opens the book of a network anew after a change of its subnets.
+    /// Reckons the addresses of a network anew after a change of its subnets.
     pub fn renew(&mut self, network: &str) {
         let mut subnets: Vec<&Arc<Subnet>> = self.subnets.values().filter(|s| s.spec.network == network).collect();
         subnets.sort_by_key(|subnet| (subnet.metadata.creation_timestamp.clone(), subnet.name_any()));
@@ -177,8 +181,8 @@ impl Tenant {
             Some((subnet.name_any(), range))
         });
         let ranges: Vec<_> = ranges.collect();
-        let book = self.books.entry(network.to_owned()).or_default();
-        book.ledger = std::mem::take(&mut book.ledger).over(ranges);
+        let addresses = self.addresses.entry(network.to_owned()).or_default();
+        addresses.ipam = std::mem::take(&mut addresses.ipam).over(ranges);
         let mut ports: Vec<Arc<Port>> = self.ports.values().filter(|p| p.spec.network == network).cloned().collect();
         ports.sort_by_key(|port| port.metadata.creation_timestamp.clone());
         for port in ports {
@@ -188,8 +192,8 @@ impl Tenant {
 
     /// Drops what nothing uses any more.
     pub fn forget_network(&mut self, network: &str) {
-        if self.books.get(network).is_some_and(|book| book.ledger.is_unused()) {
-            self.books.remove(network);
+        if self.addresses.get(network).is_some_and(|addresses| addresses.ipam.is_unused()) {
+            self.addresses.remove(network);
         }
     }
 
@@ -198,15 +202,16 @@ impl Tenant {
     }
 
     pub fn network_in_use(&self, network: &str) -> bool {
-        self.ports_of(network).next().is_some() || self.books.get(network).is_some_and(|book| !book.ledger.is_unused())
+        self.ports_of(network).next().is_some()
+            || self.addresses.get(network).is_some_and(|addresses| !addresses.ipam.is_unused())
     }
 
     pub fn subnet_in_use(&self, subnet: &Subnet) -> bool {
-        self.books.get(&subnet.spec.network).is_some_and(|book| book.ledger.uses(&subnet.name_any()))
+        self.addresses.get(&subnet.spec.network).is_some_and(|addresses| addresses.ipam.uses(&subnet.name_any()))
     }
 
     pub fn overlapping(&self, network: &str, range: &SubnetRange) -> Option<String> {
-        self.books.get(network)?.ledger.overlapping(range.cidr).map(str::to_owned)
+        self.addresses.get(network)?.ipam.overlapping(range.cidr).map(str::to_owned)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -218,7 +223,7 @@ impl Tenant {
     }
 }
 
-impl Book {
+impl Addresses {
     fn place(&mut self, port: &str, wanted: &[FixedIp], mac: &str) -> Result<Placement, Refusal> {
         let one = [FixedIp::default()];
         let wanted = if wanted.is_empty() { &one } else { wanted };
@@ -228,7 +233,7 @@ impl Book {
             let assigned = if fixed.ip_address.is_empty() {
                 None
             } else {
-                let (subnet, ip) = self.ledger.claim(port, address(&fixed.ip_address)?)?;
+                let (subnet, ip) = self.ipam.claim(port, address(&fixed.ip_address)?)?;
                 if !fixed.subnet.is_empty() && fixed.subnet != subnet {
                     return Err(Refusal::OtherSubnet { ip, subnet: fixed.subnet.clone() });
                 }
@@ -237,7 +242,7 @@ impl Book {
             fixed_ips.push(assigned);
         }
         let named: Vec<Ipv4Addr> = fixed_ips.iter().flatten().map(|(_, ip)| *ip).collect();
-        let mut spare = self.ledger.addresses(port);
+        let mut spare = self.ipam.addresses(port);
         spare.retain(|(_, ip)| !named.contains(ip));
         let mut result = Vec::with_capacity(wanted.len());
         for (fixed, assigned) in wanted.iter().zip(fixed_ips) {
@@ -247,7 +252,7 @@ impl Book {
                     let subnet = (!fixed.subnet.is_empty()).then_some(fixed.subnet.as_str());
                     match spare.iter().position(|(name, _)| subnet.is_none_or(|subnet| subnet == name)) {
                         Some(index) => spare.remove(index),
-                        None => self.ledger.allocate(port, subnet)?,
+                        None => self.ipam.allocate(port, subnet)?,
                     }
                 }
             };

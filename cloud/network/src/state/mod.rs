@@ -1,0 +1,164 @@
+//! All tenants' networks, subnets, ports and pods as the watches tell them, with the books of their addresses.
+//!
+//! Invariant: every change of an object and of the books happens under one lock, in the order of the events, so that
+//! no address is given to two ports by this server.
+
+mod followed;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use hypernetes_api::{TenantId, names, types::network::Port};
+use kube::Resource;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use crate::{
+    address_book::AddressBook,
+    queue::{Key, Queue},
+    segments::Segments,
+};
+
+/// Networks, subnets, ports, namespaces, pods.
+const KINDS: u32 = 5;
+/// How long a request waits for the first lists, or for the outcome of what it began.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) use followed::Followed;
+use followed::{wake_pod_of, wake_pods};
+
+pub(crate) struct State {
+    inner: Mutex<Inner>,
+    pub queue: Queue,
+    /// Counts changes, for whoever waits for one.
+    generation: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub tenants: BTreeMap<TenantId, AddressBook>,
+    pub segments: Segments,
+    /// Kinds that have been read once.
+    listed: u32,
+    /// By kind: the last version that its watch told of.
+    seen: HashMap<String, u64>,
+}
+
+impl Inner {
+    pub fn synced(&self) -> bool {
+        self.listed == KINDS
+    }
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self { inner: Mutex::default(), queue: Queue::default(), generation: watch::Sender::new(0) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Acts on one tenant; one that is not known has nothing.
+    pub fn with<T>(&self, tenant: &TenantId, act: impl FnOnce(&mut AddressBook) -> T) -> T {
+        act(self.lock().tenants.entry(tenant.clone()).or_default())
+    }
+
+    /// Waits until the condition holds. False: it took too long.
+    pub async fn wait(&self, condition: impl Fn(&Inner) -> bool) -> bool {
+        let mut changes = self.generation.subscribe();
+        let holds = async {
+            while !condition(&self.lock()) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, holds).await.is_ok()
+    }
+
+    /// Takes over what a watch tells. A version that is older than what is known changes nothing.
+    pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
+        self.saw::<K>(&object);
+        self.take(tenant, object, false);
+    }
+
+    /// Takes over the answer to a write, before the watch tells of it: who wrote reads what was written.
+    pub fn wrote<K: Followed>(&self, tenant: &TenantId, object: K) {
+        self.take(tenant, object, true);
+    }
+
+    /// A watch has come to this version.
+    pub fn saw<K: Followed>(&self, object: &K) {
+        if let Some(version) = version(object) {
+            let mut inner = self.lock();
+            let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
+            *seen = version.max(*seen);
+        }
+    }
+
+    fn take<K: Followed>(&self, tenant: &TenantId, mut object: K, written: bool) {
+        if let Some(annotations) = &mut object.meta_mut().annotations {
+            annotations.remove(names::TENANT_ANNOTATION);
+        }
+        let mut inner = self.lock();
+        // The watch may have told of this version already, and of the object's end.
+        if written && version(&object) <= inner.seen.get(&*K::kind(&())).copied() {
+            return;
+        }
+        object.apply(&mut inner, tenant, &self.queue);
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn remove<K: Followed>(&self, tenant: &TenantId, id: &str) {
+        let mut inner = self.lock();
+        K::remove(&mut inner, tenant, id, &self.queue);
+        if inner.tenants.get(tenant).is_some_and(AddressBook::is_empty) {
+            inner.tenants.remove(tenant);
+        }
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn ids<K: Followed>(&self) -> BTreeSet<(TenantId, String)> {
+        let inner = self.lock();
+        inner.tenants.iter().flat_map(|(tenant, has)| K::ids(has).map(move |id| (tenant.clone(), id))).collect()
+    }
+
+    /// A kind has been read for the first time. With the last of them, work begins: the oldest pods first, so that
+    /// addresses do not depend on names.
+    pub fn listed(&self) {
+        let mut inner = self.lock();
+        inner.listed += 1;
+        if inner.synced() {
+            for (tenant, has) in &mut inner.tenants {
+                for name in has.networks.keys() {
+                    self.queue.add(Key::Network(tenant.clone(), name.clone()));
+                }
+                for name in has.subnets.keys() {
+                    self.queue.add(Key::Subnet(tenant.clone(), name.clone()));
+                }
+                for (name, port) in &has.ports {
+                    self.queue.add(Key::Port(tenant.clone(), name.clone()));
+                    wake_pod_of(&self.queue, tenant, port);
+                }
+                wake_pods(has, tenant, &self.queue, |_| true);
+            }
+        }
+        drop(inner);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+/// Whether its addresses were found to be its own.
+pub(crate) fn is_accepted(port: &Port) -> bool {
+    matches!(port.status.as_ref().map(|status| status.phase.as_str()), Some("Down" | "Active"))
+}
+
+/// Versions are numbers that grow; another object of the same name has a greater one.
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
