@@ -51,12 +51,16 @@ test-e2e: build tools ## The tests of the whole system alone
 	@scripts/guest-kernel.sh $(GUEST)
 	@scripts/test-e2e.sh
 
+# Crates whose modules use each other in one direction, and stay so.
+LAYERED := $(patsubst %/src,%,$(wildcard control/*/src cloud/*/src)) node/csi node/kubelet node/netagent
+
 # Clippy as the release is built: procedural macros and build scripts are made once.
-lint: tools ## Format, clippy, dependencies: their licences and sources, and that something uses them
+lint: tools ## Format, clippy, dependencies: their licences and sources, and that something uses them; circles of modules
 	cargo fmt --all --check
 	cargo clippy $${HYPERNETES_CARGO_CONFIG:+--config "$$HYPERNETES_CARGO_CONFIG"} --release --workspace --all-targets -- -D warnings
 	cargo deny --offline check licenses bans sources
 	cargo shear --deny-warnings
+	@python3 scripts/module-circles.py $(LAYERED)
 
 advisories: tools ## Known vulnerabilities of dependencies, by the clone of RustSec's advisory-db at DB=
 	@scripts/advisories.sh "$(DB)"
