@@ -1,15 +1,15 @@
 //! Defaulting: the table's facts, and what is a rule and no fact.
 
 use hypernetes_schema::{ObjectType, defaults};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     core::{container, limit_range, pod_spec, service},
-    resource::Resource,
+    resource::{Defaults, Resource},
 };
 
 /// What definitions have besides the table's defaults, wherever they occur.
-const DEFINITIONS: &[(&str, fn(&mut Map<String, Value>))] = &[
+const DEFINITIONS: &[(&str, Defaults)] = &[
     ("core.v1.Container", container::pull_policy),
     ("core.v1.EphemeralContainer", container::pull_policy),
     ("core.v1.LimitRangeItem", limit_range::item_defaults),

@@ -49,6 +49,7 @@ fn families() -> Vec<Resource> {
 }
 
 type Name = (String, String, String);
+type GroupVersion = (String, String);
 
 fn name(ty: &ObjectType, last: &str) -> Name {
     (ty.group.clone(), ty.version.clone(), last.to_owned())
@@ -101,9 +102,11 @@ pub struct Endpoint {
 pub struct View {
     endpoints: Vec<Endpoint>,
     by_name: HashMap<Name, Endpoint>,
-    /// What is there of other groups and versions is as it is there.
-    base: Option<(Arc<View>, Vec<(String, String)>)>,
-    documents: RwLock<HashMap<(String, String), Bytes>>,
+    /// The view that this one has more than.
+    base: Option<Arc<View>>,
+    /// Groups and versions in which it has more: the documents of all others are the base's.
+    own: Vec<GroupVersion>,
+    documents: RwLock<HashMap<GroupVersion, Bytes>>,
 }
 
 impl View {
@@ -117,15 +120,15 @@ impl View {
 
     fn of_endpoints(endpoints: Vec<Endpoint>) -> Self {
         let by_name = endpoints.iter().map(|one| (name(&one.served.ty, &one.resource.plural), one.clone())).collect();
-        Self { endpoints, by_name, base: None, documents: RwLock::default() }
+        Self { endpoints, by_name, base: None, own: Vec::new(), documents: RwLock::default() }
     }
 
     /// This one, and more.
     fn with(self: &Arc<Self>, own: &[Arc<Resource>]) -> Self {
         let own = Self::new(own).endpoints;
-        let groups = own.iter().map(|one| (one.served.ty.group.clone(), one.served.ty.version.clone())).collect();
+        let of_own = own.iter().map(|one| (one.served.ty.group.clone(), one.served.ty.version.clone())).collect();
         let endpoints = self.endpoints.iter().cloned().chain(own).collect();
-        Self { base: Some((self.clone(), groups)), ..Self::of_endpoints(endpoints) }
+        Self { base: Some(self.clone()), own: of_own, ..Self::of_endpoints(endpoints) }
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Endpoint> {
@@ -145,8 +148,8 @@ impl View {
     /// The OpenAPI v3 document of a group and version, made when it is first asked for, which takes tens of milliseconds.
     pub fn document(&self, group: &str, version: &str) -> Option<Bytes> {
         let key = (group.to_owned(), version.to_owned());
-        if let Some((base, own)) = &self.base
-            && !own.contains(&key)
+        if let Some(base) = &self.base
+            && !self.own.contains(&key)
         {
             return base.document(group, version);
         }

@@ -36,6 +36,10 @@ pub type Check = fn(&Field<'_>, &mut Errors);
 pub type Change = fn(&Field<'_>, &Field<'_>, &mut Errors);
 /// What a resource's names may look like.
 pub type NameRule = fn(&str) -> Faults;
+/// Fills in what is left open of an object, or of a part of one.
+pub(crate) type Defaults = fn(&mut Map<String, Value>);
+/// A status made of a new object.
+pub(crate) type FirstStatus = fn(&Map<String, Value>) -> Value;
 /// Names on the way to a field.
 pub type FieldPath = &'static [&'static str];
 
@@ -60,7 +64,7 @@ pub(crate) struct Strategy {
     /// The changes of everything but metadata and status are counted in `metadata.generation`.
     pub counts_changes: bool,
     /// The status that a new object is stored with; none: no status.
-    pub first_status: Option<fn(&Map<String, Value>) -> Value>,
+    pub first_status: Option<FirstStatus>,
     /// Fields that an update of the object does not change: another endpoint does.
     pub kept: &'static [FieldPath],
     /// Metadata that the status endpoint may change.
@@ -137,7 +141,7 @@ pub struct Resource {
     pub(crate) columns: Vec<Column>,
     pub(crate) names: NameRule,
     /// Defaults of the object that its definitions do not have wherever they occur.
-    pub(crate) defaults: Option<fn(&mut Map<String, Value>)>,
+    pub(crate) defaults: Option<Defaults>,
     pub(crate) rules: Rules,
     pub(crate) strategy: Strategy,
 }
@@ -230,7 +234,7 @@ impl Resource {
         Self { deleted_together: false, ..self }
     }
 
-    pub(crate) fn defaults(self, defaults: fn(&mut Map<String, Value>)) -> Self {
+    pub(crate) fn defaults(self, defaults: Defaults) -> Self {
         Self { defaults: Some(defaults), ..self }
     }
 
@@ -264,7 +268,7 @@ impl Resource {
         self
     }
 
-    pub(crate) fn first_status(mut self, status: fn(&Map<String, Value>) -> Value) -> Self {
+    pub(crate) fn first_status(mut self, status: FirstStatus) -> Self {
         self.strategy.first_status = Some(status);
         self
     }
