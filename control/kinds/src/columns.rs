@@ -8,30 +8,56 @@ use serde_json::{Map, Value};
 /// What a cell shows.
 #[derive(Debug, Clone)]
 pub(crate) enum Cell {
-    /// The text or number at a path, and what is shown where there is none.
-    Path(Cow<'static, str>, &'static str),
+    /// The value at a path, and what is shown where there is none.
+    Path(Cow<'static, str>, Missing),
     /// How many entries the map or list at a path has.
     Count(Cow<'static, str>),
     /// Time since the RFC 3339 time at a path.
     Age(Cow<'static, str>),
     Of(fn(&Value) -> Value),
+    /// The same, of something that changes with time.
+    AsOf(fn(&Value, Timestamp) -> Value),
 }
 
-/// A column. Those of Kubernetes' kinds are upstream's (`printersinternal`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Missing {
+    Text(&'static str),
+    Zero,
+    False,
+}
+
+/// A column. Those of Kubernetes' kinds are upstream's.
 #[derive(Debug, Clone)]
 pub(crate) struct Column {
     pub name: Cow<'static, str>,
+    /// `string`, `integer`, `boolean` or `date`: a text whatever it says, as upstream has it.
+    pub kind: &'static str,
     /// It is shown with `-o wide` only.
     pub wide: bool,
     pub cell: Cell,
 }
 
+impl Column {
+    pub fn kind(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+}
+
 pub(crate) fn column(name: &'static str, cell: Cell) -> Column {
-    Column { name: name.into(), wide: false, cell }
+    Column { name: name.into(), kind: "string", wide: false, cell }
 }
 
 pub(crate) fn wide(name: &'static str, cell: Cell) -> Column {
-    Column { name: name.into(), wide: true, cell }
+    Column { wide: true, ..column(name, cell) }
+}
+
+/// Of a number.
+pub(crate) fn integer(name: &'static str, path: &'static str) -> Column {
+    column(name, number_at(path)).kind("integer")
+}
+
+pub(crate) fn boolean(name: &'static str, path: &'static str) -> Column {
+    column(name, Cell::Path(path.into(), Missing::False)).kind("boolean")
 }
 
 pub(crate) fn path(path: &'static str) -> Cell {
@@ -39,11 +65,12 @@ pub(crate) fn path(path: &'static str) -> Cell {
 }
 
 pub(crate) fn path_or(path: &'static str, missing: &'static str) -> Cell {
-    Cell::Path(path.into(), missing)
+    Cell::Path(path.into(), Missing::Text(missing))
 }
 
-pub(crate) fn count(path: &'static str) -> Cell {
-    Cell::Count(path.into())
+/// A number; zero where there is none.
+pub(crate) fn number_at(path: &'static str) -> Cell {
+    Cell::Path(path.into(), Missing::Zero)
 }
 
 pub(crate) fn name() -> Column {
@@ -52,6 +79,10 @@ pub(crate) fn name() -> Column {
 
 pub(crate) fn age() -> Column {
     column("Age", Cell::Age("metadata.creationTimestamp".into()))
+}
+
+pub(crate) fn created_at() -> Column {
+    column("Created At", path_or("metadata.creationTimestamp", "")).kind("date")
 }
 
 /// What most have.
@@ -64,16 +95,30 @@ pub(crate) fn between(columns: impl IntoIterator<Item = Column>) -> Vec<Column> 
     std::iter::once(name()).chain(columns).chain([age()]).collect()
 }
 
+/// Of what makes pods by a template in `spec.template`: what is in them.
+pub(crate) fn containers() -> [Column; 2] {
+    [
+        wide("Containers", Cell::Of(|o| of_containers(o, "spec.template", "name"))),
+        wide("Images", Cell::Of(|o| of_containers(o, "spec.template", "image"))),
+    ]
+}
+
+/// And which pods are its own.
+pub(crate) fn selector() -> Column {
+    wide("Selector", Cell::Of(|o| label_selector(at(o, "spec.selector"))))
+}
+
 /// The cell of an object; ages are told as of `now`.
 pub(crate) fn show(cell: &Cell, object: &Value, now: Timestamp) -> Value {
-    let scalar = |path: &str, missing: &str| match at(object, path) {
-        None | Some(Value::Null) => missing.into(),
-        Some(Value::String(text)) if text.is_empty() => missing.into(),
-        Some(Value::Array(_) | Value::Object(_)) => missing.into(),
-        Some(value) => value.clone(),
-    };
     match cell {
-        Cell::Path(path, missing) => scalar(path, missing),
+        Cell::Path(path, missing) => match (at(object, path), missing) {
+            (Some(Value::Number(number)), _) => number.clone().into(),
+            (Some(Value::Bool(bool)), _) => (*bool).into(),
+            (Some(Value::String(text)), _) if !text.is_empty() => text.as_str().into(),
+            (_, Missing::Text(missing)) => (*missing).into(),
+            (_, Missing::Zero) => 0.into(),
+            (_, Missing::False) => false.into(),
+        },
         Cell::Count(path) => match at(object, path) {
             Some(Value::Array(list)) => list.len().into(),
             Some(Value::Object(map)) => map.len().into(),
@@ -81,6 +126,7 @@ pub(crate) fn show(cell: &Cell, object: &Value, now: Timestamp) -> Value {
         },
         Cell::Age(path) => since(text(object, path), now).into(),
         Cell::Of(make) => make(object),
+        Cell::AsOf(make) => make(object, now),
     }
 }
 
@@ -100,6 +146,26 @@ pub(crate) fn list<'v>(value: &'v Value, path: &str) -> impl Iterator<Item = &'v
     at(value, path).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// The texts of a list.
+pub(crate) fn texts<'v>(value: &'v Value, path: &str) -> impl Iterator<Item = &'v str> {
+    list(value, path).filter_map(Value::as_str)
+}
+
+/// A text, or, where that is empty, another.
+pub(crate) fn or(text: &str, empty: &str) -> Value {
+    if text.is_empty() { empty.into() } else { text.into() }
+}
+
+/// The first of many, and how many more there are.
+pub(crate) fn first_of(all: impl IntoIterator<Item = String>, most: usize, between: &str) -> String {
+    let all: Vec<String> = all.into_iter().collect();
+    match all.len().saturating_sub(most) {
+        0 => all.join(between),
+        more => format!("{} + {more} more...", all[..most].join(between)),
+    }
+}
+
+/// How long ago an RFC 3339 time was.
 pub(crate) fn since(time: &str, now: Timestamp) -> String {
     match time.parse::<Timestamp>() {
         Ok(time) => duration(now.as_second() - time.as_second()),
@@ -108,7 +174,7 @@ pub(crate) fn since(time: &str, now: Timestamp) -> String {
 }
 
 /// As `duration.HumanDuration` of apimachinery: two units at most, the smaller ones only while they matter.
-fn duration(seconds: i64) -> String {
+pub(crate) fn duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let with = |whole: i64, unit: &str, rest: i64, small: &str| {
         if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{small}") }
@@ -129,27 +195,43 @@ fn duration(seconds: i64) -> String {
 }
 
 pub(crate) fn ratio(object: &Value, have: &str, want: &str) -> Value {
-    format!("{}/{}", number(object, have), at(object, want).and_then(Value::as_i64).unwrap_or(1)).into()
+    format!("{}/{}", number(object, have), number(object, want)).into()
 }
 
-pub(crate) fn containers(object: &Value, field: &str) -> Value {
-    let names: Vec<&str> = list(object, "spec.template.spec.containers").map(|c| text(c, field)).collect();
-    names.join(",").into()
+/// Of the containers of a template of pods, a field of each.
+pub(crate) fn of_containers(object: &Value, template: &str, field: &str) -> Value {
+    let containers = at(object, template).map(|template| list(template, "spec.containers"));
+    containers.into_iter().flatten().map(|container| text(container, field)).collect::<Vec<_>>().join(",").into()
 }
 
-pub(crate) fn labels(map: &Value) -> Value {
-    let empty = Map::new();
-    let pairs: Vec<String> = map
-        .as_object()
-        .unwrap_or(&empty)
-        .iter()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    if pairs.is_empty() { "<none>".into() } else { pairs.join(",").into() }
+pub(crate) fn labels(map: Option<&Value>) -> Value {
+    let pairs = map.and_then(Value::as_object).into_iter().flatten();
+    let pairs: Vec<String> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    or(&pairs.join(","), "<none>")
 }
 
-pub(crate) fn selector(object: &Value) -> Value {
-    labels(&at(object, "spec.selector.matchLabels").cloned().unwrap_or_default())
+/// A label selector as it is written, by key.
+pub(crate) fn label_selector(selector: Option<&Value>) -> Value {
+    let mut terms: Vec<(&str, String)> = Vec::new();
+    let selector = selector.unwrap_or(&Value::Null);
+    for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
+        terms.push((key, format!("{key}={}", value.as_str().unwrap_or_default())));
+    }
+    for term in list(selector, "matchExpressions") {
+        let (key, mut values) = (text(term, "key"), texts(term, "values").collect::<Vec<_>>());
+        values.sort_unstable();
+        let among = |word: &str| format!("{key} {word} ({})", values.join(","));
+        let written = match text(term, "operator") {
+            "In" => among("in"),
+            "NotIn" => among("notin"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        };
+        terms.push((key, written));
+    }
+    terms.sort_by_key(|(key, _)| *key);
+    or(&terms.into_iter().map(|(_, written)| written).collect::<Vec<_>>().join(","), "<none>")
 }
 
 pub(crate) fn data_count(object: &Value, fields: &[&str]) -> Value {
@@ -157,16 +239,25 @@ pub(crate) fn data_count(object: &Value, fields: &[&str]) -> Value {
     count.into()
 }
 
-pub(crate) fn shown_access_modes(object: &Value) -> Value {
-    let short = |mode: &Value| match mode.as_str() {
-        Some("ReadWriteOnce") => "RWO",
-        Some("ReadOnlyMany") => "ROX",
-        Some("ReadWriteMany") => "RWX",
-        Some("ReadWriteOncePod") => "RWOP",
+/// Access modes of volumes, in short.
+pub(crate) fn access_modes(object: &Value, path: &str) -> Value {
+    let short = |mode| match mode {
+        "ReadWriteOnce" => "RWO",
+        "ReadOnlyMany" => "ROX",
+        "ReadWriteMany" => "RWX",
+        "ReadWriteOncePod" => "RWOP",
         _ => "",
     };
-    let modes: Vec<&str> = list(object, "spec.accessModes").map(short).collect();
-    modes.join(",").into()
+    texts(object, path).map(short).collect::<Vec<_>>().join(",").into()
+}
+
+/// The addresses of a load balancer's status.
+pub(crate) fn load_balancer(object: &Value) -> String {
+    let each = list(object, "status.loadBalancer.ingress").map(|ingress| match text(ingress, "ip") {
+        "" => text(ingress, "hostname"),
+        ip => ip,
+    });
+    each.filter(|address| !address.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

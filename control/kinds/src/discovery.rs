@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
 
 use crate::{
+    columns::{Cell, at, between, column, first_of, list, or, path_or, texts},
     core::special_address,
     field::{Errors, Field},
     format,
@@ -12,8 +14,14 @@ use crate::{
 };
 
 pub(crate) fn resources() -> Vec<Resource> {
-    let slice =
-        Resource::kubernetes::<EndpointSlice>("endpointslices").check(endpoint_slice).on_update(endpoint_slice_update);
+    let slice = Resource::kubernetes::<EndpointSlice>("endpointslices")
+        .columns(between([
+            column("AddressType", path_or("addressType", "")),
+            column("Ports", Cell::Of(ports)),
+            column("Endpoints", Cell::Of(endpoints)),
+        ]))
+        .check(endpoint_slice)
+        .on_update(endpoint_slice_update);
     vec![slice]
 }
 
@@ -84,4 +92,18 @@ fn one_endpoint(endpoint: &Field<'_>, kind: &str, errors: &mut Errors) {
 /// The kind of a slice's addresses is for life.
 pub(crate) fn endpoint_slice_update(slice: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     slice.get("addressType").kept(errors, &old.get("addressType"));
+}
+
+fn ports(slice: &Value) -> Value {
+    let port = |port: &Value| match (at(port, "port").and_then(Value::as_i64), at(port, "name")) {
+        (Some(number), _) => number.to_string(),
+        (None, Some(name)) => name.as_str().unwrap_or_default().to_owned(),
+        (None, None) => "*".to_owned(),
+    };
+    or(&first_of(list(slice, "ports").map(port), 3, ","), "<unset>")
+}
+
+fn endpoints(slice: &Value) -> Value {
+    let addresses = list(slice, "endpoints").flat_map(|endpoint| texts(endpoint, "addresses")).map(str::to_owned);
+    or(&first_of(addresses, 3, ","), "<unset>")
 }

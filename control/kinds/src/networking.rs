@@ -1,9 +1,10 @@
 //! The group `networking.k8s.io`.
 
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    columns::{Cell, at, between, column, first_of, label_selector, list, load_balancer, or, path, text},
     field::{Errors, Field, quote},
     format,
     resource::Resource,
@@ -16,10 +17,21 @@ pub(crate) fn resources() -> Vec<Resource> {
         Resource::kubernetes::<Ingress>("ingresses")
             .short_names(&["ing"])
             .subresources(&[Subresource::Status])
+            .columns(between([
+                column("Class", path("spec.ingressClassName")),
+                column("Hosts", Cell::Of(hosts)),
+                column("Address", Cell::Of(|o| load_balancer(o).into())),
+                column(
+                    "Ports",
+                    Cell::Of(|o| if list(o, "spec.tls").next().is_some() { "80, 443" } else { "80" }.into()),
+                ),
+            ]))
+            .first_status(|_| json!({"loadBalancer": {}}))
             .counts_changes()
             .check(ingress),
         Resource::kubernetes::<NetworkPolicy>("networkpolicies")
             .short_names(&["netpol"])
+            .columns(between([column("Pod-Selector", Cell::Of(|o| label_selector(at(o, "spec.podSelector"))))]))
             .counts_changes()
             .check(network_policy),
     ]
@@ -200,4 +212,9 @@ fn is_strictly_inside((part, length): Range, (whole, least): Range) -> bool {
     };
     let shift = bits - u32::from(least);
     length > least && a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
+}
+
+fn hosts(ingress: &Value) -> Value {
+    let hosts = list(ingress, "spec.rules").map(|rule| text(rule, "host").to_owned()).filter(|host| !host.is_empty());
+    or(&first_of(hosts, 3, ","), "*")
 }

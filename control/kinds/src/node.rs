@@ -2,8 +2,15 @@
 
 use k8s_openapi::api::node::v1::RuntimeClass;
 
-use crate::resource::{Home, Resource};
+use crate::{
+    columns::{between, column, path_or},
+    resource::{Home, Resource},
+};
 
 pub(crate) fn resources() -> Vec<Resource> {
-    vec![Resource::kubernetes::<RuntimeClass>("runtimeclasses").home(Home::Projected)]
+    vec![
+        Resource::kubernetes::<RuntimeClass>("runtimeclasses")
+            .home(Home::Projected)
+            .columns(between([column("Handler", path_or("handler", ""))])),
+    ]
 }

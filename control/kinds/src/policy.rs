@@ -1,9 +1,10 @@
 //! The group `policy`.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    columns::{Cell, between, column, integer},
     field::{Errors, Field, shown},
     format,
     resource::Resource,
@@ -15,7 +16,13 @@ pub(crate) fn resources() -> Vec<Resource> {
     let budget = Resource::kubernetes::<PodDisruptionBudget>("poddisruptionbudgets")
         .short_names(&["pdb"])
         .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Min Available", Cell::Of(|o| amount(&o["spec"]["minAvailable"]))),
+            column("Max Unavailable", Cell::Of(|o| amount(&o["spec"]["maxUnavailable"]))),
+            integer("Allowed Disruptions", "status.disruptionsAllowed"),
+        ]))
         .counts_changes()
+        .first_status(|_| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}))
         .check(check);
     vec![budget]
 }
@@ -55,4 +62,13 @@ fn internal(spec: &Field<'_>) -> String {
         part("maxUnavailable"),
         part("unhealthyPodEvictionPolicy")
     )
+}
+
+/// A number, or a share.
+fn amount(amount: &Value) -> Value {
+    match amount {
+        Value::Null => "N/A".into(),
+        Value::String(share) => share.as_str().into(),
+        number => number.to_string().into(),
+    }
 }

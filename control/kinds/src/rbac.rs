@@ -1,9 +1,10 @@
 //! The group `rbac.authorization.k8s.io`.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde_json::Value;
 
 use crate::{
-    columns::{Cell, Column, between, column, name, path, text},
+    columns::{Cell, Column, between, column, created_at, list, name, text, wide},
     field::{ErrorKind, Errors, Field, shown},
     format,
     resource::Resource,
@@ -11,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn resources() -> Vec<Resource> {
-    let roles = || vec![name(), column("Created At", path("metadata.creationTimestamp"))];
+    let roles = || vec![name(), created_at()];
     vec![
         Resource::kubernetes::<ClusterRole>("clusterroles").columns(roles()).check(cluster_role),
         Resource::kubernetes::<ClusterRoleBinding>("clusterrolebindings")
@@ -27,11 +28,6 @@ pub(crate) fn resources() -> Vec<Resource> {
     .into_iter()
     .map(|resource| resource.names(format::path_segment))
     .collect()
-}
-
-fn binding_columns() -> Vec<Column> {
-    let role = |o: &serde_json::Value| format!("{}/{}", text(o, "roleRef.kind"), text(o, "roleRef.name")).into();
-    between([column("Role", Cell::Of(role))])
 }
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -127,4 +123,25 @@ pub(crate) fn binding_update(binding: &Field<'_>, old: &Field<'_>, errors: &mut 
             format!("{{\"APIGroup\":{},\"Kind\":{},\"Name\":{}}}", part("apiGroup"), part("kind"), part("name"));
         role.changed(errors, ErrorKind::Invalid, internal, "cannot change roleRef");
     }
+}
+
+fn binding_columns() -> Vec<Column> {
+    let role = |o: &Value| format!("{}/{}", text(o, "roleRef.kind"), text(o, "roleRef.name")).into();
+    between([column("Role", Cell::Of(role))])
+        .into_iter()
+        .chain([
+            wide("Users", Cell::Of(|o| subjects(o, "User"))),
+            wide("Groups", Cell::Of(|o| subjects(o, "Group"))),
+            wide("ServiceAccounts", Cell::Of(|o| subjects(o, "ServiceAccount"))),
+        ])
+        .collect()
+}
+
+fn subjects(binding: &Value, kind: &str) -> Value {
+    let of_kind = list(binding, "subjects").filter(|subject| text(subject, "kind") == kind);
+    let names = of_kind.map(|subject| match kind {
+        "ServiceAccount" => format!("{}/{}", text(subject, "namespace"), text(subject, "name")),
+        _ => text(subject, "name").to_owned(),
+    });
+    names.collect::<Vec<_>>().join(", ").into()
 }

@@ -16,11 +16,8 @@ impl Resource {
     pub fn prepare_create(&self, object: &mut Value) {
         let Some(object) = object.as_object_mut() else { return };
         if self.has_status() {
-            object.remove("status");
-            if let Some(first) = self.strategy.first_status {
-                let status = first(object);
-                object.insert("status".into(), status);
-            }
+            let status = self.strategy.first_status.map(|first| first(object));
+            put(object, "status", status);
         }
         let metadata = child(object, "metadata");
         for field in SERVER_METADATA {
@@ -117,7 +114,7 @@ mod tests {
         let resource = apps::deployment::resource();
         let mut created = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
         resource.prepare_create(&mut created);
-        assert_eq!(created, json!({"metadata": {"name": "d", "generation": 1}, "spec": {"replicas": 1}}));
+        assert_eq!(created, json!({"metadata": {"name": "d", "generation": 1}, "spec": {"replicas": 1}, "status": {}}));
         let mut labelled = created.clone();
         labelled["metadata"]["labels"] = json!({"a": "b"});
         labelled["metadata"]["generation"] = json!(77);
@@ -128,7 +125,7 @@ mod tests {
         scaled["status"] = json!({"replicas": 9});
         resource.prepare_update(&mut scaled, &created);
         assert_eq!(scaled["metadata"]["generation"], 2);
-        assert_eq!(scaled.get("status"), None);
+        assert_eq!(scaled["status"], json!({}));
     }
 
     #[test]

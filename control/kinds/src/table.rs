@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    columns::{Cell, Column, show},
+    columns::{Column, show},
     resource::Resource,
 };
 
@@ -34,9 +34,8 @@ impl Resource {
     pub fn column_definitions(&self) -> Value {
         let definition = |column: &Column| {
             let format = if column.name == "Name" { "name" } else { "" };
-            let kind = if matches!(column.cell, Cell::Count(_)) { "integer" } else { "string" };
             json!({
-                "name": column.name, "type": kind, "format": format, "description": "",
+                "name": column.name, "type": column.kind, "format": format, "description": "",
                 "priority": i32::from(column.wide),
             })
         };

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::strategy;
 use crate::{
-    columns::{between, column, path_or},
+    columns::{Cell, at, between, column, containers, integer, labels, selector},
     core::pod_template::{self, template_labels},
     field::{Errors, Field, shown},
     resource::Resource,
@@ -19,12 +19,17 @@ pub(crate) fn resource() -> Resource {
         .categories(&["all"])
         .subresources(&[Subresource::Status])
         .columns(between([
-            column("Desired", path_or("status.desiredNumberScheduled", "0")),
-            column("Current", path_or("status.currentNumberScheduled", "0")),
-            column("Ready", path_or("status.numberReady", "0")),
-            column("Up-to-date", path_or("status.updatedNumberScheduled", "0")),
-            column("Available", path_or("status.numberAvailable", "0")),
-        ]))
+        integer("Desired", "status.desiredNumberScheduled"),
+        integer("Current", "status.currentNumberScheduled"),
+        integer("Ready", "status.numberReady"),
+        integer("Up-to-date", "status.updatedNumberScheduled"),
+        integer("Available", "status.numberAvailable"),
+        column("Node Selector", Cell::Of(|o| labels(at(o, "spec.template.spec.nodeSelector")))),
+    ])
+    .into_iter()
+    .chain(containers())
+    .chain([selector()])
+    .collect())
         .defaults(template_labels)
         .counts_changes()
         .first_status(|_| {

@@ -1,10 +1,11 @@
 //! `Deployment`.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
 
 use super::{selected, strategy};
 use crate::{
-    columns::{Cell, age, column, containers, name, path_or, ratio, selector, wide},
+    columns::{Cell, between, column, containers, number_at, ratio, selector},
     core::pod_template,
     field::{Errors, Field, shown},
     resource::Resource,
@@ -16,17 +17,19 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["deploy"])
         .categories(&["all"])
         .subresources(&[Subresource::Status, Subresource::Scale])
-        .columns(vec![
-            name(),
-            column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas"))),
-            column("Up-to-date", path_or("status.updatedReplicas", "0")),
-            column("Available", path_or("status.availableReplicas", "0")),
-            age(),
-            wide("Containers", Cell::Of(|o| containers(o, "name"))),
-            wide("Images", Cell::Of(|o| containers(o, "image"))),
-            wide("Selector", Cell::Of(selector)),
-        ])
+        .columns(
+            between([
+                column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas"))),
+                column("Up-to-date", number_at("status.updatedReplicas")),
+                column("Available", number_at("status.availableReplicas")),
+            ])
+            .into_iter()
+            .chain(containers())
+            .chain([selector()])
+            .collect(),
+        )
         .counts_changes()
+        .first_status(|_| json!({}))
         .check(check)
         .immutable(&[&["spec", "selector"]])
 }

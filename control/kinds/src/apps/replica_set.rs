@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::selected;
 use crate::{
+    columns::selector,
     core::{
         pod_template::{self, template_labels},
-        replication_controller::columns,
+        replication_controller::replicas,
     },
     field::{Errors, Field},
     resource::Resource,
@@ -20,7 +21,7 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["rs"])
         .categories(&["all"])
         .subresources(&[Subresource::Status, Subresource::Scale])
-        .columns(columns())
+        .columns(replicas(selector()))
         .selectable([Selectable::field("status.replicas").or("0")])
         .defaults(template_labels)
         .counts_changes()

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{selected, strategy};
 use crate::{
-    columns::{Cell, between, column, ratio},
+    columns::{Cell, between, column, containers, ratio},
     core::{persistent_volume_claim, pod_template},
     field::{Errors, Field, same, shown},
     format,
@@ -18,9 +18,14 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["sts"])
         .categories(&["all"])
         .subresources(&[Subresource::Status, Subresource::Scale])
-        .columns(between([column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas")))]))
+        .columns(
+            between([column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas")))])
+                .into_iter()
+                .chain(containers())
+                .collect(),
+        )
         .counts_changes()
-        .first_status(|_| json!({"replicas": 0}))
+        .first_status(|_| json!({"replicas": 0, "availableReplicas": 0}))
         .check(check)
         .on_update(update)
 }

@@ -1,9 +1,12 @@
 //! `CronJob`.
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
+use serde_json::{Value, json};
 
 use super::{job, schedule};
 use crate::{
+    columns::{Cell, at, between, column, label_selector, of_containers, path, path_or, since, text, wide},
     field::{Errors, Field},
     resource::Resource,
     selector,
@@ -15,7 +18,25 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["cj"])
         .categories(&["all"])
         .subresources(&[Subresource::Status])
+        .columns(
+            between([
+                column("Schedule", path_or("spec.schedule", "")),
+                column("Timezone", path("spec.timeZone")),
+                column("Suspend", Cell::Of(|o| if o["spec"]["suspend"] == true { "True" } else { "False" }.into()))
+                    .kind("boolean"),
+                column("Active", Cell::Count("status.active".into())).kind("integer"),
+                column("Last Schedule", Cell::AsOf(last_schedule)),
+            ])
+            .into_iter()
+            .chain([
+                wide("Containers", Cell::Of(|o| of_containers(o, "spec.jobTemplate.spec.template", "name"))),
+                wide("Images", Cell::Of(|o| of_containers(o, "spec.jobTemplate.spec.template", "image"))),
+                wide("Selector", Cell::Of(|o| label_selector(at(o, "spec.jobTemplate.spec.selector")))),
+            ])
+            .collect(),
+        )
         .counts_changes()
+        .first_status(|_| json!({}))
         .check(check)
         .on_create(create)
 }
@@ -71,5 +92,12 @@ fn zone_fault(zone: &str) -> Option<String> {
         }
         zone if zone.len() > 255 || !zone.split('/').all(word) => Some(format!("unknown time zone {zone}")),
         _ => None,
+    }
+}
+
+fn last_schedule(cron: &Value, now: Timestamp) -> Value {
+    match text(cron, "status.lastScheduleTime") {
+        "" => "<none>".into(),
+        time => since(time, now).into(),
     }
 }

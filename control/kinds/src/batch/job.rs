@@ -1,10 +1,11 @@
 //! `Job`, and the templates of jobs in cron jobs.
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    columns::{Cell, between, column, list, ratio},
+    columns::{Cell, at, between, column, containers, duration, list, number, selector, text},
     core::pod_template::{self, template_labels},
     field::{ErrorKind, Errors, Field, same, shown},
     format,
@@ -18,13 +19,21 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Job>("jobs")
         .categories(&["all"])
         .subresources(&[Subresource::Status])
-        .columns(between([
-            column("Status", Cell::Of(shown_status)),
-            column("Completions", Cell::Of(|o| ratio(o, "status.succeeded", "spec.completions"))),
-        ]))
+        .columns(
+            between([
+                column("Status", Cell::Of(shown_status)),
+                column("Completions", Cell::Of(completions)),
+                column("Duration", Cell::AsOf(took)),
+            ])
+            .into_iter()
+            .chain(containers())
+            .chain([selector()])
+            .collect(),
+        )
         .selectable([Selectable::field("status.successful").at(&["status.succeeded"]).or("0")])
         .defaults(template_labels)
         .counts_changes()
+        .first_status(|_| json!({}))
         .check(check)
         .on_create(create)
         .on_update(update)
@@ -207,10 +216,26 @@ fn template(spec: &Field<'_>, before: &Field<'_>, old: &Field<'_>, errors: &mut 
 
 fn shown_status(job: &Value) -> Value {
     let holds = |kind: &str| list(job, "status.conditions").any(|c| c["type"] == kind && c["status"] == "True");
-    for (condition, shown) in [("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")] {
-        if holds(condition) {
-            return shown.into();
-        }
+    let deleted = !text(job, "metadata.deletionTimestamp").is_empty();
+    let all = ["Complete", "Failed", "Terminating", "Suspended", "FailureTarget", "SuccessCriteriaMet"];
+    let shown = all.into_iter().find(|state| if *state == "Terminating" { deleted } else { holds(state) });
+    shown.unwrap_or("Running").into()
+}
+
+fn completions(job: &Value) -> Value {
+    let done = number(job, "status.succeeded");
+    match (at(job, "spec.completions").and_then(Value::as_i64), number(job, "spec.parallelism")) {
+        (Some(wanted), _) => format!("{done}/{wanted}").into(),
+        (None, parallel) if parallel > 1 => format!("{done}/1 of {parallel}").into(),
+        (None, _) => format!("{done}/1").into(),
     }
-    "Running".into()
+}
+
+/// Until its end, or until now.
+fn took(job: &Value, now: Timestamp) -> Value {
+    let time = |name: &str| text(job, &format!("status.{name}")).parse::<Timestamp>().ok();
+    match (time("startTime"), time("completionTime")) {
+        (None, _) => "".into(),
+        (Some(began), ended) => duration(ended.unwrap_or(now).as_second() - began.as_second()).into(),
+    }
 }

@@ -1,16 +1,21 @@
 //! `Endpoints`, and which addresses none may have.
 
 use k8s_openapi::api::core::v1::Endpoints;
+use serde_json::Value;
 
 use super::container::PROTOCOLS;
 use crate::{
+    columns::{Cell, between, column, first_of, list, number, text},
     field::{Errors, Field},
     format,
     resource::Resource,
 };
 
 pub(crate) fn resource() -> Resource {
-    Resource::kubernetes::<Endpoints>("endpoints").short_names(&["ep"]).check(check)
+    Resource::kubernetes::<Endpoints>("endpoints")
+        .short_names(&["ep"])
+        .columns(between([column("Endpoints", Cell::Of(shown))]))
+        .check(check)
 }
 
 pub(crate) fn check(endpoints: &Field<'_>, errors: &mut Errors) {
@@ -71,4 +76,25 @@ pub(crate) fn special_address(address: &Field<'_>, errors: &mut Errors) {
     if link_multicast {
         address.invalid_text(errors, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
     }
+}
+
+/// Addresses that are ready, with each port.
+fn shown(endpoints: &Value) -> Value {
+    if list(endpoints, "subsets").next().is_none() {
+        return "<none>".into();
+    }
+    let mut all = Vec::new();
+    for subset in list(endpoints, "subsets") {
+        let addresses = || list(subset, "addresses").map(|address| text(address, "ip"));
+        let ports: Vec<i64> = list(subset, "ports").map(|port| number(port, "port")).collect();
+        if ports.is_empty() {
+            all.extend(addresses().map(str::to_owned));
+        }
+        for port in ports {
+            all.extend(
+                addresses().map(|ip| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }),
+            );
+        }
+    }
+    first_of(all, 3, ",").into()
 }

@@ -1,12 +1,11 @@
 //! `Event`, of the core group and of `events.k8s.io`: the same objects, whose fields have other names there.
 
 use hypernetes_schema::ObjectType;
-use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Event, events};
 use serde_json::{Map, Value};
 
 use crate::{
-    columns::{Cell, column, path, since, text, wide},
+    columns::{Cell, at, column, number, path, path_or, since, text, wide},
     resource::{Conversion, Resource},
     selectable::Selectable,
 };
@@ -19,11 +18,15 @@ pub(crate) fn resource() -> Resource {
         )
         .short_names(&["ev"])
         .columns(vec![
-            column("Last Seen", Cell::Of(last_seen)),
-            column("Type", path("type")),
-            column("Reason", path("reason")),
+            column("Last Seen", Cell::AsOf(|o, now| since(last_seen(o), now).into())),
+            column("Type", path_or("type", "")),
+            column("Reason", path_or("reason", "")),
             column("Object", Cell::Of(object)),
-            column("Message", path("message")),
+            wide("Subobject", path_or("involvedObject.fieldPath", "")),
+            wide("Source", Cell::Of(source)),
+            column("Message", Cell::Of(|o| text(o, "message").trim().into())),
+            wide("First Seen", Cell::AsOf(|o, now| since(first_seen(o), now).into())),
+            wide("Count", Cell::Of(times)),
             wide("Name", path("metadata.name")),
         ])
         .selectable([
@@ -39,17 +42,6 @@ pub(crate) fn resource() -> Resource {
             Selectable::field("source").at(&["source.component", "reportingComponent"]),
             "type".into(),
         ])
-}
-
-fn last_seen(event: &Value) -> Value {
-    let times =
-        ["lastTimestamp", "series.lastObservedTime", "eventTime", "firstTimestamp", "metadata.creationTimestamp"];
-    let time = times.iter().map(|path| text(event, path)).find(|time| !time.is_empty()).unwrap_or_default();
-    since(time, Timestamp::now()).into()
-}
-
-fn object(event: &Value) -> Value {
-    format!("{}/{}", text(event, "involvedObject.kind").to_lowercase(), text(event, "involvedObject.name")).into()
 }
 
 /// Of the core group, and of `events.k8s.io`.
@@ -75,4 +67,40 @@ fn to_events(event: &mut Map<String, Value>) {
 
 fn from_events(event: &mut Map<String, Value>) {
     NAMES.iter().for_each(|(core, events)| rename(event, events, core));
+}
+
+/// The first of some texts that is one.
+fn either<'v>(event: &'v Value, paths: &[&str]) -> &'v str {
+    paths.iter().map(|path| text(event, path)).find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+fn first_seen(event: &Value) -> &str {
+    either(event, &["firstTimestamp", "eventTime"])
+}
+
+fn last_seen(event: &Value) -> &str {
+    either(event, &["series.lastObservedTime", "lastTimestamp", "firstTimestamp", "eventTime"])
+}
+
+fn times(event: &Value) -> Value {
+    match at(event, "series") {
+        Some(series) if series.is_object() => number(series, "count").into(),
+        _ => number(event, "count").max(1).into(),
+    }
+}
+
+fn object(event: &Value) -> Value {
+    let kind = text(event, "involvedObject.kind").to_lowercase();
+    match text(event, "involvedObject.name") {
+        "" => kind.into(),
+        name => format!("{kind}/{name}").into(),
+    }
+}
+
+fn source(event: &Value) -> Value {
+    let component = either(event, &["source.component", "reportingComponent"]);
+    match either(event, &["source.host", "reportingInstance"]) {
+        "" => component.into(),
+        host => format!("{component}, {host}").into(),
+    }
 }

@@ -8,13 +8,17 @@ use serde_json::{Map, Value};
 
 use super::resources::{self, is_overcommitted};
 use crate::{
+    columns::{created_at, name},
     field::{Errors, Field},
     format,
     resource::Resource,
 };
 
 pub(crate) fn resource() -> Resource {
-    Resource::kubernetes::<LimitRange>("limitranges").short_names(&["limits"]).check(check)
+    Resource::kubernetes::<LimitRange>("limitranges")
+        .short_names(&["limits"])
+        .columns(vec![name(), created_at()])
+        .check(check)
 }
 
 pub(crate) fn check(range: &Field<'_>, errors: &mut Errors) {

@@ -11,6 +11,7 @@ mod node;
 mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
+mod pod_columns;
 pub(crate) mod pod_spec;
 pub(crate) mod pod_template;
 mod probe;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    columns::{between, column, path},
+    columns::{between, column, path_or},
     field::{Errors, Field},
     format,
     resource::Resource,
@@ -19,7 +19,7 @@ pub(crate) fn resource() -> Resource {
         // As upstream's: what deletes all that a namespace has names it.
         .deleted_one_by_one()
         .names(format::label)
-        .columns(between([column("Status", path("status.phase"))]))
+        .columns(between([column("Status", path_or("status.phase", ""))]))
         .selectable(["status.phase"])
         .defaults(name_label)
         .first_status(|_| json!({"phase": "Active"}))

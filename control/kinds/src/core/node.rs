@@ -1,11 +1,11 @@
 //! `Node`.
 
 use k8s_openapi::api::core::v1::Node;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{resources, scheduling};
 use crate::{
-    columns::{Cell, age, column, list, name, path, text, wide},
+    columns::{Cell, age, at, column, list, name, or, path_or, text, wide},
     field::{Errors, Field},
     format,
     resource::{Home, Resource},
@@ -21,16 +21,17 @@ pub(crate) fn resource() -> Resource {
         .columns(vec![
             name(),
             column("Status", Cell::Of(shown_status)),
-            column("Roles", Cell::Of(|_| "<none>".into())),
+            column("Roles", Cell::Of(roles)),
             age(),
-            column("Version", path("status.nodeInfo.kubeletVersion")),
+            column("Version", path_or("status.nodeInfo.kubeletVersion", "")),
             wide("Internal-IP", Cell::Of(|o| address(o, "InternalIP"))),
             wide("External-IP", Cell::Of(|o| address(o, "ExternalIP"))),
-            wide("OS-Image", path("status.nodeInfo.osImage")),
-            wide("Kernel-Version", path("status.nodeInfo.kernelVersion")),
-            wide("Container-Runtime", path("status.nodeInfo.containerRuntimeVersion")),
+            wide("OS-Image", path_or("status.nodeInfo.osImage", "<unknown>")),
+            wide("Kernel-Version", Cell::Of(kernel)),
+            wide("Container-Runtime", path_or("status.nodeInfo.containerRuntimeVersion", "<unknown>")),
         ])
         .selectable([Selectable::field("spec.unschedulable").or("false")])
+        .first_status(first_status)
         .metadata_by_status(&["labels", "annotations"])
         .check(check)
 }
@@ -65,3 +66,52 @@ fn address(node: &Value, kind: &str) -> Value {
     let found = list(node, "status.addresses").find(|a| a["type"] == kind);
     found.map_or("<none>", |a| text(a, "address")).into()
 }
+
+/// By labels of both kinds.
+fn roles(node: &Value) -> Value {
+    let labels = at(node, "metadata.labels").and_then(Value::as_object).into_iter().flatten();
+    let role = |(key, value): (&String, &Value)| match key.strip_prefix("node-role.kubernetes.io/") {
+        Some(role) => Some(role.to_owned()),
+        None if key == "kubernetes.io/role" => value.as_str().map(str::to_owned),
+        None => None,
+    };
+    let mut roles: Vec<String> = labels.filter_map(role).filter(|role| !role.is_empty()).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    or(&roles.join(","), "<none>")
+}
+
+fn kernel(node: &Value) -> Value {
+    let part = |name: &str| text(node, &format!("status.nodeInfo.{name}")).to_owned();
+    match (part("kernelVersion"), part("architecture")) {
+        (kernel, _) if kernel.is_empty() => "<unknown>".into(),
+        (kernel, architecture) if architecture.is_empty() => kernel.into(),
+        (kernel, architecture) => format!("{kernel} ({architecture})").into(),
+    }
+}
+
+/// A node says how it is when it comes. What it does not say is there all the same: nothing.
+fn first_status(node: &Map<String, Value>) -> Value {
+    let mut status = node.get("status").and_then(Value::as_object).cloned().unwrap_or_default();
+    status.entry("daemonEndpoints").or_insert_with(|| json!({"kubeletEndpoint": {"Port": 0}}));
+    let info = status.entry("nodeInfo").or_insert_with(|| json!({}));
+    for name in NODE_INFO {
+        if let Some(info) = info.as_object_mut() {
+            info.entry(*name).or_insert_with(|| "".into());
+        }
+    }
+    status.into()
+}
+
+const NODE_INFO: &[&str] = &[
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+];

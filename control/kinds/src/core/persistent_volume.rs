@@ -8,7 +8,7 @@ use super::{
     resources, scheduling, volume,
 };
 use crate::{
-    columns::{Cell, between, column, path, path_or, shown_access_modes, text},
+    columns::{self, Cell, at, between, column, path_or, text, wide},
     field::{Errors, Field, json_in_order, same},
     format,
     resource::Resource,
@@ -19,15 +19,21 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<PersistentVolume>("persistentvolumes")
         .short_names(&["pv"])
         .subresources(&[Subresource::Status])
-        .columns(between([
-            column("Capacity", path("spec.capacity.storage")),
-            column("Access Modes", Cell::Of(shown_access_modes)),
-            column("Reclaim Policy", path("spec.persistentVolumeReclaimPolicy")),
-            column("Status", path("status.phase")),
-            column("Claim", Cell::Of(claim)),
-            column("StorageClass", path_or("spec.storageClassName", "")),
-            column("Reason", path_or("status.reason", "")),
-        ]))
+        .columns(
+            between([
+                column("Capacity", path_or("spec.capacity.storage", "0")),
+                column("Access Modes", Cell::Of(|o| columns::access_modes(o, "spec.accessModes"))),
+                column("Reclaim Policy", path_or("spec.persistentVolumeReclaimPolicy", "")),
+                column("Status", Cell::Of(shown_phase)),
+                column("Claim", Cell::Of(claim)),
+                column("StorageClass", Cell::Of(class)),
+                column("VolumeAttributesClass", path_or("spec.volumeAttributesClassName", "<unset>")),
+                column("Reason", path_or("status.reason", "")),
+            ])
+            .into_iter()
+            .chain([wide("VolumeMode", path_or("spec.volumeMode", "<unset>"))])
+            .collect(),
+        )
         .first_status(|_| json!({"phase": "Pending"}))
         .check(check)
         .on_update(update)
@@ -163,5 +169,23 @@ fn claim(volume: &Value) -> Value {
     match text(volume, "spec.claimRef.name") {
         "" => "".into(),
         name => format!("{}/{name}", text(volume, "spec.claimRef.namespace")).into(),
+    }
+}
+
+/// What is being deleted says so.
+pub(super) fn shown_phase(object: &Value) -> Value {
+    match text(object, "metadata.deletionTimestamp") {
+        "" => text(object, "status.phase").into(),
+        _ => "Terminating".into(),
+    }
+}
+
+/// Named by the field, or by the annotation that there was before.
+pub(super) fn class(object: &Value) -> Value {
+    let annotations = at(object, "metadata.annotations");
+    let before = annotations.and_then(|all| all.get("volume.beta.kubernetes.io/storage-class"));
+    match before.and_then(Value::as_str) {
+        Some(class) => class.into(),
+        None => text(object, "spec.storageClassName").into(),
     }
 }

@@ -3,9 +3,12 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
-use super::resources;
+use super::{
+    persistent_volume::{class, shown_phase},
+    resources,
+};
 use crate::{
-    columns::{Cell, between, column, path, path_or, shown_access_modes},
+    columns::{self, Cell, between, column, path_or, text, wide},
     field::{ErrorKind, Errors, Field, quote, same, shown},
     format,
     resource::Resource,
@@ -17,13 +20,19 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<PersistentVolumeClaim>("persistentvolumeclaims")
         .short_names(&["pvc"])
         .subresources(&[Subresource::Status])
-        .columns(between([
-            column("Status", path("status.phase")),
-            column("Volume", path_or("spec.volumeName", "")),
-            column("Capacity", path_or("status.capacity.storage", "")),
-            column("Access Modes", Cell::Of(shown_access_modes)),
-            column("StorageClass", path_or("spec.storageClassName", "")),
-        ]))
+        .columns(
+            between([
+                column("Status", Cell::Of(shown_phase)),
+                column("Volume", path_or("spec.volumeName", "")),
+                column("Capacity", Cell::Of(|o| of_bound(o, text(o, "status.capacity.storage").into()))),
+                column("Access Modes", Cell::Of(|o| of_bound(o, columns::access_modes(o, "status.accessModes")))),
+                column("StorageClass", Cell::Of(class)),
+                column("VolumeAttributesClass", path_or("spec.volumeAttributesClassName", "<unset>")),
+            ])
+            .into_iter()
+            .chain([wide("VolumeMode", path_or("spec.volumeMode", "<unset>"))])
+            .collect(),
+        )
         .first_status(|_| json!({"phase": "Pending"}))
         .check(check)
         .on_update(update)
@@ -161,4 +170,9 @@ pub(crate) fn update(claim: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         };
         class.change_forbidden(errors, why);
     }
+}
+
+/// What a claim has of its volume, once it has one.
+fn of_bound(claim: &Value, shown: Value) -> Value {
+    if text(claim, "spec.volumeName").is_empty() { "".into() } else { shown }
 }

@@ -6,9 +6,8 @@ use hypernetes_schema::walk::child;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use super::{container, pod_spec};
+use super::{container, pod_columns, pod_spec};
 use crate::{
-    columns::{Cell, age, column, list, name, number, path, text, wide},
     core::qos,
     field::{ErrorKind, Errors, Field, same, shown},
     format,
@@ -23,17 +22,7 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["po"])
         .categories(&["all"])
         .subresources(&[Status, Binding, Eviction, Log, Exec, Attach, PortForward])
-        .columns(vec![
-            name(),
-            column("Ready", Cell::Of(shown_ready)),
-            column("Status", Cell::Of(shown_status)),
-            column("Restarts", Cell::Of(shown_restarts)),
-            age(),
-            wide("IP", path("status.podIP")),
-            wide("Node", path("spec.nodeName")),
-            wide("Nominated Node", path("status.nominatedNodeName")),
-            wide("Readiness Gates", Cell::Of(|_| "<none>".into())),
-        ])
+        .columns(pod_columns::columns())
         .selectable([
             "spec.nodeName".into(),
             "spec.restartPolicy".into(),
@@ -315,64 +304,4 @@ fn requests_of_limits(pod: &mut Map<String, Value>) {
             }
         }
     }
-}
-
-fn shown_ready(pod: &Value) -> Value {
-    let ready = list(pod, "status.containerStatuses").filter(|c| c["ready"] == true).count();
-    format!("{ready}/{}", list(pod, "spec.containers").count()).into()
-}
-
-fn shown_restarts(pod: &Value) -> Value {
-    list(pod, "status.containerStatuses").map(|c| number(c, "restartCount")).sum::<i64>().to_string().into()
-}
-
-/// What upstream's printer makes of phase, reasons and states.
-fn shown_status(pod: &Value) -> Value {
-    let mut reason = match text(pod, "status.reason") {
-        "" => text(pod, "status.phase").to_owned(),
-        reason => reason.to_owned(),
-    };
-    let ended = |terminated: &Value| match text(terminated, "reason") {
-        "" if number(terminated, "signal") != 0 => format!("Signal:{}", number(terminated, "signal")),
-        "" => format!("ExitCode:{}", number(terminated, "exitCode")),
-        reason => reason.to_owned(),
-    };
-    let inits = list(pod, "spec.initContainers").count();
-    let mut initializing = false;
-    for (index, status) in list(pod, "status.initContainerStatuses").enumerate() {
-        let (terminated, waiting) = (&status["state"]["terminated"], &status["state"]["waiting"]);
-        if terminated.is_object() && number(terminated, "exitCode") == 0 {
-            continue;
-        }
-        reason = if terminated.is_object() {
-            format!("Init:{}", ended(terminated))
-        } else if !matches!(text(waiting, "reason"), "" | "PodInitializing") {
-            format!("Init:{}", text(waiting, "reason"))
-        } else {
-            format!("Init:{index}/{inits}")
-        };
-        initializing = true;
-        break;
-    }
-    if !initializing {
-        let mut running = false;
-        let statuses: Vec<&Value> = list(pod, "status.containerStatuses").collect();
-        for status in statuses.iter().rev() {
-            let (terminated, waiting) = (&status["state"]["terminated"], &status["state"]["waiting"]);
-            if !text(waiting, "reason").is_empty() {
-                reason = text(waiting, "reason").to_owned();
-            } else if terminated.is_object() {
-                reason = ended(terminated);
-            } else if status["ready"] == true && status["state"]["running"].is_object() {
-                running = true;
-            }
-        }
-        if reason == "Completed" && running {
-            reason = "Running".into();
-        }
-    }
-    if pod["metadata"]["deletionTimestamp"].is_string() {
-        reason = if text(pod, "status.reason") == "NodeLost" { "Unknown".into() } else { "Terminating".into() };
-    }
-    reason.into()
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::pod_spec;
 use crate::{
+    columns::{Cell, at, column, labels, name, of_containers},
     field::{Errors, Field},
     meta,
     resource::Resource,
@@ -13,7 +14,14 @@ use crate::{
 };
 
 pub(crate) fn resource() -> Resource {
-    Resource::kubernetes::<PodTemplate>("podtemplates").check(object)
+    Resource::kubernetes::<PodTemplate>("podtemplates")
+        .columns(vec![
+            name(),
+            column("Containers", Cell::Of(|o| of_containers(o, "template", "name"))),
+            column("Images", Cell::Of(|o| of_containers(o, "template", "image"))),
+            column("Pod Labels", Cell::Of(|o| labels(at(o, "template.metadata.labels")))),
+        ])
+        .check(object)
 }
 
 /// The object `PodTemplate`.

@@ -1,10 +1,11 @@
 //! `ReplicationController`.
 
 use k8s_openapi::api::core::v1::ReplicationController;
+use serde_json::json;
 
 use super::pod_template;
 use crate::{
-    columns::{Cell, Column, age, column, containers, name, path_or, selector, wide},
+    columns::{Cell, Column, at, between, containers, integer, labels, wide},
     field::{Errors, Field},
     resource::Resource,
     selectable::Selectable,
@@ -16,24 +17,11 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["rc"])
         .categories(&["all"])
         .subresources(&[Subresource::Status, Subresource::Scale])
-        .columns(columns())
+        .columns(replicas(wide("Selector", Cell::Of(|o| labels(at(o, "spec.selector"))))))
         .selectable([Selectable::field("status.replicas").or("0")])
         .counts_changes()
+        .first_status(|_| json!({"replicas": 0}))
         .check(check)
-}
-
-/// Of what keeps a number of pods.
-pub(crate) fn columns() -> Vec<Column> {
-    vec![
-        name(),
-        column("Desired", path_or("spec.replicas", "0")),
-        column("Current", path_or("status.replicas", "0")),
-        column("Ready", path_or("status.readyReplicas", "0")),
-        age(),
-        wide("Containers", Cell::Of(|o| containers(o, "name"))),
-        wide("Images", Cell::Of(|o| containers(o, "image"))),
-        wide("Selector", Cell::Of(selector)),
-    ]
 }
 
 pub(crate) fn check(controller: &Field<'_>, errors: &mut Errors) {
@@ -51,4 +39,14 @@ pub(crate) fn check(controller: &Field<'_>, errors: &mut Errors) {
     }
     pod_template::check(&template, errors);
     pod_template::of_service(&template, "ReplicationController", errors);
+}
+
+/// The columns of what keeps a number of pods.
+pub(crate) fn replicas(selector: Column) -> Vec<Column> {
+    let counts = [
+        integer("Desired", "spec.replicas"),
+        integer("Current", "status.replicas"),
+        integer("Ready", "status.readyReplicas"),
+    ];
+    between(counts).into_iter().chain(containers()).chain([selector]).collect()
 }

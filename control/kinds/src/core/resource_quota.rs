@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
+use serde_json::{Value, json};
 
 use super::resources;
 use crate::{
+    columns::{Cell, at, between, column},
     field::{ErrorKind, Errors, Field, shown},
     resource::Resource,
     subresource::Subresource,
@@ -15,6 +17,11 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<ResourceQuota>("resourcequotas")
         .short_names(&["quota"])
         .subresources(&[Subresource::Status])
+        .columns(between([
+            column("Request", Cell::Of(|o| usage(o, false))),
+            column("Limit", Cell::Of(|o| usage(o, true))),
+        ]))
+        .first_status(|_| json!({}))
         .check(check)
         .on_update(update)
 }
@@ -92,4 +99,13 @@ pub(crate) fn update(quota: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let new = quota.walk(["spec", "scopes"]);
         new.changed(errors, ErrorKind::Invalid, shown(new.value), "field is immutable");
     }
+}
+
+/// What is used of what there is, of limits or of all else.
+fn usage(quota: &Value, limits: bool) -> Value {
+    let hard = at(quota, "status.hard").and_then(Value::as_object).into_iter().flatten();
+    let used = |name: &str| at(quota, "status.used").and_then(|used| used.get(name)?.as_str()).unwrap_or("0");
+    let chosen = hard.filter(|(name, _)| name.starts_with("limits") == limits);
+    let each = chosen.map(|(name, hard)| format!("{name}: {}/{}", used(name), hard.as_str().unwrap_or_default()));
+    each.collect::<Vec<_>>().join(", ").into()
 }

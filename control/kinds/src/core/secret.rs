@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::config_map::{self, MAX_BYTES, decoded_length};
 use crate::{
-    columns::{Cell, between, column, data_count, path},
+    columns::{Cell, between, column, data_count, path_or},
     field::{Errors, Field},
     format,
     resource::Resource,
@@ -15,7 +15,7 @@ use crate::{
 
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Secret>("secrets")
-        .columns(between([column("Type", path("type")), column("Data", Cell::Of(|o| data_count(o, &["data"])))]))
+        .columns(between([column("Type", path_or("type", "")), column("Data", Cell::Of(|o| data_count(o, &["data"])))]))
         .selectable(["type"])
         .defaults(string_data)
         .check(check)

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{container::PROTOCOLS, probe, special_address};
 use crate::{
-    columns::{Cell, age, at, column, labels, list, name, number, path, text, wide},
+    columns::{Cell, at, between, column, labels, list, load_balancer, number, or, path, path_or, text, texts, wide},
     field::{ErrorKind, Errors, Field, shown},
     format, meta,
     resource::Resource,
@@ -20,15 +20,17 @@ pub(crate) fn resource() -> Resource {
         .categories(&["all"])
         .subresources(&[Subresource::Status])
         .names(format::label)
-        .columns(vec![
-            name(),
-            column("Type", path("spec.type")),
-            column("Cluster-IP", path("spec.clusterIP")),
-            column("External-IP", Cell::Of(|_| "<none>".into())),
-            column("Port(s)", Cell::Of(shown_ports)),
-            age(),
-            wide("Selector", Cell::Of(|o| labels(&at(o, "spec.selector").cloned().unwrap_or_default()))),
-        ])
+        .columns(
+            between([
+                column("Type", path_or("spec.type", "")),
+                column("Cluster-IP", path("spec.clusterIP")),
+                column("External-IP", Cell::Of(shown_external)),
+                column("Port(s)", Cell::Of(shown_ports)),
+            ])
+            .into_iter()
+            .chain([wide("Selector", Cell::Of(|o| labels(at(o, "spec.selector"))))])
+            .collect(),
+        )
         .selectable(["spec.clusterIP", "spec.type"])
         .first_status(|_| json!({"loadBalancer": {}}))
         .check(check)
@@ -351,4 +353,18 @@ fn shown_ports(service: &Value) -> Value {
         })
         .collect();
     if ports.is_empty() { "<none>".into() } else { ports.join(",").into() }
+}
+
+/// Where it is reached from outside.
+fn shown_external(service: &Value) -> Value {
+    let external: Vec<&str> = texts(service, "spec.externalIPs").collect();
+    match text(service, "spec.type") {
+        "ExternalName" => text(service, "spec.externalName").into(),
+        "LoadBalancer" => {
+            let balancer = load_balancer(service);
+            let all = (!balancer.is_empty()).then_some(balancer.as_str()).into_iter().chain(external);
+            or(&all.collect::<Vec<_>>().join(","), "<pending>")
+        }
+        _ => or(&external.join(","), "<none>"),
+    }
 }
