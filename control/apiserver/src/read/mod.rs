@@ -22,6 +22,7 @@ use crate::{
     request::{
         Scope,
         options::{ListOptions, Match},
+        selectors::Selector,
     },
     stored_form,
 };
@@ -147,7 +148,7 @@ pub async fn range(
         // A version with a limit and nothing else is that version, too.
         options.revision = version.map(Revision);
     }
-    let listing = collect(server, call, &prefix, options, ticket).await?;
+    let listing = collect(server, call, &prefix, options, &selection.selector, ticket).await?;
     if let Some(version) = version.filter(|version| *version > listing.revision.0) {
         let message = format!("Too large resource version: {version}, current: {}", listing.revision);
         let details = Details { retry_after_seconds: Some(1), ..Details::default() };
@@ -168,36 +169,55 @@ pub async fn range(
 const ENTRIES: usize = 500;
 
 /// A consistent range, in pieces where it is a tenant's. A tenant that is charged too much is refused after what it may
-/// have, and not after all.
+/// have, and not after all. A page has so many objects as it may have of those that are selected, however many are gone through
+/// for it; a list without a limit is selected when it is written.
 async fn collect(
     server: &Inner,
     call: &Call,
     prefix: &Prefix,
     mut options: RangeOptions,
+    selector: &Selector,
     mut ticket: Option<&mut Ticket>,
 ) -> Result<Listing, ApiError> {
     let whole = options.clone();
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+    let selects = limit < usize::MAX && !selector.is_empty();
     let mut entries: Vec<Entry> = Vec::new();
     // What is forgotten for the sake of one tenant's past can be needed for all tenants' version: those are read at once.
     let in_pieces = prefix.of_tenant().is_some();
     loop {
-        let left = limit - entries.len();
-        options.limit = if in_pieces { left.min(ENTRIES) } else { whole.limit };
+        options.limit = match (in_pieces, selects) {
+            (true, true) => ENTRIES,
+            (true, false) => (limit - entries.len()).min(ENTRIES),
+            (false, true) => 0,
+            (false, false) => whole.limit,
+        };
         let listing = match server.store.range(prefix, options.clone()).await {
             // So much was written meanwhile that the version is forgotten: again, and at once.
-            Err(ReadError::Compacted { .. }) if !entries.is_empty() => {
-                return server.store.range(prefix, whole).await.map_err(ApiError::from);
+            Err(ReadError::Compacted { .. }) if options.after != whole.after => {
+                entries.clear();
+                let limit = if selects { 0 } else { whole.limit };
+                server.store.range(prefix, RangeOptions { limit, ..whole.clone() }).await?
             }
             other => other?,
         };
-        if let Some(ticket) = &mut ticket {
-            ticket.respond(listing.entries.iter().map(|entry| entry.value.len() as u64).sum())?;
-        }
-        let more = listing.more;
         options.revision = Some(listing.revision);
         options.after = listing.entries.last().map(|entry| entry.key.clone());
-        entries.extend(listing.entries);
+        let (mut more, mut bytes) = (listing.more, 0);
+        for entry in listing.entries {
+            if selects && entries.len() == limit {
+                more = true;
+                break;
+            }
+            if selects && !selector.matches(&stored_form::decode(&entry)?) {
+                continue;
+            }
+            bytes += entry.value.len() as u64;
+            entries.push(entry);
+        }
+        if let Some(ticket) = &mut ticket {
+            ticket.respond(bytes)?;
+        }
         if !more || entries.len() >= limit {
             return Ok(Listing { entries, revision: listing.revision, more });
         }

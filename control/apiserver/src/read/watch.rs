@@ -6,9 +6,9 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
-use hypernetes_store::{Change, Changes, RangeOptions, Revision, WatchError};
+use hypernetes_store::{Change, Changes, RangeOptions, Revision, Store, WatchError};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     Call, Inner,
@@ -19,6 +19,8 @@ use crate::{
 };
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
+/// And this long before a watch ends, so that the next one begins where it was: upstream's.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Without a wish a watch lasts this long, as upstream's 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 
@@ -38,7 +40,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let from = options.version.filter(|version| *version != 0).map(Revision);
-    let bookmarks = options.bookmarks;
+    let bookmarks = options.bookmarks.then(|| Bookmarks::new(server.store.clone(), timeout));
     // Who gives no version is told of what is there, if they do not say otherwise.
     let initial = options.initial_events.unwrap_or(from.is_none());
     let watcher = Watcher { call: call.clone(), selector: options.selector, form, columns_sent: false };
@@ -64,7 +66,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
-    let initial_end = options.initial_events == Some(true) && bookmarks;
+    let initial_end = options.initial_events == Some(true) && options.bookmarks;
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(EVENTS_AHEAD);
     let events = async move {
         let mut watcher = watcher;
@@ -98,40 +100,79 @@ fn streamed(body: Body) -> Response<Body> {
     response
 }
 
+/// When bookmarks are due, and how far the store is.
+struct Bookmarks {
+    store: Arc<dyn Store>,
+    /// Every so often, and shortly before the end, if that is not now.
+    next: Instant,
+    last: Option<Instant>,
+}
+
+impl Bookmarks {
+    fn new(store: Arc<dyn Store>, timeout: Duration) -> Self {
+        let left = timeout.checked_sub(BOOKMARK_BEFORE_END).filter(|left| !left.is_zero());
+        let last = left.map(|left| Instant::now() + left);
+        let next = Instant::now() + BOOKMARK_EVERY;
+        Self { store, next: last.map_or(next, |last| last.min(next)), last }
+    }
+
+    /// The revision that a bookmark may tell once all that has come to the watch already has been sent: the store puts changes
+    /// into watches before it has their revision.
+    async fn due(&mut self) -> Option<Revision> {
+        tokio::time::sleep_until(self.next).await;
+        let after = self.next + BOOKMARK_EVERY;
+        self.next = self.last.filter(|last| self.next < *last).map_or(after, |last| last.min(after));
+        self.store.revision().await.ok()
+    }
+}
+
 async fn follow(
     mut watcher: Watcher,
     mut changes: Changes,
     mut seen: Revision,
-    bookmarks: bool,
+    mut bookmarks: Option<Bookmarks>,
     sender: mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
 ) {
-    let mut tick = tokio::time::interval(BOOKMARK_EVERY);
-    tick.tick().await;
+    // Told when what has come until then has been.
+    let mut reached = None;
     loop {
-        let event = tokio::select! {
-            change = changes.recv() => match change {
-                Some(Ok(change)) => {
-                    seen = change.revision;
-                    match watcher.change(&change) {
-                        Ok(Some(event)) => event,
-                        Ok(None) => continue,
-                        Err(error) => error_event(&error),
-                    }
-                }
-                Some(Err(WatchError::Lagged)) => {
-                    let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
-                    let _ = sender.send(Ok(error_event(&error))).await;
-                    return;
-                }
-                Some(Err(WatchError::Closed)) | None => return,
-            },
-            _ = tick.tick() => {
-                if !bookmarks {
+        let due = async {
+            match &mut bookmarks {
+                Some(bookmarks) => bookmarks.due().await,
+                None => std::future::pending().await,
+            }
+        };
+        let next = match reached {
+            Some(_) => changes.try_recv(),
+            None => tokio::select! {
+                change = changes.recv() => change.unwrap_or(Err(WatchError::Closed)).map(Some),
+                revision = due => {
+                    reached = revision;
                     continue;
                 }
+                () = sender.closed() => return,
+            },
+        };
+        let event = match (next, reached) {
+            (Ok(Some(change)), _) => {
+                seen = change.revision;
+                match watcher.change(&change) {
+                    Ok(Some(event)) => event,
+                    Ok(None) => continue,
+                    Err(error) => error_event(&error),
+                }
+            }
+            (Ok(None), revision) => {
+                seen = seen.max(revision.unwrap_or(seen));
+                reached = None;
                 watcher.bookmark(seen, false)
             }
-            () = sender.closed() => return,
+            (Err(WatchError::Lagged), _) => {
+                let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
+                let _ = sender.send(Ok(error_event(&error))).await;
+                return;
+            }
+            (Err(WatchError::Closed), _) => return,
         };
         if sender.send(Ok(event)).await.is_err() {
             return;

@@ -64,6 +64,16 @@ async fn lists_come_in_pages_and_by_selector() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     let second = bench.get(&acme, &format!("{MAPS}?limit=3&continue={token}")).await.ok();
     assert_eq!([names(&first), names(&second)].concat(), ["m0", "m1", "m2", "m3", "m4"]);
+    // A page is as long as it may be, of what is selected.
+    let mut selected = Vec::new();
+    let mut query = "limit=2&labelSelector=odd%3Dfalse".to_owned();
+    loop {
+        let page = bench.get(&acme, &format!("{MAPS}?{query}")).await.ok();
+        selected.push(names(&page));
+        let Some(token) = page["metadata"]["continue"].as_str() else { break };
+        query = format!("limit=2&labelSelector=odd%3Dfalse&continue={token}");
+    }
+    assert_eq!(selected, [vec!["m0", "m2"], vec!["m4"]]);
     bench.get(&acme, &format!("{MAPS}?continue=garbage")).await.refused(400, "BadRequest");
     bench.get(&acme, &format!("{MAPS}?fieldSelector=spec.none%3Dx")).await.refused(400, "BadRequest");
 }

@@ -134,6 +134,23 @@ async fn a_watch_begins_as_it_was_asked_to() {
 }
 
 #[tokio::test]
+async fn a_bookmark_before_the_end_tells_how_far_the_store_is() {
+    let bench = furnished().await;
+    let acme = admin(ACME);
+    let list = bench.get(&acme, MAPS).await.ok();
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+    // What the watch is not about.
+    let namespace = json!({"metadata": {"name": "other"}});
+    let made = bench.post(&acme, "/api/v1/namespaces", namespace).await.ok();
+    let url = format!("{MAPS}?watch=true&allowWatchBookmarks=true&resourceVersion={from}&timeoutSeconds=3");
+    let told = bench.text(&acme, Request::get(&url).body(Body::empty()).unwrap()).await;
+    let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [bookmark] = events.as_slice() else { panic!("{told}") };
+    assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
+    assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
 async fn options_of_writes_are_upstreams() {
     let bench = furnished().await;
     let acme = admin(ACME);

@@ -112,14 +112,21 @@ impl Setup {
         api.patch_status(&port.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap()
     }
 
+    /// An agent that ends may take a connection and hang up: that is no answer, as if there were no agent.
     async fn ask(&self, request: &Request) -> Reply {
-        let mut stream = tokio::net::UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| crate::cni::protocol::Failure::new(code::IO, error.to_string()))?;
-        stream.write_all(&serde_json::to_vec(request).unwrap()).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        let exchange = async {
+            let mut stream = tokio::net::UnixStream::connect(&self.socket).await?;
+            stream.write_all(&serde_json::to_vec(request).unwrap()).await?;
+            stream.shutdown().await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let failure = |error: String| crate::cni::protocol::Failure::new(code::IO, error);
+        let answer = exchange.await.map_err(|error| failure(error.to_string()))?;
+        if answer.is_empty() {
+            return Err(failure("the agent hung up".into()));
+        }
         serde_json::from_slice::<Reply>(&answer).unwrap()
     }
 
