@@ -48,7 +48,7 @@ fn output_comes_in_every_form() {
     assert_eq!(k.run("get configmap shown -o json").json()["data"]["key"], "v");
     assert!(k.run("get all -A").code == Some(0));
     let namespaces = k.run("get namespaces -o wide").success().to_owned();
-    for name in ["default", "kube-system"] {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         assert!(namespaces.contains(name), "{namespaces}");
     }
     let explained = k.run("explain deployment.spec.strategy").success().to_owned();

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Namespaces of every logical cluster.
-const NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The subnet of a tenant's default network.
 const DEFAULT_CIDR: &str = "10.244.0.0/16";
 /// How soon what a project has left is looked at again.

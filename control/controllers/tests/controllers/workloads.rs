@@ -52,7 +52,7 @@ fn images(pods: &[Pod]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_has_what_it_needs() {
     let bench = bench().await;
-    for namespace in ["default", "kube-system", "kube-public"] {
+    for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let maps: Api<ConfigMap> = Api::namespaced(bench.acme.clone(), namespace);
         let map = until(&maps, "kube-root-ca.crt", "made", |_| true).await;
         assert_eq!(map.data.unwrap()["ca.crt"], "PEM");
