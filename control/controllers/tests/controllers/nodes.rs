@@ -61,7 +61,7 @@ async fn a_silent_node_is_unreachable_until_it_speaks() {
 async fn a_renewed_lease_is_a_sign_of_life() {
     let bench = silent_soon().await;
     let namespaces: Api<Namespace> = Api::all(bench.system.clone());
-    make(&namespaces, json!({"metadata": {"name": "kube-node-lease"}})).await;
+    until(&namespaces, "kube-node-lease", "made", |_| true).await;
     let leases: Api<Lease> = Api::namespaced(bench.system.clone(), "kube-node-lease");
     let nodes: Api<Node> = Api::all(bench.system.clone());
     make(&nodes, json!({"metadata": {"name": "n1"}})).await;
