@@ -1,21 +1,20 @@
 //! Every budget is attacked by one tenant while another goes on; every deadline and place before authentication, too.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hypernetes_api::{
-    AllTenants, Reason,
-    auth::{Spent, UserInfo},
-    names,
+use hypernetes_api::{Reason, auth::Spent, names};
+use hypernetes_apiserver::{ApiServer, BUDGETS, Budget, Deadlines, KubeletClient, Limits, TlsConfig, serve_within};
+use hypernetes_store::embedded::Options;
+use hypernetes_testing::{
+    http::Answer,
+    requests::{admin, by, infrastructure},
+    server::{ACME, GLOBEX, InProcess},
 };
-use hypernetes_apiserver::{
-    ApiServer, BUDGETS, Budget, Config, Deadlines, KubeletClient, Limits, TlsConfig, serve_within,
-};
-use hypernetes_store::{EmbeddedStore, embedded::Options};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -26,59 +25,41 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
-const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const VOLUMES: &str = "/apis/volume.hypernetes.io/v1alpha1/volumes";
 
-fn user(tenant: &str) -> UserInfo {
-    UserInfo {
-        name: "admin".into(),
-        uid: String::new(),
-        groups: vec!["system:masters".into(), "system:authenticated".into()],
-        extra: Default::default(),
-        tenant: tenant.parse().unwrap(),
-    }
-}
-
 fn request(tenant: &str, method: &str, path: &str, body: Body) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-    request.extensions_mut().unwrap().insert(user(tenant));
-    request.body(body).unwrap()
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    by(&admin(tenant), request.body(body).unwrap())
 }
 
 async fn json_of(response: Response<Body>) -> (u16, Value) {
-    let code = response.status().as_u16();
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    (code, serde_json::from_slice(&bytes).unwrap())
+    let answer = Answer::of(response).await;
+    (answer.status.as_u16(), answer.body)
 }
 
-struct Bench {
-    server: ApiServer,
-    _directory: tempfile::TempDir,
+struct Bench(InProcess);
+
+impl Deref for Bench {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.0
+    }
 }
 
 impl Bench {
     /// A server with two tenants, of which acme may have little.
     async fn new(limits: Value) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let options = Options { meter: hypernetes_apiserver::meter, ..Options::default() };
-        let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
-        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
-        tokio::spawn(server.follow_tenants());
-        let bench = Self { server, _directory: directory };
+        let bench = Self(InProcess::with(Options { meter: hypernetes_apiserver::meter, ..Options::default() }));
+        tokio::spawn(bench.server.follow_tenants());
         for tenant in [ACME, GLOBEX] {
-            bench.created(tenant, "/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
-            let accounts = "/api/v1/namespaces/default/serviceaccounts";
-            bench.created(tenant, accounts, json!({"metadata": {"name": "default"}})).await;
+            bench.namespace(tenant).await;
+            bench.account(tenant).await;
         }
         // Certificates are those of projects that are open, in domains that are.
-        let domain = json!({
-            "apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Domain", "metadata": {"name": "default"},
-            "spec": {"displayName": "Default", "enabled": true},
-        });
-        bench.created("system", "/apis/identity.hypernetes.io/v1alpha1/domains", domain).await;
+        bench.domain().await;
         for (tenant, limits) in [(ACME, limits.clone()), (GLOBEX, json!({}))] {
             let spec = json!({"displayName": tenant, "domain": "default", "enabled": true, "limits": limits});
             let project = json!({
@@ -90,7 +71,7 @@ impl Bench {
         // The tenant sees what the operator has set.
         let wanted = limits.as_object().unwrap();
         for _ in 0..500 {
-            let (_, shown) = json_of(bench.send(request(ACME, "GET", "/budgets", Body::empty())).await).await;
+            let shown = bench.get(&admin(ACME), "/budgets").await.body;
             let items = shown["items"].as_array().unwrap();
             let limit = |name: &str| items.iter().find(|item| item["name"] == name).map(|item| item["limit"].clone());
             if wanted.iter().all(|(name, value)| limit(name).as_ref() == Some(value)) {
@@ -101,21 +82,17 @@ impl Bench {
         panic!("the limits are not taken over");
     }
 
-    async fn send(&self, request: Request<Body>) -> Response<Body> {
-        self.server.router().oneshot(request).await.unwrap()
-    }
-
     async fn create(&self, tenant: &str, name: &str, size: usize) -> (u16, Value) {
         let object = json!({"metadata": {"name": name}, "data": {"text": "x".repeat(size)}}).to_string();
-        json_of(self.send(request(tenant, "POST", MAPS, Body::from(object))).await).await
+        json_of(self.response(request(tenant, "POST", MAPS, Body::from(object))).await).await
     }
 
-    async fn post(&self, tenant: &str, path: &str, object: Value) -> (u16, Value) {
-        json_of(self.send(request(tenant, "POST", path, Body::from(object.to_string()))).await).await
+    async fn submit(&self, tenant: &str, path: &str, object: Value) -> (u16, Value) {
+        json_of(self.response(request(tenant, "POST", path, Body::from(object.to_string()))).await).await
     }
 
     async fn created(&self, tenant: &str, path: &str, object: Value) {
-        let (code, answer) = self.post(tenant, path, object).await;
+        let (code, answer) = self.submit(tenant, path, object).await;
         assert_eq!(code, 201, "{answer}");
     }
 
@@ -123,7 +100,7 @@ impl Bench {
     async fn pod(&self, tenant: &str, name: &str) -> (u16, Value) {
         let resources = json!({"requests": {"cpu": "500m", "memory": "512Mi"}});
         let containers = json!([{"name": "c", "image": "i", "resources": resources}]);
-        self.post(tenant, PODS, json!({"metadata": {"name": name}, "spec": {"containers": containers}})).await
+        self.submit(tenant, PODS, json!({"metadata": {"name": name}, "spec": {"containers": containers}})).await
     }
 }
 
@@ -158,18 +135,12 @@ async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
     });
     bench.created("system", "/api/v1/nodes", node.clone()).await;
     // What a node is like and what comes to it is said by the infrastructure.
-    let mut infrastructure = user("system");
-    infrastructure.groups = vec![names::GROUP_INFRASTRUCTURE.into(), names::GROUP_AUTHENTICATED.into()];
-    let mut status = request("system", "PUT", "/api/v1/nodes/n1/status", Body::from(node.to_string()));
-    status.extensions_mut().insert(infrastructure.clone());
-    assert_eq!(bench.send(status).await.status(), 200);
+    assert_eq!(bench.put(&infrastructure(), "/api/v1/nodes/n1/status", &node).await.status, 200);
     assert_eq!(bench.pod(ACME, "p").await.0, 201);
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     let path = format!("{PODS}/p/binding");
-    let mut bind = request("system", "POST", &format!("/clusters/{ACME}{path}"), Body::from(binding.to_string()));
-    bind.extensions_mut().insert(infrastructure);
-    let bound = json_of(bench.send(bind).await).await;
-    assert_eq!(bound.0, 201, "{}", bound.1);
+    let bound = bench.post(&infrastructure(), &format!("/clusters/{ACME}{path}"), binding).await;
+    assert_eq!(bound.status, 201, "{}", bound.body);
     let mut kept = Vec::new();
     for _ in 0..10 {
         let mut client = server.connect("127.0.0.1", Some(ACME)).await.unwrap();
@@ -209,7 +180,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
         Budget::VolumeBytes => {
             for i in 0..20 {
                 let volume = json!({"metadata": {"name": format!("v{i}")}, "spec": {"sizeBytes": 1 << 30}});
-                let answer = bench.post(ACME, VOLUMES, volume).await;
+                let answer = bench.submit(ACME, VOLUMES, volume).await;
                 if answer.0 != 201 {
                     return (answer, Box::new(()));
                 }
@@ -222,7 +193,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             let path = if budget == Budget::Watches { format!("{MAPS}?watch=true") } else { MAPS.to_owned() };
             let mut kept = Vec::new();
             for _ in 0..100 {
-                let response = bench.send(get(&path)).await;
+                let response = bench.response(get(&path)).await;
                 if !response.status().is_success() {
                     return (json_of(response).await, held(kept));
                 }
@@ -260,7 +231,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
         Budget::ServerMilliCpus => {
             let schema = "/openapi/v3/api/v1";
             // It is made once, for whoever comes first.
-            assert_eq!(bench.send(request(GLOBEX, "GET", schema, Body::empty())).await.status(), 200);
+            assert_eq!(bench.response(request(GLOBEX, "GET", schema, Body::empty())).await.status(), 200);
             let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
             // Each for itself would wait, and go on.
             let mut clients = tokio::task::JoinSet::new();
@@ -329,13 +300,13 @@ async fn every_budget_is_the_tenants_own() {
         let (code, answer) = bench.create(GLOBEX, "mine", 200_000).await;
         assert_eq!(code, 201, "{}: {answer}", row.name);
         let watch = request(GLOBEX, "GET", &format!("{MAPS}?watch=true"), Body::empty());
-        assert_eq!(bench.send(watch).await.status(), 200);
+        assert_eq!(bench.response(watch).await.status(), 200);
         // What was held is given back.
         drop(held);
         if row.reason == Reason::TooManyRequests {
             let mut code = 0;
             for _ in 0..1000 {
-                code = bench.send(request(ACME, "GET", MAPS, Body::empty())).await.status().as_u16();
+                code = bench.response(request(ACME, "GET", MAPS, Body::empty())).await.status().as_u16();
                 if code == 200 {
                     break;
                 }
@@ -345,14 +316,14 @@ async fn every_budget_is_the_tenants_own() {
         }
         // Deleting works whatever is exceeded.
         let all = request(ACME, "DELETE", MAPS, Body::empty());
-        assert_eq!(bench.send(all).await.status(), 200, "{}", row.name);
+        assert_eq!(bench.response(all).await.status(), 200, "{}", row.name);
     }
 }
 
 /// A watch from now on.
 async fn watch(bench: &Bench, tenant: &str) -> Body {
     let path = format!("{MAPS}?watch=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=false");
-    let response = bench.send(request(tenant, "GET", &path, Body::empty())).await;
+    let response = bench.response(request(tenant, "GET", &path, Body::empty())).await;
     assert_eq!(response.status(), 200);
     response.into_body()
 }
@@ -377,7 +348,7 @@ async fn lasting(bench: &Bench, tenant: &str) -> Body {
         let mut watch = watch(bench, tenant).await;
         let going = lasts(bench, tenant, &mut watch, "again").await;
         let path = format!("{MAPS}/again");
-        assert_eq!(bench.send(request(tenant, "DELETE", &path, Body::empty())).await.status(), 200);
+        assert_eq!(bench.response(request(tenant, "DELETE", &path, Body::empty())).await.status(), 200);
         if going {
             // Of the deletion.
             watch.frame().await.unwrap().unwrap();
@@ -393,12 +364,9 @@ async fn what_was_begun_for_a_tenant_ends_when_it_is_closed() {
     const IDENTITY: &str = "/apis/identity.hypernetes.io/v1alpha1";
     let bench = Bench::new(json!({})).await;
     let set = async |path: &str, enabled: bool| {
-        let path = format!("{IDENTITY}/{path}");
-        let patch = Body::from(json!({"spec": {"enabled": enabled}}).to_string());
-        let mut request = request("system", "PATCH", &path, patch);
-        request.headers_mut().insert("content-type", "application/merge-patch+json".parse().unwrap());
-        let (code, answer) = json_of(bench.send(request).await).await;
-        assert_eq!(code, 200, "{answer}");
+        let patch = json!({"spec": {"enabled": enabled}});
+        let answer = bench.merge(&admin("system"), &format!("{IDENTITY}/{path}"), patch).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
     };
     let (acmes, mut globex) = (lasting(&bench, ACME).await, lasting(&bench, GLOBEX).await);
     set(&format!("projects/{ACME}"), false).await;

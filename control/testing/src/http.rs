@@ -1,7 +1,7 @@
 //! Requests to a router, without a network.
 
 use axum::{Router, body::Body};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -15,6 +15,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A response, to its end.
+    pub async fn of(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Self { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    }
+
     /// The body.
     ///
     /// # Panics
@@ -41,14 +48,15 @@ pub async fn send_with(
     uri: &str,
     body: impl Into<Body>,
 ) -> Answer {
+    Answer::of(router.oneshot(request(headers, method, uri, body)).await.unwrap()).await
+}
+
+pub(crate) fn request(headers: &[(&str, &str)], method: &str, uri: &str, body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = router.oneshot(request.body(body.into()).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    request.body(body.into()).unwrap()
 }
 
 /// A body as text; null is none.

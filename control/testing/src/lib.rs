@@ -10,6 +10,7 @@ pub mod fake_api;
 pub mod hostile;
 pub mod http;
 pub mod openstack;
+pub mod requests;
 pub mod server;
 pub mod tokens;
 pub mod wait;

@@ -4,12 +4,15 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 
 use hypernetes_api::{
     AllTenants, TenantId,
-    types::identity::{Project, ProjectSpec},
+    types::identity::{Domain, DomainSpec, Project, ProjectSpec},
 };
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_client::Clients;
 use hypernetes_store::{EmbeddedStore, embedded::Options};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Namespace, ServiceAccount},
+};
 use kube::{Api, Resource, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -24,6 +27,15 @@ pub fn id(tenant: &str) -> TenantId {
     tenant.parse().unwrap()
 }
 
+/// Makes an object, whose type need not be said.
+pub async fn make<K>(api: &Api<K>, object: Value) -> K
+where
+    K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let object: K = serde_json::from_value(object).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap()
+}
+
 /// An API server, its store, and clients of it. There is nothing in it but what the server makes itself.
 pub struct InProcess {
     pub server: ApiServer,
@@ -35,11 +47,40 @@ pub struct InProcess {
 impl InProcess {
     /// With a store in a directory that is gone with it.
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
+        Self::with(Options::default())
+    }
+
+    /// [`InProcess::start`] with a store of one's own options.
+    pub fn with(options: Options) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), options)
+    }
+
+    /// [`InProcess::start`] with two tenants in the domain `default`, [`ACME`] and [`GLOBEX`], which are called acme and
+    /// globex. They and the system have the namespace `default`.
+    pub async fn with_tenants() -> Self {
+        let api = Self::start();
+        api.domain().await;
+        for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
+            api.project(tenant, name).await;
+        }
+        for tenant in [TenantId::SYSTEM, ACME, GLOBEX] {
+            api.namespace(tenant).await;
+        }
+        api
+    }
+
+    fn over(directory: TempDir, options: Options) -> Self {
+        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), options).unwrap());
         let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         Self { server, store, clients, directory }
+    }
+
+    /// Another process over the same store.
+    pub fn restarted(self) -> Self {
+        let Self { server, store, clients, directory } = self;
+        drop((server, store, clients));
+        Self::over(directory, Options::default())
     }
 
     /// Room beside the store.
@@ -47,12 +88,25 @@ impl InProcess {
         self.directory.path()
     }
 
+    /// A tenant's client, with all rights.
+    pub fn client(&self, tenant: &str) -> kube::Client {
+        self.clients.tenant(&id(tenant))
+    }
+
     /// A tenant's objects of the kind; those in all its namespaces.
     pub fn api<K>(&self, tenant: &str) -> Api<K>
     where
         K: Resource<DynamicType = ()>,
     {
-        Api::all(self.clients.tenant(&id(tenant)))
+        Api::all(self.client(tenant))
+    }
+
+    /// A tenant's objects of the kind that are in its namespace `default`.
+    pub fn in_default<K>(&self, tenant: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client(tenant), "default")
     }
 
     /// Makes an object that is in no namespace.
@@ -60,18 +114,44 @@ impl InProcess {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        let object: K = serde_json::from_value(object).unwrap();
-        self.api::<K>(tenant).create(&PostParams::default(), &object).await.unwrap()
+        make(&self.api(tenant), object).await
     }
 
-    /// Makes a tenant: its project, unless the identity service has made it, and the namespace `default`.
-    pub async fn tenant(&self, tenant: &str) {
-        let spec = ProjectSpec { display_name: format!("project-{tenant}"), ..ProjectSpec::default() };
+    /// Makes the domain `default`.
+    pub async fn domain(&self) {
+        let spec = DomainSpec { display_name: "Default".into(), enabled: true, ..DomainSpec::default() };
+        let domains = self.api::<Domain>(TenantId::SYSTEM);
+        domains.create(&PostParams::default(), &Domain::new("default", spec)).await.unwrap();
+    }
+
+    /// Makes a tenant's project of that name, unless the identity service has made it: open, and in the domain `default`.
+    pub async fn project(&self, tenant: &str, name: &str) {
+        let spec = ProjectSpec {
+            display_name: name.into(),
+            domain: "default".into(),
+            enabled: true,
+            ..ProjectSpec::default()
+        };
         let projects = self.api::<Project>(TenantId::SYSTEM);
         match projects.create(&PostParams::default(), &Project::new(tenant, spec)).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             other => drop(other.unwrap()),
         }
+    }
+
+    /// Makes a tenant's namespace `default`.
+    pub async fn namespace(&self, tenant: &str) {
         self.make::<Namespace>(tenant, json!({"metadata": {"name": "default"}})).await;
+    }
+
+    /// Makes the service account `default` in the namespace `default`.
+    pub async fn account(&self, tenant: &str) {
+        make::<ServiceAccount>(&self.in_default(tenant), json!({"metadata": {"name": "default"}})).await;
+    }
+
+    /// Makes a tenant: its project, and the namespace `default`.
+    pub async fn tenant(&self, tenant: &str) {
+        self.project(tenant, &format!("project-{tenant}")).await;
+        self.namespace(tenant).await;
     }
 }

@@ -9,14 +9,17 @@ mod writes;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use hypernetes_testing::{
+    requests::{Refused, admin, by, infrastructure, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-use bench::{ACME, Bench, GLOBEX, MAPS, admin, map, user};
+use bench::{MAPS, map};
 
 #[tokio::test]
 async fn an_object_lives() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     let made = bench.post(&acme, MAPS, map("a", "1")).await.ok();
     assert!(made["metadata"]["uid"].is_string() && made["metadata"]["managedFields"].is_array(), "{made}");
@@ -48,7 +51,7 @@ async fn an_object_lives() {
 
 #[tokio::test]
 async fn lists_come_in_pages_and_by_selector() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     for i in 0..5 {
         let mut object = map(&format!("m{i}"), "v");
@@ -80,12 +83,11 @@ async fn lists_come_in_pages_and_by_selector() {
 
 #[tokio::test]
 async fn a_watch_says_what_comes_and_goes() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
-    let mut request =
+    let request =
         Request::builder().uri(format!("{MAPS}?watch=true&labelSelector=app%3Dt")).body(Body::empty()).unwrap();
-    request.extensions_mut().insert(acme.clone());
-    let mut body = bench.server.router().oneshot(request).await.unwrap().into_body();
+    let mut body = bench.response(by(&acme, request)).await.into_body();
     bench.post(&acme, MAPS, map("seen", "1")).await.ok();
     bench.post(&admin(GLOBEX), MAPS, map("not-ours", "1")).await.ok();
     let path = format!("{MAPS}/seen");
@@ -104,21 +106,19 @@ async fn a_watch_says_what_comes_and_goes() {
 
 #[tokio::test]
 async fn a_watch_from_before_a_restart_is_told_in_its_stream_to_list_again() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     bench.post(&acme, MAPS, map("a", "1")).await.ok();
-    let Bench { server, directory } = bench;
-    drop(server);
-    let bench = Bench::over(directory);
+    let bench = bench.restarted();
     let answer = bench.get(&acme, &format!("{MAPS}?watch=true&resourceVersion=1")).await;
     // Not as the answer's own code: client-go and kube-rs list again only for the event.
-    assert_eq!(answer.code, StatusCode::OK);
+    assert_eq!(answer.status, StatusCode::OK);
     assert_eq!((answer.body["type"].as_str(), answer.body["object"]["code"].as_u64()), (Some("ERROR"), Some(410)));
 }
 
 #[tokio::test]
 async fn tenants_are_apart() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let (acme, globex) = (admin(ACME), admin(GLOBEX));
     bench.post(&acme, MAPS, map("same", "acme")).await.ok();
     bench.post(&globex, MAPS, map("same", "globex")).await.ok();
@@ -134,8 +134,7 @@ async fn tenants_are_apart() {
     bench.get(&acme, "/api/v1/nodes").await.ok();
     bench.post(&acme, "/api/v1/nodes", json!({"metadata": {"name": "mine"}})).await.refused(403, "Forbidden");
     // Infrastructure sees all of them at once, and whose each is.
-    let infrastructure = user("server", &["hypernetes:infrastructure"], "system");
-    let all = bench.get(&infrastructure, "/clusters/*/api/v1/configmaps").await.ok();
+    let all = bench.get(&infrastructure(), "/clusters/*/api/v1/configmaps").await.ok();
     let owners: Vec<_> = all["items"]
         .as_array()
         .unwrap()
@@ -150,7 +149,7 @@ async fn tenants_are_apart() {
 
 #[tokio::test]
 async fn roles_decide() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let reader = user("r", &["keystone:reader"], ACME);
     bench.get(&reader, MAPS).await.ok();
     bench.get(&reader, "/api/v1/namespaces/default/secrets").await.refused(403, "Forbidden");
@@ -172,7 +171,7 @@ async fn roles_decide() {
 
 #[tokio::test]
 async fn a_service_accounts_token_ends_with_it() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     let account = json!({"metadata": {"name": "robot"}});
@@ -183,8 +182,7 @@ async fn a_service_accounts_token_ends_with_it() {
     let code_with = |token: String| {
         let request =
             Request::builder().uri("/api").header("authorization", format!("Bearer {token}")).body(Body::empty());
-        let server = bench.server.router();
-        async move { server.oneshot(request.unwrap()).await.unwrap().status() }
+        async { bench.response(request.unwrap()).await.status() }
     };
     assert_eq!(code_with(token.clone()).await, StatusCode::OK);
     bench.send(&acme, "DELETE", &format!("{accounts}/robot"), "application/json", "").await.ok();
@@ -198,7 +196,7 @@ async fn a_service_accounts_token_ends_with_it() {
 
 #[tokio::test]
 async fn what_is_wrong_is_told() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     let raw = |body: &str| {
         let (bench, acme, body) = (&bench, &acme, body.to_owned());

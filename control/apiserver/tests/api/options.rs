@@ -2,15 +2,19 @@
 
 use axum::body::Body;
 use http::Request;
+use hypernetes_testing::{
+    requests::{Refused, admin, by},
+    server::{ACME, InProcess},
+};
 use serde_json::{Value, json};
 
-use crate::bench::{ACME, Bench, MAPS, admin, map};
+use crate::bench::{MAPS, map};
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
-async fn furnished() -> Bench {
-    let bench = Bench::new().await;
+async fn furnished() -> InProcess {
+    let bench = InProcess::with_tenants().await;
     for name in ["a", "b", "c"] {
         bench.post(&admin(ACME), MAPS, map(name, "1")).await.ok();
     }
@@ -87,7 +91,7 @@ async fn options_of_lists_and_watches_go_together_or_are_refused() {
     // A collection is deleted by the same options.
     for query in ["limit=abc", "continue=garbage", "resourceVersionMatch=Exact", "resourceVersion=x"] {
         let answer = bench.send(&acme, "DELETE", &format!("{MAPS}?{query}"), JSON, "").await;
-        assert!(matches!(answer.code.as_u16(), 400 | 422), "{query}: {} {}", answer.code, answer.body);
+        assert!(matches!(answer.status.as_u16(), 400 | 422), "{query}: {} {}", answer.status, answer.body);
     }
     let names = |list: Value| list["items"].as_array().unwrap().len();
     assert_eq!(names(bench.get(&acme, MAPS).await.ok()), 3);
@@ -106,9 +110,9 @@ async fn options_of_lists_and_watches_go_together_or_are_refused() {
 }
 
 /// The types of a watch's events, until it ends.
-async fn events(bench: &Bench, query: &str) -> Vec<String> {
+async fn events(bench: &InProcess, query: &str) -> Vec<String> {
     let request = Request::builder().uri(format!("{MAPS}?timeoutSeconds=-1&{query}")).body(Body::empty()).unwrap();
-    let text = bench.text(&admin(ACME), request).await;
+    let text = bench.text(by(&admin(ACME), request)).await;
     text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -195,7 +199,7 @@ async fn options_of_writes_are_upstreams() {
     ] {
         for url in [&path, &MAPS.to_owned()] {
             let answer = bench.send(&acme, "DELETE", &format!("{url}?{query}"), JSON, body).await;
-            assert_eq!(answer.code.as_u16(), code, "{query} {body} {}", answer.body);
+            assert_eq!(answer.status.as_u16(), code, "{query} {body} {}", answer.body);
         }
     }
     assert_eq!(bench.get(&acme, MAPS).await.ok()["items"].as_array().unwrap().len(), 3);

@@ -6,10 +6,12 @@ use axum::body::Body;
 use http::Request;
 use hypernetes_kinds::{Resource, Subresource};
 use hypernetes_schema::ObjectType;
+use hypernetes_testing::{
+    requests::{Refused, admin, by, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use schemars::JsonSchema;
 use serde_json::{Value, json};
-
-use crate::bench::{ACME, Bench, GLOBEX, admin, user};
 
 #[derive(JsonSchema)]
 #[expect(dead_code)]
@@ -44,7 +46,7 @@ fn widgets() -> Resource {
 
 #[tokio::test]
 async fn a_record_is_all_that_a_resource_needs() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let (acme, globex) = (admin(ACME), admin(GLOBEX));
     let absent = "the server could not find the requested resource";
     assert_eq!(bench.get(&acme, WIDGETS).await.refused(404, "NotFound"), absent);
@@ -78,7 +80,7 @@ async fn a_record_is_all_that_a_resource_needs() {
     // Nobody else has it, nor anybody who may not.
     for (who, path) in [(&globex, WIDGETS.to_owned()), (&admin("system"), WIDGETS.to_owned())] {
         assert_eq!(bench.get(who, &path).await.refused(404, "NotFound"), absent);
-        assert!(bench.get(who, "/apis/example.org/v1").await.code.as_u16() == 404);
+        assert!(bench.get(who, "/apis/example.org/v1").await.status.as_u16() == 404);
     }
     bench.get(&user("r", &["keystone:reader"], ACME), WIDGETS).await.refused(403, "Forbidden");
     bench.server.registry().set_own(&ACME.parse().unwrap(), Vec::new());
@@ -89,7 +91,7 @@ async fn a_record_is_all_that_a_resource_needs() {
 async fn two_versions_of_a_kind_are_one_object() {
     const CORE: &str = "/api/v1/namespaces/default/events";
     const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     let event = json!({
         "metadata": {"name": "a", "namespace": "default"}, "reason": "Tried", "note": "said", "type": "Normal",
@@ -108,12 +110,12 @@ async fn two_versions_of_a_kind_are_one_object() {
     assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("events.k8s.io/v1")));
     assert_eq!(list["items"][0]["regarding"]["name"], "p");
     let watch = format!("{EVENTS}?watch=true&resourceVersion=0&timeoutSeconds=1");
-    let watched = bench.text(&acme, Request::get(&watch).body(Body::empty()).unwrap()).await;
+    let watched = bench.text(by(&acme, Request::get(&watch).body(Body::empty()).unwrap())).await;
     let first: Value = serde_json::from_str(watched.lines().next().unwrap()).unwrap();
     assert_eq!((&first["type"], &first["object"]["note"]), (&json!("ADDED"), &json!("said")));
     let table = Request::get(format!("{EVENTS}?includeObject=Object"));
     let table = table.header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(Body::empty()).unwrap();
-    let table = bench.answer(&acme, table).await.ok();
+    let table = bench.answer(by(&acme, table)).await.ok();
     assert_eq!(table["rows"][0]["object"]["note"], "said");
     assert_eq!(table["rows"][0]["cells"][6], "said");
 

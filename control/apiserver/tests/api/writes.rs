@@ -3,9 +3,14 @@
 use axum::body::Body;
 use http::Request;
 use hypernetes_api::auth::UserInfo;
+use hypernetes_testing::{
+    http::Answer,
+    requests::{Refused, admin, by, infrastructure, user},
+    server::{ACME, InProcess},
+};
 use serde_json::{Value, json};
 
-use crate::bench::{ACME, Answer, Bench, MAPS, admin, map, user};
+use crate::bench::{MAPS, map};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
@@ -33,17 +38,13 @@ fn acmes(path: &str) -> String {
     format!("/clusters/{ACME}{path}")
 }
 
-fn infrastructure() -> UserInfo {
-    user("server", &["hypernetes:infrastructure"], "system")
-}
-
 /// A pod, a deployment, a config map and a service account, all called `x`, and what pods need.
-async fn furnished() -> (Bench, UserInfo) {
+async fn furnished() -> (InProcess, UserInfo) {
     furnished_for(admin(ACME)).await
 }
 
-async fn furnished_for(who: UserInfo) -> (Bench, UserInfo) {
-    let bench = Bench::new().await;
+async fn furnished_for(who: UserInfo) -> (InProcess, UserInfo) {
+    let bench = InProcess::with_tenants().await;
     for (path, object) in [
         (ACCOUNTS, json!({"metadata": {"name": "default"}})),
         (ACCOUNTS, json!({"metadata": {"name": "x"}})),
@@ -56,12 +57,12 @@ async fn furnished_for(who: UserInfo) -> (Bench, UserInfo) {
     (bench, who)
 }
 
-async fn patch(bench: &Bench, who: &UserInfo, path: &str, language: &str, body: Value) -> Answer {
+async fn patch(bench: &InProcess, who: &UserInfo, path: &str, language: &str, body: Value) -> Answer {
     bench.send(who, "PATCH", path, language, &body.to_string()).await
 }
 
 /// The newest version of anything: it stays when nothing is written.
-async fn version(bench: &Bench) -> String {
+async fn version(bench: &InProcess) -> String {
     let list = bench.get(&admin("system"), "/api/v1/nodes").await.ok();
     list["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
@@ -230,7 +231,7 @@ async fn no_write_puts_a_pod_on_the_host() {
         ("PATCH", format!("{path}?fieldManager=t&force=true"), APPLY, applied),
     ] {
         let answer = bench.send(&acme, method, &path, content, &body.to_string()).await;
-        assert!(matches!(answer.code.as_u16(), 403 | 422), "{method} {content}: {} {}", answer.code, answer.body);
+        assert!(matches!(answer.status.as_u16(), 403 | 422), "{method} {content}: {} {}", answer.status, answer.body);
     }
     // What is not the subresource's is left out.
     patch(&bench, &infrastructure(), &acmes(&format!("{path}/status")), MERGE, host).await.ok();
@@ -247,7 +248,7 @@ async fn grace_periods_are_bounded() {
     let mut patient = pod("patient");
     patient["spec"]["terminationGracePeriodSeconds"] = 1_000_000_000_000_000_000_i64.into();
     let answer = bench.post(&acme, PODS, patient).await;
-    assert!(matches!(answer.code.as_u16(), 403 | 422), "{} {}", answer.code, answer.body);
+    assert!(matches!(answer.status.as_u16(), 403 | 422), "{} {}", answer.status, answer.body);
     let binding = json!({"metadata": {"name": "x"}, "target": {"name": "n1"}});
     bench.post(&admin("system"), &acmes(&format!("{PODS}/x/binding")), binding).await.ok();
     let path = format!("{PODS}/x");
@@ -448,7 +449,7 @@ async fn every_body_is_answered() {
     };
     let mut paths = Vec::new();
     for root in ["/api", "/apis"] {
-        let list = bench.answer(&operator, request(root)).await.ok();
+        let list = bench.answer(by(&operator, request(root))).await.ok();
         for group in list["items"].as_array().unwrap() {
             for version in group["versions"].as_array().unwrap() {
                 for resource in version["resources"].as_array().unwrap() {
@@ -521,7 +522,7 @@ async fn every_body_is_answered() {
             for body in bodies {
                 let url = format!("{path}?dryRun=All{}", if content == APPLY { "&fieldManager=t" } else { "" });
                 let answer = bench.send(&operator, method, &url, content, body).await;
-                let code = answer.code.as_u16();
+                let code = answer.status.as_u16();
                 assert!(code < 500, "{method} {url} {content} {body}: {code} {}", answer.body);
             }
         }

@@ -5,12 +5,17 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Request;
 use hypernetes_api::names;
 use hypernetes_apiserver::authentication::authorities::openid;
+use hypernetes_testing::{
+    http::Answer,
+    requests::{Refused, infrastructure, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use crate::{
-    bench::{ACME, Answer, Bench, GLOBEX, RBAC, admin, infrastructure, member, node, operator, user},
+    bench::{RBAC, admin, furnished, member, node, operator},
     tls::{Tls, authority, secret, tenants},
 };
 
@@ -21,7 +26,7 @@ const AUDIENCE: &str = "https://kubernetes.default.svc";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_good_for_its_authoritys_own_tenant() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let tls = Tls::start(&bench.server).await;
     let (acme, globex) = (tenants(&bench, ACME).await, tenants(&bench, GLOBEX).await);
     assert_eq!(tls.code(&acme, ADMIN, &[ACME], MAPS).await, 200);
@@ -58,7 +63,7 @@ async fn a_certificate_is_good_for_its_authoritys_own_tenant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_authority_signed_ends_with_it() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let tls = Tls::start(&bench.server).await;
     let (acme, globex) = (tenants(&bench, ACME).await, tenants(&bench, GLOBEX).await);
     let mut open = tls.connect(&acme, ADMIN, &[ACME]).await.unwrap();
@@ -93,11 +98,11 @@ async fn what_an_authority_signed_ends_with_it() {
     assert_eq!(other.get(MAPS).await.unwrap(), 200);
 }
 
-async fn with(bench: &Bench, token: &str) -> Answer {
+async fn with(bench: &InProcess, token: &str) -> Answer {
     at(bench, token, MAPS).await
 }
 
-async fn at(bench: &Bench, token: &str, path: &str) -> Answer {
+async fn at(bench: &InProcess, token: &str, path: &str) -> Answer {
     let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
     bench.answer(request.body(Body::empty()).unwrap()).await
 }
@@ -113,7 +118,7 @@ fn signed(key: &EncodingKey, kid: Option<&str>, claims: &Value) -> String {
 
 #[tokio::test]
 async fn a_token_is_good_for_its_issuers_own_tenant() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let token = async |tenant: &str| {
         let made = bench.post(&admin(tenant), TOKEN, json!({"spec": {}})).await.ok();
         made["status"]["token"].as_str().unwrap().to_owned()
@@ -154,10 +159,10 @@ async fn a_token_is_good_for_its_issuers_own_tenant() {
     for (what, token, changes, code) in tried {
         let claims = changed(token, &changes);
         let answer = with(&bench, &signed(&key, Some(&of_acme), &claims)).await;
-        assert_eq!(answer.code.as_u16(), code, "{what}: {}", answer.body);
+        assert_eq!(answer.status.as_u16(), code, "{what}: {}", answer.body);
         for kid in [Some(of_globex.as_str()), None, Some(""), Some("../token.key")] {
             let answer = with(&bench, &signed(&key, kid, &claims)).await;
-            assert_eq!(answer.code.as_u16(), 401, "{what} {kid:?}: {}", answer.body);
+            assert_eq!(answer.status.as_u16(), 401, "{what} {kid:?}: {}", answer.body);
         }
     }
     let text = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -179,7 +184,7 @@ async fn a_token_is_good_for_its_issuers_own_tenant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_given_out_before_ends_by_itself() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let tls = Tls::start(&bench.server).await;
     let made = bench.post(&admin(ACME), TOKEN, json!({"spec": {}})).await.ok();
     let now = payload(made["status"]["token"].as_str().unwrap());
@@ -220,7 +225,7 @@ async fn what_was_given_out_before_ends_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_authority_is_made_however_many_ask_and_is_the_operators_to_read() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let admin = admin(ACME);
     let ask = || async { bench.post(&admin, TOKEN, json!({"spec": {}})).await.ok()["status"]["token"].clone() };
     let tokens = futures::future::join_all((0..32).map(|_| ask())).await;
@@ -250,7 +255,7 @@ async fn one_authority_is_made_however_many_ask_and_is_the_operators_to_read() {
 
 #[tokio::test]
 async fn others_can_check_a_tenants_tokens() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let made = bench.post(&admin(ACME), TOKEN, json!({"spec": {"audiences": ["vault", AUDIENCE]}})).await.ok();
     let token = made["status"]["token"].as_str().unwrap();
     // Service accounts may, as upstream binds it; others of the tenant if they are given the role.

@@ -1,8 +1,12 @@
 //! Nobody gives away rights that they do not have.
 
+use hypernetes_testing::{
+    requests::{Refused, user},
+    server::ACME,
+};
 use serde_json::{Value, json};
 
-use crate::bench::{ACME, Bench, RBAC, admin, user};
+use crate::bench::{RBAC, admin, furnished};
 
 fn subject(name: &str) -> Value {
     json!([{"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"}])
@@ -15,7 +19,7 @@ fn binding(name: &str, kind: &str, role: &str, subjects: Value) -> Value {
 
 #[tokio::test]
 async fn a_role_has_no_more_than_its_writer() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let (roles, bindings) =
         (format!("{RBAC}/namespaces/default/roles"), format!("{RBAC}/namespaces/default/rolebindings"));
     bench.post(&admin(ACME), &bindings, binding("a", "ClusterRole", "admin", subject("robot"))).await.ok();
@@ -43,7 +47,7 @@ async fn a_role_has_no_more_than_its_writer() {
             .to_string(),
         )
         .await;
-    assert!(star.code.is_client_error(), "{}", star.body);
+    assert!(star.status.is_client_error(), "{}", star.body);
     // What stays as it is may be more than one has.
     bench.post(&admin(ACME), &roles, role("strong", rule(json!(["*"]), "*"))).await.ok();
     bench.merge(&robot, &format!("{roles}/strong"), json!({"metadata": {"finalizers": ["a/b"]}})).await.ok();
@@ -62,7 +66,7 @@ async fn a_role_has_no_more_than_its_writer() {
 
 #[tokio::test]
 async fn escalate_and_bind_are_rights_of_their_own() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let (roles, bindings) = (format!("{RBAC}/clusterroles"), format!("{RBAC}/clusterrolebindings"));
     let rules = |resource: &str, verb: &str, names: Value| {
         json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": [resource], "verbs": ["create", verb], "resourceNames": names},

@@ -3,21 +3,26 @@
 use axum::body::Body;
 use http::Request;
 use hypernetes_apiserver::authentication::{Certificate, Issuer};
+use hypernetes_testing::{
+    http::Answer,
+    requests::{Refused, by, infrastructure, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use serde_json::json;
 
-use crate::bench::{ACME, Answer, Bench, GLOBEX, admin, infrastructure, member, node, operator, user};
+use crate::bench::{RBAC, admin, furnished, member, node, operator};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-async fn impersonate(bench: &Bench, user: &hypernetes_api::auth::UserInfo, headers: &[(&str, &str)]) -> Answer {
+async fn impersonate(bench: &InProcess, user: &hypernetes_api::auth::UserInfo, headers: &[(&str, &str)]) -> Answer {
     let whoami = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let headers: Vec<_> = headers.iter().copied().chain([("content-type", "application/json")]).collect();
-    bench.send_as(user, "POST", whoami, &headers, "{}").await
+    bench.send_with(user, "POST", whoami, &headers, "{}").await
 }
 
 #[tokio::test]
 async fn one_is_another_only_with_the_right_to() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let shown =
         impersonate(&bench, &admin(ACME), &[("impersonate-user", "bob"), ("impersonate-group", "staff")]).await.ok();
     assert_eq!(shown["status"]["userInfo"]["username"], "bob");
@@ -38,14 +43,13 @@ async fn one_is_another_only_with_the_right_to() {
     }
     // A role with the right to impersonate is not yet one with all rights.
     let rules = json!([{"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"]}]);
-    let rbac = crate::bench::RBAC;
     bench
-        .post(&admin(ACME), &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "i"}, "rules": rules}))
+        .post(&admin(ACME), &format!("{RBAC}/clusterroles"), json!({"metadata": {"name": "i"}, "rules": rules}))
         .await
         .ok();
     let binding = json!({"metadata": {"name": "i"}, "roleRef": {"kind": "ClusterRole", "name": "i"},
         "subjects": [{"kind": "User", "name": "robot"}]});
-    bench.post(&admin(ACME), &format!("{rbac}/clusterrolebindings"), binding).await.ok();
+    bench.post(&admin(ACME), &format!("{RBAC}/clusterrolebindings"), binding).await.ok();
     let robot = user("robot", &[], ACME);
     impersonate(&bench, &robot, &[("impersonate-user", "bob"), ("impersonate-group", "staff")]).await.ok();
     for group in ["system:masters", "keystone:admin", "keystone:member", "keystone:reader"] {
@@ -55,13 +59,13 @@ async fn one_is_another_only_with_the_right_to() {
     let account = ("impersonate-user", "system:serviceaccount:default:default");
     let shown = impersonate(&bench, &member(ACME), &[account]).await.ok();
     assert_eq!(shown["status"]["userInfo"]["groups"][1], "system:serviceaccounts:default");
-    let everywhere = bench.send_as(&infrastructure(), "GET", &format!("/clusters/*{MAPS}"), &[account], "").await;
+    let everywhere = bench.send_with(&infrastructure(), "GET", &format!("/clusters/*{MAPS}"), &[account], "").await;
     everywhere.refused(400, "BadRequest");
 }
 
 #[tokio::test]
 async fn a_cluster_is_called_by_its_own_and_by_the_operator() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let nobody = user("system:anonymous", &[], "system");
     for cluster in ["acme", ACME] {
         bench.get(&member(ACME), &format!("/clusters/{cluster}{MAPS}")).await.ok();
@@ -77,7 +81,7 @@ async fn a_cluster_is_called_by_its_own_and_by_the_operator() {
 
 #[tokio::test]
 async fn what_was_given_out_for_a_project_ends_with_it() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let own = bench.server.authorities().of(&ACME.parse().unwrap()).await.unwrap();
     let issuer = Issuer::Tenant(own.clients.as_ref().unwrap().key_id.clone());
     let certificate = |tenant| Certificate { user: member(tenant), serial: "4a01".into(), issuer: issuer.clone() };
@@ -117,7 +121,7 @@ async fn what_was_given_out_for_a_project_ends_with_it() {
 
 #[tokio::test]
 async fn tenants_see_of_a_node_what_is_theirs_to_know() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let nodes = "/api/v1/nodes";
     bench.post(&node("one"), nodes, json!({"metadata": {"name": "one"}})).await.ok();
     let status = json!({"status": {
@@ -138,9 +142,8 @@ async fn tenants_see_of_a_node_what_is_theirs_to_know() {
     for path in paths {
         for accept in ["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
             for tenant in [admin(ACME), member(ACME)] {
-                let mut request = Request::builder().uri(&path).header("accept", accept).body(Body::empty()).unwrap();
-                request.extensions_mut().insert(tenant);
-                let text = bench.text(request).await;
+                let request = Request::builder().uri(&path).header("accept", accept).body(Body::empty()).unwrap();
+                let text = bench.text(by(&tenant, request)).await;
                 assert!(text.contains("one"), "{path}: {text}");
                 for word in secret {
                     assert!(!text.contains(word), "{path} {accept}: {text}");

@@ -1,8 +1,12 @@
 //! A node's credential reaches what the pods bound to it need, and nothing else.
 
+use hypernetes_testing::{
+    requests::{Refused, infrastructure, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use serde_json::{Value, json};
 
-use crate::bench::{ACME, Bench, GLOBEX, infrastructure, node, operator};
+use crate::bench::{RBAC, admin, furnished, member, node, operator};
 
 fn pods(tenant: &str) -> String {
     format!("/clusters/{tenant}/api/v1/namespaces/default/pods")
@@ -26,8 +30,8 @@ fn pod(name: &str, node: &str) -> Value {
 }
 
 /// Two nodes; in acme a pod of the first, in globex one of the second, which refer to the same names.
-async fn bench() -> Bench {
-    let bench = Bench::new().await;
+async fn bench() -> InProcess {
+    let bench = furnished().await;
     let infra = infrastructure();
     for name in ["one", "two"] {
         bench.post(&node(name), NODES, json!({"metadata": {"name": name}})).await.ok();
@@ -267,7 +271,6 @@ async fn it_takes_volumes_for_its_pods_and_binds_their_ports() {
 
 #[tokio::test]
 async fn identitys_own_secrets_are_nobodys_else() {
-    use crate::bench::{admin, member, user};
     let bench = bench().await;
     let there = "/clusters/system/api/v1/namespaces/hypernetes-identity";
     bench
@@ -278,7 +281,7 @@ async fn identitys_own_secrets_are_nobodys_else() {
     // Whatever a role in the operator's cluster says.
     let binding = json!({"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "name": "helper"}, {"kind": "ServiceAccount", "namespace": "default", "name": "default"}]});
-    bench.post(&operator(), &format!("{}/clusterrolebindings", crate::bench::RBAC), binding).await.ok();
+    bench.post(&operator(), &format!("{}/clusterrolebindings", RBAC), binding).await.ok();
     let helper = user("helper", &[], "system");
     bench.get(&helper, "/api/v1/namespaces/default/secrets").await.ok();
     let reader = user("reader", &["keystone:reader"], "system");

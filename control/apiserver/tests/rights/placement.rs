@@ -1,14 +1,18 @@
 //! Where a pod runs and what became of it is not its owner's to say.
 
+use hypernetes_testing::{
+    requests::{Refused, infrastructure},
+    server::ACME,
+};
 use serde_json::json;
 
-use crate::bench::{ACME, Bench, admin, infrastructure, member, node, operator};
+use crate::bench::{admin, furnished, member, node, operator};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[tokio::test]
 async fn the_scheduler_and_the_operator_place_pods_and_nobody_else() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let pod = |name: &str| json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
     let mut placed = pod("placed");
     placed["spec"]["nodeName"] = "one".into();

@@ -1,14 +1,18 @@
 //! Questions and tokens with odd content.
 
+use hypernetes_testing::{
+    requests::{Refused, user},
+    server::{ACME, GLOBEX},
+};
 use serde_json::{Value, json};
 
-use crate::bench::{ACME, Bench, GLOBEX, admin, member, user};
+use crate::bench::{admin, furnished, member};
 
 const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/default/token";
 
 #[tokio::test]
 async fn odd_bodies_are_refused_and_nothing_falls_over() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let acme = admin(ACME);
     let paths = [
         TOKEN,
@@ -39,10 +43,10 @@ async fn odd_bodies_are_refused_and_nothing_falls_over() {
     for path in paths {
         for body in bodies {
             let answer = bench.send(&acme, "POST", path, "application/json", body).await;
-            assert!(answer.code.as_u16() < 500, "{path} {body}: {} {}", answer.code, answer.body);
-            assert!(answer.code.is_success() || answer.body["kind"] == "Status", "{path} {body}: {}", answer.body);
+            assert!(answer.status.as_u16() < 500, "{path} {body}: {} {}", answer.status, answer.body);
+            assert!(answer.status.is_success() || answer.body["kind"] == "Status", "{path} {body}: {}", answer.body);
             if body.starts_with('[') || body.is_empty() {
-                assert_eq!(answer.code.as_u16(), 400, "{path} {body}: {}", answer.body);
+                assert_eq!(answer.status.as_u16(), 400, "{path} {body}: {}", answer.body);
             }
         }
     }
@@ -50,7 +54,7 @@ async fn odd_bodies_are_refused_and_nothing_falls_over() {
 
 #[tokio::test]
 async fn tokens_are_for_a_time_and_for_something() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let acme = admin(ACME);
     let ask = async |spec: Value| bench.post(&acme, TOKEN, json!({"spec": spec})).await;
     let message = ask(json!({"expirationSeconds": 60})).await.refused(422, "Invalid");
@@ -117,7 +121,7 @@ async fn tokens_are_for_a_time_and_for_something() {
 
 #[tokio::test]
 async fn whoever_asks_is_told_what_they_may() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let ask = async |by: &hypernetes_api::auth::UserInfo, kind: &str, spec: Value| {
         bench.post(by, &format!("/apis/authorization.k8s.io/v1/{kind}"), json!({"spec": spec})).await
     };
@@ -144,7 +148,7 @@ async fn whoever_asks_is_told_what_they_may() {
 
 #[tokio::test]
 async fn a_shell_is_asked_for_by_an_upgrade() {
-    let bench = Bench::new().await;
+    let bench = furnished().await;
     let acme = admin(ACME);
     let pods = "/api/v1/namespaces/default/pods";
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
@@ -155,7 +159,7 @@ async fn a_shell_is_asked_for_by_an_upgrade() {
             let message = bench.send(&acme, method, &path, "application/json", "").await.refused(400, "BadRequest");
             assert_eq!(message, "Upgrade request required");
             let upgrade = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
-            let message = bench.send_as(&acme, method, &path, &upgrade, "").await.refused(400, "BadRequest");
+            let message = bench.send_with(&acme, method, &path, &upgrade, "").await.refused(400, "BadRequest");
             assert_eq!(message, "pod p does not have a host assigned");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hypernetes_apiserver::{ApiServer, TlsConfig, serve};
+use hypernetes_testing::server::InProcess;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     SanType,
@@ -15,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::bench::{Bench, operator};
+use crate::bench::operator;
 
 pub type Authority = Issuer<'static, KeyPair>;
 
@@ -40,7 +41,7 @@ pub fn authority(name: &str) -> (Authority, String) {
 }
 
 /// The Secret of a tenant's authority, as the operator has it.
-pub async fn secret(bench: &Bench, tenant: &str, name: &str) -> String {
+pub async fn secret(bench: &InProcess, tenant: &str, name: &str) -> String {
     bench.server.authorities().of(&tenant.parse().unwrap()).await.unwrap();
     let path = format!("/clusters/system/api/v1/namespaces/hypernetes-identity/secrets/authority-{tenant}");
     let secret = bench.get(&operator(), &path).await.ok();
@@ -48,7 +49,7 @@ pub async fn secret(bench: &Bench, tenant: &str, name: &str) -> String {
 }
 
 /// A tenant's authority, with which nobody but the operator can sign.
-pub async fn tenants(bench: &Bench, tenant: &str) -> Authority {
+pub async fn tenants(bench: &InProcess, tenant: &str) -> Authority {
     let key = KeyPair::from_pem(&secret(bench, tenant, "ca.key").await).unwrap();
     Issuer::from_ca_cert_pem(&secret(bench, tenant, "ca.crt").await, key).unwrap()
 }

@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 
 use hypernetes_api::auth::UserInfo;
+use hypernetes_testing::{
+    http::Answer,
+    requests::{admin, by, user},
+    server::{ACME, GLOBEX, InProcess},
+};
 use serde_json::Value;
-
-use crate::bench::{ACME, Answer, Bench, GLOBEX, admin, user};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
@@ -70,7 +73,7 @@ enum Outcome {
 
 fn outcome(answer: &Answer) -> Outcome {
     let message = answer.body["message"].as_str().unwrap_or_default();
-    match answer.code.as_u16() {
+    match answer.status.as_u16() {
         401 => Outcome::Unauthorized,
         403 => Outcome::Forbidden,
         404 if message == "the server could not find the requested resource" => Outcome::Hidden,
@@ -82,7 +85,7 @@ fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
-async fn served(bench: &Bench) -> Vec<Served> {
+async fn served(bench: &InProcess) -> Vec<Served> {
     let mut all = Vec::new();
     let operator = admin("system");
     for path in ["/api", "/apis"] {
@@ -91,7 +94,7 @@ async fn served(bench: &Bench) -> Vec<Served> {
             .header("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
             .body(axum::body::Body::empty())
             .unwrap();
-        let list = bench.answer(&operator, request).await.ok();
+        let list = bench.answer(by(&operator, request)).await.ok();
         for group in list["items"].as_array().unwrap() {
             for version in group["versions"].as_array().unwrap() {
                 for resource in version["resources"].as_array().unwrap() {
@@ -116,7 +119,7 @@ async fn served(bench: &Bench) -> Vec<Served> {
     all
 }
 
-async fn ask(bench: &Bench, who: &UserInfo, served: &Served, cluster: &str, verb: &str) -> Outcome {
+async fn ask(bench: &InProcess, who: &UserInfo, served: &Served, cluster: &str, verb: &str) -> Outcome {
     let (method, path) = served.request(cluster, verb);
     let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     outcome(&bench.send(who, method, &path, content, if method == "GET" { "" } else { "{}" }).await)
@@ -181,7 +184,7 @@ fn anonymous() -> UserInfo {
 
 #[tokio::test]
 async fn every_identity_gets_what_the_table_says_of_every_resource() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let rows = rows();
     let served = served(&bench).await;
     let mut wrong = Vec::new();
@@ -224,7 +227,7 @@ async fn every_identity_gets_what_the_table_says_of_every_resource() {
 
 #[tokio::test]
 async fn the_laws_that_are_no_columns_hold() {
-    let bench = Bench::new().await;
+    let bench = InProcess::with_tenants().await;
     let rows = rows();
     let (controller, operator) = (user("server", &["hypernetes:infrastructure"], "system"), admin("system"));
     for one in served(&bench).await {
