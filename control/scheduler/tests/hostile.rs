@@ -1,31 +1,30 @@
 //! Whatever one tenant's objects say, nobody who acts on them panics, hangs or ends, and another tenant's are acted on.
 //!
 //! `HOSTILE_SEED=n` begins with other objects; the seed is told when the test fails.
+#![allow(clippy::disallowed_types)] // as a stock client
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, time::Duration};
 
-use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::{Api, Clients};
+use hypernetes_api::AllTenants;
 use hypernetes_controllers::{ControllersConfig, Limits};
 use hypernetes_runtime::{Informers, Mishap, mishaps};
-use hypernetes_store::{EmbeddedStore, embedded::Options};
-use hypernetes_testing::hostile::{self, Kind, any, spoil, text};
+use hypernetes_testing::{
+    hostile::{self, Kind, any, spoil, text},
+    server::{ACME as HOSTILE, GLOBEX as VICTIM, InProcess, id, make},
+    wait::{eventually, until, until_gone},
+};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount},
 };
 use kube::{
-    Client, Resource,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    Api, Resource,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const HOSTILE: &str = "0123456789abcdef0123456789abcdef";
-const VICTIM: &str = "fedcba9876543210fedcba9876543210";
 /// Of each kind and in each round.
 const OBJECTS: usize = 40;
 const ROUNDS: usize = 3;
@@ -143,55 +142,45 @@ fn kinds() -> Vec<Kind> {
 }
 
 struct Bench {
-    store: Arc<EmbeddedStore>,
-    clients: Clients,
     /// Controllers and scheduler.
     acting: tokio::task::JoinSet<()>,
     _stop: DropGuard,
-    _directory: tempfile::TempDir,
+    in_process: InProcess,
+}
+
+impl Deref for Bench {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.in_process
+    }
 }
 
 impl Bench {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap());
-        let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
-        let clients = Clients::in_process(server.loopback());
+        let api = InProcess::start();
         let stop = CancellationToken::new();
-        let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
+        let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
         let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into() };
         let limits = Limits { nodeless_grace: Duration::ZERO, terminated_pods: 3, ..Limits::default() };
         let mut acting = tokio::task::JoinSet::new();
         acting.spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
         acting.spawn(hypernetes_scheduler::run(informers, stop.clone()));
 
-        let bench = Self { store, clients, acting, _stop: stop.drop_guard(), _directory: directory };
-        let nodes: Api<Node> = Api::all(bench.client("system"));
+        let nodes = api.api::<Node>("system");
         make(&nodes, json!({"metadata": {"name": "n1", "labels": {"zone": "a", "cores": "8"}}})).await;
         let status = json!({"status": {"allocatable": {"cpu": "4000", "memory": "1Ti", "pods": "10000"},
         "conditions": [{"type": "Ready", "status": "True"}]}});
         nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        let projects: Api<Project> = Api::all(bench.client("system"));
         for tenant in [HOSTILE, VICTIM] {
-            make(
-                &projects,
-                json!({"apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project",
-            "metadata": {"name": tenant}, "spec": {"displayName": tenant, "domain": "default", "enabled": true}}),
-            )
-            .await;
-            let accounts: Api<ServiceAccount> = Api::namespaced(bench.client(tenant), "default");
-            until(&accounts, "default", |_| true).await;
+            api.project(tenant, tenant).await;
+            until::<ServiceAccount>(&api.in_default(tenant), "default", "made", |_| true).await;
         }
-
-        bench
-    }
-
-    fn client(&self, tenant: &str) -> Client {
-        self.clients.tenant(&tenant.parse::<TenantId>().unwrap())
+        Self { acting, _stop: stop.drop_guard(), in_process: api }
     }
 
     fn victim<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(&self) -> Api<K> {
-        Api::namespaced(self.client(VICTIM), "default")
+        self.in_default(VICTIM)
     }
 
     /// Puts the objects of a round into the store, over those of the round before.
@@ -224,7 +213,7 @@ impl Bench {
                     "volume.kubernetes.io/storage-provisioner": text(random, "volume.csi.hypernetes.io"),
                     "network.hypernetes.io/network": text(random, "n"),
                 });
-                hostile::store(&*self.store, &kind, &HOSTILE.parse().unwrap(), object).await;
+                hostile::store(&*self.store, &kind, &id(HOSTILE), object).await;
             }
         }
     }
@@ -257,11 +246,10 @@ impl Bench {
             if deployment.status.and_then(|status| status.available_replicas) == Some(3) {
                 break;
             }
-            pause().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // Claims and volumes.
-        let (claims, volumes) =
-            (self.victim::<PersistentVolumeClaim>(), Api::<PersistentVolume>::all(self.client(VICTIM)));
+        let (claims, volumes) = (self.victim::<PersistentVolumeClaim>(), self.api::<PersistentVolume>(VICTIM));
         let spec = json!({"storageClassName": "", "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "1Gi"}}});
         make(&claims, json!({"metadata": {"name": name}, "spec": spec})).await;
@@ -271,7 +259,7 @@ impl Bench {
             "accessModes": ["ReadWriteOnce"], "storageClassName": "", "csi": {"driver": "d", "volumeHandle": "h"}}}),
         )
         .await;
-        until(&claims, &name, |claim| {
+        until(&claims, &name, "bound", |claim| {
             claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound"))
         })
         .await;
@@ -283,41 +271,12 @@ impl Bench {
         make(&maps, json!({"metadata": {"name": name, "ownerReferences": [reference]}})).await;
         maps.delete(&format!("{name}-owner"), &DeleteParams::background()).await.unwrap();
         until_gone(&maps, &name).await;
-        let namespaces = Api::<Namespace>::all(self.client(VICTIM));
+        let namespaces = self.api::<Namespace>(VICTIM);
         make(&namespaces, json!({"metadata": {"name": name}})).await;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(VICTIM), &name);
-        until(&accounts, "default", |_| true).await;
+        until(&accounts, "default", "made", |_| true).await;
         namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
         until_gone(&namespaces, &name).await;
-    }
-}
-
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(10)).await;
-}
-
-async fn make<K>(api: &Api<K>, object: Value) -> K
-where
-    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
-async fn until<K>(api: &Api<K>, name: &str, so: impl Fn(&K) -> bool)
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    while !api.get_opt(name).await.unwrap().as_ref().is_some_and(&so) {
-        pause().await;
-    }
-}
-
-async fn until_gone<K>(api: &Api<K>, name: &str)
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    while api.get_opt(name).await.unwrap().is_some() {
-        pause().await;
     }
 }
 
@@ -342,21 +301,21 @@ async fn of_a_spec_whose_selector_does_not_find_its_own_nothing_is_made() {
     for kind in kinds().iter().filter(|kind| kind.group == "apps") {
         let metadata = json!({"name": kind.plural, "uid": kind.plural, "generation": 1});
         let object = json!({"metadata": metadata, "spec": spec});
-        hostile::store(&*bench.store, kind, &HOSTILE.parse().unwrap(), object).await;
+        hostile::store(&*bench.store, kind, &id(HOSTILE), object).await;
     }
-    let events: Api<Event> = Api::namespaced(bench.client(HOSTILE), "default");
+    let events = bench.in_default::<Event>(HOSTILE);
     for kind in ["Deployment", "ReplicaSet"] {
         let said = |event: &Event| {
             event.reason.as_deref() == Some("InvalidSpec") && event.involved_object.kind.as_deref() == Some(kind)
         };
-        while !events.list(&ListParams::default()).await.unwrap().items.iter().any(said) {
-            pause().await;
-        }
+        eventually(|| async {
+            events.list(&ListParams::default()).await.unwrap().items.iter().any(said).then_some(())
+        })
+        .await;
     }
     // What is acted on afterwards has been, and these have not.
     bench.all_is_well(0).await;
-    let pods: Api<Pod> = Api::namespaced(bench.client(HOSTILE), "default");
-    let sets: Api<ReplicaSet> = Api::namespaced(bench.client(HOSTILE), "default");
+    let (pods, sets) = (bench.in_default::<Pod>(HOSTILE), bench.in_default::<ReplicaSet>(HOSTILE));
     assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 0);
     assert_eq!(sets.list(&ListParams::default()).await.unwrap().items.len(), 1);
 }

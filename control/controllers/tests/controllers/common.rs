@@ -1,32 +1,37 @@
 //! An API server in process with the controllers beside it; the test is the kubelet and the backends.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, time::Duration};
 
 use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, Limits, runtime::Informers};
-use hypernetes_store::{EmbeddedStore, Store, embedded::Options};
+use hypernetes_testing::{
+    server::{ACME, GLOBEX, InProcess},
+    wait::until,
+};
 use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-pub const ACME: &str = "0123456789abcdef0123456789abcdef";
-pub const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 
 /// Two tenants, and the operator.
 pub struct Bench {
     pub acme: Client,
     pub globex: Client,
     pub system: Client,
-    pub store: Arc<dyn Store>,
     _stop: DropGuard,
-    _directory: tempfile::TempDir,
+    in_process: InProcess,
+}
+
+impl Deref for Bench {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.in_process
+    }
 }
 
 pub async fn bench() -> Bench {
@@ -34,33 +39,24 @@ pub async fn bench() -> Bench {
 }
 
 pub async fn bench_with(limits: Limits) -> Bench {
-    let directory = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
-    let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
-    let clients = Clients::in_process(server.loopback());
+    let api = InProcess::start();
     let stop = CancellationToken::new();
-    let informers = Informers::new(clients.clone(), AllTenants::grant(), stop.clone());
+    let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
     let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into() };
     tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
-    let bench = Bench {
-        acme: clients.tenant(&ACME.parse().unwrap()),
-        globex: clients.tenant(&GLOBEX.parse().unwrap()),
-        system: clients.tenant(&TenantId::system()),
-        store,
-        _stop: stop.drop_guard(),
-        _directory: directory,
-    };
-    let projects: Api<Project> = Api::all(bench.system.clone());
-    for (id, name, client) in [(ACME, "acme", &bench.acme), (GLOBEX, "globex", &bench.globex)] {
-        let project = json!({"apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project",
-            "metadata": {"name": id}, "spec": {"displayName": name, "domain": "default", "enabled": true}});
-        make(&projects, project).await;
-        until(&projects, id, "ready", |p| p.status.as_ref().is_some_and(|s| s.phase == "Ready")).await;
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-        until(&accounts, "default", "made", |_| true).await;
+    for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
+        api.project(tenant, name).await;
+        let ready = |project: &Project| project.status.as_ref().is_some_and(|status| status.phase == "Ready");
+        until(&api.api(TenantId::SYSTEM), tenant, "ready", ready).await;
+        until::<ServiceAccount>(&api.in_default(tenant), "default", "made", |_| true).await;
     }
-    bench
+    Bench {
+        acme: api.client(ACME),
+        globex: api.client(GLOBEX),
+        system: api.client(TenantId::SYSTEM),
+        _stop: stop.drop_guard(),
+        in_process: api,
+    }
 }
 
 /// Waits for an event of this reason, about an object of this name.
@@ -85,61 +81,11 @@ pub fn until_said(client: &Client, name: &str, reason: &'static str) -> impl Fut
     }
 }
 
-pub async fn make<K>(api: &Api<K>, object: Value) -> K
-where
-    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let object: K = serde_json::from_value(object).unwrap();
-    api.create(&PostParams::default(), &object).await.unwrap()
-}
-
 pub async fn merge<K>(api: &Api<K>, name: &str, patch: Value) -> K
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
 {
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
-}
-
-/// Waits for an object to be so.
-#[track_caller]
-pub fn until<K>(api: &Api<K>, name: &str, what: &'static str, so: impl Fn(&K) -> bool) -> impl Future<Output = K>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let (place, name) = (std::panic::Location::caller(), name.to_owned());
-    async move {
-        let mut last = None;
-        for _ in 0..3000 {
-            last = api.get_opt(&name).await.unwrap();
-            if let Some(object) = &last
-                && so(object)
-            {
-                return object.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{place}: {name} is not {what}: {last:#?}")
-    }
-}
-
-/// Waits until an object is gone.
-#[track_caller]
-pub fn until_gone<K>(api: &Api<K>, name: &str) -> impl Future<Output = ()>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let (place, name) = (std::panic::Location::caller(), name.to_owned());
-    async move {
-        let mut last = None;
-        for _ in 0..3000 {
-            last = api.get_opt(&name).await.unwrap();
-            if last.is_none() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{place}: {name} is still there: {last:#?}")
-    }
 }
 
 /// Does what a kubelet does, until dropped: pods run and are ready at once, unless the image is `broken`; an image

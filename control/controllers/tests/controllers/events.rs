@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hypernetes_controllers::Limits;
+use hypernetes_testing::{server::make, wait::until_gone};
 use k8s_openapi::api::core::v1::Event;
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::common::{bench_with, make, merge, until_gone};
+use crate::common::{bench_with, merge};
 
 async fn happen(client: &Client, name: &str) -> Api<Event> {
     let events: Api<Event> = Api::namespaced(client.clone(), "default");

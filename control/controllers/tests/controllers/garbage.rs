@@ -1,5 +1,9 @@
 //! What goes with its owners, and what stays.
 
+use hypernetes_testing::{
+    server::make,
+    wait::{until, until_gone},
+};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Node, Pod},
@@ -10,7 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{bench, kubelet, make, merge, until, until_gone};
+use crate::common::{bench, kubelet, merge};
 
 /// A deployment of one pod, by the same name in whichever cluster, running.
 async fn deploy(client: &Client) -> (Api<Deployment>, Api<ReplicaSet>, Api<Pod>) {

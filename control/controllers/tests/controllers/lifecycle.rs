@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use crate::common::{ACME, Bench, GLOBEX, bench, kubelet, make, merge, until, until_gone};
 use hypernetes_api::{
     AllTenants,
     types::identity::{Project, TokenRevocation},
 };
-use hypernetes_store::{Prefix, RangeOptions};
+use hypernetes_store::{Prefix, RangeOptions, Store};
+use hypernetes_testing::{
+    server::{ACME, GLOBEX, make},
+    wait::{until, until_gone},
+};
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
     core::v1::{ConfigMap, Namespace, PersistentVolume, Pod, ServiceAccount},
@@ -18,6 +21,8 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
+
+use crate::common::{Bench, bench, kubelet, merge};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_goes_with_all_that_is_in_it() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hypernetes_controllers::Limits;
+use hypernetes_testing::{server::make, wait::until};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -14,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::common::{Bench, bench_with, make, merge, until, until_said};
+use crate::common::{Bench, bench_with, merge, until_said};
 
 async fn ready(nodes: &Api<Node>, name: &str, status: &str) {
     let now = Timestamp::now();

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use hypernetes_controllers::Limits;
+use hypernetes_testing::{
+    server::make,
+    wait::{until, until_gone},
+};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -10,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::common::{bench_with, kubelet, make, until, until_gone};
+use crate::common::{bench_with, kubelet};
 
 async fn pod(client: &Client, name: &str, node: &str, image: &str) -> Api<Pod> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");

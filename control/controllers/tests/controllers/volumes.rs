@@ -6,6 +6,10 @@ use hypernetes_api::{
     names::VOLUME_DRIVER,
     types::volume::{Volume, VolumeStatus},
 };
+use hypernetes_testing::{
+    server::make,
+    wait::{until, until_gone},
+};
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
@@ -17,7 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::common::{Bench, bench, make, merge, until, until_gone, until_said};
+use crate::common::{Bench, bench, merge, until_said};
 
 const BACKEND: &str = "volume.hypernetes.io/backend";
 

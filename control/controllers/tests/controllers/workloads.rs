@@ -1,6 +1,9 @@
 //! Deployments, ReplicaSets and Jobs against an API server in process.
 
-use crate::common::{bench, kubelet, make, merge, until, until_gone};
+use hypernetes_testing::{
+    server::make,
+    wait::{until, until_gone},
+};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Event, Pod},
@@ -10,6 +13,8 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 use serde_json::{Value, json};
+
+use crate::common::{bench, kubelet, merge};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
