@@ -19,7 +19,7 @@ use hypernetes_testing::{
     tokens::Tokens,
     wait::eventually,
 };
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
@@ -71,9 +71,7 @@ impl Cloud {
 
     async fn tenant(&self, tenant: &str) {
         self.in_process.tenant(tenant).await;
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.clients.tenant(&id(tenant)), "default");
-        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
-        accounts.create(&PostParams::default(), &account).await.unwrap();
+        self.account(tenant).await;
         self.api::<Network>(tenant)
             .create(&PostParams::default(), &Network::new("default", NetworkSpec::default()))
             .await
@@ -88,7 +86,7 @@ impl Cloud {
     }
 
     fn pods(&self, tenant: &str) -> Api<Pod> {
-        Api::namespaced(self.clients.tenant(&id(tenant)), "default")
+        self.in_default(tenant)
     }
 
     async fn pod(&self, tenant: &str, name: &str) -> Pod {

@@ -5,6 +5,7 @@ mod crashes;
 
 use std::{
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,15 +13,14 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use hypernetes_api::{
-    AllTenants, TenantId, names,
-    types::{
-        identity::{Project, ProjectSpec},
-        volume::{Attachment, Volume, VolumeSpec},
-    },
+    AllTenants, names,
+    types::volume::{Attachment, Volume, VolumeSpec},
 };
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::{Api, Clients};
-use hypernetes_store::{EmbeddedStore, embedded::Options};
+use hypernetes_client::Clients;
+use hypernetes_testing::{
+    server::{ACME, GLOBEX, InProcess},
+    wait::eventually,
+};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use kube::{
     ResourceExt,
@@ -35,18 +35,23 @@ use crate::{
     v1::{self, node_client::NodeClient},
 };
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
-const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 const GIB: u64 = 1 << 30;
 /// Longest wait for what happens in milliseconds.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A host with its driver, and the server.
 struct Host {
-    directory: tempfile::TempDir,
-    clients: Clients,
+    in_process: InProcess,
     volumes: Option<Arc<Volumes>>,
     driver: Driver,
+}
+
+impl Deref for Host {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.in_process
+    }
 }
 
 /// A driver with threads of its own: when it goes, nothing of it goes on, as after a signal 9.
@@ -62,23 +67,14 @@ impl Drop for Driver {
     }
 }
 
-fn id(tenant: &str) -> TenantId {
-    tenant.parse().unwrap()
-}
-
 impl Host {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
-        let clients = Clients::in_process(ApiServer::new(config).loopback());
-        let driver = drive(directory.path(), &clients, "n1");
-        let mut host = Self { directory, clients, volumes: None, driver };
+        let in_process = InProcess::start();
+        let driver = drive(in_process.directory(), &in_process.clients, "n1");
+        let mut host = Self { in_process, volumes: None, driver };
         host.serve_volumes();
-        let projects: Api<Project> = Api::all(host.clients.tenant(&TenantId::system()));
         for tenant in [ACME, GLOBEX] {
-            let spec = ProjectSpec { display_name: format!("project-{tenant}"), ..ProjectSpec::default() };
-            projects.create(&PostParams::default(), &Project::new(tenant, spec)).await.unwrap();
+            host.project(tenant, tenant).await;
         }
         host
     }
@@ -89,11 +85,7 @@ impl Host {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn api<K: kube::Resource<DynamicType = ()>>(&self, tenant: &str) -> Api<K> {
-        Api::all(self.clients.tenant(&id(tenant)))
+        self.directory().join(name)
     }
 
     /// A volume that is available.
@@ -120,7 +112,7 @@ impl Host {
         self.driver = Driver(None);
         // Whoever calls from now on calls the new one.
         fs::remove_file(self.path("csi.sock")).unwrap();
-        self.driver = drive(self.directory.path(), &self.clients, "n1");
+        self.driver = drive(self.directory(), &self.clients, "n1");
     }
 
     fn target(&self, pod: &str) -> PathBuf {
@@ -194,22 +186,6 @@ fn mounted(fs_type: &str) -> v1::VolumeCapability {
     v1::VolumeCapability {
         access_type: Some(v1::volume_capability::AccessType::Mount(mount)),
         access_mode: Some(v1::volume_capability::AccessMode { mode: 1 }),
-    }
-}
-
-/// Asks until there is an answer.
-#[track_caller]
-fn eventually<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> impl Future<Output = T> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let started = std::time::Instant::now();
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            assert!(started.elapsed() < SOON, "waited in vain at {caller}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use hypernetes_api::AllTenants;
+use hypernetes_testing::server::{ACME, GLOBEX};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +23,6 @@ use crate::{
     pods::{manager, tenants},
 };
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
-const GLOBEX: &str = "fedcba9876543210fedcba9876543210";
 /// Longest that anything is waited for.
 const SOON: Duration = Duration::from_secs(60);
 

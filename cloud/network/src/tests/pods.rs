@@ -1,6 +1,7 @@
 //! Pods get ports.
 
-use k8s_openapi::api::core::v1::Event;
+use hypernetes_testing::server::make;
+use k8s_openapi::api::core::v1::{Event, ServiceAccount};
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -121,12 +122,11 @@ async fn a_namespace_names_its_network_and_an_unknown_one_is_told() {
     let cloud = Cloud::new().await;
     let annotations = json!({"network.hypernetes.io/network": "blue"});
     cloud.make::<Namespace>(ACME, json!({"metadata": {"name": "blue", "annotations": annotations}})).await;
-    let accounts: Api<ServiceAccount> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "blue");
-    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
-    accounts.create(&PostParams::default(), &account).await.unwrap();
-    let pods: Api<Pod> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "blue");
+    let accounts: Api<ServiceAccount> = Api::namespaced(cloud.client(ACME), "blue");
+    make(&accounts, json!({"metadata": {"name": "default"}})).await;
+    let pods: Api<Pod> = Api::namespaced(cloud.client(ACME), "blue");
     let made = pods.create(&PostParams::default(), &pod("a")).await.unwrap();
-    let events: Api<Event> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "blue");
+    let events: Api<Event> = Api::namespaced(cloud.client(ACME), "blue");
     let event =
         eventually(|| async { events.list(&ListParams::default()).await.unwrap().items.into_iter().next() }).await;
     assert_eq!((event.reason.as_deref(), event.type_.as_deref()), (Some("FailedCreatePort"), Some("Warning")));
@@ -161,7 +161,7 @@ async fn ports_of_users_get_addresses_and_conflicts_are_told() {
         ("d", "nonsense", "not an IPv4 address"),
     ] {
         cloud.make::<Port>(ACME, want(name, address)).await;
-        let events: Api<Event> = Api::namespaced(cloud.clients.tenant(&id(ACME)), "default");
+        let events = cloud.in_default::<Event>(ACME);
         let event = eventually(|| async {
             let all = events.list(&ListParams::default()).await.unwrap().items;
             all.into_iter().find(|event| event.involved_object.name.as_deref() == Some(name))

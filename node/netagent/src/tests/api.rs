@@ -1,16 +1,13 @@
 //! The whole agent: Port objects in an API server in memory, the plugin's requests over the socket.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use hypernetes_api::{
     AllTenants, TenantId,
     types::network::{FixedIp, Network, Port, PortSpec, PortStatus, Subnet, SubnetSpec},
 };
 use hypernetes_client::{Api, Clients};
-use hypernetes_testing::fake_api::FakeApi;
+use hypernetes_testing::{fake_api::FakeApi, wait::eventually};
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -24,9 +21,6 @@ use crate::{
     cni::protocol::{Reply, Request, code},
     records::{Attachment, Records},
 };
-
-/// For what must happen, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Setup {
     host: Host,
@@ -169,17 +163,6 @@ fn add(tenant: &str, pod: &str) -> Request {
 
 fn del(tenant: &str, pod: &str) -> Request {
     Request::Del { container_id: format!("{tenant}-{pod}") }
-}
-
-async fn eventually<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it did not happen within {PATIENCE:?}");
 }
 
 #[tokio::test]

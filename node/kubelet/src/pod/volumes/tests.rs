@@ -1,26 +1,21 @@
 //! Claims, with the real driver over its socket, and a real API server and volume service in process.
 #![expect(clippy::disallowed_methods, reason = "what a pod's directory holds is looked at from outside")]
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, ops::Deref, path::Path};
 
 use hypernetes_api::{
-    AllTenants, TenantId, names,
-    types::{
-        identity::{Project, ProjectSpec},
-        volume::{Attachment, Volume, VolumeSpec},
-    },
+    AllTenants, names,
+    types::volume::{Attachment, Volume, VolumeSpec},
 };
-use hypernetes_apiserver::{ApiServer, Config};
-use hypernetes_client::{Api, Clients};
+use hypernetes_client::Clients;
 use hypernetes_csi::CsiConfig;
-use hypernetes_store::{EmbeddedStore, embedded::Options};
-use hypernetes_volume::{Volumes, VolumesConfig};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
-use kube::{
-    Client, Resource,
-    api::{Patch, PatchParams, PostParams},
+use hypernetes_testing::{
+    server::{ACME, InProcess, make},
+    wait::eventually,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use hypernetes_volume::{Volumes, VolumesConfig};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -30,16 +25,21 @@ use crate::{
     pod::spec::expansion::Environment,
 };
 
-const ACME: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1 << 30;
-const SOON: Duration = Duration::from_secs(60);
 
 struct Node {
-    directory: tempfile::TempDir,
+    in_process: InProcess,
     shared: Arc<Shared>,
-    clients: Clients,
     _volumes: Arc<Volumes>,
     driver: tokio::task::JoinHandle<()>,
+}
+
+impl Deref for Node {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.in_process
+    }
 }
 
 impl Drop for Node {
@@ -70,25 +70,20 @@ fn drive(directory: &Path, clients: &Clients) -> tokio::task::JoinHandle<()> {
 impl Node {
     /// One tenant with a volume `data` of 1 GiB, and a claim and a persistent volume of that name, bound.
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&directory.path().join("store"), Options::default()).unwrap();
-        let config = Config { store: Arc::new(store), all_tenants: AllTenants::grant() };
-        let clients = Clients::in_process(ApiServer::new(config).loopback());
-        let config = VolumesConfig::new(directory.path().join("volumes"), "https://cloud.example");
-        let volumes = Volumes::start(&clients, AllTenants::grant(), config).unwrap();
-        let socket = directory.path().join("csi.sock");
-        let driver = drive(directory.path(), &clients);
-        let shared = shared(directory.path(), &clients, names::VOLUME_DRIVER).await;
-        let node = Self { directory, shared, clients, _volumes: volumes, driver };
+        let in_process = InProcess::start();
+        let (directory, clients) = (in_process.directory(), &in_process.clients);
+        let config = VolumesConfig::new(directory.join("volumes"), "https://cloud.example");
+        let volumes = Volumes::start(clients, AllTenants::grant(), config).unwrap();
+        let socket = directory.join("csi.sock");
+        let driver = drive(directory, clients);
+        let shared = shared(directory, clients, names::VOLUME_DRIVER).await;
+        let node = Self { in_process, shared, _volumes: volumes, driver };
         eventually(|| async { socket.exists().then_some(()) }).await;
-        let projects: Api<Project> = Api::all(node.clients.tenant(&TenantId::system()));
-        let spec = ProjectSpec { display_name: "acme".into(), ..ProjectSpec::default() };
-        projects.create(&PostParams::default(), &Project::new(ACME, spec)).await.unwrap();
-        node.make::<Namespace>(Api::all(node.client()), json!({"metadata": {"name": "default"}})).await;
+        node.tenant(ACME).await;
         let spec = VolumeSpec { size_bytes: GIB, ..VolumeSpec::default() };
-        Api::all(node.client()).create(&PostParams::default(), &Volume::new("data", spec)).await.unwrap();
+        node.api(ACME).create(&PostParams::default(), &Volume::new("data", spec)).await.unwrap();
         eventually(|| async {
-            let volume: Volume = Api::all(node.client()).get("data").await.unwrap();
+            let volume = node.api::<Volume>(ACME).get("data").await.unwrap();
             (volume.status?.phase == "Available").then_some(())
         })
         .await;
@@ -96,27 +91,12 @@ impl Node {
         node
     }
 
-    fn tenant(&self) -> TenantId {
-        ACME.parse().unwrap()
-    }
-
-    fn client(&self) -> Client {
-        self.clients.tenant(&self.tenant())
-    }
-
-    async fn make<K>(&self, api: Api<K>, object: Value) -> K
-    where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
-    {
-        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-    }
-
     /// A claim and its volume, as the provisioner leaves them; `more` goes into the volume's specification.
     async fn claim(&self, name: &str, more: Value) {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client(), "default");
+        let claims = self.in_default::<PersistentVolumeClaim>(ACME);
         let size = json!({"storage": "1Gi"});
         let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "volumeName": name});
-        let claim = self.make(claims.clone(), json!({"metadata": {"name": name}, "spec": spec})).await;
+        let claim = make(&claims, json!({"metadata": {"name": name}, "spec": spec})).await;
         let mut spec = json!({
             "accessModes": ["ReadWriteOnce"], "capacity": size,
             "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
@@ -125,7 +105,7 @@ impl Node {
                     "volumeAttributes": {names::TENANT_ANNOTATION: "system"}},
         });
         merge(&mut spec, more);
-        self.make::<PersistentVolume>(Api::all(self.client()), json!({"metadata": {"name": name}, "spec": spec})).await;
+        self.make::<PersistentVolume>(ACME, json!({"metadata": {"name": name}, "spec": spec})).await;
         let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
         claims.patch_status(name, &PatchParams::default(), &bound).await.unwrap();
     }
@@ -153,7 +133,7 @@ impl Node {
     }
 
     async fn attachment(&self) -> Option<Attachment> {
-        Api::all(self.client()).get_opt("data").await.unwrap()
+        self.api(ACME).get_opt("data").await.unwrap()
     }
 }
 
@@ -195,18 +175,6 @@ fn mounting(name: &str) -> Pod {
     pod(name, json!({"claimName": "data"}), json!({"volumeMounts": [{"name": "v", "mountPath": "/data"}]}))
 }
 
-async fn eventually<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> T {
-    let asking = async {
-        loop {
-            match ask().await {
-                Some(answer) => break answer,
-                None => tokio::time::sleep(Duration::from_millis(2)).await,
-            }
-        }
-    };
-    tokio::time::timeout(SOON, asking).await.expect("waited in vain")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claims_volume_is_the_pods_until_its_end() {
     let node = Node::new().await;
@@ -224,9 +192,9 @@ async fn a_claims_volume_is_the_pods_until_its_end() {
         "Multi-Attach error for volume \"data\" Volume is already used by pod(s) default/web on node n1"
     );
     // A later kubelet goes on without asking, though the claim has gone.
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client(), "default");
+    let claims = node.in_default::<PersistentVolumeClaim>(ACME);
     claims.delete("data", &Default::default()).await.unwrap();
-    let later = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
+    let later = shared(node.directory(), &node.clients, names::VOLUME_DRIVER).await;
     prepare_in(&later, &web).await.unwrap();
 
     release(&later, &dir(&later, &web)).await.unwrap();
@@ -255,9 +223,9 @@ async fn what_is_not_bound_is_waited_for() {
     let wants = |claim: &str| pod("web", json!({"claimName": claim}), json!({}));
     let message = node.refused(&wants("nothing"), "FailedMount").await;
     assert!(message.contains("persistentvolumeclaim \"nothing\" not found"), "{message}");
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client(), "default");
+    let claims = node.in_default::<PersistentVolumeClaim>(ACME);
     let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
-    node.make(claims.clone(), json!({"metadata": {"name": "late"}, "spec": spec})).await;
+    make(&claims, json!({"metadata": {"name": "late"}, "spec": spec})).await;
     let message = node.refused(&wants("late"), "FailedMount").await;
     assert_eq!(
         message,
@@ -270,7 +238,7 @@ async fn what_is_not_bound_is_waited_for() {
     let message = node.refused(&wants("late"), "FailedMount").await;
     assert!(message.contains("bound to another claim"), "{message}");
     assert!(node.attachment().await.is_none());
-    let unknown = shared(node.directory.path(), &node.clients, "else.example").await;
+    let unknown = shared(node.directory(), &node.clients, "else.example").await;
     let web = mounting("web");
     let error = prepare_in(&unknown, &web).await.unwrap_err();
     assert!(error.message.contains("driver name volume.csi.hypernetes.io not found"), "{error:?}");
@@ -319,12 +287,12 @@ async fn what_the_driver_refuses_is_said_and_left_clean() {
     node.driver.abort();
     let _ = (&mut node.driver).await;
     // Its connections have ends of their own, a little later.
-    fs::remove_file(node.directory.path().join("csi.sock")).unwrap();
-    let unreachable = shared(node.directory.path(), &node.clients, names::VOLUME_DRIVER).await;
+    fs::remove_file(node.directory().join("csi.sock")).unwrap();
+    let unreachable = shared(node.directory(), &node.clients, names::VOLUME_DRIVER).await;
     let error = release(&unreachable, &dir(&unreachable, &web)).await.unwrap_err();
     assert!(matches!(&error, ReleaseError::Driver { volume, .. } if volume == "data"), "{error}");
     assert!(node.attachment().await.is_some(), "not given back, and not forgotten");
-    node.driver = drive(node.directory.path(), &node.clients);
+    node.driver = drive(node.directory(), &node.clients);
     eventually(|| async { release(&unreachable, &dir(&unreachable, &web)).await.ok() }).await;
     assert!(node.attachment().await.is_none());
 }
