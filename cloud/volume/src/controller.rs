@@ -1,21 +1,20 @@
 //! Brings volumes about: what the objects say becomes bytes in the backend, and status.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use hypernetes_api::{
     AllTenants,
     types::volume::{Attachment, AttachmentStatus, Volume, VolumeStatus},
 };
-use hypernetes_client::{Api, Clients, tenant_of};
-use hypernetes_runtime::{Error, Key, Queue, Reconciler, Recorder, Subject, work};
+use hypernetes_client::{Api, Clients};
+use hypernetes_runtime::{Error, Informers, Key, Queue, Reconciler, Recorder, Subject, work};
 use kube::{
-    Client, ResourceExt,
+    ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::watcher,
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, BackendError, VolumeId};
 
@@ -85,14 +84,12 @@ impl Reconciler for Controller {
 impl Controller {
     /// Works until the future is dropped.
     pub async fn run(self: Arc<Self>, all: AllTenants) {
-        let queue = Queue::default();
-        let everywhere = self.clients.all_tenants(&all);
-        let workers = (0..WORKERS).map(|_| work(Arc::clone(&self), queue.clone()));
-        tokio::join!(
-            follow::<Volume>(everywhere.clone(), &queue),
-            follow::<Attachment>(everywhere, &queue),
-            futures::future::join_all(workers),
-        );
+        let (queue, stop) = (Queue::default(), CancellationToken::new());
+        let informers = Informers::new(self.clients.clone(), all, stop.clone());
+        let _stop = stop.drop_guard();
+        informers.of::<Volume>().feed(&queue, |key, _| vec![key.clone()]);
+        informers.of::<Attachment>().feed(&queue, |key, _| vec![key.clone()]);
+        futures::future::join_all((0..WORKERS).map(|_| work(Arc::clone(&self), queue.clone()))).await;
     }
 
     /// Every write names the version it has seen, so that of several servers one alone acts on a volume's state.
@@ -182,46 +179,4 @@ async fn set_status(api: &Api<Volume>, mut volume: Volume, status: VolumeStatus)
     }
     volume.status = Some(status);
     api.replace_status(&volume.name_any(), &PostParams::default(), &volume).await
-}
-
-/// Queues every object of the kind when it changes or goes, until the future is dropped.
-async fn follow<K>(everywhere: Client, queue: &Queue<Key>)
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let key = |object: &K| Some(Key::new(&tenant_of(object)?, "", &object.name_any()));
-    let mut known: HashSet<Key> = HashSet::new();
-    let mut listed: HashSet<Key> = HashSet::new();
-    let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(everywhere, &()));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(object)) => {
-                if let Some(key) = key(&object) {
-                    listed.insert(key.clone());
-                    queue.add(key);
-                }
-            }
-            Ok(watcher::Event::InitDone) => {
-                // What went while nobody watched.
-                for key in known.difference(&listed) {
-                    queue.add(key.clone());
-                }
-                known = std::mem::take(&mut listed);
-            }
-            Ok(watcher::Event::Apply(object)) => {
-                if let Some(key) = key(&object) {
-                    known.insert(key.clone());
-                    queue.add(key);
-                }
-            }
-            Ok(watcher::Event::Delete(object)) => {
-                if let Some(key) = key(&object) {
-                    known.remove(&key);
-                    queue.add(key);
-                }
-            }
-            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watching volumes"),
-        }
-    }
 }
