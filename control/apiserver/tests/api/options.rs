@@ -147,7 +147,7 @@ async fn a_bookmark_before_the_end_tells_how_far_the_store_is() {
     let namespace = json!({"metadata": {"name": "other"}});
     let made = bench.post(&acme, "/api/v1/namespaces", namespace).await.ok();
     let url = format!("{MAPS}?watch=true&allowWatchBookmarks=true&resourceVersion={from}&timeoutSeconds=3");
-    let told = bench.text(&acme, Request::get(&url).body(Body::empty()).unwrap()).await;
+    let told = bench.text(by(&acme, Request::get(&url).body(Body::empty()).unwrap())).await;
     let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let [bookmark] = events.as_slice() else { panic!("{told}") };
     assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));

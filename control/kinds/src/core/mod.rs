@@ -25,6 +25,7 @@ mod security;
 pub(crate) mod service;
 mod service_account;
 mod volume;
+mod volume_columns;
 
 pub(crate) use endpoints::special_address;
 

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use super::{
     persistent_volume_claim::{VOLUME_MODES, access_modes},
     resources, scheduling, volume,
+    volume_columns::{class, shown_phase},
 };
 use crate::{
-    columns::{self, Cell, at, between, column, path_or, text, wide},
+    columns::{self, Cell, between, column, path_or, text, wide},
     field::{Errors, Field, json_in_order, same},
     format,
     resource::Resource,
@@ -169,23 +170,5 @@ fn claim(volume: &Value) -> Value {
     match text(volume, "spec.claimRef.name") {
         "" => "".into(),
         name => format!("{}/{name}", text(volume, "spec.claimRef.namespace")).into(),
-    }
-}
-
-/// What is being deleted says so.
-pub(super) fn shown_phase(object: &Value) -> Value {
-    match text(object, "metadata.deletionTimestamp") {
-        "" => text(object, "status.phase").into(),
-        _ => "Terminating".into(),
-    }
-}
-
-/// Named by the field, or by the annotation that there was before.
-pub(super) fn class(object: &Value) -> Value {
-    let annotations = at(object, "metadata.annotations");
-    let before = annotations.and_then(|all| all.get("volume.beta.kubernetes.io/storage-class"));
-    match before.and_then(Value::as_str) {
-        Some(class) => class.into(),
-        None => text(object, "spec.storageClassName").into(),
     }
 }

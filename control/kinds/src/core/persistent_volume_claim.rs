@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
 use super::{
-    persistent_volume::{class, shown_phase},
     resources,
+    volume_columns::{class, shown_phase},
 };
 use crate::{
     columns::{self, Cell, between, column, path_or, text, wide},
