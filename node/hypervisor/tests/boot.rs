@@ -142,7 +142,9 @@ async fn a_volume_moves_from_vm_to_vm() {
 async fn a_vmm_is_locked_in() {
     let directory = tempfile::tempdir().unwrap();
     let qemu = qemu(directory.path()).await;
-    let vm = boot(&qemu, spec("locked-in")).await;
+    let spec = spec("locked-in");
+    let id = spec.id.clone();
+    let vm = boot(&qemu, spec).await;
     let pid = vm.vm.record().pid;
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     for namespace in ["mnt", "net", "pid", "ipc", "uts"] {
@@ -160,7 +162,7 @@ async fn a_vmm_is_locked_in() {
     // Where this test may make control groups, the VM is in one of its own.
     let groups = read("cgroup");
     if groups.contains("hypernetes") {
-        let own = |line: &str| line.contains("/hypernetes/tenant.") && line.ends_with("/locked-in");
+        let own = |line: &str| line.contains("/hypernetes/tenant.") && line.ends_with(&format!("/{id}"));
         assert!(groups.lines().any(own), "{groups}");
     }
     vm.vm.kill().await.unwrap();
@@ -168,7 +170,7 @@ async fn a_vmm_is_locked_in() {
         let tenants =
             std::fs::read_dir(format!("/sys/fs/cgroup/{hierarchy}hypernetes")).into_iter().flatten().flatten();
         for tenant in tenants {
-            let group = tenant.path().join("locked-in");
+            let group = tenant.path().join(&id);
             assert!(!group.exists(), "{group:?}");
         }
     }
