@@ -1,6 +1,6 @@
 //! A place in an object, and what is wrong there: upstream's `util/validation/field`.
 
-use std::{fmt::Write, rc::Rc};
+use std::{collections::HashSet, fmt::Write, rc::Rc};
 
 use hypernetes_api::error::Cause;
 use serde_json::Value;
@@ -45,7 +45,7 @@ pub struct FieldError {
     pub kind: ErrorKind,
     /// `spec.containers[0].name`
     pub path: String,
-    /// The value as upstream prints it: text in quotes, all else as JSON. Empty where the kind does not show it.
+    /// The value as upstream prints it: text in quotes, all else as JSON. Empty where it is not shown.
     pub value: String,
     pub detail: String,
     /// About a change and not about what is there: the old object cannot excuse it.
@@ -57,7 +57,7 @@ impl FieldError {
     pub fn cause(&self) -> Cause {
         let (reason, words) = self.kind.words();
         let mut message = words.to_owned();
-        if self.kind.shows_value() {
+        if self.kind.shows_value() && !self.value.is_empty() {
             message.push_str(": ");
             message.push_str(&self.value);
         }
@@ -87,6 +87,19 @@ impl Errors {
         } else {
             self.dropped += 1;
         }
+    }
+
+    /// Puts others behind these.
+    pub fn append(&mut self, others: Self) {
+        let dropped = others.dropped;
+        others.list.into_iter().for_each(|error| self.push(error));
+        self.dropped += dropped;
+    }
+
+    /// Those that are not excused.
+    pub fn without(self, excused: &HashSet<FieldError>) -> Self {
+        let list = self.list.into_iter().filter(|error| !excused.contains(error)).collect();
+        Self { list, dropped: self.dropped }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -474,6 +487,11 @@ impl<'a> Field<'a> {
         self.error(errors, ErrorKind::Duplicate, value.into(), "");
     }
 
+    /// As [`Field::duplicate_as`], with what is the same.
+    pub fn duplicate_because(&self, errors: &mut Errors, value: impl Into<String>, detail: impl Into<String>) {
+        self.error(errors, ErrorKind::Duplicate, value.into(), detail);
+    }
+
     /// It names what is not there.
     pub fn not_found(&self, errors: &mut Errors) {
         self.error(errors, ErrorKind::NotFound, shown(self.value), "");
@@ -482,6 +500,11 @@ impl<'a> Field<'a> {
     /// It names what is not there, by a text that is not the field's whole value.
     pub fn not_found_as(&self, errors: &mut Errors, text: &str) {
         self.error(errors, ErrorKind::NotFound, quote(text), "");
+    }
+
+    /// As [`Field::not_found_as`], with where it was looked for.
+    pub fn not_found_because(&self, errors: &mut Errors, text: &str, detail: impl Into<String>) {
+        self.error(errors, ErrorKind::NotFound, quote(text), detail);
     }
 
     /// Longer than `most` bytes.

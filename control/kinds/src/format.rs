@@ -14,7 +14,7 @@ const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', foll
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const QUALIFIED_PARTS: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+const QUALIFIED_PARTS: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const VARIABLE: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
@@ -233,6 +233,61 @@ pub fn cidr(text: &str) -> Faults {
     faults(None, parse_cidr(text).is_none().then_some(CIDR))
 }
 
+/// What is wrong with a text that should be JSON, in the words of upstream's reader where they are few.
+pub fn json(text: &str) -> Option<String> {
+    serde_json::from_str::<serde_json::Value>(text).err()?;
+    Some(match text.trim_start().chars().next() {
+        None => "unexpected end of JSON input".to_owned(),
+        Some(c) if !c.is_ascii_digit() && !"{[\"-tfn".contains(c) => {
+            format!("invalid character '{c}' looking for beginning of value")
+        }
+        Some(_) => "invalid character in JSON".to_owned(),
+    })
+}
+
+/// What is wrong with how an address is written that is one: no two readers may take it for different ones.
+pub fn unambiguous_ip(text: &str) -> Faults {
+    let fault = match parse_ip(text) {
+        Some(IpAddr::V4(ip)) if ip.to_string() != text => Some("must not have leading 0s"),
+        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => Some("must not be an IPv4-mapped IPv6 address"),
+        _ => None,
+    };
+    faults(None, fault)
+}
+
+/// As [`unambiguous_ip`]; nor is there another way to write it.
+pub fn canonical_ip(text: &str) -> Faults {
+    let found = unambiguous_ip(text);
+    match parse_ip(text) {
+        Some(ip) if found.is_empty() && ip.to_string() != text => {
+            vec![format!("must be in canonical form (\"{ip}\")")]
+        }
+        _ => found,
+    }
+}
+
+/// As [`unambiguous_ip`], of a range: nor has its address more bits than its prefix.
+pub fn unambiguous_cidr(text: &str) -> Faults {
+    let (Some((ip, length)), Some((address, prefix))) = (parse_cidr(text), text.split_once('/')) else {
+        return Faults::new();
+    };
+    let zeros = prefix != length.to_string() || (ip.is_ipv4() && ip.to_string() != address);
+    let fault = match ip {
+        _ if zeros => Some("must not have leading 0s in IP or prefix length"),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Some("must not have an IPv4-mapped IPv6 address"),
+        _ => None,
+    };
+    if fault.is_some() {
+        return faults(None, fault);
+    }
+    let beyond = match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let beyond = beyond.checked_shl(u32::from(length)).unwrap_or(0) != 0;
+    faults(None, beyond.then_some("must not have bits set beyond the prefix length"))
+}
+
 /// An absolute path by upstream's measure.
 pub fn is_absolute(path: &str) -> bool {
     path.starts_with('/')
@@ -306,6 +361,16 @@ mod tests {
         bad(port_name, &["", "1", "a--b", "-a", "A", "averyveryverylong"]);
         good(percent, &["0%", "250%"]);
         bad(percent, &["", "%", "1", "-1%", "1.5%"]);
+    }
+
+    #[test]
+    fn addresses_that_can_be_read_in_one_way() {
+        good(unambiguous_ip, &["1.2.3.4", "::1", "2001:0db8::1", "foo"]);
+        bad(unambiguous_ip, &["010.0.0.1", "::ffff:1.2.3.4"]);
+        good(canonical_ip, &["1.2.3.4", "2001:db8::1"]);
+        bad(canonical_ip, &["010.0.0.1", "::ffff:1.2.3.4", "2001:0db8::1", "2001:DB8::1"]);
+        good(unambiguous_cidr, &["10.0.0.0/8", "0.0.0.0/0", "::/0", "1.2.3.4/32", "::1/128", "foo"]);
+        bad(unambiguous_cidr, &["010.0.0.0/8", "10.0.0.0/08", "10.0.0.1/8", "::ffff:10.0.0.0/104", "::1/127"]);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use crate::{
     field::{self, Errors, Field},
-    format::{self, Faults},
+    format,
+    resource::Resource,
 };
 
 /// The most bytes that keys and values of an object's annotations may have together.
@@ -15,8 +16,8 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
 
 /// `metadata` of an object of a kind, whatever it was before.
-pub fn metadata(names: fn(&str) -> Faults, namespaced: bool, object: &Field<'_>, errors: &mut Errors) {
-    let metadata = object.get("metadata");
+pub fn metadata(resource: &Resource, object: &Field<'_>, errors: &mut Errors) {
+    let (metadata, names) = (object.get("metadata"), resource.names);
     let name = metadata.get("name");
     if name.is_empty() {
         name.required(errors, "name or generateName is required");
@@ -24,7 +25,7 @@ pub fn metadata(names: fn(&str) -> Faults, namespaced: bool, object: &Field<'_>,
         name.faulty(errors, names(name.text()));
     }
     let namespace = metadata.get("namespace");
-    match (namespaced, namespace.is_empty()) {
+    match (resource.ty.namespaced, namespace.is_empty()) {
         (true, true) => namespace.required(errors, ""),
         (true, false) => namespace.faulty(errors, format::label(namespace.text())),
         (false, true) => {}
@@ -33,7 +34,21 @@ pub fn metadata(names: fn(&str) -> Faults, namespaced: bool, object: &Field<'_>,
     labels(&metadata.get("labels"), errors);
     annotations(&metadata.get("annotations"), errors);
     owners(&metadata.get("ownerReferences"), errors);
-    finalizers(&metadata.get("finalizers"), errors);
+    let finalizers = metadata.get("finalizers");
+    finalizer_names(&finalizers, errors);
+    if !resource.rules.plain_finalizers {
+        finalizers.items().for_each(|item| standard_or_qualified(&item, item.text(), errors));
+    }
+}
+
+/// What the name of a new object begins with.
+pub fn generated_name(resource: &Resource, object: &Field<'_>, errors: &mut Errors) {
+    let base = object.walk(["metadata", "generateName"]);
+    if !base.is_empty() {
+        // Letters are put after a dash at the end.
+        let made = base.text().strip_suffix('-').map(|start| format!("{start}a"));
+        base.faulty(errors, (resource.names)(made.as_deref().unwrap_or(base.text())));
+    }
 }
 
 /// Labels, and what else has their keys and values.
@@ -64,7 +79,7 @@ fn owners(field: &Field<'_>, errors: &mut Errors) {
         // Upstream's paths here have no index.
         let at = |name: &'static str| Field::at(owner.get(name).value, field.path.child(name));
         let version = at("apiVersion");
-        if version.text().is_empty() || version.text().ends_with('/') {
+        if version.text().is_empty() || version.text().ends_with('/') || version.text().matches('/').count() > 1 {
             version.invalid_text(errors, "version must not be empty");
         }
         for name in ["kind", "name", "uid"] {
@@ -91,7 +106,7 @@ fn owners(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn finalizers(field: &Field<'_>, errors: &mut Errors) {
+fn finalizer_names(field: &Field<'_>, errors: &mut Errors) {
     let mut names = HashSet::new();
     for item in field.items() {
         let name = item.text();
@@ -100,6 +115,13 @@ fn finalizers(field: &Field<'_>, errors: &mut Errors) {
     }
     if names.contains("orphan") && names.contains("foregroundDeletion") {
         field.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// An error, said of `field`, of a finalizer's name that has no domain and is not Kubernetes' own.
+pub fn standard_or_qualified(field: &Field<'_>, name: &str, errors: &mut Errors) {
+    if !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) {
+        field.invalid_quoted(errors, name, "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 

@@ -48,6 +48,8 @@ pub type FieldPath = &'static [&'static str];
 pub(crate) struct Rules {
     /// For every object.
     pub check: Option<Check>,
+    /// For what is written: what is stored may be otherwise from before, and is not wrong for it.
+    pub written: Option<Check>,
     /// For new ones only.
     pub create: Option<Check>,
     /// For changes.
@@ -56,6 +58,12 @@ pub(crate) struct Rules {
     pub status: Option<Change>,
     /// Fields that are for life.
     pub immutable: &'static [FieldPath],
+    /// Finalizers need no domain.
+    pub plain_finalizers: bool,
+    /// What is wrong with the metadata of a new object is said only when all else is right.
+    pub metadata_last: bool,
+    /// What a change may not do is said before what is wrong with the new object.
+    pub change_first: bool,
 }
 
 /// What the server itself sets or keeps before a write: upstream's create and update strategies.
@@ -243,6 +251,11 @@ impl Resource {
         self
     }
 
+    pub(crate) fn on_write(mut self, check: Check) -> Self {
+        self.rules.written = Some(check);
+        self
+    }
+
     pub(crate) fn on_create(mut self, check: Check) -> Self {
         self.rules.create = Some(check);
         self
@@ -260,6 +273,21 @@ impl Resource {
 
     pub(crate) fn immutable(mut self, fields: &'static [FieldPath]) -> Self {
         self.rules.immutable = fields;
+        self
+    }
+
+    pub(crate) fn plain_finalizers(mut self) -> Self {
+        self.rules.plain_finalizers = true;
+        self
+    }
+
+    pub(crate) fn metadata_last(mut self) -> Self {
+        self.rules.metadata_last = true;
+        self
+    }
+
+    pub(crate) fn change_first(mut self) -> Self {
+        self.rules.change_first = true;
         self
     }
 

@@ -10,8 +10,8 @@ const SERVER_METADATA: [&str; 6] =
     ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
 impl Resource {
-    /// Before a create: drops what only the server sets (the status where it has an endpoint of its own), sets the status that
-    /// a new object has, and the first generation. (uid, creation time, names from `generateName` and resource versions are
+    /// Before a create: drops what only the server sets (the status where it has an endpoint of its own) and the namespace of
+    /// what has none, sets the status that a new object has, and the first generation. (uid, creation time, names from `generateName` and resource versions are
     /// the engine's.)
     pub fn prepare_create(&self, object: &mut Value) {
         let Some(object) = object.as_object_mut() else { return };
@@ -20,6 +20,9 @@ impl Resource {
             put(object, "status", status);
         }
         let metadata = child(object, "metadata");
+        if !self.ty.namespaced {
+            metadata.remove("namespace");
+        }
         for field in SERVER_METADATA {
             // uid and creation time are set by the engine, which may have done so already.
             if field != "uid" && field != "creationTimestamp" {
@@ -42,6 +45,9 @@ impl Resource {
     /// As [`Self::prepare_update`], of an endpoint whose own is what the object's does not change.
     pub fn prepare_whole_update(&self, object: &mut Value, old: &Value) {
         let Some(object) = object.as_object_mut() else { return };
+        if !self.ty.namespaced {
+            child(object, "metadata").remove("namespace");
+        }
         if self.has_status() {
             put(object, "status", old.get("status").cloned());
         }

@@ -46,8 +46,15 @@ impl Resource {
     /// What is wrong with an object that is there, whenever that was made: what every object of its kind has to keep.
     pub fn errors_of_stored(&self, object: &Value) -> Errors {
         let (mut errors, root) = (Errors::default(), Field::root(object));
-        meta::metadata(self.names, self.ty.namespaced, &root, &mut errors);
-        if let Some(check) = self.rules.check {
+        meta::metadata(self, &root, &mut errors);
+        self.rules.check.inspect(|check| check(&root, &mut errors));
+        errors
+    }
+
+    /// What is wrong with an object as it is written, be it new or changed, besides its metadata.
+    fn errors_of_content(&self, object: &Value) -> Errors {
+        let (mut errors, root) = (Errors::default(), Field::root(object));
+        for check in [self.rules.check, self.rules.written].into_iter().flatten() {
             check(&root, &mut errors);
         }
         errors
@@ -55,31 +62,43 @@ impl Resource {
 
     /// What is wrong with a new object.
     pub fn errors_of_create(&self, object: &Value) -> Errors {
-        let mut errors = self.errors_of_stored(object);
-        if let Some(create) = self.rules.create {
-            create(&Field::root(object), &mut errors);
+        let (mut errors, root) = (Errors::default(), Field::root(object));
+        let mut content = self.errors_of_content(object);
+        self.rules.create.inspect(|create| create(&root, &mut content));
+        if !self.rules.metadata_last || content.is_empty() {
+            meta::generated_name(self, &root, &mut errors);
+            meta::metadata(self, &root, &mut errors);
         }
+        errors.append(content);
         errors
     }
 
     /// What is wrong with a change.
     pub fn errors_of_update(&self, object: &Value, old: &Value) -> Errors {
         let (new, before) = (Field::root(object), Field::root(old));
-        let mut errors = Errors::default();
-        meta::metadata_update(&new, &before, &mut errors);
-        if let Some(update) = self.rules.update {
-            update(&new, &before, &mut errors);
-        }
-        for path in self.rules.immutable {
-            new.walk(path).kept(&mut errors, &before.walk(path));
-        }
-        let found = self.errors_of_stored(object);
-        // Of more errors than are kept one cannot say which are new.
-        let excused: HashSet<FieldError> = match found.is_empty() || found.overflown() {
-            true => HashSet::new(),
-            false => self.errors_of_stored(old).into_vec().into_iter().collect(),
+        let of_metadata = |object: &Field<'_>| {
+            let mut errors = Errors::default();
+            meta::metadata(self, object, &mut errors);
+            errors
         };
-        found.into_vec().into_iter().filter(|error| !excused.contains(error)).for_each(|error| errors.push(error));
+        let (metadata, content) = (of_metadata(&new), self.errors_of_content(object));
+        // Of more errors than are kept one cannot say which are new.
+        let mut excused: HashSet<FieldError> = HashSet::new();
+        if !(metadata.is_empty() && content.is_empty()) && !metadata.overflown() && !content.overflown() {
+            excused.extend(of_metadata(&before).into_vec());
+            excused.extend(self.errors_of_content(old).into_vec());
+        }
+        let mut change = Errors::default();
+        self.rules.update.inspect(|update| update(&new, &before, &mut change));
+        for path in self.rules.immutable {
+            new.walk(path).kept(&mut change, &before.walk(path));
+        }
+        let mut errors = metadata.without(&excused);
+        meta::metadata_update(&new, &before, &mut errors);
+        let content = content.without(&excused);
+        let (first, second) = if self.rules.change_first { (change, content) } else { (content, change) };
+        errors.append(first);
+        errors.append(second);
         errors
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     columns::{between, column, path_or},
     field::{Errors, Field},
-    format,
+    format, meta,
     resource::Resource,
     subresource::Subresource,
 };
@@ -32,13 +32,8 @@ pub(crate) fn create(namespace: &Field<'_>, errors: &mut Errors) {
     let finalizers = namespace.walk(["spec", "finalizers"]);
     for item in finalizers.items() {
         let name = item.text();
-        let faults = format::qualified_name(name);
-        let good = faults.is_empty();
-        faults.into_iter().for_each(|fault| finalizers.invalid_quoted(errors, name, fault));
-        if good && !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            finalizers.invalid_quoted(errors, name, why);
-        }
+        format::qualified_name(name).into_iter().for_each(|fault| finalizers.invalid_quoted(errors, name, fault));
+        meta::standard_or_qualified(&finalizers, name, errors);
     }
 }
 
