@@ -12,6 +12,7 @@ use crate::{
 const DEFINITIONS: &[(&str, Defaults)] = &[
     ("core.v1.Container", container::pull_policy),
     ("core.v1.EphemeralContainer", container::pull_policy),
+    ("core.v1.ImageVolumeSource", container::pull_policy_of_volume),
     ("core.v1.LimitRangeItem", limit_range::item_defaults),
     ("core.v1.PodSpec", pod_spec::defaults),
     ("core.v1.ServiceSpec", service::spec_defaults),

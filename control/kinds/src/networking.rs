@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     columns::{Cell, at, between, column, first_of, label_selector, list, load_balancer, or, path, text},
-    field::{Errors, Field, quote},
+    field::{Errors, Field, quote, shown},
     format,
     resource::Resource,
     selector,
@@ -33,7 +33,8 @@ pub(crate) fn resources() -> Vec<Resource> {
             .short_names(&["netpol"])
             .columns(between([column("Pod-Selector", Cell::Of(|o| label_selector(at(o, "spec.podSelector"))))]))
             .counts_changes()
-            .check(network_policy),
+            .check(network_policy)
+            .on_write(unambiguous_ranges),
     ]
 }
 
@@ -143,11 +144,24 @@ pub(crate) fn network_policy(policy: &Field<'_>, errors: &mut Errors) {
     if types.len() > 2 {
         return types.invalid(errors, "may not specify more than two policyTypes");
     }
-    types.items().for_each(|kind| kind.one_of(errors, &["Egress", "Ingress"]));
+    types.items().for_each(|kind| kind.one_of(errors, &["Ingress", "Egress"]));
+}
+
+/// Ranges of addresses as they should be written.
+fn unambiguous_ranges(policy: &Field<'_>, errors: &mut Errors) {
+    let spec = policy.get("spec");
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        for peer in spec.get(direction).items().flat_map(|rule| rule.get(peers).items()) {
+            let block = peer.get("ipBlock");
+            for range in std::iter::once(block.get("cidr")).chain(block.get("except").items()) {
+                range.faulty(errors, format::unambiguous_cidr(range.text()));
+            }
+        }
+    }
 }
 
 fn policy_port(port: &Field<'_>, errors: &mut Errors) {
-    port.get("protocol").optional_one_of(errors, &["SCTP", "TCP", "UDP"]);
+    port.get("protocol").optional_one_of(errors, &["TCP", "UDP", "SCTP"]);
     let (number, end) = (port.get("port"), port.get("endPort"));
     match number.value {
         Value::Null => {}
@@ -162,7 +176,8 @@ fn policy_port(port: &Field<'_>, errors: &mut Errors) {
         Value::String(_) => end.invalid(errors, "may not be specified when `port` is non-numeric"),
         value => {
             if end.int().unwrap_or(0) < value.as_i64().unwrap_or(0) {
-                end.invalid(errors, "must be greater than or equal to `port`");
+                // What upstream shows is the port.
+                end.invalid_as(errors, shown(value), "must be greater than or equal to `port`");
             }
             end.in_range(errors, 1, 65535);
         }

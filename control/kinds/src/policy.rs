@@ -23,6 +23,9 @@ pub(crate) fn resources() -> Vec<Resource> {
         ]))
         .counts_changes()
         .first_status(|_| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}))
+        .names(format::path_segment)
+        .plain_finalizers()
+        .metadata_last()
         .check(check);
     vec![budget]
 }

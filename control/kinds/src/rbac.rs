@@ -1,7 +1,7 @@
 //! The group `rbac.authorization.k8s.io`.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     columns::{Cell, Column, between, column, created_at, list, name, text, wide},
@@ -17,11 +17,13 @@ pub(crate) fn resources() -> Vec<Resource> {
         Resource::kubernetes::<ClusterRole>("clusterroles").columns(roles()).check(cluster_role),
         Resource::kubernetes::<ClusterRoleBinding>("clusterrolebindings")
             .columns(binding_columns())
+            .defaults(groups)
             .check(cluster_role_binding)
             .on_update(binding_update),
         Resource::kubernetes::<Role>("roles").columns(roles()).check(role),
         Resource::kubernetes::<RoleBinding>("rolebindings")
             .columns(binding_columns())
+            .defaults(groups)
             .check(role_binding)
             .on_update(binding_update),
     ]
@@ -48,7 +50,13 @@ pub(crate) fn cluster_role(role: &Field<'_>, errors: &mut Errors) {
     if selectors.is_empty() {
         selectors.required(errors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
-    selectors.items().for_each(|labels| selector::check(&labels, errors));
+    for labels in selectors.items() {
+        let before = errors.count();
+        selector::check(&labels, errors);
+        if errors.count() > before {
+            labels.invalid_as(errors, "null", "invalid label selector.");
+        }
+    }
 }
 
 fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
@@ -76,7 +84,7 @@ fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
 
 /// `RoleBinding`.
 pub(crate) fn role_binding(binding: &Field<'_>, errors: &mut Errors) {
-    role_reference(&binding.get("roleRef"), &["ClusterRole", "Role"], errors);
+    role_reference(&binding.get("roleRef"), &["Role", "ClusterRole"], errors);
     binding.get("subjects").items().for_each(|subject| one_subject(&subject, true, errors));
 }
 
@@ -84,6 +92,25 @@ pub(crate) fn role_binding(binding: &Field<'_>, errors: &mut Errors) {
 pub(crate) fn cluster_role_binding(binding: &Field<'_>, errors: &mut Errors) {
     role_reference(&binding.get("roleRef"), &["ClusterRole"], errors);
     binding.get("subjects").items().for_each(|subject| one_subject(&subject, false, errors));
+}
+
+/// Roles, users and groups are of this group, unless another is named.
+fn groups(binding: &mut Map<String, Value>) {
+    let set = |map: &mut Map<String, Value>| {
+        if map.get("apiGroup").and_then(Value::as_str).is_none_or(str::is_empty) {
+            map.insert("apiGroup".into(), GROUP.into());
+        }
+    };
+    if let Some(role) = binding.get_mut("roleRef").and_then(Value::as_object_mut) {
+        set(role);
+    }
+    for subject in binding.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(subject) = subject.as_object_mut()
+            && ["User", "Group"].contains(&subject.get("kind").and_then(Value::as_str).unwrap_or_default())
+        {
+            set(subject);
+        }
+    }
 }
 
 fn role_reference(reference: &Field<'_>, kinds: &[&str], errors: &mut Errors) {

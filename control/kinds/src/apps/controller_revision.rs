@@ -17,10 +17,10 @@ pub(crate) fn resource() -> Resource {
 }
 
 pub(crate) fn check(revision: &Field<'_>, errors: &mut Errors) {
+    revision.get("revision").non_negative(errors);
     if !revision.get("data").is_set() {
         revision.get("data").required(errors, "data is mandatory");
     }
-    revision.get("revision").non_negative(errors);
 }
 
 pub(crate) fn update(revision: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {

@@ -36,7 +36,9 @@ pub(crate) fn resource() -> Resource {
             json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0})
         })
         .check(check)
+        .on_write(pod_template::unambiguous)
         .immutable(&[&["spec", "selector"]])
+        .change_first()
 }
 
 pub(crate) fn check(set: &Field<'_>, errors: &mut Errors) {

@@ -31,6 +31,7 @@ pub(crate) fn resource() -> Resource {
         .counts_changes()
         .first_status(|_| json!({}))
         .check(check)
+        .on_write(pod_template::unambiguous)
         .immutable(&[&["spec", "selector"]])
 }
 

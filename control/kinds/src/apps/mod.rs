@@ -43,6 +43,7 @@ fn selected(spec: &Field<'_>, kind: &str, unparsed: &str, errors: &mut Errors) {
         pod_template::selected(&template, &selector, errors);
     } else {
         selector.required(errors, "");
+        pod_template::selected(&template, &selector, errors);
     }
     pod_template::check(&template, errors);
 }

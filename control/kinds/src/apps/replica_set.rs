@@ -27,6 +27,7 @@ pub(crate) fn resource() -> Resource {
         .counts_changes()
         .first_status(|_| json!({"replicas": 0}))
         .check(check)
+        .on_write(pod_template::unambiguous)
         .immutable(&[&["spec", "selector"]])
 }
 

@@ -24,9 +24,12 @@ pub(crate) fn resource() -> Resource {
                 .chain(containers())
                 .collect(),
         )
+        // Names of its pods, which have them as labels, begin with it.
+        .names(format::label)
         .counts_changes()
         .first_status(|_| json!({"replicas": 0, "availableReplicas": 0}))
         .check(check)
+        .on_write(pod_template::unambiguous)
         .on_update(update)
 }
 
@@ -57,16 +60,16 @@ pub(crate) fn check(set: &Field<'_>, errors: &mut Errors) {
     spec.get("replicas").non_negative(errors);
     spec.get("minReadySeconds").non_negative(errors);
     spec.walk(["ordinals", "start"]).non_negative(errors);
-    spec.get("revisionHistoryLimit").non_negative(errors);
-    spec.get("serviceName").optional_text(errors, format::subdomain);
+    for claim in spec.get("volumeClaimTemplates").items() {
+        // Of one without a name the volume that it becomes is wrong.
+        claim.walk(["metadata", "name"]).optional_text(errors, format::label);
+        persistent_volume_claim::spec(&claim.get("spec"), errors);
+    }
+    spec.get("serviceName").optional_text(errors, format::label);
     // Volumes of its claims are each pod's own: the template's containers mount them by the claims' names.
     let whole = with_claims(&spec);
     selected(&Field::at(&whole, spec.path.clone()), "statefulset", "", errors);
     pod_template::of_service(&spec.get("template"), "StatefulSet", errors);
-    for claim in spec.get("volumeClaimTemplates").items() {
-        claim.walk(["metadata", "name"]).required_text(errors, format::label);
-        persistent_volume_claim::spec(&claim.get("spec"), errors);
-    }
 }
 
 fn update_strategy(update: &Field<'_>, errors: &mut Errors) {
@@ -74,7 +77,10 @@ fn update_strategy(update: &Field<'_>, errors: &mut Errors) {
     match update.get("type").text() {
         "" => update.required(errors, ""),
         "OnDelete" if rolling.is_set() => {
-            rolling.invalid(errors, "only allowed for updateStrategy 'RollingUpdate'");
+            let part = |name: &'static str| shown(rolling.get(name).value);
+            let internal =
+                format!("{{\"Partition\":{},\"MaxUnavailable\":{}}}", part("partition"), part("maxUnavailable"));
+            rolling.invalid_as(errors, internal, "only allowed for updateStrategy 'RollingUpdate'");
         }
         "OnDelete" => {}
         "RollingUpdate" => {
@@ -110,7 +116,7 @@ fn with_claims(spec: &Field<'_>) -> Value {
     if let Some(list) = volumes.as_array_mut() {
         let is_claim = |volume: &Value| volume.get("name").and_then(Value::as_str).is_some_and(|n| names.contains(&n));
         list.retain(|volume| !is_claim(volume));
-        for name in names.iter().filter(|name| format::label(name).is_empty()) {
+        for name in names.iter().filter(|name| name.is_empty() || format::label(name).is_empty()) {
             list.push(json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
         }
     }

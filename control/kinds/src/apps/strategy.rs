@@ -23,10 +23,10 @@ fn at_most_all(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// Zero, be it a number or a part; what is absent is zero, too.
+/// Zero, be it a number or a part; what is absent, or neither, is zero, too.
 pub(crate) fn is_zero(field: &Field<'_>) -> bool {
     match field.value {
-        Value::String(text) => text.strip_suffix('%').is_some_and(|digits| digits.parse::<u64>() == Ok(0)),
+        Value::String(text) => text.strip_suffix('%').is_none_or(|digits| digits.parse::<u64>().unwrap_or(0) == 0),
         value => value.as_i64().unwrap_or(0) == 0,
     }
 }

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{job, schedule};
 use crate::{
     columns::{Cell, at, between, column, label_selector, of_containers, path, path_or, since, text, wide},
+    core::pod_template,
     field::{Errors, Field},
     resource::Resource,
     selector,
@@ -35,10 +36,22 @@ pub(crate) fn resource() -> Resource {
             ])
             .collect(),
         )
+        .defaults(defaults)
         .counts_changes()
         .first_status(|_| json!({}))
         .check(check)
+        .on_write(|cron, errors| {
+            let job = cron.walk(["spec", "jobTemplate"]);
+            pod_template::unambiguous(&job, errors);
+        })
         .on_create(create)
+}
+
+fn defaults(cron: &mut Map<String, Value>) {
+    let spec = cron.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")).and_then(|job| job.get_mut("spec"));
+    if let Some(spec) = spec.and_then(Value::as_object_mut) {
+        job::conditions_hold(spec);
+    }
 }
 
 /// The most bytes of a cron job's name: those of its jobs have eleven more.
@@ -82,6 +95,12 @@ pub(crate) fn create(cron: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Whether the host's list has a zone of just this name; every one is where there is no list.
+fn is_zone(name: &str) -> bool {
+    let zones = jiff::tz::db();
+    zones.is_definitively_empty() || zones.get(name).is_ok_and(|zone| zone.iana_name() == Some(name))
+}
+
 /// A time zone is the path of a file below the directory of zones: words between slashes, never a way out.
 fn zone_fault(zone: &str) -> Option<String> {
     let word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
@@ -90,7 +109,9 @@ fn zone_fault(zone: &str) -> Option<String> {
         zone if zone.eq_ignore_ascii_case("local") => {
             Some("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned())
         }
-        zone if zone.len() > 255 || !zone.split('/').all(word) => Some(format!("unknown time zone {zone}")),
+        zone if zone.len() > 255 || !zone.split('/').all(word) || !is_zone(zone) => {
+            Some(format!("unknown time zone {zone}"))
+        }
         _ => None,
     }
 }

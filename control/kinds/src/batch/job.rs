@@ -1,13 +1,16 @@
 //! `Job`, and the templates of jobs in cron jobs.
 
+use std::collections::{BTreeSet, HashSet};
+
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::success_policy;
 use crate::{
     columns::{Cell, at, between, column, containers, duration, list, number, selector, text},
     core::pod_template::{self, template_labels},
-    field::{ErrorKind, Errors, Field, same, shown},
+    field::{ErrorKind, Errors, Field, quote, same, shown},
     format,
     resource::Resource,
     selectable::Selectable,
@@ -31,10 +34,11 @@ pub(crate) fn resource() -> Resource {
             .collect(),
         )
         .selectable([Selectable::field("status.successful").at(&["status.succeeded"]).or("0")])
-        .defaults(template_labels)
+        .defaults(defaults)
         .counts_changes()
         .first_status(|_| json!({}))
         .check(check)
+        .on_write(pod_template::unambiguous)
         .on_create(create)
         .on_update(update)
 }
@@ -44,6 +48,11 @@ const MAX_INDEXED: i64 = 100_000;
 /// The most rules of a failure policy, and the most exit codes in one.
 const MAX_RULES: usize = 20;
 const MAX_CODES: usize = 255;
+/// The most indexes that may fail of a job; and, of one with many completions whose indexes fail each for itself, the most of
+/// them and the most pods at once.
+const MAX_FAILED: i64 = 100_000;
+const MANY: i64 = 100_000;
+const MAX_OF_MANY: i64 = 10_000;
 
 pub(crate) fn check(job: &Field<'_>, errors: &mut Errors) {
     let job_spec = job.get("spec");
@@ -59,12 +68,44 @@ pub(crate) fn check(job: &Field<'_>, errors: &mut Errors) {
 pub(crate) fn create(job: &Field<'_>, errors: &mut Errors) {
     let spec = job.get("spec");
     let selector = spec.get("selector");
-    match spec.get("manualSelector").is_true() {
-        true if !selector.is_set() => selector.required(errors, ""),
+    let manual = spec.get("manualSelector").is_true();
+    match manual {
+        true if !selector.is_set() => {
+            selector.required(errors, "");
+            pod_template::selected(&spec.get("template"), &selector, errors);
+        }
         false if selector.is_set() && !selector::is_empty(&selector) => {
             selector.invalid_as(errors, selector::shown(&selector), "`selector` not auto-generated");
         }
         _ => {}
+    }
+    let name = job.walk(["metadata", "name"]);
+    if !manual {
+        // Its pods have its name as a label.
+        let labels = Field::at(name.value, spec.path.child("template").child("labels"));
+        labels.faulty(errors, format::label_value(name.text()));
+    }
+}
+
+/// Labels as most workloads have them; a condition that a failure policy looks for is one that holds.
+fn defaults(job: &mut Map<String, Value>) {
+    template_labels(job);
+    if let Some(spec) = job.get_mut("spec").and_then(Value::as_object_mut) {
+        conditions_hold(spec);
+    }
+}
+
+/// Of a job's spec.
+pub(crate) fn conditions_hold(spec: &mut Map<String, Value>) {
+    let rules = spec.get_mut("podFailurePolicy").and_then(|policy| policy.get_mut("rules"));
+    for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
+        for condition in rule.get_mut("onPodConditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(condition) = condition.as_object_mut()
+                && condition.get("status").and_then(Value::as_str).is_none_or(str::is_empty)
+            {
+                condition.insert("status".into(), "True".into());
+            }
+        }
     }
 }
 
@@ -82,7 +123,7 @@ pub(crate) fn spec(spec: &Field<'_>, errors: &mut Errors) {
     COUNTS.iter().for_each(|name| spec.get(name).non_negative(errors));
     let (mode, completions, parallelism) =
         (spec.get("completionMode"), spec.get("completions"), spec.get("parallelism"));
-    mode.optional_one_of(errors, &["Indexed", "NonIndexed"]);
+    mode.optional_one_of(errors, &["NonIndexed", "Indexed"]);
     let indexed = mode.text() == "Indexed";
     if indexed && !completions.is_set() {
         completions.required(errors, "when completion mode is Indexed");
@@ -96,8 +137,10 @@ pub(crate) fn spec(spec: &Field<'_>, errors: &mut Errors) {
             spec.get(name).invalid(errors, "requires indexed completion mode");
         }
     }
+    failed_indexes(spec, errors);
     let policy = spec.get("podFailurePolicy");
     failure_policy(spec, &policy, errors);
+    success_policy::check(&spec.get("successPolicy"), indexed, completions.int().unwrap_or(0), errors);
     let replacement = spec.get("podReplacementPolicy");
     match policy.is_set() {
         true => replacement.optional_one_of(errors, &["Failed"]),
@@ -123,6 +166,39 @@ pub(crate) fn spec(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// How many indexes may fail, each after so many tries.
+fn failed_indexes(spec: &Field<'_>, errors: &mut Errors) {
+    let (tries, failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
+    let (completions, parallelism) = (spec.get("completions"), spec.get("parallelism"));
+    if spec.get("completionMode").text() != "Indexed" {
+        return;
+    }
+    if failed.is_set() && !tries.is_set() {
+        tries.required(errors, "when maxFailedIndexes is specified");
+    }
+    if let (Some(count), Some(all)) = (failed.int(), completions.int()) {
+        if count > all {
+            failed.invalid(errors, "must be less than or equal to completions");
+        }
+        if count > MAX_FAILED {
+            failed.invalid(errors, format!("must be less than or equal to {MAX_FAILED}"));
+        }
+    }
+    if tries.is_set() && completions.int().is_some_and(|all| all > MANY) {
+        if !failed.is_set() {
+            failed.required(errors, &format!("must be specified when completions is above {MANY}"));
+        }
+        let why = format!(
+            "must be less than or equal to {MAX_OF_MANY} when completions are above {MANY} and used with backoff limit per index"
+        );
+        for number in [parallelism, failed] {
+            if number.int().is_some_and(|number| number > MAX_OF_MANY) {
+                number.invalid(errors, why.clone());
+            }
+        }
+    }
+}
+
 /// `acme.io/foo`
 fn domain_prefixed(text: &str) -> Vec<String> {
     match text.split_once('/') {
@@ -136,22 +212,43 @@ fn failure_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
     if rules.len() > MAX_RULES {
         return rules.too_many(errors, MAX_RULES);
     }
+    let template = spec.walk(["template", "spec"]);
+    let names: HashSet<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| template.get(list).items())
+        .map(|container| container.get("name").text())
+        .collect();
     for rule in rules.items() {
         let (action, codes, conditions) = (rule.get("action"), rule.get("onExitCodes"), rule.get("onPodConditions"));
         if action.text() == "FailIndex" && !spec.get("backoffLimitPerIndex").is_set() {
             action.invalid(errors, "requires the backoffLimitPerIndex to be set");
         }
-        action.required_one_of(errors, &["Count", "FailIndex", "FailJob", "Ignore"]);
+        known(&action, &["Count", "FailIndex", "FailJob", "Ignore"], errors);
         if codes.is_set() {
-            let (operator, values) = (codes.get("operator"), codes.get("values"));
-            operator.required_one_of(errors, &["In", "NotIn"]);
+            let (operator, values, container) =
+                (codes.get("operator"), codes.get("values"), codes.get("containerName"));
+            known(&operator, &["In", "NotIn"], errors);
+            if container.is_set() && !names.contains(container.text()) {
+                let why = "must be one of the container or initContainer names in the pod template";
+                container.invalid(errors, why);
+            }
             if values.is_empty() {
                 values.invalid(errors, "at least one value is required");
             } else if values.len() > MAX_CODES {
                 values.too_many(errors, MAX_CODES);
             }
-            for value in values.items().filter(|value| operator.text() == "In" && value.int() == Some(0)) {
-                value.invalid(errors, "must not be 0 for the In operator");
+            let mut seen = BTreeSet::new();
+            for value in values.items() {
+                if operator.text() == "In" && value.int() == Some(0) {
+                    value.invalid(errors, "must not be 0 for the In operator");
+                }
+                if !seen.insert(value.int()) {
+                    value.duplicate(errors);
+                }
+            }
+            let numbers: Vec<_> = values.items().map(|value| value.int()).collect();
+            if !numbers.is_sorted() {
+                values.invalid(errors, "must be ordered");
             }
         }
         for condition in conditions.items() {
@@ -160,10 +257,23 @@ fn failure_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
             condition.get("status").required_one_of(errors, &["False", "True", "Unknown"]);
         }
         match (codes.is_set(), conditions.is_empty()) {
-            (true, false) => rule.invalid(errors, "specifying both OnExitCodes and OnPodConditions is not supported"),
-            (false, true) => rule.invalid(errors, "specifying one of OnExitCodes and OnPodConditions is required"),
+            (true, false) => {
+                rule.invalid_as(errors, "", "specifying both OnExitCodes and OnPodConditions is not supported");
+            }
+            (false, true) => {
+                rule.invalid_as(errors, "", "specifying one of OnExitCodes and OnPodConditions is required");
+            }
             _ => {}
         }
+    }
+}
+
+/// One of the words that there are, which an error of what is absent lists.
+fn known(field: &Field<'_>, words: &[&str], errors: &mut Errors) {
+    let list: Vec<String> = words.iter().map(|word| quote(word)).collect();
+    match field.is_empty() {
+        true => field.required(errors, &format!("valid values: [{}]", list.join(" "))),
+        false => field.one_of(errors, words),
     }
 }
 
@@ -172,20 +282,62 @@ pub(crate) fn update(job: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (spec, before) = (job.get("spec"), old.get("spec"));
     let completions = spec.get("completions");
     // An indexed job may be made larger or smaller with its parallelism.
-    let elastic = before.get("completionMode").text() == "Indexed"
-        && completions.is_set()
-        && completions.value == spec.get("parallelism").value;
-    if !elastic {
-        completions.kept(errors, &before.get("completions"));
+    match spec.get("completionMode").text() == "Indexed" && completions.is_set() {
+        false => completions.kept(errors, &before.get("completions")),
+        true if completions.value == before.get("completions").value => {}
+        true if completions.value == spec.get("parallelism").value => {}
+        true => {
+            let why = "can only be modified in tandem with spec.parallelism";
+            completions.changed(errors, ErrorKind::Invalid, shown(completions.value), why);
+        }
     }
     let selector = spec.get("selector");
     if before.get("selector").is_set() && !same(selector.value, before.get("selector").value) {
         selector.changed(errors, ErrorKind::Invalid, selector::shown(&selector), "field is immutable");
     }
     template(&spec, &before, old, errors);
-    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        spec.get(name).kept(errors, &before.get(name));
+    spec.get("completionMode").kept(errors, &before.get("completionMode"));
+    for (name, internal) in [
+        ("podFailurePolicy", failure_policy_shown as fn(&Field<'_>) -> String),
+        ("backoffLimitPerIndex", |limit| shown(limit.value)),
+        ("managedBy", |manager| shown(manager.value)),
+        ("successPolicy", |policy| success_policy::internal(&policy.get("rules"))),
+    ] {
+        let field = spec.get(name);
+        if !same(field.value, before.get(name).value) {
+            let value = if field.is_set() { internal(&field) } else { "null".to_owned() };
+            field.changed(errors, ErrorKind::Invalid, value, "field is immutable");
+        }
     }
+}
+
+/// Upstream's own type of a failure policy as it is printed.
+fn failure_policy_shown(policy: &Field<'_>) -> String {
+    if !policy.get("rules").is_set() {
+        return "{\"Rules\":null}".to_owned();
+    }
+    let rules = policy.get("rules").items().map(|rule| {
+        let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
+        let part = |of: &Field<'_>, name: &'static str| shown(of.get(name).value);
+        let exit = match codes.is_set() {
+            false => "null".to_owned(),
+            true => format!(
+                "{{\"ContainerName\":{},\"Operator\":{},\"Values\":{}}}",
+                part(&codes, "containerName"),
+                part(&codes, "operator"),
+                part(&codes, "values")
+            ),
+        };
+        let conditions = match conditions.is_set() {
+            false => "null".to_owned(),
+            true => {
+                let one = |c: Field<'_>| format!("{{\"Type\":{},\"Status\":{}}}", part(&c, "type"), part(&c, "status"));
+                format!("[{}]", conditions.items().map(one).collect::<Vec<_>>().join(","))
+            }
+        };
+        format!("{{\"Action\":{},\"OnExitCodes\":{exit},\"OnPodConditions\":{conditions}}}", part(&rule, "action"))
+    });
+    format!("{{\"Rules\":[{}]}}", rules.collect::<Vec<_>>().join(","))
 }
 
 /// The template is for life; but where a job that has not begun yet may run can still change.

@@ -3,6 +3,7 @@
 mod cron_job;
 mod job;
 mod schedule;
+mod success_policy;
 
 use crate::resource::Resource;
 

@@ -52,7 +52,7 @@ pub(crate) fn init(list: &Field<'_>, regular: &Field<'_>, around: &Surroundings<
     for container in list.items() {
         common(&container, around, errors);
         let (name, policy) = (container.get("name"), container.get("restartPolicy"));
-        policy.optional_one_of(errors, &["Always"]);
+        policy.optional_one_of(errors, &["Always", "Never", "OnFailure"]);
         if names.contains(name.text()) {
             name.duplicate(errors);
         } else if !name.is_empty() {
@@ -209,7 +209,9 @@ fn variables(list: &Field<'_>, errors: &mut Errors) {
             file.get("path").required_text(errors, format::local_path);
         }
         let why = match sources {
-            0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            0 => {
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+            }
             _ if !variable.get("value").is_empty() => "may not be specified when `value` is not empty",
             1 => continue,
             _ => "may not have more than one field specified at a time",
@@ -353,8 +355,16 @@ pub(crate) fn pull_policy(container: &mut Map<String, Value>) {
     container.entry("imagePullPolicy").or_insert_with(|| policy.into());
 }
 
+/// The same for an image that is a volume.
+pub(crate) fn pull_policy_of_volume(source: &mut Map<String, Value>) {
+    let image = source.get("reference").and_then(Value::as_str).unwrap_or_default();
+    let policy = if image_is_latest(image) { "Always" } else { "IfNotPresent" };
+    source.entry("pullPolicy").or_insert_with(|| policy.into());
+}
+
 fn image_is_latest(image: &str) -> bool {
-    if image.contains('@') {
+    // What is no image is not the latest one.
+    if image.is_empty() || image.ends_with(':') || image.contains(['@', ' ']) {
         return false;
     }
     let name = image.rsplit('/').next().unwrap_or_default();
@@ -374,6 +384,8 @@ mod tests {
             ("localhost:5000/nginx", true),
             ("localhost:5000/nginx:1", false),
             ("nginx@sha256:00", false),
+            ("", false),
+            (" nginx", false),
         ] {
             assert_eq!(image_is_latest(image), latest, "{image}");
         }

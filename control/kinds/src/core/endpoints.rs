@@ -16,6 +16,7 @@ pub(crate) fn resource() -> Resource {
         .short_names(&["ep"])
         .columns(between([column("Endpoints", Cell::Of(shown))]))
         .check(check)
+        .on_write(unambiguous_addresses)
 }
 
 pub(crate) fn check(endpoints: &Field<'_>, errors: &mut Errors) {
@@ -52,14 +53,26 @@ pub(crate) fn check(endpoints: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Addresses as they should be written.
+fn unambiguous_addresses(endpoints: &Field<'_>, errors: &mut Errors) {
+    for subset in endpoints.get("subsets").items() {
+        for address in subset.get("addresses").items().chain(subset.get("notReadyAddresses").items()) {
+            let ip = address.get("ip");
+            ip.faulty(errors, format::unambiguous_ip(ip.text()));
+        }
+    }
+}
+
 /// An error of an address that is a host's own: unspecified, loopback, or of the link.
 pub(crate) fn special_address(address: &Field<'_>, errors: &mut Errors) {
     use std::net::IpAddr::{V4, V6};
     let Some(ip) = format::parse_ip(address.text()) else {
         return address.invalid_text(errors, "must be a valid IP address");
     };
-    // An IPv4 address in IPv6's clothes is one.
-    let ip = ip.to_canonical();
+    // One that can be read otherwise is not written, whatever it is.
+    if !format::unambiguous_ip(address.text()).is_empty() {
+        return;
+    }
     let (link, link_multicast) = match ip {
         V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
         V6(ip) => (ip.is_unicast_link_local(), ip.segments()[0] & 0xff0f == 0xff02),

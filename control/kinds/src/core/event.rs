@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     columns::{Cell, at, column, number, path, path_or, since, text, wide},
+    field::{Errors, Field},
+    format,
     resource::{Conversion, Resource},
     selectable::Selectable,
 };
@@ -42,6 +44,40 @@ pub(crate) fn resource() -> Resource {
             Selectable::field("source").at(&["source.component", "reportingComponent"]),
             "type".into(),
         ])
+        .names(format::path_segment)
+        .plain_finalizers()
+        .metadata_last()
+        .check(check)
+}
+
+/// The most characters of an event's words, and of its message.
+const MAX_WORDS: usize = 128;
+const MAX_MESSAGE: usize = 1024;
+
+/// An event with `eventTime` says who saw what and did what; one without is about something of its own namespace, or, in
+/// `default`, of none.
+fn check(event: &Field<'_>, errors: &mut Errors) {
+    if !event.get("eventTime").is_set() {
+        let (own, of) = (event.walk(["metadata", "namespace"]), event.walk(["involvedObject", "namespace"]));
+        if of.text() != own.text() && !(of.is_empty() && own.text() == "default") {
+            of.invalid_text(errors, "does not match event.namespace");
+        }
+        return;
+    }
+    // Upstream does not show what is too long.
+    let short = |field: &Field<'_>, most: usize, errors: &mut Errors| {
+        if field.text().len() > most {
+            field.invalid_quoted(errors, "", format!("can have at most {most} characters"));
+        }
+    };
+    let controller = event.get("reportingComponent");
+    controller.not_empty(errors);
+    controller.faulty(errors, format::qualified_name(controller.text()));
+    for name in ["reportingInstance", "action", "reason"] {
+        event.get(name).not_empty(errors);
+        short(&event.get(name), MAX_WORDS, errors);
+    }
+    short(&event.get("message"), MAX_MESSAGE, errors);
 }
 
 /// Of the core group, and of `events.k8s.io`.

@@ -18,13 +18,13 @@ mod probe;
 mod qos;
 pub(crate) mod replication_controller;
 mod resource_quota;
-mod resources;
-mod scheduling;
+pub(crate) mod resources;
+pub(crate) mod scheduling;
 mod secret;
 mod security;
 pub(crate) mod service;
 mod service_account;
-mod volume;
+pub(crate) mod volume;
 mod volume_columns;
 
 pub(crate) use endpoints::special_address;

@@ -33,17 +33,62 @@ pub(crate) fn resource() -> Resource {
         .selectable([Selectable::field("spec.unschedulable").or("false")])
         .first_status(first_status)
         .metadata_by_status(&["labels", "annotations"])
+        .defaults(first_range)
         .check(check)
+        .on_write(unambiguous_ranges)
+        .on_update(update)
 }
 
 pub(crate) fn check(node: &Field<'_>, errors: &mut Errors) {
     let taints = node.walk(["spec", "taints"]);
     // Upstream's path of a node's taints is not where they are.
     scheduling::taints(&Field::at(taints.value, node.get("metadata").path.child("taints")), errors);
-    node.walk(["spec", "podCIDRs"]).items().for_each(|range| range.faulty(errors, format::cidr(range.text())));
+    let ranges = node.walk(["spec", "podCIDRs"]);
+    ranges.items().for_each(|range| range.faulty(errors, format::cidr(range.text())));
+    let of_six = ranges.items().filter_map(|range| format::parse_cidr(range.text())).map(|(ip, _)| ip.is_ipv6());
+    let (six, four): (Vec<bool>, Vec<bool>) = of_six.partition(|six| *six);
+    if six.len() > 1 || four.len() > 1 {
+        ranges.invalid(errors, "may specify no more than one CIDR for each IP family");
+    }
     for list in ["capacity", "allocatable"] {
         for (name, amount) in node.walk(["status", list]).entries() {
-            resources::amount(name, &amount, errors);
+            // Upstream's path is one of fields.
+            let at = Field::at(amount.value, node.get("status").path.child(list).named(name));
+            resources::amount(name, &at, errors);
+        }
+    }
+    let avoided = node.walk(["metadata", "annotations"]).key(AVOIDED_PODS);
+    if let Some(fault) = avoided.is_set().then(|| format::json(avoided.text())).flatten() {
+        let at = Field::at(avoided.value, node.path.child("metadata").child("annotations").child("AvoidPods"));
+        at.invalid_quoted(errors, AVOIDED_PODS, fault);
+    }
+}
+
+/// Which pods a node should not get; once a scheduler's.
+const AVOIDED_PODS: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+
+/// The old field for one range of addresses and the new one for several tell the same.
+fn first_range(node: &mut Map<String, Value>) {
+    let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let listed = spec.get("podCIDRs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !listed && let Some(range) = spec.get("podCIDR").filter(|range| *range != "").cloned() {
+        spec.insert("podCIDRs".into(), json!([range]));
+    }
+}
+
+/// Ranges of addresses as they should be written.
+fn unambiguous_ranges(node: &Field<'_>, errors: &mut Errors) {
+    let ranges = node.walk(["spec", "podCIDRs"]);
+    ranges.items().for_each(|range| range.faulty(errors, format::unambiguous_cidr(range.text())));
+}
+
+/// What a node has been given once stays with it.
+fn update(node: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (spec, before) = (node.get("spec"), old.get("spec"));
+    for (name, said) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        if !before.get(name).is_empty() && spec.get(name).value != before.get(name).value {
+            let why = format!("node updates may not change {said} except from \"\" to valid");
+            spec.get(name).change_forbidden(errors, why);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     columns::{self, Cell, between, column, path_or, text, wide},
-    field::{Errors, Field, json_in_order, same},
+    field::{ErrorKind, Errors, Field, json_in_order, same, shown},
     format,
     resource::Resource,
     subresource::Subresource,
@@ -44,12 +44,12 @@ type Check = fn(&Field<'_>, &mut Errors);
 
 /// The sources of volumes with the rules of each, in the order in which upstream looks at them.
 const SOURCES: &[(&str, Check)] = &[
-    ("hostPath", host_path),
+    ("hostPath", host_path_of_type),
     ("gcePersistentDisk", |v, e| v.get("pdName").not_empty(e)),
     ("awsElasticBlockStore", |v, e| v.get("volumeID").not_empty(e)),
     ("glusterfs", |v, e| ["endpoints", "path"].iter().for_each(|name| v.get(name).not_empty(e))),
     ("flocker", |_, _| {}),
-    ("nfs", |v, e| ["server", "path"].iter().for_each(|name| v.get(name).not_empty(e))),
+    ("nfs", volume::nfs),
     ("rbd", |v, e| ["monitors", "image"].iter().for_each(|name| v.get(name).not_empty(e))),
     ("quobyte", |v, e| ["registry", "volume"].iter().for_each(|name| v.get(name).not_empty(e))),
     ("cephfs", |v, e| v.get("monitors").not_empty(e)),
@@ -79,7 +79,10 @@ pub(crate) fn check(object: &Field<'_>, errors: &mut Errors) {
         capacity.not_supported_as(errors, json_in_order(capacity.value, &[]), &["storage"]);
     }
     for (name, amount) in capacity.entries() {
-        resources::amount(name, &amount, errors);
+        match resources::quantity(amount.value).filter(|size| size.is_negative()) {
+            Some(size) => amount.invalid_as(errors, size.value().to_string(), "must be a valid resource quantity"),
+            None => resources::amount(name, &amount, errors),
+        }
         if resources::quantity(amount.value).is_some_and(|size| size.is_zero() || size.is_negative()) {
             amount.invalid(errors, "must be greater than zero");
         }
@@ -112,8 +115,32 @@ pub(crate) fn check(object: &Field<'_>, errors: &mut Errors) {
     if !found {
         spec.required(errors, "must specify a volume type");
     }
+    let policy = spec.get("persistentVolumeReclaimPolicy");
+    if policy.text() == "Recycle" && is_root(spec.walk(["hostPath", "path"]).text()) {
+        policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
+    }
     spec.get("storageClassName").optional_text(errors, format::subdomain);
     spec.get("volumeMode").optional_one_of(errors, VOLUME_MODES);
+    let attributes = spec.get("volumeAttributesClassName");
+    if attributes.is_set() {
+        match attributes.is_empty() {
+            true => attributes.required(errors, "an empty string is disallowed"),
+            false => attributes.faulty(errors, format::subdomain(attributes.text())),
+        }
+        if !spec.get("csi").is_set() {
+            spec.get("csi").required(errors, "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+/// Whether a path is the root's, however it is written.
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|step| ["", "."].contains(&step))
+}
+
+fn host_path_of_type(source: &Field<'_>, errors: &mut Errors) {
+    host_path(source, errors);
+    source.get("type").optional_one_of(errors, volume::HOST_PATH_TYPES);
 }
 
 fn host_path(source: &Field<'_>, errors: &mut Errors) {
@@ -164,6 +191,35 @@ pub(crate) fn update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     let (mode, was) = (spec.get("volumeMode"), before.get("volumeMode"));
     Field::at(mode.value, object.path.child("volumeMode")).kept(errors, &was);
+    let (affinity, was) = (spec.get("nodeAffinity"), before.get("nodeAffinity"));
+    if was.is_set() && !same(affinity.value, was.value) {
+        let at = Field::at(affinity.value, object.path.child("nodeAffinity"));
+        let why = "field is immutable, except for updating from beta label to GA";
+        at.changed(errors, ErrorKind::Invalid, affinity_shown(&affinity), why);
+    }
+}
+
+/// Upstream's own type of an affinity as it is printed.
+fn affinity_shown(affinity: &Field<'_>) -> String {
+    let expressions = |list: &Field<'_>| match list.is_set() {
+        false => "null".to_owned(),
+        true => {
+            let items = list.items().map(|one| {
+                let part = |name: &'static str| shown(one.get(name).value);
+                format!("{{\"Key\":{},\"Operator\":{},\"Values\":{}}}", part("key"), part("operator"), part("values"))
+            });
+            format!("[{}]", items.collect::<Vec<_>>().join(","))
+        }
+    };
+    let required = affinity.get("required");
+    if !required.is_set() {
+        return if affinity.is_set() { "{\"Required\":null}".to_owned() } else { "null".to_owned() };
+    }
+    let terms = required.get("nodeSelectorTerms").items().map(|term| {
+        let [by_label, by_field] = ["matchExpressions", "matchFields"].map(|name| expressions(&term.get(name)));
+        format!("{{\"MatchExpressions\":{by_label},\"MatchFields\":{by_field}}}")
+    });
+    format!("{{\"Required\":{{\"NodeSelectorTerms\":[{}]}}}}", terms.collect::<Vec<_>>().join(","))
 }
 
 fn claim(volume: &Value) -> Value {

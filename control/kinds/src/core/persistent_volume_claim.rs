@@ -1,7 +1,7 @@
 //! `PersistentVolumeClaim`, and the templates of claims in pods and stateful sets.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     resources,
@@ -33,6 +33,7 @@ pub(crate) fn resource() -> Resource {
             .chain([wide("VolumeMode", path_or("spec.volumeMode", "<unset>"))])
             .collect(),
         )
+        .defaults(data_sources)
         .first_status(|_| json!({"phase": "Pending"}))
         .check(check)
         .on_update(update)
@@ -89,11 +90,10 @@ pub(crate) fn spec(spec: &Field<'_>, errors: &mut Errors) {
     reference.get("namespace").optional_text(errors, format::label);
     if source.is_set() && reference.is_set() {
         if !reference.get("namespace").is_empty() {
-            let path = source.path.to_string();
-            spec.invalid_as(errors, path, "may not be specified when dataSourceRef.namespace is specified");
+            spec.invalid_as(errors, "{}", "may not be specified when dataSourceRef.namespace is specified");
         } else if ["apiGroup", "kind", "name"].iter().any(|name| source.get(name).text() != reference.get(name).text())
         {
-            spec.invalid_as(errors, source.path.to_string(), "must match dataSourceRef");
+            spec.invalid_as(errors, "{}", "must match dataSourceRef");
         }
     }
     spec.get("volumeAttributesClassName").optional_text(errors, format::subdomain);
@@ -113,8 +113,38 @@ fn data_source(from: &Field<'_>, errors: &mut Errors) {
     group.optional_text(errors, format::subdomain);
 }
 
+/// The old field for what a claim is filled from and the new one tell the same. The old one knows claims and snapshots alone;
+/// what else stands there is left out.
+fn data_sources(claim: &mut Map<String, Value>) {
+    let Some(spec) = claim.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let text = |source: &Value, name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let known = |source: &Value| {
+        let (group, kind) = (text(source, "apiGroup"), text(source, "kind"));
+        matches!(
+            (group.as_str(), kind.as_str()),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
+    };
+    if spec.get("dataSourceRef").is_none() && spec.get("dataSource").is_some_and(|source| !known(source)) {
+        spec.remove("dataSource");
+    }
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
+        (None, Some(reference)) if text(&reference, "namespace").is_empty() => {
+            drop(spec.insert("dataSource".into(), reference));
+        }
+        _ => {}
+    }
+}
+
 /// What a change of a claim may not do: it is what was asked for, but for its size.
 pub(crate) fn update(claim: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    // One that is stored from before may have its source in one field alone.
+    let mut stored = old.value.clone();
+    if let Some(fields) = stored.as_object_mut() {
+        data_sources(fields);
+    }
+    let old = &Field::root(&stored);
     let (spec, before) = (claim.get("spec"), old.get("spec"));
     let bound = old.walk(["status", "phase"]).text() == "Bound";
     let mut rest = spec.value.clone();

@@ -6,7 +6,7 @@ use hypernetes_schema::walk::child;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use super::{container, pod_columns, pod_spec};
+use super::{container, pod_columns, pod_spec, scheduling};
 use crate::{
     core::qos,
     field::{ErrorKind, Errors, Field, same, shown},
@@ -37,6 +37,7 @@ pub(crate) fn resource() -> Resource {
         .counts_changes()
         .first_status(|pod| json!({"phase": "Pending", "qosClass": pod.get("spec").map_or("BestEffort", qos::class)}))
         .check(check)
+        .on_write(|pod, errors| pod_spec::unambiguous(&pod.get("spec"), errors))
         .on_create(create)
         .on_update(update)
         .on_status(status)
@@ -73,6 +74,8 @@ pub(crate) fn create(pod: &Field<'_>, errors: &mut Errors) {
     if !ephemeral.is_empty() {
         ephemeral.forbidden(errors, "cannot be set on create");
     }
+    let labels = pod.walk(["metadata", "labels"]);
+    scheduling::spread_twice(&spec.get("topologySpreadConstraints"), &labels, errors);
     let node = spec.get("nodeName");
     if !node.is_empty() && !spec.get("schedulingGates").is_empty() {
         node.forbidden(errors, "cannot be set until all schedulingGates have been cleared");

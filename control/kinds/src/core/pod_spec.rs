@@ -9,7 +9,7 @@ use super::{
     resources, scheduling, security, volume,
 };
 use crate::{
-    field::{Errors, Field, quote},
+    field::{Errors, Field, quote, shown},
     format, meta,
 };
 
@@ -20,6 +20,10 @@ const MAX_SEARCH_BYTES: usize = 2048;
 
 /// Checks a spec; `pod` is the pod's name, which templates do not have.
 pub(crate) fn check(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
+    if !spec.is_set() {
+        // All else of it has defaults.
+        return spec.get("containers").required(errors, "");
+    }
     spec.get("terminationGracePeriodSeconds").not_empty(errors);
     let volumes = volume::check(&spec.get("volumes"), pod, errors);
     let claims = resource_claims(&spec.get("resourceClaims"), errors);
@@ -34,7 +38,7 @@ pub(crate) fn check(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     container::regular(&containers, &around, errors);
     container::init(&init, &containers, &around, errors);
     container::ephemeral(&spec.get("ephemeralContainers"), &[containers, init], &around, errors);
-    resources::of_pod(&spec.get("resources"), &around.claims, errors);
+    resources::of_pod(&spec.get("resources"), spec, &around.claims, errors);
     host_network(spec, pod, errors);
     spec.get("restartPolicy").required_one_of(errors, &["Always", "OnFailure", "Never"]);
     spec.get("dnsPolicy").required_one_of(errors, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
@@ -81,6 +85,15 @@ pub(crate) fn check(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     }
     resources::overhead(&spec.get("overhead"), errors);
     system(spec, errors);
+}
+
+/// Addresses as they should be written.
+pub(crate) fn unambiguous(spec: &Field<'_>, errors: &mut Errors) {
+    let aliases = spec.get("hostAliases");
+    let addresses = aliases.items().map(|alias| alias.get("ip"));
+    for address in spec.walk(["dnsConfig", "nameservers"]).items().chain(addresses) {
+        address.faulty(errors, format::unambiguous_ip(address.text()));
+    }
 }
 
 /// A name of the host that stands above the others: a subdomain as long as the kernel's name of a host may be.
@@ -142,11 +155,11 @@ fn resource_claims<'a>(list: &Field<'a>, errors: &mut Errors) -> BTreeSet<&'a st
         match (direct.is_set(), template.is_set()) {
             (true, true) => {
                 let why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                claim.invalid(errors, why);
+                claim.invalid_as(errors, claim_shown(&claim), why);
             }
             (false, false) => {
                 let why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                claim.invalid(errors, why);
+                claim.invalid_as(errors, claim_shown(&claim), why);
             }
             _ => {}
         }
@@ -157,6 +170,17 @@ fn resource_claims<'a>(list: &Field<'a>, errors: &mut Errors) -> BTreeSet<&'a st
         }
     }
     names
+}
+
+/// Upstream's own type of a claim as it is printed.
+fn claim_shown(claim: &Field<'_>) -> String {
+    let part = |name: &'static str| shown(claim.get(name).value);
+    format!(
+        "{{\"Name\":{},\"ResourceClaimName\":{},\"ResourceClaimTemplateName\":{}}}",
+        part("name"),
+        part("resourceClaimName"),
+        part("resourceClaimTemplateName")
+    )
 }
 
 /// On the host's network a container's port is the host's: templates may leave that to be filled in.

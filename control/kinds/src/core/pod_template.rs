@@ -22,6 +22,7 @@ pub(crate) fn resource() -> Resource {
             column("Pod Labels", Cell::Of(|o| labels(at(o, "template.metadata.labels")))),
         ])
         .check(object)
+        .on_write(|object, errors| pod_spec::unambiguous(&object.walk(["template", "spec"]), errors))
 }
 
 /// The object `PodTemplate`.
@@ -42,10 +43,16 @@ pub(crate) fn check(template: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Addresses in a workload's template as they should be written.
+pub(crate) fn unambiguous(workload: &Field<'_>, errors: &mut Errors) {
+    pod_spec::unambiguous(&workload.walk(["spec", "template", "spec"]), errors);
+}
+
 /// An error when a workload would not find the pods that it makes.
 pub(crate) fn selected(template: &Field<'_>, selector: &Field<'_>, errors: &mut Errors) {
     let labels = template.walk(["metadata", "labels"]);
-    if !selector::is_empty(selector) && selector::matches(selector, labels.value) == Some(false) {
+    let everything = selector.is_set() && selector::is_empty(selector);
+    if !everything && selector::matches(selector, labels.value) == Some(false) {
         labels.invalid(errors, "`selector` does not match template `labels`");
     }
 }
@@ -53,6 +60,9 @@ pub(crate) fn selected(template: &Field<'_>, selector: &Field<'_>, errors: &mut 
 /// A template of pods that go on for ever.
 pub(crate) fn of_service(template: &Field<'_>, kind: &str, errors: &mut Errors) {
     let spec = template.get("spec");
+    if !spec.is_set() {
+        return;
+    }
     let policy = spec.get("restartPolicy");
     if policy.text() != "Always" {
         policy.not_supported(errors, &["Always"]);

@@ -1,9 +1,10 @@
 //! `ReplicationController`.
 
+use hypernetes_schema::walk;
 use k8s_openapi::api::core::v1::ReplicationController;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::pod_template;
+use super::pod_template::{self, template_labels};
 use crate::{
     columns::{Cell, Column, at, between, containers, integer, labels, wide},
     field::{Errors, Field},
@@ -18,10 +19,24 @@ pub(crate) fn resource() -> Resource {
         .categories(&["all"])
         .subresources(&[Subresource::Status, Subresource::Scale])
         .columns(replicas(wide("Selector", Cell::Of(|o| labels(at(o, "spec.selector"))))))
+        .defaults(labels_of_template)
         .selectable([Selectable::field("status.replicas").or("0")])
         .counts_changes()
         .first_status(|_| json!({"replicas": 0}))
         .check(check)
+        .on_write(pod_template::unambiguous)
+}
+
+/// Labels and selector, where there are none, are the template's labels.
+fn labels_of_template(controller: &mut Map<String, Value>) {
+    template_labels(controller);
+    let Some(spec) = controller.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let labels = spec.get("template").and_then(|template| walk::get(template, "metadata.labels")).cloned();
+    if let Some(labels @ Value::Object(_)) = labels
+        && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty)
+    {
+        spec.insert("selector".into(), labels);
+    }
 }
 
 pub(crate) fn check(controller: &Field<'_>, errors: &mut Errors) {

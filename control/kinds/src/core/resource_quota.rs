@@ -35,6 +35,9 @@ const SCOPES: &[&str] = &[
     "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 ];
+/// Resources of pods that a scope can be about; of those with a domain each scope can be.
+const OF_PODS: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory", "pods"];
+const OF_CLAIMS: &[&str] = &["requests.storage", "persistentvolumeclaims"];
 const PAIRS: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 
 pub(crate) fn check(quota: &Field<'_>, errors: &mut Errors) {
@@ -42,8 +45,12 @@ pub(crate) fn check(quota: &Field<'_>, errors: &mut Errors) {
     resources::quota(&spec.get("hard"), errors);
     let scopes = spec.get("scopes");
     let names: BTreeSet<&str> = scopes.items().map(|scope| scope.text()).collect();
-    for _ in scopes.items().filter(|scope| !SCOPES.contains(&scope.text())) {
-        scopes.invalid(errors, "unsupported scope");
+    for scope in scopes.items() {
+        match SCOPES.contains(&scope.text()) {
+            false => scopes.invalid(errors, "unsupported scope"),
+            true if is_about_all(scope.text(), &spec.get("hard")) => {}
+            true => scopes.invalid(errors, "unsupported scope applied to resource"),
+        }
     }
     conflicts(&names, &scopes, &scopes, errors);
     let expressions = spec.walk(["scopeSelector", "matchExpressions"]);
@@ -54,6 +61,8 @@ pub(crate) fn check(quota: &Field<'_>, errors: &mut Errors) {
         let (scope, operator, values) = (at("scopeName"), at("operator"), at("values"));
         if !SCOPES.contains(&scope.text()) {
             scope.invalid_text(errors, "unsupported scope");
+        } else if !is_about_all(scope.text(), &spec.get("hard")) {
+            expressions.invalid_as(errors, internal(&expressions), "unsupported scope applied to resource");
         }
         if SCOPES.contains(&scope.text())
             && scope.text() != "PriorityClass"
@@ -81,6 +90,30 @@ pub(crate) fn check(quota: &Field<'_>, errors: &mut Errors) {
         selected.insert(scope.text());
     }
     conflicts(&selected, &expressions, &scopes, errors);
+}
+
+/// Whether a scope can be about everything that a quota limits.
+fn is_about_all(scope: &str, hard: &Field<'_>) -> bool {
+    let resources = match scope {
+        "BestEffort" => &["pods"],
+        "VolumeAttributesClass" => OF_CLAIMS,
+        _ => OF_PODS,
+    };
+    hard.entries().all(|(name, _)| name.contains('/') || resources.contains(&name))
+}
+
+/// Upstream's own type of a selector as it is printed.
+fn internal(expressions: &Field<'_>) -> String {
+    let list = expressions.items().map(|one| {
+        let part = |name: &'static str| shown(one.get(name).value);
+        format!(
+            "{{\"ScopeName\":{},\"Operator\":{},\"Values\":{}}}",
+            part("scopeName"),
+            part("operator"),
+            part("values")
+        )
+    });
+    format!("{{\"MatchExpressions\":[{}]}}", list.collect::<Vec<_>>().join(","))
 }
 
 fn conflicts(names: &BTreeSet<&str>, at: &Field<'_>, shown_as: &Field<'_>, errors: &mut Errors) {

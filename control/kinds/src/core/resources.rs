@@ -121,7 +121,7 @@ pub(crate) fn container_name(field: &Field<'_>, text: &str, errors: &mut Errors)
 
 fn pod_name(field: &Field<'_>, text: &str, errors: &mut Errors) {
     if name(field, text, errors) && !["cpu", "memory"].contains(&text) && !is_huge_page(text) {
-        field.not_supported_as(errors, crate::field::quote(text), &["cpu", "memory"]);
+        field.not_supported_as(errors, crate::field::quote(text), &["cpu", "hugepages-", "memory"]);
     }
 }
 
@@ -161,13 +161,41 @@ pub(crate) fn of_container(resources: &Field<'_>, claims: &BTreeSet<&str>, error
     requirements(resources, container_name, claims, errors);
 }
 
-/// `resources` of a pod, for all its containers together.
-pub(crate) fn of_pod(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+/// `resources` of a pod, for all its containers together, which may not ask for more.
+pub(crate) fn of_pod(resources: &Field<'_>, spec: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
     let own = resources.get("claims");
     if own.is_set() {
         own.forbidden(errors, "claims cannot be set for Resources at pod-level");
     }
     requirements(resources, pod_name, claims, errors);
+    for (name, field) in resources.get("requests").entries() {
+        let Some(whole) = quantity(field.value) else { continue };
+        let asked = spec.get("containers").items();
+        let asked = asked.filter_map(|one| quantity(one.walk(["resources", "requests"]).key(name).value));
+        if let Some(sum) = asked.reduce(sum).filter(|sum| *sum > whole) {
+            let why = format!("must be greater than or equal to aggregate container requests of {sum}");
+            field.invalid_quoted(errors, &whole.to_string(), why);
+        }
+    }
+}
+
+/// Huge pages are asked for in whole ones; their size is in the resource's name.
+fn whole_pages(name: &str, field: &Field<'_>, errors: &mut Errors) {
+    let (Some(size), Some(asked)) = (name.strip_prefix("hugepages-"), quantity(field.value)) else { return };
+    let size = Quantity::parse(size).map_or(0, Quantity::value);
+    if !asked.is_negative() && (size <= 0 || asked.value() % size != 0) {
+        field.invalid_quoted(errors, &asked.to_string(), format!("{asked} is not positive integer multiple of {name}"));
+    }
+}
+
+/// Two quantities together, as the first is written.
+fn sum(a: Quantity, b: Quantity) -> Quantity {
+    let milli = a.milli().saturating_add(b.milli());
+    let text = match a.to_string().ends_with('i') && milli % 1_024_000 == 0 {
+        true => format!("{}Ki", milli / 1_024_000),
+        false => format!("{milli}m"),
+    };
+    Quantity::parse(&text).unwrap_or(a)
 }
 
 /// A list of limits alone: a pod's overhead.
@@ -190,6 +218,7 @@ fn requirements(
     let mut one = |key: &str, field: &Field<'_>, errors: &mut Errors| {
         name(field, key, errors);
         amount(key, field, errors);
+        whole_pages(key, field, errors);
         huge |= is_huge_page(key);
         compute |= ["cpu", "memory"].contains(&key);
     };
@@ -230,7 +259,10 @@ fn requirements(
             claim.duplicate_as(errors, crate::field::quote(name));
         }
         if !claims.contains(name) {
-            claim.not_found_as(errors, name);
+            let list: Vec<&str> = claims.iter().copied().collect();
+            let there = if list.is_empty() { " which is empty".to_owned() } else { format!(": {}", list.join(", ")) };
+            let why = format!("must be one of the names in pod.spec.resourceClaims{there}");
+            claim.not_found_because(errors, name, why);
         }
     }
 }

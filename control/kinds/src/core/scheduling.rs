@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    field::{Errors, Field, quote},
+    field::{Errors, Field, quote, shown},
     format, selector,
 };
 
@@ -124,6 +124,26 @@ fn pod_term(term: &Field<'_>, errors: &mut Errors) {
     label_key(&topology, errors);
 }
 
+/// Labels of a new pod that it is spread by, and that the selector has, too.
+pub(crate) fn spread_twice(list: &Field<'_>, labels: &Field<'_>, errors: &mut Errors) {
+    for constraint in list.items() {
+        let selector = constraint.get("labelSelector");
+        let selected: HashSet<&str> = selector
+            .get("matchLabels")
+            .entries()
+            .map(|(key, _)| key)
+            .chain(selector.get("matchExpressions").items().map(|e| e.get("key").text()))
+            .collect();
+        for (at, key) in constraint.get("matchLabelKeys").items().enumerate() {
+            if labels.key(key.text()).is_set() && selected.contains(key.text()) {
+                // Upstream's path leaves the field out.
+                let at = Field::at(key.value, constraint.path.index(at));
+                at.invalid(errors, "exists in both matchLabelKeys and labelSelector");
+            }
+        }
+    }
+}
+
 /// `tolerations` of a pod.
 pub(crate) fn tolerations(list: &Field<'_>, errors: &mut Errors) {
     for toleration in list.items() {
@@ -150,6 +170,8 @@ pub(crate) fn tolerations(list: &Field<'_>, errors: &mut Errors) {
                     operator.invalid_quoted(errors, value.text(), "value must be empty when `operator` is 'Exists'");
                 }
             }
+            // Upstream knows these two, which are switched off.
+            "Lt" | "Gt" => operator.not_supported(errors, &["Equal", "Exists", "Lt", "Gt"]),
             _ => operator.not_supported(errors, &["Equal", "Exists"]),
         }
         if !effect.is_empty() {
@@ -170,7 +192,16 @@ pub(crate) fn taints(list: &Field<'_>, errors: &mut Errors) {
         }
         effect.required_one_of(errors, EFFECTS);
         if !seen.insert((key.text(), effect.text())) {
-            taint.duplicate(errors);
+            // Upstream prints its own type.
+            let part = |name: &'static str| shown(&taint.get(name).text().into());
+            let internal = format!(
+                "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}",
+                part("key"),
+                part("value"),
+                part("effect"),
+                shown(taint.get("timeAdded").value)
+            );
+            taint.duplicate_because(errors, internal, "taints must be unique by key and effect pair");
         }
     }
 }
@@ -211,18 +242,7 @@ pub(crate) fn spreading(list: &Field<'_>, errors: &mut Errors) {
             if !labels.is_set() {
                 keys.forbidden(errors, "must not be specified when labelSelector is not set");
             }
-            let selected: HashSet<&str> = labels
-                .get("matchLabels")
-                .entries()
-                .map(|(key, _)| key)
-                .chain(labels.get("matchExpressions").items().map(|e| e.get("key").text()))
-                .collect();
-            for key in keys.items() {
-                label_key(&key, errors);
-                if selected.contains(key.text()) {
-                    key.invalid(errors, "exists in both matchLabelKeys and labelSelector");
-                }
-            }
+            keys.items().for_each(|key| label_key(&key, errors));
         }
         selector::check(&labels, errors);
     }

@@ -20,6 +20,7 @@ pub(crate) fn resource() -> Resource {
         .defaults(string_data)
         .check(check)
         .on_update(update)
+        .change_first()
 }
 
 pub(crate) fn check(secret: &Field<'_>, errors: &mut Errors) {

@@ -34,7 +34,9 @@ pub(crate) fn resource() -> Resource {
         .selectable(["spec.clusterIP", "spec.type"])
         .first_status(|_| json!({"loadBalancer": {}}))
         .check(check)
+        .on_write(unambiguous)
         .on_update(update)
+        .change_first()
 }
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -80,7 +82,15 @@ pub(crate) fn check(service: &Field<'_>, errors: &mut Errors) {
     distinct_ports(&ports, kind.text(), errors);
     let balanced = kind.text() == "LoadBalancer";
     const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
-    let ranges = spec.get("loadBalancerSourceRanges");
+    let (ranges, annotated) = (spec.get("loadBalancerSourceRanges"), source_ranges(service));
+    if ranges.is_empty() && annotated.is_set() {
+        if !balanced {
+            annotated.forbidden(errors, ONLY);
+        }
+        for range in listed_ranges(&annotated) {
+            format::cidr(range).into_iter().for_each(|fault| annotated.invalid_quoted(errors, range, fault));
+        }
+    }
     if !ranges.is_empty() {
         let at = Field::at(ranges.value, spec.path.child("LoadBalancerSourceRanges"));
         if !balanced {
@@ -101,6 +111,38 @@ pub(crate) fn check(service: &Field<'_>, errors: &mut Errors) {
         class.faulty(errors, format::qualified_name(class.text()));
     }
     policies(&spec, errors);
+}
+
+/// The annotation that said from where a load balancer is reached before there was a field.
+fn source_ranges<'a>(service: &Field<'a>) -> Field<'a> {
+    service.walk(["metadata", "annotations"]).key("service.beta.kubernetes.io/load-balancer-source-ranges")
+}
+
+/// Ranges between commas; none in an empty text.
+fn listed_ranges<'a>(annotation: &Field<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let text = annotation.text().trim();
+    text.split(',').map(str::trim).filter(move |_| !text.is_empty())
+}
+
+/// Addresses as they should be written.
+fn unambiguous(service: &Field<'_>, errors: &mut Errors) {
+    let spec = service.get("spec");
+    for address in spec.get("externalIPs").items() {
+        address.faulty(errors, format::unambiguous_ip(address.text()));
+    }
+    let (ranges, annotated) = (spec.get("loadBalancerSourceRanges"), source_ranges(service));
+    let ranges = Field::at(ranges.value, spec.path.child("LoadBalancerSourceRanges"));
+    for range in ranges.items() {
+        let text = range.text().trim();
+        format::unambiguous_cidr(text).into_iter().for_each(|fault| range.invalid_quoted(errors, text, fault));
+    }
+    if ranges.is_empty() {
+        for range in listed_ranges(&annotated) {
+            format::unambiguous_cidr(range)
+                .into_iter()
+                .for_each(|fault| annotated.invalid_quoted(errors, range, fault));
+        }
+    }
 }
 
 fn external_name(spec: &Field<'_>, errors: &mut Errors) {
@@ -182,7 +224,6 @@ fn affinity(spec: &Field<'_>, errors: &mut Errors) {
                 seconds.invalid(errors, format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
             }
         }
-        "None" if config.is_set() => config.forbidden(errors, "must not be set when session affinity is None"),
         _ => {}
     }
 }
@@ -269,7 +310,7 @@ fn policies(spec: &Field<'_>, errors: &mut Errors) {
     }
     internal.optional_one_of(errors, &["Cluster", "Local"]);
     let distribution = spec.get("trafficDistribution");
-    distribution.optional_one_of(errors, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+    distribution.optional_one_of(errors, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
 /// What a change may not do: a service keeps the addresses that it has.
@@ -319,6 +360,10 @@ fn kept(spec: &Field<'_>, old: &Field<'_>, name: &'static str, unset: &str, erro
 pub(crate) fn spec_defaults(spec: &mut Map<String, Value>) {
     target_ports(spec);
     cluster_ips(spec);
+    // Clients that are not remembered are not so for any time.
+    if spec.get("sessionAffinity").and_then(Value::as_str) == Some("None") {
+        spec.remove("sessionAffinityConfig");
+    }
 }
 
 fn target_ports(spec: &mut Map<String, Value>) {

@@ -12,6 +12,9 @@ use crate::{
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
+pub(crate) const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+
 type Check = fn(&Field<'_>, &mut Errors);
 
 /// The sources of volumes in the order in which upstream looks at them, with the rules of each. Of several in one volume, the
@@ -122,9 +125,7 @@ fn host_path(source: &Field<'_>, errors: &mut Errors) {
     if format::steps_back(path.text()) {
         path.invalid(errors, "must not contain '..'");
     }
-    const TYPES: &[&str] =
-        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    source.get("type").optional_one_of(errors, TYPES);
+    source.get("type").optional_one_of(errors, HOST_PATH_TYPES);
 }
 
 fn git_repo(source: &Field<'_>, errors: &mut Errors) {
@@ -132,7 +133,7 @@ fn git_repo(source: &Field<'_>, errors: &mut Errors) {
     source.get("directory").optional_text(errors, format::descending_path);
 }
 
-fn nfs(source: &Field<'_>, errors: &mut Errors) {
+pub(crate) fn nfs(source: &Field<'_>, errors: &mut Errors) {
     required(source, &["server", "path"], errors);
     let path = source.get("path");
     if !format::is_absolute(path.text()) {
@@ -280,7 +281,13 @@ fn distinct<'a>(source: &Field<'_>, paths: &mut HashSet<&'a str>, path: &'a str,
 }
 
 fn token(source: &Field<'_>, token: &Field<'_>, errors: &mut Errors) {
-    let seconds = token.get("expirationSeconds");
+    token_life(&token.get("expirationSeconds"), errors);
+    // Upstream's path here is the volume's.
+    Field::at(token.get("path").value, source.path.child("path")).required_text(errors, format::local_path);
+}
+
+/// For how many seconds a token holds that is asked for.
+pub(crate) fn token_life(seconds: &Field<'_>, errors: &mut Errors) {
     let life = seconds.int().unwrap_or(3600);
     if life < 600 {
         seconds.invalid(errors, "may not specify a duration less than 10 minutes");
@@ -288,8 +295,6 @@ fn token(source: &Field<'_>, token: &Field<'_>, errors: &mut Errors) {
     if life > 1 << 32 {
         seconds.invalid(errors, "may not specify a duration larger than 2^32 seconds");
     }
-    // Upstream's path here is the volume's.
-    Field::at(token.get("path").value, source.path.child("path")).required_text(errors, format::local_path);
 }
 
 fn trust_bundle(bundle: &Field<'_>, errors: &mut Errors) {
@@ -325,7 +330,9 @@ fn trust_bundle(bundle: &Field<'_>, errors: &mut Errors) {
 
 /// The name of a CSI driver: a subdomain in any case, of 63 bytes at most.
 pub(crate) fn driver_name(name: &Field<'_>, errors: &mut Errors) {
-    name.not_empty(errors);
+    if name.is_empty() {
+        return name.required(errors, "");
+    }
     if name.text().len() > 63 {
         name.too_long(errors, 63);
     }
