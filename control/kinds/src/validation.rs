@@ -84,7 +84,9 @@ impl Resource {
         let (metadata, content) = (of_metadata(&new), self.errors_of_content(object));
         // Of more errors than are kept one cannot say which are new.
         let mut excused: HashSet<FieldError> = HashSet::new();
-        if !(metadata.is_empty() && content.is_empty()) && !metadata.overflown() && !content.overflown() {
+        let any = !metadata.is_empty() || !content.is_empty();
+        let all = !metadata.overflown() && !content.overflown();
+        if any && all {
             excused.extend(of_metadata(&before).into_vec());
             excused.extend(self.errors_of_content(old).into_vec());
         }

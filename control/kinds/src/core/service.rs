@@ -211,20 +211,18 @@ fn distinct_ports(ports: &Field<'_>, kind: &str, errors: &mut Errors) {
 fn affinity(spec: &Field<'_>, errors: &mut Errors) {
     let (affinity, config) = (spec.get("sessionAffinity"), spec.get("sessionAffinityConfig"));
     affinity.required_one_of(errors, &["ClientIP", "None"]);
-    match affinity.text() {
-        "ClientIP" => {
-            let client = config.get("clientIP");
-            let seconds = client.get("timeoutSeconds");
-            for field in [&config, &client, &seconds] {
-                if !field.is_set() {
-                    return field.required(errors, "when session affinity type is ClientIP");
-                }
-            }
-            if seconds.int().is_some_and(|seconds| !(1..=MAX_AFFINITY_SECONDS).contains(&seconds)) {
-                seconds.invalid(errors, format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
-            }
+    if affinity.text() != "ClientIP" {
+        return;
+    }
+    let client = config.get("clientIP");
+    let seconds = client.get("timeoutSeconds");
+    for field in [&config, &client, &seconds] {
+        if !field.is_set() {
+            return field.required(errors, "when session affinity type is ClientIP");
         }
-        _ => {}
+    }
+    if seconds.int().is_some_and(|seconds| !(1..=MAX_AFFINITY_SECONDS).contains(&seconds)) {
+        seconds.invalid(errors, format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
     }
 }
 
