@@ -15,6 +15,7 @@ pub(crate) fn resource() -> Resource {
         .columns(between([column("Data", Cell::Of(|o| data_count(o, &["data", "binaryData"])))]))
         .check(check)
         .on_update(update)
+        .change_first()
 }
 
 /// The most bytes that the values of a config map, or of a secret, have together.
