@@ -13,7 +13,7 @@ use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
-use hypernetes_store::{EmbeddedStore, embedded};
+use hypernetes_store::{Options, Store};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -79,9 +79,9 @@ impl Server {
         let authority = Authority::open(&root.join("pki"))?;
         let store_path = root.join("store.redb");
         check_store(&root, &store_path)?;
-        let options = embedded::Options { meter: hypernetes_apiserver::meter, ..Default::default() };
-        let store = EmbeddedStore::open(&store_path, options)
-            .with_context(|| format!("starting in {}", shown_root.display()))?;
+        let options = Options { meter: hypernetes_apiserver::meter, ..Default::default() };
+        let store =
+            Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let earlier = authority.earlier_token_key()?;

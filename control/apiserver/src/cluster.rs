@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The logical cluster that a request is for: named by its path, else the credential's own.
-pub async fn scope(store: &dyn Store, cluster: Cluster, user: &UserInfo) -> Result<Scope, ApiError> {
+pub async fn scope(store: &Store, cluster: Cluster, user: &UserInfo) -> Result<Scope, ApiError> {
     let infrastructure = |group: &str| user.tenant.is_system() && user.groups.iter().any(|g| g == group);
     let everywhere = infrastructure(names::GROUP_INFRASTRUCTURE) || infrastructure(names::GROUP_NODES);
     let forbidden = |name: &str| {
@@ -38,14 +38,14 @@ pub async fn scope(store: &dyn Store, cluster: Cluster, user: &UserInfo) -> Resu
 }
 
 /// Whether a tenant's project has this name in the default domain.
-async fn is_called(store: &dyn Store, tenant: &TenantId, name: &str) -> Result<bool, ApiError> {
+async fn is_called(store: &Store, tenant: &TenantId, name: &str) -> Result<bool, ApiError> {
     let key = Key::new(&projects(), &TenantId::system(), "", tenant.as_str())?;
     let entry = store.get(&key).await?;
     entry.map_or(Ok(false), |entry| is_project_called(&entry, name))
 }
 
 /// By id, or by a project's name in the default domain.
-async fn find_cluster(store: &dyn Store, name: &str) -> Result<Option<TenantId>, ApiError> {
+async fn find_cluster(store: &Store, name: &str) -> Result<Option<TenantId>, ApiError> {
     if name == TenantId::SYSTEM {
         return Ok(Some(TenantId::system()));
     }

@@ -54,7 +54,7 @@ pub use serving::{Deadlines, TlsConfig, TlsError, serve, serve_within};
 
 /// What a server is made of.
 pub struct Config {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     /// For answers that span tenants, which infrastructure asks for.
     pub all_tenants: AllTenants,
 }
@@ -64,7 +64,7 @@ pub struct Config {
 pub struct ApiServer(Arc<Inner>);
 
 pub(crate) struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     registry: Registry,
     authenticator: Authenticator,
     all_tenants: AllTenants,

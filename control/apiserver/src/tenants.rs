@@ -15,7 +15,7 @@ use crate::{authentication, fairness::accounts::Accounts, stored_form};
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 
 /// For ever.
-pub async fn follow(store: &dyn Store, accounts: &Accounts) {
+pub async fn follow(store: &Store, accounts: &Accounts) {
     Accounts::set_default(store);
     loop {
         if let Err(error) = follow_once(store, accounts).await {
@@ -26,7 +26,7 @@ pub async fn follow(store: &dyn Store, accounts: &Accounts) {
 }
 
 /// Until something was missed.
-async fn follow_once(store: &dyn Store, accounts: &Accounts) -> Result<(), ApiError> {
+async fn follow_once(store: &Store, accounts: &Accounts) -> Result<(), ApiError> {
     let prefix = |plural| {
         Prefix::tenant(&ResourceId::new("identity.hypernetes.io", plural), &TenantId::system(), None)
             .map_err(|error| ApiError::internal(error.to_string()))
@@ -54,7 +54,7 @@ async fn follow_once(store: &dyn Store, accounts: &Accounts) -> Result<(), ApiEr
     }
 }
 
-async fn project_changed(store: &dyn Store, accounts: &Accounts, change: &Change) -> Result<(), ApiError> {
+async fn project_changed(store: &Store, accounts: &Accounts, change: &Change) -> Result<(), ApiError> {
     let name = change.key.name();
     let Ok(tenant) = name.parse::<TenantId>() else { return Ok(()) };
     accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
@@ -65,14 +65,14 @@ async fn project_changed(store: &dyn Store, accounts: &Accounts, change: &Change
     Ok(())
 }
 
-async fn settle_all(store: &dyn Store, accounts: &Accounts) -> Result<(), ApiError> {
+async fn settle_all(store: &Store, accounts: &Accounts) -> Result<(), ApiError> {
     for tenant in accounts.tenants() {
         accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
     }
     Ok(())
 }
 
-fn apply(store: &dyn Store, accounts: &Accounts, name: &str, project: &Bytes, revision: Revision) {
+fn apply(store: &Store, accounts: &Accounts, name: &str, project: &Bytes, revision: Revision) {
     let Ok(tenant) = name.parse::<TenantId>() else { return };
     let project = stored_form::decode_bytes(project, revision).unwrap_or_default();
     let limits = project["spec"]["limits"].as_object().into_iter().flatten();

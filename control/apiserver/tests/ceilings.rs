@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hypernetes_api::{Reason, auth::Spent, names};
 use hypernetes_apiserver::{ApiServer, BUDGETS, Budget, Deadlines, KubeletClient, Limits, TlsConfig, serve_within};
-use hypernetes_store::embedded::Options;
+use hypernetes_store::Options;
 use hypernetes_testing::{
     http::Answer,
     requests::{admin, by, infrastructure},

@@ -35,6 +35,25 @@ impl Key {
         self.0.split('/').nth(index).unwrap_or_default()
     }
 
+    /// Where the slashes are, of which every key has five.
+    fn slashes(&self) -> [usize; 5] {
+        let mut found = [0; 5];
+        let slashes = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+        found.iter_mut().zip(slashes).for_each(|(place, (index, _))| *place = index);
+        found
+    }
+
+    /// `/<group>/<plural>/`.
+    pub fn resource(&self) -> &str {
+        &self.0[..=self.slashes()[2]]
+    }
+
+    /// The texts of all prefixes that it is under.
+    pub fn prefixes(&self) -> [&str; 4] {
+        let slashes = self.slashes();
+        [0, 2, 3, 4].map(|slash| &self.0[..=slashes[slash]])
+    }
+
     pub fn group(&self) -> &str {
         self.part(1)
     }
@@ -97,6 +116,12 @@ impl Prefix {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// `/<group>/<plural>/`, when it is about one resource.
+    pub fn resource(&self) -> Option<&str> {
+        let third = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/').nth(2);
+        third.map(|(slash, _)| &self.0[..=slash])
     }
 
     /// The tenant, when it is about one alone.

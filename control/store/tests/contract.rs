@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
-    EmbeddedStore, Exceeded, Guard, Key, METERED, Op, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision,
-    Store, Txn, TxnError, Usage, WatchError, WatchLimits, embedded::Options,
+    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store,
+    Txn, TxnError, Usage, WatchError, WatchLimits,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 struct Engine {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     _directory: TempDir,
 }
 
 fn engines(options: Options) -> Vec<Engine> {
     let directory = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(&directory.path().join("store.redb"), options).unwrap();
+    let store = Store::open(&directory.path().join("store.redb"), options).unwrap();
     vec![Engine { store: Arc::new(store), _directory: directory }]
 }
 
@@ -169,6 +169,52 @@ async fn the_past_is_bounded() {
         assert!(matches!(store.watch(&prefix, Revision(5)).await, Err(ReadError::Compacted { .. })));
         let mut recent = store.watch(&prefix, Revision(95)).await.unwrap();
         assert_eq!(recent.recv().await.unwrap().unwrap().revision, Revision(96));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_one_resource_leaves_the_past_of_the_others() {
+    for Engine { store, .. } in engines(Options { history_bytes: 100 << 10, ..Options::default() }) {
+        let events = ResourceId::new("", "events");
+        let of = |resource: &ResourceId| Prefix::tenant(resource, &tenant("acme"), None).unwrap();
+        store.commit(put(key("acme", "old"), "0")).await.unwrap();
+        let start = store.revision().await.unwrap();
+        for i in 0..200 {
+            let key = Key::new(&events, &tenant("acme"), "default", &format!("e{i}")).unwrap();
+            store.commit(put(key, &"x".repeat(1000))).await.unwrap();
+        }
+        store.commit(put(key("acme", "new"), "1")).await.unwrap();
+        assert!(matches!(store.watch(&of(&events), start).await, Err(ReadError::Compacted { .. })));
+        let mut pods = store.watch(&of(&pods()), start).await.unwrap();
+        assert_eq!(pods.recv().await.unwrap().unwrap().key.name(), "new");
+        // Whoever is told of everything has missed something.
+        let everything = Prefix::everything(&AllTenants::grant());
+        assert!(matches!(store.watch(&everything, start).await, Err(ReadError::Compacted { .. })));
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_is_no_more_than_what_watches_have() {
+    for Engine { store, .. } in engines(Options::default()) {
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
+        let mut changes = store.watch(&prefix, store.revision().await.unwrap()).await.unwrap();
+        let writer = {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for i in 0..300 {
+                    store.commit(put(key("acme", &format!("p{i}")), "v")).await.unwrap();
+                }
+            })
+        };
+        let mut seen = store.revision().await.unwrap();
+        while !writer.is_finished() || store.told() > seen {
+            let told = store.told();
+            while let Some(change) = changes.try_recv().unwrap() {
+                seen = change.revision;
+            }
+            assert!(seen >= told, "told of {told}, and has no more than {seen}");
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -337,7 +383,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.redb");
-        let mut store = EmbeddedStore::open(&path, Options::default()).unwrap();
+        let mut store = Store::open(&path, Options::default()).unwrap();
         let mut model = BTreeMap::<String, String>::new();
         runtime.block_on(async {
             let mut last = Revision(0);
@@ -360,7 +406,7 @@ proptest! {
                     }
                     Step::Reopen => {
                         drop(store);
-                        store = EmbeddedStore::open(&path, Options::default()).unwrap();
+                        store = Store::open(&path, Options::default()).unwrap();
                     }
                 }
                 let revision = store.revision().await.unwrap();

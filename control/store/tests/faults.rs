@@ -9,8 +9,7 @@ use std::{
 use bytes::Bytes;
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    EmbeddedStore, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError,
-    embedded::{Options, Unopened},
+    Key, Op, Options, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError, log::embedded::Unopened,
 };
 
 fn key(name: &str) -> Key {
@@ -21,8 +20,8 @@ fn put(name: &str, value: Vec<u8>) -> Txn {
     Txn { guards: vec![], ops: vec![Op::Put(key(name), Bytes::from(value))] }
 }
 
-fn open(path: &Path) -> EmbeddedStore {
-    EmbeddedStore::open(path, Options::default()).unwrap()
+fn open(path: &Path) -> Store {
+    Store::open(path, Options::default()).unwrap()
 }
 
 const CHILD: &str = "STORE_TEST_CHILD";
@@ -98,11 +97,11 @@ impl Drop for SmallDisk {
 }
 
 /// Of a reserve that fits on [`SmallDisk`].
-fn open_small(path: &Path) -> EmbeddedStore {
-    EmbeddedStore::open(path, Options { reserve_bytes: 1 << 20, ..Options::default() }).unwrap()
+fn open_small(path: &Path) -> Store {
+    Store::open(path, Options { reserve_bytes: 1 << 20, ..Options::default() }).unwrap()
 }
 
-async fn names(store: &EmbeddedStore) -> Vec<String> {
+async fn names(store: &Store) -> Vec<String> {
     let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap();
     let listing = store.range(&prefix, RangeOptions::default()).await.unwrap();
     listing.entries.iter().map(|entry| entry.key.name().to_owned()).collect()
@@ -113,7 +112,7 @@ fn delete(name: &str) -> Txn {
 }
 
 /// Writes until there is no room.
-async fn fill(store: &EmbeddedStore) -> Vec<String> {
+async fn fill(store: &Store) -> Vec<String> {
     let mut acknowledged = Vec::new();
     loop {
         let name = format!("n{:03}", acknowledged.len());
@@ -127,7 +126,7 @@ async fn fill(store: &EmbeddedStore) -> Vec<String> {
 }
 
 /// Until there is room again, which is looked for once a second.
-async fn commit_in_time(store: &EmbeddedStore, txn: Txn) {
+async fn commit_in_time(store: &Store, txn: Txn) {
     let began = std::time::Instant::now();
     while let Err(error) = store.commit(txn.clone()).await {
         assert!(matches!(error, TxnError::NoSpace(_)), "{error}");
@@ -204,7 +203,7 @@ async fn a_file_of_a_newer_version_is_refused_and_one_without_a_version_is_not()
         }
         txn.commit().unwrap();
     };
-    let refused = || EmbeddedStore::open(&path, Options::default()).err().expect("it is refused");
+    let refused = || Store::open(&path, Options::default()).err().expect("it is refused");
     open(&path).commit(put("a", vec![1])).await.unwrap();
     // As files were before there were versions.
     set("format", None);
@@ -236,7 +235,7 @@ async fn another_programs_database_is_no_store() {
     txn.commit().unwrap();
     drop(database);
     let before = std::fs::read(&path).unwrap();
-    let error = EmbeddedStore::open(&path, Options::default()).err().expect("it is refused");
+    let error = Store::open(&path, Options::default()).err().expect("it is refused");
     assert!(matches!(error.why, Unopened::Foreign), "{error}");
     assert_eq!(std::fs::read(&path).unwrap().len(), before.len());
     // A database in which there is nothing may become one: its process was killed before the first change.
@@ -251,11 +250,11 @@ async fn the_file_has_one_owner_and_is_private() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     let store = open(&path);
-    assert!(EmbeddedStore::open(&path, Options::default()).is_err());
+    assert!(Store::open(&path, Options::default()).is_err());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(store);
     open(&path);
     std::fs::write(&path, b"not a database, and more than a few bytes long").unwrap();
-    let error = EmbeddedStore::open(&path, Options::default()).err().expect("garbage is refused");
+    let error = Store::open(&path, Options::default()).err().expect("garbage is refused");
     assert!(error.to_string().contains("store.redb"));
 }

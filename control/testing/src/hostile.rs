@@ -145,7 +145,7 @@ pub fn metadata(random: &mut StdRng, kind: &Kind, number: usize) -> Value {
 }
 
 /// Puts spoiled objects of these kinds, so many of each, into the store, over those of before.
-pub async fn attack(random: &mut StdRng, store: &dyn Store, tenant: &TenantId, kinds: &[Kind], objects: usize) {
+pub async fn attack(random: &mut StdRng, store: &Store, tenant: &TenantId, kinds: &[Kind], objects: usize) {
     for kind in kinds {
         for number in 0..objects {
             let mut object = kind.good.clone();
@@ -164,7 +164,7 @@ pub async fn attack(random: &mut StdRng, store: &dyn Store, tenant: &TenantId, k
 ///
 /// # Panics
 /// When that cannot be written.
-pub async fn store(store: &dyn Store, kind: &Kind, tenant: &TenantId, mut object: Value) {
+pub async fn store(store: &Store, kind: &Kind, tenant: &TenantId, mut object: Value) {
     object["kind"] = kind.kind.into();
     object["apiVersion"] = match kind.group {
         "" => "v1".into(),

@@ -8,7 +8,7 @@ use hypernetes_api::{
 };
 use hypernetes_apiserver::{ApiServer, Config};
 use hypernetes_client::Clients;
-use hypernetes_store::{EmbeddedStore, embedded::Options};
+use hypernetes_store::{Options, Store};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Namespace, ServiceAccount},
@@ -39,7 +39,7 @@ where
 /// An API server, its store, and clients of it. There is nothing in it but what the server makes itself.
 pub struct InProcess {
     pub server: ApiServer,
-    pub store: Arc<EmbeddedStore>,
+    pub store: Arc<Store>,
     pub clients: Clients,
     directory: TempDir,
 }
@@ -70,7 +70,7 @@ impl InProcess {
     }
 
     fn over(directory: TempDir, options: Options) -> Self {
-        let store = Arc::new(EmbeddedStore::open(&directory.path().join("store"), options).unwrap());
+        let store = Arc::new(Store::open(&directory.path().join("store"), options).unwrap());
         let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         Self { server, store, clients, directory }

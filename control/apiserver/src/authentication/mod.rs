@@ -71,7 +71,7 @@ impl Authenticator {
     /// `Unauthorized` for a credential that is none, or none any more.
     pub async fn authenticate(
         &self,
-        store: &dyn Store,
+        store: &Store,
         headers: &HeaderMap,
         connection: Connection<'_>,
     ) -> Result<UserInfo, ApiError> {
@@ -112,7 +112,7 @@ impl Authenticator {
 }
 
 /// Whether the tenant, the service account, and the pod or secret that the token was made for, are still those that it names.
-pub async fn is_current(store: &dyn Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
+pub async fn is_current(store: &Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
     if !is_open(store, &claims.tenant).await? {
         return Ok(false);
     }
@@ -213,7 +213,7 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
 }
 
 /// Whether a tenant's project is there and enabled, as its domain is. If not, nothing that was given out for it opens anything.
-pub async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiError> {
+pub async fn is_open(store: &Store, tenant: &TenantId) -> Result<bool, ApiError> {
     if tenant.is_system() {
         return Ok(true);
     }
@@ -231,7 +231,7 @@ pub async fn is_open(store: &dyn Store, tenant: &TenantId) -> Result<bool, ApiEr
     Ok(enabled("domains", domain).await?.is_some())
 }
 
-async fn is_revoked(store: &dyn Store, certificate: &Certificate) -> Result<bool, ApiError> {
+async fn is_revoked(store: &Store, certificate: &Certificate) -> Result<bool, ApiError> {
     let name = format!("{}{}", names::CERTIFICATE_REVOCATION_PREFIX, certificate.serial);
     let resource = ResourceId::new("identity.hypernetes.io", "tokenrevocations");
     let key = Key::new(&resource, &TenantId::system(), "", &name)?;

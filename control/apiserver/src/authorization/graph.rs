@@ -70,30 +70,25 @@ impl Graph {
     }
 
     /// Whether a pod of the node refers to it.
-    pub async fn reaches(&self, store: &dyn Store, node: &str, reference: &Reference) -> Result<bool, ApiError> {
+    pub async fn reaches(&self, store: &Store, node: &str, reference: &Reference) -> Result<bool, ApiError> {
         self.ask(store, |index| index.reaches(node, reference)).await
     }
 
     /// Whether the pod is bound to the node, and still the one with the uid, if one is given.
-    pub async fn has_pod(&self, store: &dyn Store, node: &str, pod: &Key, uid: Option<&str>) -> Result<bool, ApiError> {
+    pub async fn has_pod(&self, store: &Store, node: &str, pod: &Key, uid: Option<&str>) -> Result<bool, ApiError> {
         let is = |bound: &Bound| bound.node == node && uid.is_none_or(|uid| uid == bound.uid);
         self.ask(store, |index| index.pods.get(pod).is_some_and(is)).await
     }
 
     /// Whether a pod of the node uses the PersistentVolume, through its claim.
-    pub async fn reaches_persistent_volume(
-        &self,
-        store: &dyn Store,
-        node: &str,
-        volume: &Key,
-    ) -> Result<bool, ApiError> {
+    pub async fn reaches_persistent_volume(&self, store: &Store, node: &str, volume: &Key) -> Result<bool, ApiError> {
         self.ask(store, |index| index.reaches_persistent(node, volume)).await
     }
 
     /// Whether a pod of the node uses the Volume, through a PersistentVolume that stands for it.
     pub async fn reaches_volume(
         &self,
-        store: &dyn Store,
+        store: &Store,
         node: &str,
         tenant: &TenantId,
         volume: &str,
@@ -105,7 +100,7 @@ impl Graph {
         .await
     }
 
-    async fn ask<T>(&self, store: &dyn Store, question: impl FnOnce(&Index) -> T) -> Result<T, ApiError> {
+    async fn ask<T>(&self, store: &Store, question: impl FnOnce(&Index) -> T) -> Result<T, ApiError> {
         let mut place = self.follower.lock().await;
         let current = place.as_mut().is_some_and(Follower::catch_up);
         if !current {
@@ -121,7 +116,7 @@ impl Graph {
 }
 
 impl Follower {
-    async fn start(store: &dyn Store, all: &AllTenants) -> Result<Self, ApiError> {
+    async fn start(store: &Store, all: &AllTenants) -> Result<Self, ApiError> {
         let mut index = Index::default();
         let mut follow = async |plural: &str, put: fn(&mut Index, &Entry)| {
             let prefix = Prefix::all_tenants(&ResourceId::new("", plural), all);

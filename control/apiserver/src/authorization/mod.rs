@@ -22,7 +22,7 @@ use crate::stored_form;
 
 /// What decides. Made for a request.
 pub struct Authorizer<'a> {
-    pub store: &'a dyn Store,
+    pub store: &'a Store,
     pub graph: &'a Graph,
 }
 

@@ -25,7 +25,7 @@ pub fn identity(user: &UserInfo) -> Option<&str> {
 
 /// What one node asks.
 pub struct Asked<'a> {
-    pub store: &'a dyn Store,
+    pub store: &'a Store,
     pub graph: &'a Graph,
     pub node: &'a str,
     pub tenant: &'a TenantId,

@@ -55,7 +55,7 @@ impl Accounts {
     }
 
     /// What the operator has set; what they have not is the default.
-    pub fn set(&self, store: &dyn Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
+    pub fn set(&self, store: &Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
         let account = self.account(tenant);
         for row in &TABLE {
             let limit = limits.get(row.name).copied().unwrap_or(row.default);
@@ -66,7 +66,7 @@ impl Accounts {
     }
 
     /// For those of whom nothing is known.
-    pub fn set_default(store: &dyn Store) {
+    pub fn set_default(store: &Store) {
         store.quotas().set_default(Account::default().quota());
     }
 
@@ -92,7 +92,7 @@ impl Accounts {
     }
 
     /// What the tenant may take and has taken, by the table.
-    pub fn show(&self, store: &dyn Store, tenant: &TenantId) -> Value {
+    pub fn show(&self, store: &Store, tenant: &TenantId) -> Value {
         let account = self.account(tenant);
         let stored = store.usage(tenant);
         let rows = TABLE.iter().map(|row| {

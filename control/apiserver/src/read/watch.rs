@@ -102,27 +102,26 @@ fn streamed(body: Body) -> Response<Body> {
 
 /// When bookmarks are due, and how far the store is.
 struct Bookmarks {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     /// Every so often, and shortly before the end, if that is not now.
     next: Instant,
     last: Option<Instant>,
 }
 
 impl Bookmarks {
-    fn new(store: Arc<dyn Store>, timeout: Duration) -> Self {
+    fn new(store: Arc<Store>, timeout: Duration) -> Self {
         let left = timeout.checked_sub(BOOKMARK_BEFORE_END).filter(|left| !left.is_zero());
         let last = left.map(|left| Instant::now() + left);
         let next = Instant::now() + BOOKMARK_EVERY;
         Self { store, next: last.map_or(next, |last| last.min(next)), last }
     }
 
-    /// The revision that a bookmark may tell once all that has come to the watch already has been sent: the store puts changes
-    /// into watches before it has their revision.
-    async fn due(&mut self) -> Option<Revision> {
+    /// The revision that a bookmark may tell once all that has come to the watch already has been sent.
+    async fn due(&mut self) -> Revision {
         tokio::time::sleep_until(self.next).await;
         let after = self.next + BOOKMARK_EVERY;
         self.next = self.last.filter(|last| self.next < *last).map_or(after, |last| last.min(after));
-        self.store.revision().await.ok()
+        self.store.told()
     }
 }
 
@@ -147,7 +146,7 @@ async fn follow(
             None => tokio::select! {
                 change = changes.recv() => change.unwrap_or(Err(WatchError::Closed)).map(Some),
                 revision = due => {
-                    reached = revision;
+                    reached = Some(revision);
                     continue;
                 }
                 () = sender.closed() => return,

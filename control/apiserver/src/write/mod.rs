@@ -191,7 +191,7 @@ impl Write<'_> {
                 ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {bytes} bytes"))
             }
             TxnError::Quota { .. } => crate::fairness::budget::over_quota(self.call, name, &error),
-            TxnError::Io(why) => ApiError::internal(why),
+            TxnError::Unknown(why) => ApiError::internal(why),
         }
     }
 }

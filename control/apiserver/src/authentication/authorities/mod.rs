@@ -39,7 +39,7 @@ const EARLIER_CERTIFICATES: SignedDuration = SignedDuration::from_hours(30 * 24)
 pub struct Authorities(Arc<Inner>);
 
 struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     followed: Mutex<Option<Follower>>,
     /// Held while one is made: keys are made one at a time.
     making: tokio::sync::Mutex<()>,
@@ -73,7 +73,7 @@ fn failed(tenant: &TenantId, error: &MaterialError) -> ApiError {
 }
 
 impl Authorities {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         let (followed, making) = (Mutex::default(), tokio::sync::Mutex::default());
         Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new() }))
     }
@@ -211,7 +211,7 @@ impl Authorities {
 }
 
 impl Follower {
-    async fn start(store: &dyn Store) -> Result<Self, ApiError> {
+    async fn start(store: &Store) -> Result<Self, ApiError> {
         let prefix = Prefix::tenant(&secrets(), &TenantId::system(), Some(IDENTITY_NAMESPACE))?;
         let listing = store.range(&prefix, RangeOptions::default()).await?;
         let mut known = Known::default();

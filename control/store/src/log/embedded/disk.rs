@@ -16,9 +16,12 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use super::{
     Unopened,
     medium::{Backend, Medium, OpenFile, Outcome},
-    memory::{Batch, Growth},
 };
-use crate::{Entry, Key, Revision};
+use crate::{
+    Entry, Key, Revision,
+    log::batch::{Batch, Growth},
+    mvcc::Applied,
+};
 
 /// Value: create revision and mod revision, 8 bytes big-endian each, then the value itself.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
@@ -153,7 +156,7 @@ impl Disk {
                 if batch.growth() == Growth::Large {
                     self.full = None;
                 }
-                self.holes |= batch.deletes();
+                self.holes |= batch.changes().iter().any(|change| change.now.is_none());
                 Ok(())
             }
             Err(error) if outcome == Outcome::Refused => {
@@ -236,7 +239,7 @@ fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
     {
         let mut entries = txn.open_table(ENTRIES)?;
         let mut row = Vec::new();
-        for (key, now) in batch.newest() {
+        for Applied { key, now, .. } in batch.changes() {
             match now {
                 Some(entry) => {
                     row.clear();

@@ -7,7 +7,8 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use crate::{Change, WatchError};
+use super::watches::Place;
+use crate::{Change, Revision, WatchError};
 
 /// How far watchers may be behind before they are told [`WatchError::Lagged`].
 #[derive(Debug, Clone, Copy)]
@@ -22,10 +23,10 @@ pub struct WatchLimits {
 const SPARED: usize = 64 << 10;
 
 /// Bytes that the watchers of one tenant have not read.
-pub(crate) type Buffer = AtomicUsize;
+pub(super) type Buffer = AtomicUsize;
 
 /// About what a change takes in memory: the entry, or the one that was deleted.
-pub(crate) fn bytes_of(change: &Change) -> usize {
+pub(super) fn bytes_of(change: &Change) -> usize {
     let value = change.now.as_ref().or(change.before.as_ref()).map_or(0, |entry| entry.value.len());
     value + change.key.as_str().len() + 200
 }
@@ -60,6 +61,7 @@ impl Waiting {
 pub struct Changes {
     receiver: mpsc::UnboundedReceiver<Item>,
     waiting: Arc<Waiting>,
+    _place: Place,
 }
 
 impl Changes {
@@ -100,15 +102,20 @@ impl Drop for Changes {
 }
 
 /// The store's end of a watch.
-pub(crate) struct Feed {
+pub(super) struct Feed {
     sender: mpsc::UnboundedSender<Item>,
     waiting: Arc<Waiting>,
     limits: WatchLimits,
+    /// What is not newer was in the backlog.
+    from: Revision,
 }
 
 impl Feed {
     /// False: the watch has ended.
     pub fn send(&self, change: &Arc<Change>) -> bool {
+        if change.revision <= self.from {
+            return true;
+        }
         let bytes = bytes_of(change);
         if !self.waiting.has_room(bytes, self.limits) {
             let _ = self.sender.send(Err(WatchError::Lagged));
@@ -125,23 +132,25 @@ impl Feed {
     pub fn end(self, why: WatchError) {
         let _ = self.sender.send(Err(why));
     }
-
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
 }
 
-/// A watch that begins with `backlog`; none when that is too much already.
-pub(crate) fn channel(backlog: Vec<Arc<Change>>, limits: WatchLimits, tenant: Arc<Buffer>) -> Option<(Feed, Changes)> {
+/// A watch that begins with `backlog` and goes on after `from`; its place back when the backlog is too much already.
+pub(super) fn channel(
+    backlog: Vec<Arc<Change>>,
+    from: Revision,
+    limits: WatchLimits,
+    tenant: Arc<Buffer>,
+    place: Place,
+) -> Result<(Feed, Changes), Place> {
     let waiting = Arc::new(Waiting { own: AtomicUsize::new(0), tenant });
     let bytes = backlog.iter().map(|change| bytes_of(change)).sum();
     if !waiting.has_room(bytes, limits) {
-        return None;
+        return Err(place);
     }
     waiting.add(bytes);
     let (sender, receiver) = mpsc::unbounded_channel();
     for change in backlog {
         let _ = sender.send(Ok(change));
     }
-    Some((Feed { sender, waiting: waiting.clone(), limits }, Changes { receiver, waiting }))
+    Ok((Feed { sender, waiting: waiting.clone(), limits, from }, Changes { receiver, waiting, _place: place }))
 }

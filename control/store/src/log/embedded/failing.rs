@@ -13,8 +13,14 @@ use bytes::Bytes;
 use hypernetes_api::TenantId;
 use redb::{BackendError, StorageBackend, TableDefinition};
 
-use super::{EmbeddedStore, Options, medium};
-use crate::{Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
+use super::{Embedded, OpenError, OpenFile, medium};
+use crate::{Key, Op, Options, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError, mvcc::Cache};
+
+fn open_with(path: &Path, options: Options, open: OpenFile) -> Result<Store, OpenError> {
+    let cache = Arc::new(Cache::new(options));
+    let log = Embedded::open_with(path, cache.clone(), open)?;
+    Ok(Store::of(cache, Box::new(log)))
+}
 
 /// Lets everything through until it is told to fail.
 #[derive(Debug)]
@@ -71,13 +77,13 @@ fn put(name: &str) -> Txn {
     Txn { guards: vec![], ops: vec![Op::Put(key, Bytes::from(vec![7; 300]))] }
 }
 
-fn failing(path: &Path, sync: &Arc<AtomicBool>, write: &Arc<AtomicBool>) -> EmbeddedStore {
+fn failing(path: &Path, sync: &Arc<AtomicBool>, write: &Arc<AtomicBool>) -> Store {
     let (sync, write) = (sync.clone(), write.clone());
     let open = move |path: &Path| {
         let file = medium::open_file(path)?;
         Ok(Box::new(Failing { file, sync: sync.clone(), write: write.clone() }) as Box<dyn StorageBackend>)
     };
-    EmbeddedStore::open_with(path, Options::default(), Box::new(open)).unwrap()
+    open_with(path, Options::default(), Box::new(open)).unwrap()
 }
 
 /// A failed sync or write may be in the file or not: it is neither shown nor acknowledged, and nothing is built on it.
@@ -94,17 +100,17 @@ async fn after_a_failure_in_doubt_the_store_ends() {
 
         let flag = if which == "sync" { &sync } else { &write };
         flag.store(true, Ordering::SeqCst);
-        assert!(matches!(store.commit(put("doubtful")).await, Err(TxnError::Io(_))), "{which}");
+        assert!(matches!(store.commit(put("doubtful")).await, Err(TxnError::Unknown(_))), "{which}");
         assert_eq!(store.revision().await.unwrap(), good, "what is in doubt is not seen");
         assert!(ended.await.contains("os error 5"), "{which}");
         // The disk is well again, but this process does not know what is on it.
         flag.store(false, Ordering::SeqCst);
-        assert!(matches!(store.commit(put("later")).await, Err(TxnError::Io(_))));
+        assert!(matches!(store.commit(put("later")).await, Err(TxnError::Unknown(_))));
         store.health().unwrap_err();
         drop(store);
 
         // The next one does.
-        let store = EmbeddedStore::open(&path, Options::default()).unwrap();
+        let store = Store::open(&path, Options::default()).unwrap();
         let after = store.revision().await.unwrap();
         assert!(after >= good);
         assert!(store.commit(put("after")).await.unwrap() > after);
@@ -184,7 +190,7 @@ fn file_of_before(path: &Path, names: &[String]) {
 
 /// What is in a file, read by a process that lives.
 async fn content(path: &Path) -> Vec<String> {
-    let store = EmbeddedStore::open(path, small()).unwrap();
+    let store = Store::open(path, small()).unwrap();
     let prefix = Prefix::tenant(&ResourceId::new("", "configmaps"), &TenantId::system(), None).unwrap();
     let listing = store.range(&prefix, RangeOptions::default()).await.unwrap();
     listing.entries.iter().map(|entry| entry.key.name().to_owned()).collect()
@@ -211,7 +217,7 @@ async fn whoever_is_killed_while_opening_a_file_of_before_loses_nothing() {
             Ok(Box::new(Mortal { file, left: life.clone() }) as Box<dyn StorageBackend>)
         };
         let mut acknowledged = Vec::new();
-        let opened = EmbeddedStore::open_with(&path, small(), Box::new(open));
+        let opened = open_with(&path, small(), Box::new(open));
         let lived = opened.is_ok();
         if let Ok(store) = opened {
             for name in ["z-first", "z-second"] {
@@ -220,7 +226,7 @@ async fn whoever_is_killed_while_opening_a_file_of_before_loses_nothing() {
                         assert!(revision.0 > 40, "{revision}");
                         acknowledged.push(name.to_owned());
                     }
-                    Err(error) => assert!(matches!(error, TxnError::Io(_)), "{error}"),
+                    Err(error) => assert!(matches!(error, TxnError::Unknown(_)), "{error}"),
                 }
             }
         }

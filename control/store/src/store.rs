@@ -1,0 +1,147 @@
+//! A log and the cache above it.
+
+use std::{path::Path, sync::Arc};
+
+use hypernetes_api::TenantId;
+
+use crate::{
+    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Prefix, Quotas, RangeOptions, ReadError, Revision, Txn,
+    TxnError, Usage,
+    log::{
+        Log,
+        embedded::{Embedded, OpenError},
+    },
+    mvcc::Cache,
+};
+
+/// The store of a cluster. Closed when it is dropped and nothing that was begun waits for an answer any more.
+pub struct Store {
+    cache: Arc<Cache>,
+    log: Box<dyn Log>,
+}
+
+impl Store {
+    /// Opens the store in one file, or makes it with mode 0600. Another process that has it open is an error.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is locked, holds something else, or is of a newer version.
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        let cache = Arc::new(Cache::new(options));
+        let log = Embedded::open(path, cache.clone())?;
+        Ok(Self { cache, log: Box::new(log) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(cache: Arc<Cache>, log: Box<dyn Log>) -> Self {
+        Self { cache, log }
+    }
+
+    /// What the key holds.
+    ///
+    /// # Errors
+    /// When the log cannot tell how far it is.
+    pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        self.log.barrier().await?;
+        Ok(self.cache.get(key))
+    }
+
+    /// Entries under a prefix in key order.
+    ///
+    /// # Errors
+    /// When the revision that is asked for is not kept any more, or not there yet.
+    pub async fn range(&self, prefix: &Prefix, options: RangeOptions) -> Result<Listing, ReadError> {
+        self.log.barrier().await?;
+        self.cache.range(prefix, &options)
+    }
+
+    /// Number of entries under a prefix now.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn count(&self, prefix: &Prefix) -> Result<usize, ReadError> {
+        self.log.barrier().await?;
+        Ok(self.cache.count(prefix))
+    }
+
+    /// Returns when the transaction is durable and visible to reads, with its revision.
+    ///
+    /// # Errors
+    /// Nothing was written, but for [`TxnError::Unknown`].
+    pub async fn commit(&self, txn: Txn) -> Result<Revision, TxnError> {
+        match txn.ops.iter().filter_map(|op| op.value()).find(|value| value.len() > MAX_VALUE_BYTES) {
+            Some(value) => Err(TxnError::TooLarge(value.len())),
+            None => self.log.commit(txn).await,
+        }
+    }
+
+    /// Every change under the prefix after `from`.
+    ///
+    /// # Errors
+    /// When `from` is not kept any more, or not there yet.
+    pub async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Changes, ReadError> {
+        if from > self.cache.revision() {
+            self.log.barrier().await?;
+        }
+        self.cache.watch(prefix, from)
+    }
+
+    /// The revision of the newest committed transaction.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn revision(&self) -> Result<Revision, ReadError> {
+        self.log.barrier().await?;
+        Ok(self.cache.revision())
+    }
+
+    /// Every watch has been told of everything until this revision: once it has sent what it was told, it may say so.
+    pub fn told(&self) -> Revision {
+        self.cache.told()
+    }
+
+    /// Whether it can be written to.
+    ///
+    /// # Errors
+    /// When it never will be again.
+    pub fn health(&self) -> Result<(), ReadError> {
+        match &*self.log.ended().borrow() {
+            None => Ok(()),
+            Some(why) => Err(ReadError::Io(why.clone())),
+        }
+    }
+
+    /// Returns when nothing can be written any more, and says why. The process should end then: only opening the log
+    /// anew tells what is in it.
+    pub fn ended(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut ended = self.log.ended();
+        async move {
+            let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            why.unwrap_or_else(|| "the store's writer has ended".into())
+        }
+    }
+
+    /// How much each tenant may keep.
+    pub fn quotas(&self) -> &Quotas {
+        self.cache.quotas()
+    }
+
+    /// What a tenant keeps now.
+    pub fn usage(&self, tenant: &TenantId) -> Usage {
+        self.cache.usage(tenant.as_str())
+    }
+
+    /// Forgets versions older than `revision`. Reads and watches from before it fail with `Compacted`.
+    ///
+    /// # Errors
+    /// When there is no such revision yet.
+    pub async fn compact(&self, revision: Revision) -> Result<(), ReadError> {
+        self.cache.compact(revision)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.log.close();
+        self.cache.close();
+    }
+}
