@@ -13,7 +13,7 @@ use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, runtime::Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
-use hypernetes_store::{Options, Store};
+use hypernetes_store::{Options, Store, log::embedded::Encryption};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,13 @@ pub struct Server {
     /// Number of the user to become, who is given the directories: the server needs no root. As `up` runs it.
     #[arg(long, value_name = "UID")]
     user: Option<u32>,
+    /// File of the keys that the store is encrypted with, one a line: a number from 1 on, a space, 32 bytes in base64. The
+    /// first is used for what is written; with a new one before it the store is encrypted anew, and then needs no other.
+    #[arg(long, value_name = "FILE")]
+    encryption_keys: Option<PathBuf>,
+    /// Read from that file, which what it has become may not be able to read.
+    #[arg(skip)]
+    encryption: Option<Encryption>,
     /// What its directory is called outside, once it has entered it.
     #[arg(skip)]
     shown_root: Option<PathBuf>,
@@ -53,6 +60,7 @@ impl Server {
     /// # Errors
     /// When it cannot be done: it does not run as root then.
     pub fn give_up_root(&mut self) -> Result<()> {
+        self.encryption = self.encryption_keys.as_deref().map(Encryption::read).transpose()?;
         let Some(user) = self.user.filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(()) };
         hypernetes_daemon::notify::connect();
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
@@ -77,9 +85,10 @@ impl Server {
         remove_leftovers(&root);
         let before = Before::look(&root);
         let authority = Authority::open(&root.join("pki"))?;
-        let store_path = root.join("store.redb");
+        let store_path = root.join("store");
         check_store(&root, &store_path)?;
-        let options = Options { meter: hypernetes_apiserver::meter, ..Default::default() };
+        let encryption = self.encryption.unwrap_or_default();
+        let options = Options { meter: hypernetes_apiserver::meter, encryption, ..Default::default() };
         let store =
             Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();
@@ -155,11 +164,12 @@ impl Server {
 /// A server that was ready once had objects. Without them its credentials are those of nobody, and to start as if it
 /// were new would end every pod.
 fn check_store(root: &Path, store: &Path) -> Result<()> {
-    let empty = std::fs::metadata(store).map_or(true, |file| file.len() == 0);
-    if empty && root.join("operator.kubeconfig").exists() {
+    // What a version before left is taken over.
+    let before = std::fs::metadata(store.with_extension("redb")).is_ok_and(|file| file.len() > 0);
+    if !before && !store.is_dir() && root.join("operator.kubeconfig").exists() {
         bail!(
-            "{} is missing or empty, although this server has run before: put it back from a copy, or remove {} to \
-             start as a new one",
+            "{} is missing, although this server has run before: put it back from a copy, or remove {} to start as a \
+             new one",
             store.display(),
             root.display()
         );
@@ -220,17 +230,17 @@ mod tests {
     #[test]
     fn a_server_that_ran_before_does_not_start_without_its_store() {
         let directory = tempfile::tempdir().unwrap();
-        let (root, store) = (directory.path(), directory.path().join("store.redb"));
-        check_store(root, &store).unwrap();
-        // Killed in its first start, before it was ready.
-        std::fs::write(&store, "").unwrap();
+        let (root, store) = (directory.path(), directory.path().join("store"));
         check_store(root, &store).unwrap();
         std::fs::write(root.join("operator.kubeconfig"), "").unwrap();
+        for of_before in ["", "something"] {
+            std::fs::write(root.join("store.redb"), of_before).unwrap();
+            assert_eq!(check_store(root, &store).is_ok(), !of_before.is_empty());
+        }
+        std::fs::remove_file(root.join("store.redb")).unwrap();
         let error = check_store(root, &store).unwrap_err().to_string();
-        assert!(error.contains("store.redb"), "{error}");
-        std::fs::remove_file(&store).unwrap();
-        check_store(root, &store).unwrap_err();
-        std::fs::write(&store, "something").unwrap();
+        assert!(error.contains("store is missing"), "{error}");
+        std::fs::create_dir(&store).unwrap();
         check_store(root, &store).unwrap();
     }
 

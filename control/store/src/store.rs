@@ -21,10 +21,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in one file, or makes it with mode 0600. Another process that has it open is an error.
+    /// Opens the store in a directory, or makes it with mode 0700. Another process that has it open is an error. What a version
+    /// before left in the file of the same name with `.redb` behind it is taken over.
     ///
     /// # Errors
-    /// When the file cannot be read, is locked, holds something else, or is of a newer version.
+    /// When it cannot be read, is locked, damaged, holds something else, is of a newer version, or older than what was here.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         let cache = Arc::new(Cache::new(options));
         let log = Embedded::open(path, cache.clone())?;

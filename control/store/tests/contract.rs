@@ -18,7 +18,7 @@ struct Engine {
 
 fn engines(options: Options) -> Vec<Engine> {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("store.redb"), options).unwrap();
+    let store = Store::open(&directory.path().join("store"), options).unwrap();
     vec![Engine { store: Arc::new(store), _directory: directory }]
 }
 
@@ -382,8 +382,10 @@ proptest! {
     fn it_behaves_as_a_map(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store.redb");
-        let mut store = Store::open(&path, Options::default()).unwrap();
+        let path = directory.path().join("store");
+        // Small enough for checkpoints now and then.
+        let options = || Options { reserve_bytes: 4096, ..Options::default() };
+        let mut store = Store::open(&path, options()).unwrap();
         let mut model = BTreeMap::<String, String>::new();
         runtime.block_on(async {
             let mut last = Revision(0);
@@ -406,7 +408,7 @@ proptest! {
                     }
                     Step::Reopen => {
                         drop(store);
-                        store = Store::open(&path, Options::default()).unwrap();
+                        store = Store::open(&path, options()).unwrap();
                     }
                 }
                 let revision = store.revision().await.unwrap();

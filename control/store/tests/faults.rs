@@ -47,7 +47,7 @@ fn child_that_writes_and_tells() {
 #[tokio::test]
 async fn kill_9_loses_nothing_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
+    let path = directory.path().join("store");
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 1..=5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -138,7 +138,7 @@ async fn commit_in_time(store: &Store, txn: Txn) {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_loses_none() {
     let disk = SmallDisk::new();
-    let path = disk.0.path().join("store.redb");
+    let path = disk.0.path().join("store");
     let ballast = disk.0.path().join("ballast");
     let store = open_small(&path);
     std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
@@ -159,7 +159,7 @@ async fn a_full_disk_refuses_writes_and_loses_none() {
 #[tokio::test]
 async fn on_a_full_disk_everything_can_be_deleted_and_then_written() {
     let disk = SmallDisk::new();
-    let path = disk.0.path().join("store.redb");
+    let path = disk.0.path().join("store");
     let store = open_small(&path);
     let acknowledged = fill(&store).await;
     // Somebody else takes what is left.
@@ -186,75 +186,105 @@ async fn on_a_full_disk_everything_can_be_deleted_and_then_written() {
     commit_in_time(&store, put("after", vec![1; 20_000])).await;
 }
 
-#[tokio::test]
-async fn a_file_of_a_newer_version_is_refused_and_one_without_a_version_is_not() {
-    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
-    let set = |name: &str, value: Option<u64>| {
-        let database = redb::Database::create(&path).unwrap();
-        let txn = database.begin_write().unwrap();
-        {
-            let mut meta = txn.open_table(META).unwrap();
-            match value {
-                Some(value) => meta.insert(name, value).unwrap(),
-                None => meta.remove(name).unwrap(),
-            };
+/// What a version before wrote.
+fn file_of_before(path: &Path, format: Option<u64>, magic: Option<u64>) {
+    let database = redb::Database::create(path).unwrap();
+    let txn = database.begin_write().unwrap();
+    {
+        let mut meta = txn.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap();
+        meta.insert("revision", 7).unwrap();
+        for (name, value) in [("format", format), ("magic", magic)] {
+            if let Some(value) = value {
+                meta.insert(name, value).unwrap();
+            }
         }
-        txn.commit().unwrap();
-    };
-    let refused = || Store::open(&path, Options::default()).err().expect("it is refused");
-    open(&path).commit(put("a", vec![1])).await.unwrap();
-    // As files were before there were versions.
-    set("format", None);
-    set("magic", None);
-    let store = open(&path);
-    assert_eq!(names(&store).await, ["a"]);
-    store.commit(put("b", vec![1])).await.unwrap();
-    drop(store);
-    set("format", Some(2));
-    let error = refused();
-    assert!(matches!(error.why, Unopened::Newer { found: 2, known: 1 }), "{error}");
-    let text = error.to_string();
-    assert!(text.contains("store.redb") && text.contains("format 2") && text.contains("knows 1"), "{text}");
-    set("format", Some(1));
-    set("magic", Some(7));
-    assert!(matches!(refused().why, Unopened::Foreign));
-    set("magic", Some(u64::from_be_bytes(*b"hypernet")));
-    assert_eq!(names(&open(&path)).await, ["a", "b"]);
+        let mut entries = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("entries")).unwrap();
+        let row = [&3u64.to_be_bytes()[..], &5u64.to_be_bytes()[..], b"value"].concat();
+        entries.insert("//configmaps/system/default/a", row.as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
 }
 
-/// It would look like a store with nothing in it.
+const OURS: u64 = u64::from_be_bytes(*b"hypernet");
+
 #[tokio::test]
-async fn another_programs_database_is_no_store() {
+async fn what_a_version_before_wrote_is_taken_over_once() {
+    for (format, magic) in [(None, None), (Some(1), Some(OURS))] {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, before) = (directory.path().join("store"), directory.path().join("store.redb"));
+        file_of_before(&before, format, magic);
+        let store = open(&path);
+        let entry = store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!((entry.create_revision.0, entry.mod_revision.0, &*entry.value), (3, 5, &b"value"[..]));
+        assert_eq!(store.commit(put("b", vec![1])).await.unwrap().0, 8);
+        assert!(!before.exists());
+        drop(store);
+        assert_eq!(names(&open(&path)).await, ["a", "b"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_newer_or_another_programs_is_no_store() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
-    let database = redb::Database::create(&path).unwrap();
+    let refused = |path: &Path| Store::open(path, Options::default()).err().expect("it is refused");
+    let (path, before) = (directory.path().join("store"), directory.path().join("store.redb"));
+    file_of_before(&before, Some(2), Some(OURS));
+    let error = refused(&path);
+    assert!(matches!(error.why, Unopened::Newer { found: 2, known: 1 }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("store") && text.contains("format 2") && text.contains("knows 1"), "{text}");
+    std::fs::remove_file(&before).unwrap();
+    file_of_before(&before, Some(1), Some(7));
+    assert!(matches!(refused(&path).why, Unopened::Foreign));
+    std::fs::remove_file(&before).unwrap();
+    let database = redb::Database::create(&before).unwrap();
     let txn = database.begin_write().unwrap();
     txn.open_table(redb::TableDefinition::<u64, &str>::new("songs")).unwrap().insert(1, "la").unwrap();
     txn.commit().unwrap();
     drop(database);
-    let before = std::fs::read(&path).unwrap();
-    let error = Store::open(&path, Options::default()).err().expect("it is refused");
-    assert!(matches!(error.why, Unopened::Foreign), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap().len(), before.len());
-    // A database in which there is nothing may become one: its process was killed before the first change.
-    std::fs::remove_file(&path).unwrap();
-    drop(redb::Database::create(&path).unwrap());
+    assert!(matches!(refused(&path).why, Unopened::Foreign));
+    assert!(before.exists(), "it is left as it is");
+    // A database in which there is nothing: its process was killed before the first change.
+    std::fs::remove_file(&before).unwrap();
+    drop(redb::Database::create(&before).unwrap());
     open(&path).commit(put("a", vec![1])).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_file_has_one_owner_and_is_private() {
+async fn a_store_has_one_owner_and_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
+    let path = directory.path().join("store");
     let store = open(&path);
-    assert!(Store::open(&path, Options::default()).is_err());
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = Store::open(&path, Options::default()).err().expect("it is open already");
+    assert!(matches!(error.why, Unopened::Locked), "{error}");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for file in std::fs::read_dir(&path).unwrap().flatten().filter(|file| file.file_name() != "lock") {
+        assert_eq!(mode(&file.path()), 0o600, "{:?}", file.path());
+    }
     drop(store);
-    open(&path);
-    std::fs::write(&path, b"not a database, and more than a few bytes long").unwrap();
+    drop(open(&path));
+    for name in ["checkpoint-a", "checkpoint-b"] {
+        std::fs::write(path.join(name), [b'x'; 300]).unwrap();
+    }
     let error = Store::open(&path, Options::default()).err().expect("garbage is refused");
-    assert!(error.to_string().contains("store.redb"));
+    assert!(matches!(error.why, Unopened::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("checkpoint-") && error.to_string().contains("snapshot restore"), "{error}");
+}
+
+/// Opening reads the data, and what was written since the last checkpoint.
+#[tokio::test]
+async fn the_log_does_not_grow_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = || Options { reserve_bytes: 64 << 10, ..Options::default() };
+    let store = Store::open(&path, options()).unwrap();
+    for i in 0..600u32 {
+        store.commit(put(&format!("n{}", i % 7), vec![i as u8; 10_000])).await.unwrap();
+    }
+    drop(store);
+    let size: u64 = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(size < 2 << 20, "{size} bytes for 70 KB, of 6 MB that were written");
+    assert_eq!(names(&Store::open(&path, options()).unwrap()).await.len(), 7);
 }

@@ -105,12 +105,23 @@ async fn a_watch_says_what_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_watch_from_before_a_restart_is_told_in_its_stream_to_list_again() {
+async fn a_watch_goes_on_over_a_restart_and_is_told_in_its_stream_to_list_again_where_the_past_is_forgotten() {
     let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
-    bench.post(&acme, MAPS, map("a", "1")).await.ok();
+    let first = bench.post(&acme, MAPS, map("a", "1")).await.ok();
+    bench.post(&acme, MAPS, map("b", "1")).await.ok();
     let bench = bench.restarted();
-    let answer = bench.get(&acme, &format!("{MAPS}?watch=true&resourceVersion=1")).await;
+    let version = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{MAPS}?watch=true&resourceVersion={version}");
+    let mut request = Request::builder().uri(&path).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(acme.clone());
+    let mut body = bench.response(request).await.into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let event: Value = serde_json::from_slice(&frame).unwrap();
+    assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some("ADDED"), Some("b")));
+
+    bench.store.compact(bench.store.revision().await.unwrap()).await.unwrap();
+    let answer = bench.get(&acme, &path).await;
     // Not as the answer's own code: client-go and kube-rs list again only for the event.
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!((answer.body["type"].as_str(), answer.body["object"]["code"].as_u64()), (Some("ERROR"), Some(410)));

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use self::{history::History, watches::Watches};
 use crate::{
     Change, Entry, Key, Listing, METERED, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, WatchError,
+    log::embedded::Encryption,
 };
 
 pub use changes::{Changes, WatchLimits};
@@ -37,8 +38,10 @@ pub struct Options {
     pub tenant_watch: WatchLimits,
     /// How far watchers of all tenants may be behind.
     pub infrastructure_watch: WatchLimits,
-    /// Bytes on the disk that only deletions, and half of it small changes, may use: of an engine that has a disk.
+    /// Bytes on the disk that only deletions, and half of it small changes, may use, which are a segment of the log: of the
+    /// embedded engine, as are the keys.
     pub reserve_bytes: u64,
+    pub encryption: Encryption,
     /// What each tenant's quota is compared with, besides objects and bytes. The same for all that opens one store.
     pub meter: Meter,
 }
@@ -51,7 +54,8 @@ impl Default for Options {
             history_total_bytes: 64 << 20,
             tenant_watch: WatchLimits { bytes: 8 << 20, tenant_bytes: 32 << 20 },
             infrastructure_watch: WatchLimits { bytes: 64 << 20, tenant_bytes: usize::MAX },
-            reserve_bytes: 16 << 20,
+            reserve_bytes: 4 << 20,
+            encryption: Encryption::none(),
             meter: |_, _| [0; METERED],
         }
     }
@@ -83,6 +87,15 @@ struct State {
     revision: Revision,
     history: History,
     usage: HashMap<Arc<str>, Usage>,
+    /// Of all tenants.
+    total: Total,
+}
+
+/// What there is of all tenants: keys, and the bytes of keys and values.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Total {
+    pub objects: u64,
+    pub bytes: u64,
 }
 
 /// The state as it is now, for an engine that decides by it what is written next.
@@ -109,7 +122,13 @@ impl Current<'_> {
 impl Cache {
     pub fn new(options: Options) -> Self {
         let history = History::new(&options, Revision(0));
-        let state = State { keys: BTreeMap::new(), revision: Revision(0), history, usage: HashMap::new() };
+        let state = State {
+            keys: BTreeMap::new(),
+            revision: Revision(0),
+            history,
+            usage: HashMap::new(),
+            total: Total::default(),
+        };
         Self {
             quotas: Quotas::default(),
             state: RwLock::new(state),
@@ -143,8 +162,13 @@ impl Cache {
                 usage.add(entry, self.options.meter);
             }
         }
+        let total = Total {
+            objects: usage.values().map(|usage| usage.objects).sum(),
+            bytes: usage.values().map(|usage| usage.bytes).sum(),
+        };
         let keys = entries.into_iter().map(|entry| (entry.key.clone(), vec![(entry.mod_revision, Some(entry))]));
-        let state = State { keys: keys.collect(), revision, history: History::new(&self.options, revision), usage };
+        let state =
+            State { keys: keys.collect(), revision, history: History::new(&self.options, revision), usage, total };
         *self.state.write() = state;
         self.watches.end(&WatchError::Lagged);
         self.told.send_replace(revision);
@@ -192,6 +216,27 @@ impl Cache {
 
     pub fn range(&self, prefix: &Prefix, options: &RangeOptions) -> Result<Listing, ReadError> {
         self.state.read().range(prefix, options)
+    }
+
+    /// What there is of all tenants.
+    pub fn total(&self) -> Total {
+        self.state.read().total
+    }
+
+    /// What the keys after one hold now, in order, until there are so many bytes.
+    pub fn piece(&self, after: Option<&Key>, bytes: usize) -> Vec<Entry> {
+        let state = self.state.read();
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
+        let (mut piece, mut size) = (Vec::new(), 0);
+        for entry in state.keys.range::<str, _>((start, Bound::Unbounded)).filter_map(|(_, versions)| newest(versions))
+        {
+            size += entry.value.len();
+            piece.push(entry.clone());
+            if size >= bytes {
+                break;
+            }
+        }
+        piece
     }
 
     pub fn count(&self, prefix: &Prefix) -> usize {
@@ -254,8 +299,10 @@ impl State {
         versions.push((revision, now.clone()));
         let change = Arc::new(Change { revision, key, now, before });
         let tenant = change.key.tenant();
-        let mut usage = self.usage(tenant);
+        let (before, mut usage) = (self.usage(tenant), self.usage(tenant));
         usage.count(&change, meter);
+        self.total.objects = (self.total.objects + usage.objects).saturating_sub(before.objects);
+        self.total.bytes = (self.total.bytes + usage.bytes).saturating_sub(before.bytes);
         if usage == Usage::default() {
             self.usage.remove(tenant);
         } else if let Some(have) = self.usage.get_mut(tenant) {

@@ -1,275 +1,125 @@
-//! The file below redb: what a failed write has done, and room that is kept for deletions.
-//!
-//! redb does not say what a failed commit left behind. It is known here: the header, without which nothing of a commit
-//! counts, is held back until everything else is written, so that a disk that was full before has refused the commit
-//! as a whole. Any other failure leaves it open whether the commit will be found after a loss of power, and nothing
-//! may be built on it (see [`Outcome::Doubtful`]).
+//! The files below the log, as little of them as it needs: tests put disks that fail and machines that lose power in their place.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    ops::Bound,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::Path,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{PosixFadviseAdvice, posix_fadvise, posix_fallocate},
-};
-use parking_lot::Mutex;
-use redb::{BackendError, StorageBackend, backends::FileBackend};
+use nix::errno::Errno;
 
-/// How the file's last operations ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Fine,
-    /// There was no room, and nothing of the commit is in the file.
-    Refused,
-    /// It may or may not be in the file, or come back later.
-    Doubtful,
+/// A directory of files.
+pub(super) trait Medium: Send + Sync + 'static {
+    /// Opens a file to read and write; with `create` it is made, mode 0600, if it is not there. The content is as it is on
+    /// the disk, and not as a kernel whose write failed remembers it.
+    fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Blob>>;
+
+    /// Makes a directory of mode 0700, if it is not there.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of a directory's files.
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
 
-/// Opens the file itself; tests put disks that fail in its place.
-pub(super) type OpenFile = Box<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send>;
+/// A file.
+pub(super) trait Blob: Send {
+    fn len(&self) -> io::Result<u64>;
 
-/// The file as it is on the disk, and not as a kernel whose write failed remembers it.
-pub(super) fn open_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
-    // redb would make the file with the process's umask; it holds secrets.
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
-    file.sync_data()?;
-    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-    Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+    /// All of `out`.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// All of `data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// What was written is durable when it returns. After an error nothing is known.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Takes room on the disk until `len`; what is written there later needs no more.
+    fn allocate(&self, len: u64) -> io::Result<()>;
 }
 
-/// Room on the disk that is given up when there is no other: a file beside the store's.
-pub(super) struct Reserve {
-    path: PathBuf,
-    file: Option<File>,
-    wanted: u64,
-    /// What it holds now.
-    have: u64,
-}
-
-/// Given up at a time.
-const SLICE: u64 = 256 << 10;
-
-impl Reserve {
-    fn new(store: &Path, wanted: u64) -> Self {
-        let mut path = store.as_os_str().to_owned();
-        path.push(".reserve");
-        let path = PathBuf::from(path);
-        let have = std::fs::metadata(&path).map_or(0, |m| m.len());
-        let mut reserve = Self { path, file: None, wanted, have };
-        reserve.fill();
-        reserve
-    }
-
-    /// Takes back what is missing, if there is room. True: it is whole.
-    fn fill(&mut self) -> bool {
-        if self.have == self.wanted {
-            return true;
-        }
-        if self.file.is_none() {
-            let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.path);
-            self.file = opened.ok();
-        }
-        let Some(file) = &self.file else { return false };
-        let filled = match (i64::try_from(self.have), i64::try_from(self.wanted)) {
-            (Ok(have), Ok(wanted)) if have < wanted => posix_fallocate(file, have, wanted - have).is_ok(),
-            _ => file.set_len(self.wanted).is_ok(),
-        };
-        if filled {
-            self.have = self.wanted;
-        } else {
-            // What it got of a part counts for nothing.
-            let _ = file.set_len(self.have);
-        }
-        filled
-    }
-
-    /// Gives up a slice, down to `floor`. False: there is none to give.
-    fn release(&mut self, floor: u64) -> bool {
-        let left = self.have.saturating_sub(SLICE).max(floor);
-        if left >= self.have {
-            return false;
-        }
-        let released = match &self.file {
-            Some(file) => file.set_len(left),
-            None => OpenOptions::new().write(true).open(&self.path).and_then(|file| {
-                file.set_len(left)?;
-                self.file = Some(file);
-                Ok(())
-            }),
-        };
-        self.have = left;
-        released.is_ok()
-    }
-}
-
-/// What outlives one opening of the file.
-pub(super) struct Medium {
-    reserve: Mutex<Reserve>,
-    /// How much of the reserve has to be left.
-    floor: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct State {
-    outcome: Outcome,
-    header_written: bool,
-}
-
-const CLEAN: State = State { outcome: Outcome::Fine, header_written: false };
-
-impl std::fmt::Debug for Medium {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Medium").field("state", &*self.state.lock()).finish_non_exhaustive()
-    }
-}
-
-impl Medium {
-    pub fn new(store: &Path, reserve: u64) -> Arc<Self> {
-        Arc::new(Self {
-            reserve: Mutex::new(Reserve::new(store, reserve)),
-            floor: AtomicU64::new(0),
-            state: Mutex::new(CLEAN),
-        })
-    }
-
-    /// Begins something whose outcome will be asked for, which may take from the reserve what is above `floor` bytes.
-    pub fn begin(&self, floor: u64) {
-        self.floor.store(floor, Ordering::Relaxed);
-        *self.state.lock() = CLEAN;
-    }
-
-    pub fn outcome(&self) -> Outcome {
-        self.state.lock().outcome
-    }
-
-    /// See [`Reserve::fill`].
-    pub fn fill_reserve(&self) -> bool {
-        self.reserve.lock().fill()
-    }
-
-    /// Does what needs room, giving up the reserve for it as far as it may.
-    fn with_room(&self, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-        loop {
-            match work() {
-                Err(error) if is_full(&error) => {
-                    if !self.reserve.lock().release(self.floor.load(Ordering::Relaxed)) {
-                        return Err(error);
-                    }
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn note(&self, result: io::Result<()>) -> io::Result<()> {
-        if let Err(error) = &result {
-            let mut state = self.state.lock();
-            let refused = is_full(error) && !state.header_written && state.outcome != Outcome::Doubtful;
-            state.outcome = if refused { Outcome::Refused } else { Outcome::Doubtful };
-        }
-        result
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
+/// Whether there was no room, and nothing else is wrong.
+pub(super) fn is_full(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|code| matches!(Errno::from_raw(code), Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG))
 }
 
-/// One opening of the file.
-#[derive(Debug)]
-pub(super) struct Backend {
-    inner: Box<dyn StorageBackend>,
-    medium: Arc<Medium>,
-    /// The header, which is written last.
-    header: Mutex<Option<Vec<u8>>>,
+/// Written at a time where a file is filled with zeros.
+const PIECE: usize = 1 << 20;
+
+/// Writes zeros from `from` until `to`: what is written there later needs no more room, and no more than itself to be durable.
+pub(super) fn fill(blob: &dyn Blob, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; PIECE.min(to.saturating_sub(from) as usize)];
+    let mut at = from;
+    while at < to {
+        let piece = zeros.len().min((to - at) as usize);
+        blob.write_at(&zeros[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
-impl Backend {
-    pub fn new(inner: Box<dyn StorageBackend>, medium: Arc<Medium>) -> Self {
-        Self { inner, medium, header: Mutex::new(None) }
+/// The file system.
+pub(super) struct Disk;
+
+impl Medium for Disk {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Blob>> {
+        let file = OpenOptions::new().create(create).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        file.sync_data()?;
+        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        Ok(Box::new(file))
     }
 
-    fn write_header(&self) -> io::Result<()> {
-        let mut header = self.header.lock();
-        let Some(bytes) = header.take() else { return Ok(()) };
-        self.medium.state.lock().header_written = true;
-        self.inner.write(0, &bytes)
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(directory)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 }
 
-impl StorageBackend for Backend {
+impl Blob for File {
     fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+        Ok(self.metadata()?.len())
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.header.lock().as_ref().is_some_and(|header| offset < header.len() as u64) {
-            self.medium.note(self.write_header())?;
-        }
-        self.medium.note(self.inner.read(offset, out))
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(out, offset)
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.medium.note(self.medium.with_room(|| self.inner.set_len(len)))
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        let synced = self.write_header().and_then(|()| self.inner.sync_data());
-        self.medium.note(synced.inspect_err(|_| {
-            // What a failed sync has written is unknown, whatever its reason.
-            self.medium.state.lock().outcome = Outcome::Doubtful;
-        }))
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if offset == 0 {
-            *self.header.lock() = Some(data.to_owned());
-            return Ok(());
-        }
-        self.medium.note(self.medium.with_room(|| self.inner.write(offset, data)))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        // After a failure nothing more is written.
-        if self.medium.outcome() == Outcome::Fine {
-            self.write_header()?;
-        }
-        self.inner.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let length = i64::try_from(len).map_err(io::Error::other)?;
+        Ok(nix::fcntl::posix_fallocate(self, 0, length)?)
     }
 }
