@@ -14,6 +14,7 @@ mod pki;
 mod privileges;
 mod renewals;
 mod server;
+mod snapshot;
 mod supervise;
 mod tenant;
 mod up;
@@ -50,6 +51,7 @@ enum Command {
     Login(login::Login),
     Node(node::Node),
     Server(server::Server),
+    Snapshot(snapshot::Snapshot),
     Tenant(tenant::Tenant),
 }
 
@@ -107,6 +109,7 @@ fn main() -> std::process::ExitCode {
             Command::Login(command) => command.run().await,
             Command::Node(command) => command.run().await,
             Command::Server(command) => command.run().await,
+            Command::Snapshot(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
         }
     });

@@ -9,7 +9,7 @@ use crate::{
     TxnError, Usage,
     log::{
         Log,
-        embedded::{Embedded, OpenError},
+        embedded::{Embedded, OpenError, Snapshot},
     },
     mvcc::Cache,
 };
@@ -124,6 +124,12 @@ impl Store {
     /// How much each tenant may keep.
     pub fn quotas(&self) -> &Quotas {
         self.cache.quotas()
+    }
+
+    /// All that there is now, to be kept elsewhere: sealed as the store's own files are.
+    pub fn snapshot(&self) -> Snapshot {
+        let (revision, entries) = self.cache.all();
+        Snapshot::new(revision, entries, self.cache.options().encryption.clone())
     }
 
     /// What a tenant keeps now.

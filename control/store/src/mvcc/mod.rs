@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use self::{history::History, watches::Watches};
 use crate::{
     Change, Entry, Key, Listing, METERED, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, WatchError,
-    log::embedded::Encryption,
+    log::embedded::{Encryption, SEGMENT},
 };
 
 pub use changes::{Changes, WatchLimits};
@@ -54,7 +54,7 @@ impl Default for Options {
             history_total_bytes: 64 << 20,
             tenant_watch: WatchLimits { bytes: 8 << 20, tenant_bytes: 32 << 20 },
             infrastructure_watch: WatchLimits { bytes: 64 << 20, tenant_bytes: usize::MAX },
-            reserve_bytes: 4 << 20,
+            reserve_bytes: SEGMENT,
             encryption: Encryption::none(),
             meter: |_, _| [0; METERED],
         }
@@ -221,6 +221,12 @@ impl Cache {
     /// What there is of all tenants.
     pub fn total(&self) -> Total {
         self.state.read().total
+    }
+
+    /// All keys with what they hold, at one revision.
+    pub fn all(&self) -> (Revision, Vec<Entry>) {
+        let state = self.state.read();
+        (state.revision, state.keys.values().filter_map(newest).cloned().collect())
     }
 
     /// What the keys after one hold now, in order, until there are so many bytes.

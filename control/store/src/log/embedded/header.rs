@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Segment { number: u64 },
     /// The whole as it was while the log went from `from` in the segment `segment` to `until`.
     Checkpoint { number: u64, segment: u64, from: Revision, until: Revision, entries: u64, length: u64 },
+    /// The whole at a revision.
+    Snapshot { revision: Revision, entries: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,10 @@ impl Header {
             Kind::Checkpoint { number, segment, from, until, entries, length } => {
                 words[..6].copy_from_slice(&[number, segment, from.0, until.0, entries, length]);
                 2
+            }
+            Kind::Snapshot { revision, entries } => {
+                words[..2].copy_from_slice(&[revision.0, entries]);
+                3
             }
         };
         let mut out = Vec::with_capacity(SIZE as usize);
@@ -102,6 +108,7 @@ impl Header {
                 entries: word(4),
                 length: word(5),
             },
+            3 => Kind::Snapshot { revision: Revision(word(0)), entries: word(1) },
             _ => return Found::Damaged,
         };
         let mut store = [0; 16];
@@ -121,6 +128,7 @@ mod tests {
         for kind in [
             Kind::Segment { number: 7 },
             Kind::Checkpoint { number: 1, segment: 2, from, until, entries: 6, length: 99 },
+            Kind::Snapshot { revision: until, entries: 7 },
         ] {
             let header = Header { store, salt, kind };
             let bytes = header.to_bytes();

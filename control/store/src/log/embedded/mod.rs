@@ -17,9 +17,11 @@ mod frame;
 mod header;
 mod medium;
 mod migrate;
+mod pieces;
 mod record;
 mod recover;
 mod segments;
+mod snapshot;
 mod writer;
 
 use std::{
@@ -43,6 +45,7 @@ use super::Log;
 use crate::{ReadError, Revision, Txn, TxnError, mvcc::Applied, mvcc::Cache};
 
 pub use encryption::{Encryption, KeysError};
+pub use snapshot::{Contents, Snapshot};
 
 /// The directory cannot be opened as a store. Nothing in it has changed.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,9 @@ struct Request {
     txn: Txn,
     answer: oneshot::Sender<Result<Revision, TxnError>>,
 }
+
+/// Bytes of a segment, where nothing else is said.
+pub(crate) const SEGMENT: u64 = 4 << 20;
 
 /// KiB of transactions that wait: who brings more waits before.
 const QUEUE_KIB: usize = 64 << 10;

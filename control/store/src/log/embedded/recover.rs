@@ -9,12 +9,13 @@ use std::{
 };
 
 use super::{
-    Unopened, checkpoint,
-    checkpoint::{Checkpoints, Pieces, Place},
+    Unopened,
+    checkpoint::{Checkpoints, Place},
     files::{self, CHECKPOINTS, Files, segment_name},
     frame,
     header::{Found, Header, Kind, SIZE, StoreId},
     medium::fill,
+    pieces::{self, Pieces},
     record::{self, Batch, Record},
     segments::{Room, SPARES, Segment, Segments, begin, make_room},
 };
@@ -95,10 +96,11 @@ pub(super) fn open(
         return create(files, segment_bytes, places, unused, next_slot, first()?);
     };
     let mut keys = BTreeSet::new();
-    let entries = checkpoint::read(files, CHECKPOINTS[index], &*places[index].blob, &header, &mut keys)?;
-    let Kind::Checkpoint { number, segment, from, until, .. } = header.kind else {
+    let Kind::Checkpoint { number, segment, from, until, entries, length } = header.kind else {
         return Err(files.damaged(CHECKPOINTS[index], 0, "it is no checkpoint"));
     };
+    let blob = &*places[index].blob;
+    let entries = pieces::read(files, CHECKPOINTS[index], blob, &header, (entries, length), &mut keys)?;
     let mut reading =
         Reading { files, store: header.store, from, until, last: None, later: Vec::new(), whole: None, keys };
     reading.whole = Some(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect());
@@ -147,6 +149,7 @@ pub(super) fn open(
 fn number_of(header: &Header) -> u64 {
     match header.kind {
         Kind::Checkpoint { number, .. } | Kind::Segment { number } => number,
+        Kind::Snapshot { .. } => 0,
     }
 }
 
