@@ -16,9 +16,8 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    Inner,
+    Call, Inner,
     fairness::{account::Account, background, payer::Payer, places::Place, ticket::Ticket},
-    request::{Query, ResourceTarget},
     serving::{TlsConfig, TlsError},
     stored_form,
 };
@@ -51,12 +50,11 @@ impl KubeletClient {
 /// Answers one of these requests.
 pub(crate) async fn pod(
     server: &Inner,
-    tenant: &TenantId,
-    target: &ResourceTarget,
-    query: &Query,
+    call: &Call,
     request: Request<Body>,
     ticket: &Ticket,
 ) -> Result<Response<Body>, ApiError> {
+    let (target, query, tenant) = (&call.target, &call.query, &call.tenant()?);
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let subresource = target.subresource.as_deref().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The Kubernetes REST API over the store: one engine for every resource of the registry (`hypernetes_kinds`).
 //!
 //! ```text
-//! TLS ─▶ authn ─▶ request (cluster, resource, verb) ─▶ authz ─▶ read | write | watch | reviews | discovery ─▶ store
+//! TLS ─▶ layers (who, how much, may they) ─▶ read | write | watch | reviews | discovery ─▶ store
 //! ```
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,9 @@ mod authorization;
 mod call;
 mod cluster;
 mod discovery;
-mod dispatch;
 mod fairness;
 mod kubelet_proxy;
+mod layers;
 mod media;
 mod read;
 mod request;
@@ -128,7 +128,7 @@ impl ApiServer {
         let server = self.clone();
         axum::Router::new().fallback(move |request: Request<Body>| {
             let server = server.clone();
-            async move { server.answer(request).await }
+            async move { layers::answer(&server.0, request).await }
         })
     }
 
@@ -166,7 +166,7 @@ impl ApiServer {
             let future: futures::future::BoxFuture<'static, _> = Box::pin(async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(user);
-                Ok(server.answer(request).await)
+                Ok(layers::answer(&server.0, request).await)
             });
             future
         })
