@@ -15,6 +15,7 @@ mod fairness;
 mod kubelet_proxy;
 mod layers;
 mod media;
+mod metrics;
 mod read;
 mod request;
 mod reviews;
@@ -43,6 +44,7 @@ use self::{
     authorization::{Authorizer, graph},
     call::Call,
     fairness::accounts::Accounts,
+    metrics::Metrics,
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
@@ -71,6 +73,7 @@ pub(crate) struct Inner {
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
     accounts: Accounts,
+    metrics: Arc<Metrics>,
 }
 
 impl Inner {
@@ -93,6 +96,7 @@ impl ApiServer {
             kubelets,
             graph,
             accounts: Default::default(),
+            metrics: Default::default(),
         }))
     }
 

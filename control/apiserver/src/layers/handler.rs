@@ -14,7 +14,7 @@ use crate::{
     authentication::authorities::openid,
     discovery,
     fairness::ticket::Ticket,
-    kubelet_proxy, media,
+    kubelet_proxy, media, metrics,
     read::{self, list, watch},
     request::{self, ResourceTarget, info::Asked},
     reviews, tokens, write,
@@ -143,9 +143,12 @@ async fn document(
     tenant: &TenantId,
     path: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let answer = match openid::document(&server.authenticator.authorities, tenant, path).await? {
-        Some(document) => document,
-        None => discovery::path(server, tenant, path, request.headers())?,
+    let answer = if path == "/metrics" {
+        metrics::page::answer(server, tenant).await?
+    } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
+        document
+    } else {
+        discovery::path(server, tenant, path, request.headers())?
     };
     if request.info.reads() { Ok(answer) } else { Err(request::not_allowed()) }
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::body::Body;
+use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use futures::stream;
 use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use hypernetes_api::{
-    auth::{TokenAuthority, TokenError, TokenInfo},
+    auth::{TokenAuthority, TokenError, TokenInfo, UserInfo},
     names,
 };
 use hypernetes_testing::{
-    http::Answer,
+    http::{Answer, send},
     requests::{Refused, admin, by, user},
-    server::{ACME, InProcess},
+    server::{ACME, GLOBEX, InProcess},
 };
 use serde_json::json;
 
@@ -121,4 +122,83 @@ async fn authorization_is_asked_before_a_handler_reads_anything() {
     let admin = user("admin", &[names::GROUP_KEYSTONE_ADMIN], ACME);
     let headers = [("impersonate-user", "nobody")];
     bench.send_with(&admin, "GET", MAPS, &headers, "").await.forbidden();
+}
+
+/// What a user reads at `/metrics`: the lines with each of these words.
+async fn metrics(bench: &InProcess, user: &UserInfo, words: &[&str]) -> Vec<String> {
+    let request = by(user, Request::get("/metrics").body(Body::empty()).unwrap());
+    let text = bench.text(request).await;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn metrics_count_what_is_answered_and_what_is_refused() {
+    let bench = InProcess::with_tenants().await;
+    let (acme, globex, operator) = (admin(ACME), admin(GLOBEX), admin("system"));
+    bench.post(&acme, MAPS, map("a", "1")).await.ok();
+    bench.post(&acme, MAPS, map("a", "1")).await.refused(409, "AlreadyExists");
+    bench.get(&acme, MAPS).await.ok();
+    bench.get(&acme, "/apis/made/up/0123").await.refused(404, "NotFound");
+    let anonymous = Request::get(MAPS).header("authorization", "Bearer none").body(Body::empty()).unwrap();
+    bench.answer(anonymous).await.refused(401, "Unauthorized");
+    let total = |code: &str, verb: &str, resource: &str| {
+        format!("apiserver_request_total{{code=\"{code}\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"{resource}\",{}",
+            match verb {
+                "POST" => "scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1".to_owned(),
+                other => format!("scope=\"namespace\",subresource=\"\",verb=\"{other}\",version=\"v1\"}} 1"),
+            })
+    };
+    for (user, tells) in [(&acme, true), (&globex, false)] {
+        let lines = metrics(&bench, user, &["apiserver_request_total", "configmaps"]).await;
+        let expected = [total("201", "POST", "configmaps"), total("409", "POST", "configmaps"), total("200", "LIST", "configmaps")];
+        assert!(expected.iter().all(|line| lines.contains(line) == tells), "{lines:#?}");
+        let sizes = metrics(&bench, user, &["apiserver_response_sizes_count", "configmaps", "LIST"]).await;
+        assert_eq!(sizes.len(), usize::from(tells), "{sizes:?}");
+        let objects = metrics(&bench, user, &["apiserver_storage_objects", "configmaps"]).await;
+        assert_eq!(objects.len(), usize::from(tells), "{objects:?}");
+        // Neither the others nor the machine.
+        for others in ["process_", "inflight", "hypernetes_tenant", GLOBEX, ACME, "0123"] {
+            assert_eq!(metrics(&bench, user, &[others]).await, [""; 0]);
+        }
+    }
+    let refused = metrics(&bench, &operator, &["apiserver_request_total", "code=\"401\"", "configmaps"]).await;
+    assert_eq!(refused.len(), 1);
+    for name in ["process_resident_memory_bytes ", "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1"] {
+        assert_eq!(metrics(&bench, &operator, &[name]).await.len(), 1, "{name}");
+    }
+    let of_tenant = metrics(&bench, &operator, &["hypernetes_tenant_requests_total", ACME, "4xx"]).await;
+    assert!(of_tenant[0].ends_with(" 2"), "{of_tenant:?}");
+    // Whoever may not read the path does not.
+    bench.get(&user("reader", &[names::GROUP_KEYSTONE_READER], ACME), "/metrics").await.forbidden();
+}
+
+#[tokio::test]
+async fn metrics_count_watches_while_they_are_open_and_what_they_are_told() {
+    let bench = InProcess::with_tenants().await;
+    let acme = admin(ACME);
+    let request = by(&acme, Request::get(format!("{MAPS}?watch=1")).body(Body::empty()).unwrap());
+    let mut watch = bench.response(request).await.into_body();
+    for name in ["a", "b"] {
+        bench.post(&acme, MAPS, map(name, "1")).await.ok();
+        watch.frame().await.unwrap().unwrap();
+    }
+    let open = metrics(&bench, &acme, &["apiserver_longrunning_requests", "configmaps", "WATCH"]).await;
+    assert!(open[0].ends_with(" 1"), "{open:?}");
+    let told = metrics(&bench, &acme, &["apiserver_watch_events_total", "configmaps"]).await;
+    assert!(told[0].ends_with(" 2"), "{told:?}");
+    drop(watch);
+    assert_eq!(metrics(&bench, &acme, &["apiserver_longrunning_requests"]).await, [""; 0]);
+    assert_eq!(metrics(&bench, &acme, &["apiserver_request_total", "WATCH"]).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_served_beside_the_api_is_counted_and_its_panics_are_caught() {
+    let bench = InProcess::with_tenants().await;
+    let broken = Router::new().route("/v3/{*rest}", get(async || if true { panic!("a mistake") }));
+    let router = Router::new().nest("/identity", bench.server.observe("/identity", broken));
+    let answer = send(router, "", "GET", "/identity/v3/made-up", "").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let counted = metrics(&bench, &admin("system"), &["apiserver_request_total", "/identity", "code=\"500\""]).await;
+    assert_eq!(counted.len(), 1);
 }
