@@ -122,9 +122,9 @@ impl Server {
             .context("preparing the directory of volumes")?;
         let router = server
             .router()
-            .nest("/identity", identity.router())
-            .merge(networks.router())
-            .nest("/volume", volumes.router(identity.clone()));
+            .nest("/identity", server.observe("/identity", identity.router()))
+            .merge(server.observe("/networking", networks.router()))
+            .nest("/volume", server.observe("/volume", volumes.router(identity.clone())));
         let serving =
             authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
         let tls = TlsConfig {

@@ -43,7 +43,7 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
         }),
         [""] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
         }
         ["api"] if aggregated => return Ok(typed(&aggregate(&resources, true))),
         ["apis"] if aggregated => return Ok(typed(&aggregate(&resources, false))),

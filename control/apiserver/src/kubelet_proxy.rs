@@ -12,15 +12,16 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    Inner,
+    Call, Inner,
     fairness::{account::Account, background, payer::Payer, places::Place, ticket::Ticket},
-    request::{Query, ResourceTarget},
+    request::Query,
     serving::{TlsConfig, TlsError},
     stored_form,
+    write::{Operation, admission},
 };
 
 /// Time to reach a kubelet.
@@ -51,12 +52,11 @@ impl KubeletClient {
 /// Answers one of these requests.
 pub(crate) async fn pod(
     server: &Inner,
-    tenant: &TenantId,
-    target: &ResourceTarget,
-    query: &Query,
+    call: &Call,
     request: Request<Body>,
     ticket: &Ticket,
 ) -> Result<Response<Body>, ApiError> {
+    let (target, query, tenant) = (&call.target, &call.query, &call.tenant()?);
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let subresource = target.subresource.as_deref().unwrap_or_default();
@@ -98,6 +98,10 @@ pub(crate) async fn pod(
     if let Some(query) = request.uri().query() {
         path = format!("{path}?{}", for_kubelet(query));
     }
+    if subresource != "log" {
+        let mut options = options(subresource, query);
+        admission::admit_use(server, call, Operation::Connect, &pod, &mut options, false).await?;
+    }
     // What the two connections that are joined have taken, for as long as they live.
     let session = if subresource == "log" { None } else { ticket.session()? };
     let extensions = request.extensions();
@@ -116,6 +120,26 @@ pub(crate) async fn pod(
         }
         _ => Ok(response),
     }
+}
+
+/// What is wanted of a connection, as upstream's `PodExecOptions` and so on say it.
+fn options(subresource: &str, query: &Query) -> Value {
+    let kind = match subresource {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| query.choice(name).is_some()) {
+        options[name] = query.flag(name).into();
+    }
+    for name in ["command", "ports"].into_iter().filter(|name| !query.all(name).is_empty()) {
+        options[name] = json!(query.all(name));
+    }
+    if !query.get("container").is_empty() {
+        options["container"] = query.get("container").into();
+    }
+    options
 }
 
 /// Whether the connection is to become a WebSocket or SPDY.
@@ -229,8 +253,6 @@ async fn refusal(response: Response<Body>, pod: &Value, container: &str) -> ApiE
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

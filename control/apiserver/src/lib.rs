@@ -1,7 +1,7 @@
 //! The Kubernetes REST API over the store: one engine for every resource of the registry (`hypernetes_kinds`).
 //!
 //! ```text
-//! TLS ─▶ authn ─▶ request (cluster, resource, verb) ─▶ authz ─▶ read | write | watch | reviews | discovery ─▶ store
+//! TLS ─▶ layers (who, how much, may they) ─▶ read | write | watch | reviews | discovery ─▶ store
 //! ```
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,16 @@ mod authorization;
 mod call;
 mod cluster;
 mod discovery;
-mod dispatch;
 mod fairness;
 mod kubelet_proxy;
+mod layers;
 mod media;
+mod metrics;
 mod read;
 mod request;
 mod reviews;
 mod serving;
+mod snapshot;
 mod stored_form;
 mod tenants;
 mod tokens;
@@ -43,6 +45,7 @@ use self::{
     authorization::{Authorizer, graph},
     call::Call,
     fairness::accounts::Accounts,
+    metrics::Metrics,
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
@@ -71,6 +74,7 @@ pub(crate) struct Inner {
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
     accounts: Accounts,
+    metrics: Arc<Metrics>,
 }
 
 impl Inner {
@@ -93,6 +97,7 @@ impl ApiServer {
             kubelets,
             graph,
             accounts: Default::default(),
+            metrics: Default::default(),
         }))
     }
 
@@ -128,7 +133,7 @@ impl ApiServer {
         let server = self.clone();
         axum::Router::new().fallback(move |request: Request<Body>| {
             let server = server.clone();
-            async move { server.answer(request).await }
+            async move { layers::answer(&server.0, request).await }
         })
     }
 
@@ -166,7 +171,7 @@ impl ApiServer {
             let future: futures::future::BoxFuture<'static, _> = Box::pin(async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(user);
-                Ok(server.answer(request).await)
+                Ok(layers::answer(&server.0, request).await)
             });
             future
         })

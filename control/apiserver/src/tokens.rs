@@ -17,6 +17,7 @@ use crate::{
     authorization::nodes,
     request::options::{OptionsOf, WriteOptions},
     stored_form,
+    write::{Operation, admission},
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -78,6 +79,7 @@ pub async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
     if let Some(node) = nodes::identity(&call.user) {
         restrict(call, node, bound.as_ref(), found.as_ref(), &audiences)?;
     }
+    admission::admit_use(server, call, Operation::Create, &account, &mut request, options.dry_run).await?;
     if audiences.is_empty() {
         audiences.push(AUDIENCE.into());
     }

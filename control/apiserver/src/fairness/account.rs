@@ -9,10 +9,13 @@ use hypernetes_api::{ApiError, error::Details};
 use hypernetes_store::Quota;
 use tokio_util::sync::CancellationToken;
 
-use crate::fairness::{
-    background,
-    budget::{Budget, COUNTED, TABLE, row_of},
-    pace::{self, Pace},
+use crate::{
+    fairness::{
+        background,
+        budget::{Budget, COUNTED, TABLE, row_of},
+        pace::{self, Pace},
+    },
+    metrics::Counts,
 };
 
 /// One tenant's.
@@ -22,6 +25,8 @@ pub(crate) struct Account {
     pub pace: Arc<Pace>,
     /// Nothing that was given out for the tenant opens anything any more.
     pub(super) closed: CancellationToken,
+    /// What it has asked for.
+    pub counts: Counts,
 }
 
 impl Default for Account {
@@ -31,6 +36,7 @@ impl Default for Account {
             limits: TABLE.map(|row| AtomicU64::new(row.default)),
             pace: Arc::new(Pace::new(row_of(Budget::ServerMilliCpus).default)),
             closed: CancellationToken::new(),
+            counts: Counts::of_tenant(),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    fn account(&self, tenant: &TenantId) -> Arc<Account> {
+    pub fn of(&self, tenant: &TenantId) -> Arc<Account> {
         if let Some(account) = self.tenants.read().get(tenant) {
             return account.clone();
         }
@@ -41,7 +41,7 @@ impl Accounts {
             }
             return Ok(Ticket { payer: None, account: None, taken: Vec::new(), waited: true });
         }
-        let account = self.account(&user.tenant);
+        let account = self.of(&user.tenant);
         let waited = connection.is_some_and(|payer| payer.is(&account));
         if let Some(Payer(paying)) = connection
             && paying.known.get().is_none()
@@ -56,7 +56,7 @@ impl Accounts {
 
     /// What the operator has set; what they have not is the default.
     pub fn set(&self, store: &Store, tenant: &TenantId, limits: &BTreeMap<String, u64>) {
-        let account = self.account(tenant);
+        let account = self.of(tenant);
         for row in &TABLE {
             let limit = limits.get(row.name).copied().unwrap_or(row.default);
             account.limits[row.budget as usize].store(limit, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Accounts {
     /// Whether anything that was given out for the tenant opens something. If not, what was begun for it ends, and what is
     /// begun: it may have been asked for before.
     pub fn settle(&self, tenant: &TenantId, open: bool) {
-        let account = self.account(tenant);
+        let account = self.of(tenant);
         if !open {
             account.closed.cancel();
         } else if account.closed.is_cancelled() {
@@ -93,7 +93,7 @@ impl Accounts {
 
     /// What the tenant may take and has taken, by the table.
     pub fn show(&self, store: &Store, tenant: &TenantId) -> Value {
-        let account = self.account(tenant);
+        let account = self.of(tenant);
         let stored = store.usage(tenant);
         let rows = TABLE.iter().map(|row| {
             let used = match row.budget {

@@ -1,5 +1,6 @@
 //! What a request is about: logical cluster, resource, verb. Parsed once, from method, path and query.
 
+pub mod info;
 pub mod options;
 pub mod selectors;
 

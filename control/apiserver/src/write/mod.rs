@@ -1,14 +1,14 @@
 //! The one way of a write.
 //!
 //! ```text
-//! decode ─▶ propose ─▶ default ─▶ prepare ─▶ validate ─▶ admit ─▶ validate what admission changed ─▶ commit
+//! decode ─▶ propose ─▶ default ─▶ prepare ─▶ validate ─▶ mutators ─▶ validate what they changed ─▶ validators ─▶ commit
 //! ```
 //!
 //! What an operation makes of an object is its own file (`create`, `update`, `patch`, `delete`, `subresource`); everything
 //! behind it is [`transact`], for main resources and subresources alike. Admission comes after validation: it sees only
 //! names that are some.
 
-mod admission;
+pub(crate) mod admission;
 mod create;
 mod delete;
 mod patch;
@@ -56,10 +56,12 @@ fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
 
 /// What happens to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
+pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// Somebody is connected to what it stands for.
+    Connect,
 }
 
 /// An object as a caller wants it to be.
@@ -283,11 +285,15 @@ where
         }
         let key = call.key(&own)?;
         let before = object.clone();
-        let request = admission::Request { server, call, operation, subresource: write.subresource, old: old.as_ref() };
-        let mut guards = admission::admit(&request, &mut object).await?;
+        let (subresource, dry_run) = (write.subresource, options.dry_run);
+        let request = admission::Request { server, call, operation, subresource, old: old.as_ref(), dry_run };
+        let mut added = admission::Additions::default();
+        admission::mutate(&request, &mut object, &mut added).await?;
         if operation != Operation::Delete && object != before {
             write.validate(&object, old.as_ref())?;
         }
+        admission::validate(&request, &object, &mut added).await?;
+        let admission::Additions { mut guards, mut ops } = added;
         if operation != Operation::Delete && !managed {
             managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));
         }
@@ -303,7 +309,7 @@ where
                 Entry { key: key.clone(), value: value.clone(), create_revision: created, mod_revision: modified };
             Written { operation, entry, object, warnings, gone }
         };
-        if !gone && current.as_ref().is_some_and(|entry| entry.value == value) {
+        if !gone && ops.is_empty() && current.as_ref().is_some_and(|entry| entry.value == value) {
             return Ok(written(created, modified, object));
         }
         if options.dry_run {
@@ -317,11 +323,11 @@ where
             None => Guard::Absent(key.clone()),
             Some(_) => Guard::Unchanged(key.clone(), modified),
         });
-        let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
+        ops.push(if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) });
         if let Some(account) = &call.account {
             account.pace.charge(COMMIT + COMMIT_KIB * u32::try_from(value.len() >> 10).unwrap_or(u32::MAX));
         }
-        match server.store.commit(Txn { guards, ops: vec![op] }).await {
+        match server.store.commit(Txn { guards, ops }).await {
             Ok(revision) if operation == Operation::Create => return Ok(written(revision, revision, object)),
             Ok(revision) => return Ok(written(created, revision, object)),
             Err(TxnError::Conflict { key: changed, .. }) if changed == key => match operation {

@@ -154,3 +154,22 @@ async fn tenants_see_of_a_node_what_is_theirs_to_know() {
     let seen = bench.get(&operator(), &format!("{nodes}/one")).await.ok();
     assert_eq!(seen["status"]["nodeInfo"]["machineID"], "m-1");
 }
+
+#[tokio::test]
+async fn the_whole_store_is_the_operators_masters_alone() {
+    let bench = InProcess::with_tenants().await;
+    for (user, path) in [
+        (admin(ACME), "/snapshot"),
+        (admin("system"), "/snapshot"),
+        (user("m", &["system:masters"], ACME), "/snapshot"),
+        (user("m", &["system:masters"], ACME), "/clusters/system/snapshot"),
+        (user("r", &["keystone:reader"], "system"), "/snapshot"),
+    ] {
+        bench.get(&user, path).await.refused(403, "Forbidden");
+    }
+    let operator = user("operator", &["system:masters"], "system");
+    let request = Request::builder().uri("/snapshot").body(Body::empty()).unwrap();
+    assert_eq!(bench.response(by(&operator, request)).await.status(), 200);
+    // Of a tenant's cluster there is none.
+    bench.get(&operator, &format!("/clusters/{ACME}/snapshot")).await.refused(403, "Forbidden");
+}

@@ -1,21 +1,35 @@
 //! The storage class of claims that name none.
 
+use futures::{FutureExt, future::BoxFuture};
 use hypernetes_api::{ApiError, TenantId};
 use hypernetes_store::{Prefix, RangeOptions, ResourceId};
 use serde_json::Value;
 
-use super::{Operation, Request, fields};
+use super::{Additions, Plugin, Request, Step, fields};
 use crate::{Inner, stored_form};
+
+pub(super) const PLUGIN: Plugin = Plugin {
+    name: "DefaultStorageClass",
+    about: |request| request.creates("", "PersistentVolumeClaim"),
+    step: Step::Mutate(mutate),
+};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
-pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
-    let new_claim = request.operation == Operation::Create && request.is("", "PersistentVolumeClaim");
-    if !new_claim || object["spec"].get("storageClassName").is_some() {
+fn mutate<'a>(
+    request: &'a Request<'a>,
+    claim: &'a mut Value,
+    _: &'a mut Additions,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    set_class(request, claim).boxed()
+}
+
+async fn set_class(request: &Request<'_>, claim: &mut Value) -> Result<(), ApiError> {
+    if claim["spec"].get("storageClassName").is_some() {
         return Ok(());
     }
     if let Some(class) = default_class(request.server).await? {
-        fields(object, &["spec"]).insert("storageClassName".into(), class.into());
+        fields(claim, &["spec"]).insert("storageClassName".into(), class.into());
     }
     Ok(())
 }

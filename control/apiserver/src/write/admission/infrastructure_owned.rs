@@ -1,20 +1,32 @@
 //! What of a tenant's objects is infrastructure's: the status of networks, volumes and so on, and the finalizers that keep
 //! an object until what it stands for on the hosts is cleared away.
 
+use futures::future::BoxFuture;
 use hypernetes_api::ApiError;
+use hypernetes_kinds::Subresource;
 use serde_json::Value;
 
-use super::{Operation, Request, text};
-use hypernetes_kinds::Subresource;
+use super::{Additions, Operation, Plugin, Request, Step, ready, text};
+
+pub(super) const PLUGIN: Plugin = Plugin {
+    name: "InfrastructureOwned",
+    // Deletion has marks only.
+    about: |request| matches!(request.operation, Operation::Create | Operation::Update),
+    step: Step::Validate(validate),
+};
 
 /// Finalizers below this domain are added and removed by infrastructure alone, on whatever kind.
 const DOMAIN: &str = "hypernetes.io";
 
-pub(super) fn admit(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
-    // Deletion has marks only.
-    if request.operation == Operation::Delete {
-        return Ok(());
-    }
+fn validate<'a>(
+    request: &'a Request<'a>,
+    object: &'a Value,
+    _: &'a mut Additions,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    ready(check(request, object))
+}
+
+fn check(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     let call = request.call;
     let name = text(object, &["metadata", "name"]);
     let status = request.subresource == Some(Subresource::Status);

@@ -1,0 +1,47 @@
+//! What every request goes through, in this order, whoever sends it and whatever for: each layer is a file, and does one thing.
+//!
+//! ```text
+//! panic ─▶ request info ─▶ authentication ─▶ fairness ─▶ metrics ─▶ deadline ─▶ authorization ─▶ handler
+//! ```
+//!
+//! There is no other way to a handler: what a layer finds out is a value that the next one takes, so that one that is left out does
+//! not compile, or is missed by the test of its name (`tests/api/layers.rs`). Who is refused before it is
+//! measured, because of what it sent, who it is or how much it had, is counted where that is seen, here.
+
+mod authentication;
+mod authorization;
+mod deadline;
+mod fairness;
+mod handler;
+mod metrics;
+mod outside;
+mod panic;
+mod request_info;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hypernetes_api::ApiError;
+
+use crate::{Inner, answer::error_response};
+
+/// The answer to a request from anywhere.
+pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<Body> {
+    panic::caught(async { through(server, request).await.unwrap_or_else(|error| error_response(&error)) }).await
+}
+
+async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let (incoming, body) = request_info::parse(request).inspect_err(|error| metrics::refused(server, None, error))?;
+    let refused = |error: &ApiError| metrics::refused(server, Some(&incoming), error);
+    let user = authentication::who(server, &incoming).await.inspect_err(refused)?;
+    let mut entered = fairness::enter(server, &incoming, &user).await.inspect_err(refused)?;
+    let account = entered.ticket.account();
+    let work = async {
+        let answer = deadline::within(&incoming, async {
+            let permitted = authorization::check(server, &incoming, user).await?;
+            handler::answer(server, &incoming, body, permitted, &mut entered.ticket).await
+        });
+        let answer = answer.await?;
+        entered.hold(answer)
+    };
+    metrics::measured(server, &incoming, account, work).await
+}

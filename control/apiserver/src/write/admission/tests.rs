@@ -1,0 +1,236 @@
+//! Each plugin has an effect, which is gone without it; and no write and no connection goes by them.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures::future::BoxFuture;
+use http::{Method, Request as HttpRequest};
+use http_body_util::BodyExt;
+use hypernetes_api::{AllTenants, ApiError, auth::UserInfo, names};
+use hypernetes_store::{EmbeddedStore, embedded};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use super::{Additions, CHAIN, Plugin, Request, Step, ready};
+use crate::{ApiServer, Config, authentication};
+
+tokio::task_local! {
+    /// The plugin that is left out.
+    static WITHOUT: &'static str;
+    /// One more, which refuses everything.
+    static CLOSED: ();
+}
+
+const CLOSER: Plugin = Plugin { name: "Closer", about: |_| true, step: Step::Validate(close) };
+
+fn close<'a>(request: &'a Request<'a>, _: &'a Value, _: &'a mut Additions) -> BoxFuture<'a, Result<(), ApiError>> {
+    ready(Err(request.forbidden("", "closed")))
+}
+
+/// The chain, as a test wants it.
+pub(super) fn chain() -> impl Iterator<Item = &'static Plugin> {
+    let without = WITHOUT.try_get().unwrap_or_default();
+    let closer = CLOSED.try_with(|()| &CLOSER).ok();
+    CHAIN.iter().filter(move |plugin| plugin.name != without).chain(closer)
+}
+
+#[test]
+fn mutators_come_before_validators_and_each_once() {
+    let validators = CHAIN.iter().skip_while(|plugin| matches!(plugin.step, Step::Mutate(_)));
+    assert!(validators.clone().all(|plugin| matches!(plugin.step, Step::Validate(_))));
+    let names: std::collections::BTreeSet<_> = CHAIN.iter().map(|plugin| plugin.name).collect();
+    assert_eq!(names.len(), CHAIN.len());
+}
+
+struct Bench {
+    server: ApiServer,
+    _directory: TempDir,
+}
+
+fn user(name: &str, group: &str, tenant: &str) -> UserInfo {
+    let groups = vec![group.to_owned(), names::GROUP_AUTHENTICATED.to_owned()];
+    UserInfo {
+        name: name.into(),
+        uid: String::new(),
+        groups,
+        extra: Default::default(),
+        tenant: tenant.parse().unwrap(),
+    }
+}
+
+fn acme() -> UserInfo {
+    user("admin", names::GROUP_KEYSTONE_ADMIN, "acme")
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("store"), embedded::Options::default()).unwrap();
+        let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
+        let bench = Self { server, _directory: directory };
+        let system = authentication::infrastructure();
+        for (cluster, name) in [("acme", "default"), ("system", "kube-node-lease")] {
+            let path = format!("/clusters/{cluster}/api/v1/namespaces");
+            bench.made(&system, &path, json!({"metadata": {"name": name}})).await;
+        }
+        let account = json!({"metadata": {"name": "default"}});
+        bench.made(&acme(), "/api/v1/namespaces/default/serviceaccounts", account).await;
+        bench
+    }
+
+    async fn send(&self, user: &UserInfo, method: Method, path: &str, content: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request =
+            HttpRequest::builder().method(method).uri(path).header("content-type", content).body(body).unwrap();
+        request.extensions_mut().insert(user.clone());
+        let answer = self.server.router().oneshot(request).await.unwrap();
+        let code = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    async fn post(&self, user: &UserInfo, path: &str, object: Value) -> (u16, Value) {
+        self.send(user, Method::POST, path, "application/json", &object).await
+    }
+
+    async fn made(&self, user: &UserInfo, path: &str, object: Value) {
+        let (code, answer) = self.post(user, path, object).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+
+    /// Makes a pod with this of its own in its spec.
+    async fn pod(&self, own: Value) -> (u16, Value) {
+        let mut pod =
+            json!({"metadata": {"generateName": "p-"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        for (field, value) in own.as_object().unwrap() {
+            pod["spec"][field] = value.clone();
+        }
+        self.post(&acme(), "/api/v1/namespaces/default/pods", pod).await
+    }
+
+    /// Whether the plugin of this name does what it is there for.
+    async fn effect(&self, plugin: &str) -> bool {
+        let forbidden = |(code, answer): (u16, Value)| {
+            assert!([201, 403].contains(&code), "{plugin}: {answer}");
+            code == 403
+        };
+        let found = |(code, answer): (u16, Value), path: &str| {
+            assert_eq!(code, 201, "{plugin}: {answer}");
+            answer.pointer(path).is_some()
+        };
+        let map = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+        match plugin {
+            "NamespaceLifecycle" => {
+                let (code, _) = self.post(&acme(), &map("none"), json!({"metadata": {"generateName": "m-"}})).await;
+                code == 404
+            }
+            "DefaultTolerationSeconds" => found(self.pod(json!({})).await, "/spec/tolerations/0"),
+            "ServiceAccount" => found(self.pod(json!({})).await, "/spec/serviceAccountName"),
+            "DefaultStorageClass" => {
+                let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+                let class = json!({"metadata": {"name": "c", "annotations": annotations}, "provisioner": "p"});
+                self.post(&authentication::infrastructure(), "/apis/storage.k8s.io/v1/storageclasses", class).await;
+                let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+                let claim = json!({"metadata": {"generateName": "c-"}, "spec": spec});
+                let path = "/api/v1/namespaces/default/persistentvolumeclaims";
+                found(self.post(&acme(), path, claim).await, "/spec/storageClassName")
+            }
+            "PodPlacement" => forbidden(self.pod(json!({"nodeName": "n1"})).await),
+            "NodeRestriction" => {
+                let node = user("system:node:n1", names::GROUP_NODES, "system");
+                let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+                let lease = json!({"metadata": {"name": "n2"}, "spec": {"holderIdentity": "n1"}});
+                forbidden(self.post(&node, path, lease).await)
+            }
+            "RoleEscalation" => {
+                let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+                let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["*"]});
+                let roles = json!({"metadata": {"name": "writer"}, "rules": [
+                    {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create"]}]});
+                let binding = json!({"metadata": {"name": "writer"}, "subjects": [{"kind": "User", "name": "ann"}],
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "writer"}});
+                self.post(&acme(), &format!("{rbac}/roles"), roles).await;
+                self.post(&acme(), &format!("{rbac}/rolebindings"), binding).await;
+                let more = json!({"metadata": {"name": "more"}, "rules": [rule("", "secrets")]});
+                let ann = user("ann", "people", "acme");
+                forbidden(self.post(&ann, &format!("{rbac}/roles"), more).await)
+            }
+            "InfrastructureOwned" => {
+                let metadata = json!({"generateName": "m-", "finalizers": ["hypernetes.io/mine"]});
+                forbidden(self.post(&acme(), &map("default"), json!({"metadata": metadata})).await)
+            }
+            "HostIsolation" => {
+                let volumes = json!([{"name": "v", "hostPath": {"path": "/etc"}}]);
+                forbidden(self.pod(json!({"volumes": volumes})).await)
+            }
+            "Priority" => forbidden(self.pod(json!({"priorityClassName": "none"})).await),
+            "RuntimeClass" => forbidden(self.pod(json!({"overhead": {"cpu": "1"}})).await),
+            other => panic!("{other} has no test"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_plugin_has_an_effect_which_is_gone_without_it() {
+    let bench = Bench::new().await;
+    for plugin in CHAIN {
+        assert!(bench.effect(plugin.name).await, "{} does nothing", plugin.name);
+        let without = WITHOUT.scope(plugin.name, bench.effect(plugin.name)).await;
+        assert!(!without, "{} is not what does it", plugin.name);
+    }
+}
+
+#[tokio::test]
+async fn no_write_and_no_connection_goes_by_the_chain() {
+    let bench = Bench::new().await;
+    let (acme, system) = (acme(), authentication::infrastructure());
+    let (pods, deployments) = ("/api/v1/namespaces/default/pods", "/apis/apps/v1/namespaces/default/deployments");
+    let mut pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    bench.made(&acme, pods, pod.clone()).await;
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    let template = json!({"metadata": {"labels": {"app": "a"}}, "spec": pod["spec"]});
+    let spec = json!({"selector": {"matchLabels": {"app": "a"}}, "template": template});
+    bench.made(&acme, deployments, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    let (web, of_acme) = (format!("{pods}/web"), format!("/clusters/acme{pods}/web"));
+    let (json, merge, apply) = ("application/json", "application/merge-patch+json", "application/apply-patch+yaml");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "new"}});
+    let scale = json!({"metadata": {"name": "web"}, "spec": {"replicas": 3}});
+    let label = json!({"metadata": {"labels": {"app": "x"}}});
+    let binding = json!({"metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let namespace = json!({"metadata": {"name": "default"}, "spec": {}});
+    let nothing = Value::Null;
+    for (user, method, path, content, body) in [
+        (&acme, Method::POST, maps.to_owned(), json, &map),
+        (&acme, Method::PATCH, format!("{maps}/new?fieldManager=me"), apply, &map),
+        (&acme, Method::PATCH, web.clone(), merge, &label),
+        (&acme, Method::PUT, format!("{deployments}/web/scale"), json, &scale),
+        (&acme, Method::PATCH, format!("{deployments}/web/scale"), merge, &json!({"spec": {"replicas": 2}})),
+        (&acme, Method::PATCH, format!("{deployments}/web/status"), merge, &json!({"status": {"replicas": 2}})),
+        (&acme, Method::PUT, "/api/v1/namespaces/default/finalize".into(), json, &namespace),
+        (&system, Method::POST, format!("{of_acme}/binding"), json, &binding),
+        (&acme, Method::POST, format!("{web}/eviction"), json, &eviction),
+        (&acme, Method::DELETE, web.clone(), json, &nothing),
+        (&acme, Method::DELETE, pods.to_owned(), json, &nothing),
+        (&acme, Method::POST, format!("{accounts}/default/token"), json, &json!({"spec": {}})),
+    ] {
+        let sent = CLOSED.scope((), bench.send(user, method.clone(), &path, content, body));
+        let (code, answer) = sent.await;
+        assert_eq!(code, 403, "{method} {path}: {answer}");
+        assert!(answer["message"].as_str().unwrap().ends_with("closed"), "{method} {path}: {answer}");
+    }
+    // A connection is made where the pod is.
+    let (code, answer) = bench.post(&system, &format!("{of_acme}/binding"), binding).await;
+    assert_eq!(code, 201, "{answer}");
+    for subresource in ["exec?command=sh", "attach", "portforward"] {
+        let request = HttpRequest::builder().uri(format!("{web}/{subresource}"));
+        let request = request.header("connection", "upgrade").header("upgrade", "websocket");
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(acme.clone());
+        let answer = CLOSED.scope((), bench.server.router().oneshot(request)).await.unwrap();
+        assert_eq!(answer.status(), 403, "{subresource}");
+    }
+}

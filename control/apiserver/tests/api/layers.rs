@@ -1,0 +1,217 @@
+//! Each layer that a request goes through is missed by the test of its name when it is not there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
+use futures::stream;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hypernetes_api::{
+    auth::{TokenAuthority, TokenError, TokenInfo, UserInfo},
+    names,
+};
+use hypernetes_testing::{
+    http::{Answer, send},
+    requests::{Refused, admin, by, user},
+    server::{ACME, GLOBEX, InProcess},
+};
+use serde_json::json;
+
+use crate::bench::{MAPS, map};
+
+type Frame = Result<Bytes, std::io::Error>;
+
+/// A request of acme's admin whose body is this stream.
+fn streamed(uri: &str, body: impl futures::Stream<Item = Frame> + Send + 'static) -> Request<Body> {
+    let request = Request::builder().method("POST").uri(uri).header("content-type", "application/json");
+    by(&admin(ACME), request.body(Body::from_stream(body)).unwrap())
+}
+
+fn mistake() -> Frame {
+    panic!("a mistake of the server's")
+}
+
+#[tokio::test]
+async fn panic_is_an_answer_and_hurts_nobody_else() {
+    let bench = InProcess::with_tenants().await;
+    let body = stream::once(async { mistake() });
+    let message = bench.answer(streamed(MAPS, body)).await.refused(500, "InternalError");
+    assert!(message.contains("caused apiserver to panic"), "{message}");
+    // Neither a lock nor a place is left behind.
+    bench.post(&admin(ACME), MAPS, map("a", "1")).await.ok();
+    let budgets = bench.get(&admin(ACME), "/budgets").await.ok();
+    let requests = budgets["items"].as_array().unwrap().iter().find(|row| row["name"] == "requests").unwrap();
+    assert_eq!(requests["used"], 1, "this one");
+}
+
+#[tokio::test]
+async fn request_info_is_parsed_before_anybody_is_asked_for() {
+    let bench = InProcess::with_tenants().await;
+    for (method, uri, code, reason) in [
+        ("GET", "/api/v1/pods/../secrets", 400, "BadRequest"),
+        ("GET", "/api/v1//pods", 404, "NotFound"),
+        ("GET", "/api/v1/pods?limit=%zz", 400, "BadRequest"),
+        ("PUT", "/api/v1/pods", 405, "MethodNotAllowed"),
+    ] {
+        let request = Request::builder().method(method).uri(uri).header("authorization", "Bearer none");
+        bench.answer(request.body(Body::empty()).unwrap()).await.refused(code, reason);
+    }
+}
+
+/// Knows one token.
+struct Keystone;
+
+#[async_trait]
+impl TokenAuthority for Keystone {
+    async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError> {
+        assert_ne!(token, "panic", "a mistake of the identity service's");
+        Err(TokenError::Invalid)
+    }
+}
+
+#[tokio::test]
+async fn authentication_comes_before_everything_that_a_request_asks_for() {
+    let bench = InProcess::with_tenants().await;
+    bench.server.set_token_authority(Arc::new(Keystone));
+    let with = |token: &str| {
+        let request = Request::builder().uri("/api/v1/nothing").header("authorization", format!("Bearer {token}"));
+        bench.answer(request.body(Body::empty()).unwrap())
+    };
+    with("wrong").await.refused(401, "Unauthorized");
+    with("panic").await.refused(500, "InternalError");
+}
+
+#[tokio::test]
+async fn fairness_counts_a_request_until_its_answer_is_read() {
+    let bench = InProcess::with_tenants().await;
+    let mut held = Vec::new();
+    let refused = loop {
+        let request = by(&admin(ACME), Request::get(MAPS).body(Body::empty()).unwrap());
+        let response = bench.response(request).await;
+        if response.status() != StatusCode::OK || held.len() > 1000 {
+            break Answer::of(response).await;
+        }
+        held.push(response);
+    };
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(refused.refused(429, "TooManyRequests").contains("please try again later"));
+    assert_eq!(held.len(), 200);
+}
+
+#[tokio::test]
+async fn deadline_ends_what_would_wait_for_ever() {
+    let bench = InProcess::with_tenants().await;
+    let never = || stream::pending::<Frame>();
+    let late = bench.answer(streamed(&format!("{MAPS}?timeout=1ms"), never())).await;
+    assert_eq!(late.body["details"], json!({}));
+    let message = late.refused(504, "Timeout");
+    assert_eq!(message, "Timeout: request did not complete within the allotted timeout");
+    let odd = bench.answer(streamed(&format!("{MAPS}?timeout=5"), never())).await.refused(400, "BadRequest");
+    assert_eq!(odd, "invalid timeout specified in the request URL - time: missing unit in duration \"5\"");
+}
+
+#[tokio::test]
+async fn authorization_is_asked_before_a_handler_reads_anything() {
+    let bench = InProcess::with_tenants().await;
+    let nobody = user("nobody", &[], ACME);
+    let body = Body::from_stream(stream::once(async { mistake() }));
+    bench.answer(by(&nobody, Request::post(MAPS).body(body).unwrap())).await.forbidden();
+    // Impersonation is part of it: whom a request is made as is who has to have the right.
+    let admin = user("admin", &[names::GROUP_KEYSTONE_ADMIN], ACME);
+    let headers = [("impersonate-user", "nobody")];
+    bench.send_with(&admin, "GET", MAPS, &headers, "").await.forbidden();
+}
+
+/// What a user reads at `/metrics`: the lines with each of these words.
+async fn metrics(bench: &InProcess, user: &UserInfo, words: &[&str]) -> Vec<String> {
+    let request = by(user, Request::get("/metrics").body(Body::empty()).unwrap());
+    let text = bench.text(request).await;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn metrics_count_what_is_answered_and_what_is_refused() {
+    let bench = InProcess::with_tenants().await;
+    let (acme, globex, operator) = (admin(ACME), admin(GLOBEX), admin("system"));
+    bench.post(&acme, MAPS, map("a", "1")).await.ok();
+    bench.post(&acme, MAPS, map("a", "1")).await.refused(409, "AlreadyExists");
+    bench.get(&acme, MAPS).await.ok();
+    bench.get(&acme, "/apis/made/up/0123").await.refused(404, "NotFound");
+    let anonymous = Request::get(MAPS).header("authorization", "Bearer none").body(Body::empty()).unwrap();
+    bench.answer(anonymous).await.refused(401, "Unauthorized");
+    let total = |code: &str, verb: &str, resource: &str| {
+        format!(
+            "apiserver_request_total{{code=\"{code}\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"{resource}\",{}",
+            match verb {
+                "POST" => "scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1".to_owned(),
+                other => format!("scope=\"namespace\",subresource=\"\",verb=\"{other}\",version=\"v1\"}} 1"),
+            }
+        )
+    };
+    for (user, tells) in [(&acme, true), (&globex, false)] {
+        let lines = metrics(&bench, user, &["apiserver_request_total", "configmaps"]).await;
+        let expected = [
+            total("201", "POST", "configmaps"),
+            total("409", "POST", "configmaps"),
+            total("200", "LIST", "configmaps"),
+        ];
+        assert!(expected.iter().all(|line| lines.contains(line) == tells), "{lines:#?}");
+        let sizes = metrics(&bench, user, &["apiserver_response_sizes_count", "configmaps", "LIST"]).await;
+        assert_eq!(sizes.len(), usize::from(tells), "{sizes:?}");
+        let objects = metrics(&bench, user, &["apiserver_storage_objects", "configmaps"]).await;
+        assert_eq!(objects.len(), usize::from(tells), "{objects:?}");
+        // Neither the others nor the machine.
+        for others in ["process_", "inflight", "hypernetes_tenant", GLOBEX, ACME, "0123"] {
+            assert_eq!(metrics(&bench, user, &[others]).await, [""; 0]);
+        }
+    }
+    let refused = metrics(&bench, &operator, &["apiserver_request_total", "code=\"401\"", "configmaps"]).await;
+    assert_eq!(refused.len(), 1);
+    for name in ["process_resident_memory_bytes ", "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1"] {
+        assert_eq!(metrics(&bench, &operator, &[name]).await.len(), 1, "{name}");
+    }
+    let of_tenant = metrics(&bench, &operator, &["hypernetes_tenant_requests_total", ACME, "4xx"]).await;
+    assert!(of_tenant[0].ends_with(" 2"), "{of_tenant:?}");
+    // Whoever may not read the path does not.
+    bench.get(&user("reader", &[names::GROUP_KEYSTONE_READER], ACME), "/metrics").await.forbidden();
+}
+
+#[tokio::test]
+async fn metrics_count_watches_while_they_are_open_and_what_they_are_told() {
+    let bench = InProcess::with_tenants().await;
+    let acme = admin(ACME);
+    let request = by(&acme, Request::get(format!("{MAPS}?watch=1")).body(Body::empty()).unwrap());
+    let mut watch = bench.response(request).await.into_body();
+    for name in ["a", "b"] {
+        bench.post(&acme, MAPS, map(name, "1")).await.ok();
+        watch.frame().await.unwrap().unwrap();
+    }
+    let open = metrics(&bench, &acme, &["apiserver_longrunning_requests", "configmaps", "WATCH"]).await;
+    assert!(open[0].ends_with(" 1"), "{open:?}");
+    let told = metrics(&bench, &acme, &["apiserver_watch_events_total", "configmaps"]).await;
+    assert!(told[0].ends_with(" 2"), "{told:?}");
+    drop(watch);
+    assert_eq!(metrics(&bench, &acme, &["apiserver_longrunning_requests"]).await, [""; 0]);
+    assert_eq!(metrics(&bench, &acme, &["apiserver_request_total", "WATCH"]).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_served_beside_the_api_is_counted_and_its_panics_are_caught() {
+    let bench = InProcess::with_tenants().await;
+    let broken = Router::new().route(
+        "/v3/{*rest}",
+        get(async || {
+            if true {
+                panic!("a mistake")
+            }
+        }),
+    );
+    let router = Router::new().nest("/identity", bench.server.observe("/identity", broken));
+    let answer = send(router, "", "GET", "/identity/v3/made-up", "").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let counted = metrics(&bench, &admin("system"), &["apiserver_request_total", "/identity", "code=\"500\""]).await;
+    assert_eq!(counted.len(), 1);
+}
