@@ -2,6 +2,7 @@
 //! that ends.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod cluster;
 pub mod history;
 pub mod proxy;
 
