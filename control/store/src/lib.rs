@@ -57,6 +57,9 @@ pub enum ReadError {
     Future(Revision),
     #[error("reading from the store: {0}")]
     Io(String),
+    /// What keeps the store does not answer.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
 }
 
 /// In upstream's words.
@@ -71,6 +74,7 @@ impl From<ReadError> for ApiError {
                 Self::new(Reason::Timeout, format!("Too large resource version: {revision}"))
             }
             ReadError::Io(why) => Self::internal(why),
+            ReadError::Unavailable(_) => Self::new(Reason::ServiceUnavailable, error.to_string()),
         }
     }
 }

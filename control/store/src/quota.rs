@@ -89,14 +89,19 @@ impl Quotas {
         }
     }
 
+    /// None: there is no limit.
+    pub(crate) fn of(&self, tenant: &str) -> Option<Quota> {
+        if tenant == TenantId::SYSTEM {
+            return None;
+        }
+        let table = self.0.read();
+        table.tenants.get(tenant).copied().or(table.default)
+    }
+
     /// What takes no more than before passes, and so do small changes to what exists, as deletion begins with one:
     /// for these there is an eighth more.
     pub(crate) fn check(&self, tenant: &str, before: Usage, after: Usage, large: bool) -> Result<(), TxnError> {
-        if tenant == TenantId::SYSTEM {
-            return Ok(());
-        }
-        let table = self.0.read();
-        let Some(quota) = table.tenants.get(tenant).copied().or(table.default) else { return Ok(()) };
+        let Some(quota) = self.of(tenant) else { return Ok(()) };
         let bytes = if large { quota.bytes } else { quota.bytes.saturating_add(quota.bytes / 8) };
         let exceeded = |what, used, limit| Err(TxnError::Quota { what, used, limit });
         if after.objects > before.objects && after.objects > quota.objects {

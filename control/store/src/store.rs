@@ -10,6 +10,7 @@ use crate::{
     log::{
         Log,
         embedded::{Embedded, OpenError, Snapshot},
+        etcd::{Config, Etcd, StartError},
     },
     mvcc::Cache,
 };
@@ -29,6 +30,16 @@ impl Store {
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         let cache = Arc::new(Cache::new(options));
         let log = Embedded::open(path, cache.clone())?;
+        Ok(Self { cache, log: Box::new(log) })
+    }
+
+    /// The store in an etcd, which other servers may have open, too. Within a runtime of tokio, which it needs as long as it is.
+    ///
+    /// # Errors
+    /// When etcd cannot be reached in time, or has something else.
+    pub async fn etcd(config: &Config, options: Options) -> Result<Self, StartError> {
+        let cache = Arc::new(Cache::new(options));
+        let log = Etcd::start(config, cache.clone()).await?;
         Ok(Self { cache, log: Box::new(log) })
     }
 

@@ -77,13 +77,16 @@ pub enum TxnError {
     /// The tenant has, or would have, more than it may.
     #[error("exceeded quota: {what:?}, used: {used}, limited: {limit}")]
     Quota { what: Exceeded, used: u64, limit: u64 },
-    /// The value is larger than [`MAX_VALUE_BYTES`].
-    #[error("a value of {0} bytes is larger than the store's limit of {MAX_VALUE_BYTES}")]
+    /// This many bytes are more than the store takes: [`MAX_VALUE_BYTES`] for an object, and of a transaction what the engine can.
+    #[error("{0} bytes are more than the store takes")]
     TooLarge(usize),
+    /// What keeps the store cannot be reached, or takes nothing now. Nothing was written.
+    #[error("the store cannot be written to: {0}")]
+    Unavailable(String),
     /// It is not known whether it was written.
     #[error("writing to the store: {0}")]
     Unknown(String),
 }
 
-/// etcd's default request limit.
-pub const MAX_VALUE_BYTES: usize = 1_572_864;
+/// What an object may have with any engine: etcd's default limit of a request, less what goes with an object in one.
+pub const MAX_VALUE_BYTES: usize = 1_572_864 - (8 << 10);

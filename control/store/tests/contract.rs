@@ -1,25 +1,42 @@
 //! What every engine promises. A new engine adds one line to `engines`.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
     Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store,
-    Txn, TxnError, Usage, WatchError, WatchLimits,
+    Txn, TxnError, Usage, WatchError, WatchLimits, log::etcd::Config,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 struct Engine {
     store: Arc<Store>,
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
-fn engines(options: Options) -> Vec<Engine> {
+async fn engines(options: Options) -> Vec<Engine> {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("store"), options).unwrap();
-    vec![Engine { store: Arc::new(store), _directory: directory }]
+    let embedded = Store::open(&directory.path().join("store"), options.clone()).unwrap();
+    let etcd = Store::etcd(&config(), options).await.unwrap();
+    let engine = |store, directory| Engine { store: Arc::new(store), _directory: directory };
+    vec![engine(embedded, Some(directory)), engine(etcd, None)]
+}
+
+/// A place of its own in the etcd that all these tests share.
+fn config() -> Config {
+    static PLACES: AtomicUsize = AtomicUsize::new(0);
+    let place = PLACES.fetch_add(1, Ordering::Relaxed);
+    common::config(vec![common::shared()], &format!("/contract-{place}/"))
 }
 
 fn pods() -> ResourceId {
@@ -40,7 +57,7 @@ fn put(key: Key, value: &str) -> Txn {
 
 #[tokio::test]
 async fn transactions_are_guarded_and_counted() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         let a = key("acme", "a");
         let create = Txn { guards: vec![Guard::Absent(a.clone())], ops: put(a.clone(), "1").ops };
         let first = store.commit(create.clone()).await.unwrap();
@@ -71,7 +88,7 @@ async fn transactions_are_guarded_and_counted() {
 
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         for t in ["acme", "acme-2", "globex"] {
             store.commit(put(key(t, "same"), t)).await.unwrap();
         }
@@ -87,7 +104,7 @@ async fn tenants_do_not_see_each_other() {
 
 #[tokio::test]
 async fn pages_are_of_one_revision() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         for i in 0..10 {
             store.commit(put(key("acme", &format!("p{i}")), "old")).await.unwrap();
         }
@@ -119,7 +136,7 @@ async fn pages_are_of_one_revision() {
 
 #[tokio::test]
 async fn a_watch_sees_every_change_in_order() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         let start = store.commit(put(key("acme", "a"), "0")).await.unwrap();
         store.commit(put(key("acme", "a"), "1")).await.unwrap();
         let mut changes = store.watch(&Prefix::tenant(&pods(), &tenant("acme"), None).unwrap(), start).await.unwrap();
@@ -141,9 +158,10 @@ async fn a_watch_sees_every_change_in_order() {
 async fn a_slow_watcher_is_told_and_harms_nobody() {
     for Engine { store, .. } in
         engines(Options { tenant_watch: WatchLimits { bytes: 1200, tenant_bytes: 1 << 20 }, ..Options::default() })
+            .await
     {
         let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
-        let mut slow = store.watch(&prefix, Revision(0)).await.unwrap();
+        let mut slow = store.watch(&prefix, store.revision().await.unwrap()).await.unwrap();
         for i in 0..20 {
             store.commit(put(key("acme", &format!("p{i}")), "v")).await.unwrap();
         }
@@ -161,20 +179,21 @@ async fn a_slow_watcher_is_told_and_harms_nobody() {
 
 #[tokio::test]
 async fn the_past_is_bounded() {
-    for Engine { store, .. } in engines(Options { history_changes: 10, ..Options::default() }) {
+    for Engine { store, .. } in engines(Options { history_changes: 10, ..Options::default() }).await {
+        let mut revisions = Vec::new();
         for i in 0..100 {
-            store.commit(put(key("acme", "a"), &i.to_string())).await.unwrap();
+            revisions.push(store.commit(put(key("acme", "a"), &i.to_string())).await.unwrap());
         }
         let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
-        assert!(matches!(store.watch(&prefix, Revision(5)).await, Err(ReadError::Compacted { .. })));
-        let mut recent = store.watch(&prefix, Revision(95)).await.unwrap();
-        assert_eq!(recent.recv().await.unwrap().unwrap().revision, Revision(96));
+        assert!(matches!(store.watch(&prefix, revisions[4]).await, Err(ReadError::Compacted { .. })));
+        let mut recent = store.watch(&prefix, revisions[94]).await.unwrap();
+        assert_eq!(recent.recv().await.unwrap().unwrap().revision, revisions[95]);
     }
 }
 
 #[tokio::test]
 async fn a_flood_of_one_resource_leaves_the_past_of_the_others() {
-    for Engine { store, .. } in engines(Options { history_bytes: 100 << 10, ..Options::default() }) {
+    for Engine { store, .. } in engines(Options { history_bytes: 100 << 10, ..Options::default() }).await {
         let events = ResourceId::new("", "events");
         let of = |resource: &ResourceId| Prefix::tenant(resource, &tenant("acme"), None).unwrap();
         store.commit(put(key("acme", "old"), "0")).await.unwrap();
@@ -195,7 +214,7 @@ async fn a_flood_of_one_resource_leaves_the_past_of_the_others() {
 
 #[tokio::test]
 async fn what_is_told_is_no_more_than_what_watches_have() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
         let mut changes = store.watch(&prefix, store.revision().await.unwrap()).await.unwrap();
         let writer = {
@@ -221,7 +240,7 @@ async fn what_is_told_is_no_more_than_what_watches_have() {
 #[tokio::test]
 async fn nobody_pushes_out_the_past_of_another() {
     let options = Options { history_bytes: 1 << 20, history_total_bytes: 2 << 20, ..Options::default() };
-    for Engine { store, .. } in engines(options) {
+    for Engine { store, .. } in engines(options).await {
         let prefix = |t: &str| Prefix::tenant(&pods(), &tenant(t), None).unwrap();
         let start = store.commit(put(key("acme", "a"), "0")).await.unwrap();
         store.commit(put(key("acme", "a"), "1")).await.unwrap();
@@ -253,7 +272,7 @@ async fn nobody_pushes_out_the_past_of_another() {
 #[tokio::test]
 async fn what_waits_for_watchers_is_bounded_in_bytes_for_each_and_for_their_tenant() {
     let limits = WatchLimits { bytes: 300 << 10, tenant_bytes: 500 << 10 };
-    for Engine { store, .. } in engines(Options { tenant_watch: limits, ..Options::default() }) {
+    for Engine { store, .. } in engines(Options { tenant_watch: limits, ..Options::default() }).await {
         let watch = async |t: &str| {
             let revision = store.revision().await.unwrap();
             store.watch(&Prefix::tenant(&pods(), &tenant(t), None).unwrap(), revision).await.unwrap()
@@ -290,7 +309,7 @@ async fn what_waits_for_watchers_is_bounded_in_bytes_for_each_and_for_their_tena
 
 #[tokio::test]
 async fn a_tenant_keeps_no_more_than_its_quota() {
-    for Engine { store, .. } in engines(Options::default()) {
+    for Engine { store, .. } in engines(Options::default()).await {
         let create = |t: &str, name: &str, size: usize| put(key(t, name), &"x".repeat(size));
         let delete = |name: &str| Txn { guards: vec![], ops: vec![Op::Delete(key("acme", name))] };
         store.quotas().set_default(Quota { objects: 3, bytes: 10_000, metered: [u64::MAX; METERED] });
@@ -333,7 +352,7 @@ async fn a_tenant_keeps_no_more_than_its_quota() {
 #[tokio::test]
 async fn what_the_meter_counts_has_a_quota() {
     let meter = |_: &Key, value: &[u8]| [value.len() as u64, 0, 1, 0];
-    for Engine { store, .. } in engines(Options { meter, ..Options::default() }) {
+    for Engine { store, .. } in engines(Options { meter, ..Options::default() }).await {
         let write = |name: &str, size: usize| put(key("acme", name), &"x".repeat(size));
         let mut quota = Quota { objects: 100, bytes: 1 << 20, metered: [u64::MAX; METERED] };
         (quota.metered[0], quota.metered[2]) = (100, 3);

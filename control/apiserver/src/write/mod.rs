@@ -189,11 +189,11 @@ impl Write<'_> {
             TxnError::NoSpace(why) => {
                 ApiError::new(Reason::InsufficientStorage, format!("the server has no room to store this: {why}"))
             }
-            TxnError::TooLarge(bytes) => {
-                ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {bytes} bytes"))
-            }
+            // In etcd's words, which clients look for; of upstream it is a 500.
+            TxnError::TooLarge(_) => ApiError::new(Reason::RequestEntityTooLarge, "etcdserver: request is too large"),
+            TxnError::Unavailable(_) => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
             TxnError::Quota { .. } => crate::fairness::budget::over_quota(self.call, name, &error),
-            TxnError::Unknown(why) => ApiError::internal(why),
+            TxnError::Unknown(_) => ApiError::new(Reason::Timeout, format!("{error}: it may have been written")),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Batch {
     }
 }
 
-fn growth_of(changes: &[Change]) -> Growth {
+pub(crate) fn growth_of(changes: &[Change]) -> Growth {
     let value = |entry: &Option<Entry>| entry.as_ref().map_or(0, |e| e.value.len());
     let creates = changes.iter().any(|change| change.before.is_none());
     let (before, now) =

@@ -4,6 +4,7 @@
 
 pub(crate) mod batch;
 pub mod embedded;
+pub mod etcd;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// Returns when the transaction is durable and in the cache, with its revision.
     ///
     /// # Errors
-    /// `Conflict`, `Quota`, `NoSpace`: nothing was written. `Unknown`: it may have been, or may be yet.
+    /// `Conflict`, `Quota`, `NoSpace`, `TooLarge`, `Unavailable`: nothing was written. `Unknown`: it may have been, or may be yet.
     async fn commit(&self, txn: Txn) -> Result<Revision, TxnError>;
 
     /// Returns when the cache has everything that was acknowledged to anybody before the call.

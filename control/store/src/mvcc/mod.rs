@@ -192,12 +192,6 @@ impl Cache {
         self.told.send_replace(revision);
     }
 
-    /// Waits until everything until `revision` is here and told.
-    pub async fn reached(&self, revision: Revision) {
-        // It has a sender as long as this is here.
-        let _ = self.told.subscribe().wait_for(|told| *told >= revision).await;
-    }
-
     pub fn told(&self) -> Revision {
         *self.told.borrow()
     }
