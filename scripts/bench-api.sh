@@ -3,8 +3,8 @@
 # KUBE_APISERVER and ETCD name the peer's programs; without them the server is measured alone.
 # Options go to `bench-api run` (see its --help), e.g. --workloads create@8,get@64 --seconds 5 --pairs 1.
 # AS=operator measures the operator's cluster instead of a tenant's; SERVER is another binary of ours; ROOT another directory
-# than one in /tmp, whose disk counts. START=yes measures starts, with no objects and with OBJECTS (100,000). TENANTS=100,1000
-# adds the same load over so many tenants. Nothing else should run meanwhile.
+# than one in /tmp, whose disk counts. TENANTS=1,10,100,1000 adds the same load over so many tenants, RIGHTS=10,1000,10000 a load
+# beside so many roles and bindings, START=yes starts with no objects and with OBJECTS (100,000). Nothing else should run meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PWD/.tools/bin:$PATH
@@ -110,3 +110,44 @@ else
 fi
 
 "$bench" run "${targets[@]}" --disk "$work" "$@"
+
+if [ -n "${TENANTS:-}" ]; then
+    # With the operator's credential, which sees them all: its own requests have no budget.
+    echo "the same load over so many tenants:"
+    "$bench" run --target "hypernetes=$root/operator.kubeconfig,pid=$pid" --workloads "tenants@${TENANTS//,/,tenants@}" "$@"
+fi
+
+if [ -n "${RIGHTS:-}" ]; then
+    echo "a get, beside so many roles and as many bindings of others:"
+    "$bench" run "${targets[@]}" --workloads "rights@${RIGHTS//,/,rights@}" "$@"
+fi
+
+if [ "${START:-}" = yes ]; then
+    stop() {
+        kill "$1"
+        wait "$1" 2>/dev/null || true
+    }
+    "$bench" fill --target "hypernetes=$target" --namespace filled --objects "$objects"
+    [ -z "${apiserver:-}" ] || "$bench" fill --target "peer=$peer/bench.kubeconfig" --namespace filled --objects "$objects"
+    for pid in "${pids[@]}"; do stop "$pid"; done
+    pids=()
+    echo "from start to /readyz:"
+    empty="rm -rf $work/empty; mkdir -p $work/empty"
+    echo -n "  hypernetes, new:             "
+    "$bench" start --before "$empty" --kubeconfig "$work/empty/operator.kubeconfig" \
+        --start "exec $server server --root $work/empty --bind 127.0.0.1:$port --log error"
+    echo -n "  hypernetes, $objects objects: "
+    "$bench" start --kubeconfig "$target" --start "$ours"
+    if [ -n "${apiserver:-}" ]; then
+        # etcd is behind kube-apiserver's end until that has ended.
+        echo -n "  peer, $objects objects:       "
+        "$bench" start --kubeconfig "$peer/admin.kubeconfig" --times 3 --start "$etcd_line >$peer/etcd.log 2>&1 & etcd=\$!
+            $apiserver_line >$peer/apiserver.log 2>&1 & apiserver=\$!
+            trap 'kill \$apiserver; wait \$apiserver; kill \$etcd; wait' TERM; wait"
+        echo -n "  peer, new:                   "
+        "$bench" start --kubeconfig "$peer/admin.kubeconfig" --times 3 --before "rm -rf $peer/etcd" --start "$etcd_line >$peer/etcd.log 2>&1 & etcd=\$!
+            $apiserver_line >$peer/apiserver.log 2>&1 & apiserver=\$!
+            trap 'kill \$apiserver; wait \$apiserver; kill \$etcd; wait' TERM; wait"
+    fi
+    rm -rf "$work/empty"
+fi

@@ -194,7 +194,8 @@ impl Run {
             }
             for pair in 0..self.pairs {
                 // Who is first has a machine that is as quiet as the other's.
-                let order: Vec<usize> = if pair % 2 == 0 { (0..stages.len()).collect() } else { (0..stages.len()).rev().collect() };
+                let order: Vec<usize> =
+                    if pair % 2 == 0 { (0..stages.len()).collect() } else { (0..stages.len()).rev().collect() };
                 for at in order {
                     let sample = workload.run(&stages[at], &settings).await.with_context(|| workload.to_string())?;
                     samples[at].push(sample);

@@ -37,8 +37,14 @@ fn median(runs: &[Sample]) -> Sample {
         bytes: of(&|run| run.bytes),
         resident_mib: of(&|run| run.resident_mib),
         load_average: of(&|run| run.load_average),
-        answer_p50_ms: runs.first().and_then(|run| run.answer_p50_ms).map(|_| of(&|run| run.answer_p50_ms.unwrap_or(0.0))),
-        answer_p99_ms: runs.first().and_then(|run| run.answer_p99_ms).map(|_| of(&|run| run.answer_p99_ms.unwrap_or(0.0))),
+        answer_p50_ms: runs
+            .first()
+            .and_then(|run| run.answer_p50_ms)
+            .map(|_| of(&|run| run.answer_p50_ms.unwrap_or(0.0))),
+        answer_p99_ms: runs
+            .first()
+            .and_then(|run| run.answer_p99_ms)
+            .map(|_| of(&|run| run.answer_p99_ms.unwrap_or(0.0))),
     }
 }
 
@@ -53,7 +59,8 @@ pub fn print_head() {
 /// One workload's rows; with two targets, what the first is of the second.
 pub fn print(rows: &[Row], workload: Workload, disk: Option<Disk>) {
     for row in rows {
-        let Sample { per_second, p50_ms, p99_ms, server_us, generator_us, bytes, resident_mib, load_average, .. } = row.median;
+        let Sample { per_second, p50_ms, p99_ms, server_us, generator_us, bytes, resident_mib, load_average, .. } =
+            row.median;
         println!(
             "{:<12} {:<12} {per_second:>9.0} {p50_ms:>9.2} {p99_ms:>9.2} {server_us:>11.1} {generator_us:>11.1} \
              {bytes:>10.0} {resident_mib:>8.0} {load_average:>5.1}",

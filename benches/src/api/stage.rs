@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
@@ -41,8 +41,9 @@ impl<I: Iterator<Item = Result<Prepared>> + Send + 'static> Requests for All<I> 
 }
 
 impl Stage {
-    pub fn namespace(&self, what: &str) -> String {
-        format!("{}-{what}", self.run)
+    /// Of one load. Each has its own: that of the one before goes in its own time.
+    pub fn namespace(&self, load: &str) -> String {
+        format!("{}-{}", self.run, load.replace('@', "-"))
     }
 
     /// Of the namespace's ConfigMaps, or of one of them.
@@ -91,7 +92,8 @@ impl Stage {
             }
             let (target, namespace) = (self.target.clone(), namespace.to_owned());
             let gone = names.into_iter().map(move |name| {
-                Ok(Prepared::delete(target.uri(&Self::path(&namespace, Some(&name)))?))
+                let gone = Prepared::delete(target.uri(&Self::path(&namespace, Some(&name)))?);
+                Ok(Prepared { or: Some(StatusCode::NOT_FOUND), ..gone })
             });
             self.send_all(gone).await?;
         }
@@ -102,7 +104,8 @@ impl Stage {
         self.empty(namespace).await?;
         let path = format!("/api/v1/namespaces/{namespace}");
         let mut connection = Connection::open(&self.target).await?;
-        connection.whole(&Prepared::delete(self.target.uri(&path)?)).await?;
+        let gone = Prepared::delete(self.target.uri(&path)?);
+        connection.whole(&Prepared { or: Some(StatusCode::NOT_FOUND), ..gone }).await?;
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}, "spec": {}});
         let finalize = Prepared::put(self.target.uri(&format!("{path}/finalize"))?, body.to_string());
         // It may be gone by now, and then this is no error.

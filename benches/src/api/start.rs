@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use tokio::time::{Instant, sleep};
@@ -32,13 +32,29 @@ pub struct Start {
     settle: f64,
     #[arg(long)]
     json: bool,
-    /// Run by sh in a process group of its own, which is ended with SIGTERM.
+    /// Run by sh in a process group of its own. Its first process is ended with SIGTERM, and has to end the others.
     #[arg(long, value_name = "COMMAND")]
     start: String,
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(1);
+
+/// Processes that end with this.
+struct Group(Pid);
+
+impl Group {
+    fn processes(&self) -> Vec<i32> {
+        processes::group(self.0.as_raw())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Most often there is none any more.
+        let _ = killpg(self.0, Signal::SIGKILL);
+    }
+}
 
 impl Start {
     pub async fn run(self) -> Result<()> {
@@ -55,7 +71,8 @@ impl Start {
         memory.sort_by(f64::total_cmp);
         let (middle, last) = (self.times / 2, self.times - 1);
         if self.json {
-            let figures = serde_json::json!({"p50_ms": took[middle], "max_ms": took[last], "resident_mib": memory[middle]});
+            let figures =
+                serde_json::json!({"p50_ms": took[middle], "max_ms": took[last], "resident_mib": memory[middle]});
             println!("{figures}");
         } else {
             println!("ready after {:.0} ms (worst {:.0}), then {:.0} MiB", took[middle], took[last], memory[middle]);
@@ -66,31 +83,30 @@ impl Start {
     async fn once(&self) -> Result<(Duration, f64)> {
         let began = Instant::now();
         let mut child = Command::new("sh").args(["-c", &self.start]).process_group(0).spawn()?;
-        let group = Pid::from_raw(i32::try_from(child.id())?);
-        let ready = loop {
-            match self.is_ready().await {
-                Ok(()) => break Ok(began.elapsed()),
-                Err(error) if began.elapsed() > PATIENCE => break Err(error),
-                Err(_) => {}
+        let group = Group(Pid::from_raw(i32::try_from(child.id())?));
+        while let Err(error) = self.is_ready().await {
+            if began.elapsed() > PATIENCE {
+                return Err(error).context("it does not get ready");
             }
             if let Some(status) = child.try_wait()? {
                 bail!("{} has ended: {status}", self.start);
             }
             sleep(AGAIN).await;
-        };
+        }
+        let ready = began.elapsed();
         sleep(Duration::from_secs_f64(self.settle)).await;
-        let resident = processes::resident(&processes::group(group.as_raw()));
-        killpg(group, Signal::SIGTERM)?;
+        let resident = processes::resident(&group.processes());
+        kill(group.0, Signal::SIGTERM)?;
         child.wait()?;
         // What the shell has started ends by itself.
         let ending = Instant::now();
-        while !processes::group(group.as_raw()).is_empty() {
+        while !group.processes().is_empty() {
             if ending.elapsed() > PATIENCE {
                 bail!("{} does not end", self.start);
             }
             sleep(AGAIN).await;
         }
-        Ok((ready.context("it does not get ready")?, resident))
+        Ok((ready, resident))
     }
 
     async fn is_ready(&self) -> Result<()> {

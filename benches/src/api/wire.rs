@@ -27,6 +27,8 @@ pub struct Prepared {
     pub content_type: HeaderValue,
     /// Any other answer is an error.
     pub status: StatusCode,
+    /// But for this one, where somebody else may have been there.
+    pub or: Option<StatusCode>,
     /// So much is in the answer at least: a list that is short is an error.
     pub least_bytes: usize,
 }
@@ -34,7 +36,7 @@ pub struct Prepared {
 impl Prepared {
     pub fn get(uri: Uri) -> Self {
         let (method, status) = (Method::GET, StatusCode::OK);
-        Self { method, uri, body: Bytes::new(), content_type: JSON, status, least_bytes: 0 }
+        Self { method, uri, body: Bytes::new(), content_type: JSON, status, or: None, least_bytes: 0 }
     }
 
     pub fn post(uri: Uri, body: impl Into<Bytes>) -> Self {
@@ -62,7 +64,8 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(target: &Target) -> Result<Self> {
-        let stream = TcpStream::connect(&target.address).await.with_context(|| format!("reaching {}", target.address))?;
+        let stream =
+            TcpStream::connect(&target.address).await.with_context(|| format!("reaching {}", target.address))?;
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(target.tls.clone()).connect(target.server_name.clone(), stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
@@ -107,7 +110,7 @@ impl Connection {
                 sender.send_request(request).await?
             }
         };
-        if answer.status() != prepared.status {
+        if answer.status() != prepared.status && Some(answer.status()) != prepared.or {
             let (head, body) = answer.into_parts();
             let said = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let Prepared { method, uri, .. } = prepared;

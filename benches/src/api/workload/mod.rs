@@ -90,7 +90,7 @@ pub struct Settings {
 impl Workload {
     /// What is needed for all runs of it. Removed by [`Workload::clean`].
     pub async fn prepare(self, stage: &Stage) -> Result<()> {
-        let namespace = stage.namespace("load");
+        let namespace = stage.namespace(&self.to_string());
         match self.kind {
             Kind::Create | Kind::Delete => stage.fill(&namespace, 0).await,
             Kind::Get | Kind::Update | Kind::Patch => stage.fill(&namespace, objects::STANDING).await,
@@ -105,7 +105,7 @@ impl Workload {
     }
 
     pub async fn run(self, stage: &Stage, settings: &Settings) -> Result<Sample> {
-        let namespace = stage.namespace("load");
+        let namespace = stage.namespace(&self.to_string());
         let Self { kind, size } = self;
         match kind {
             Kind::Create => {
@@ -135,9 +135,9 @@ impl Workload {
             Kind::Tenants => tenants::remove(stage, self.size).await,
             Kind::Rights => {
                 rights::remove(stage, self.size).await?;
-                stage.remove(&stage.namespace("load")).await
+                stage.remove(&stage.namespace(&self.to_string())).await
             }
-            _ => stage.remove(&stage.namespace("load")).await,
+            _ => stage.remove(&stage.namespace(&self.to_string())).await,
         }
     }
 }

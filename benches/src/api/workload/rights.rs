@@ -17,11 +17,14 @@ pub async fn make(stage: &Stage, roles: usize) -> Result<()> {
         let (uri, stage_) = (stage.target.uri(&format!("{PATH}/{plural}"))?, stage.clone());
         let all = (0..roles).map(move |number| {
             let name = name(&stage_, number);
-            let mut object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+            let mut object =
+                json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
             if kind == "ClusterRole" {
-                object["rules"] = json!([{"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list"]}]);
+                object["rules"] =
+                    json!([{"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list"]}]);
             } else {
-                object["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+                object["roleRef"] =
+                    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
                 object["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]);
             }
             Ok(Prepared::post(uri.clone(), object.to_string()))
