@@ -9,7 +9,7 @@ BIN := target/release/hypernetes
 ROOT ?= data
 BIND ?= 127.0.0.1:6443
 
-.PHONY: help up demo down build test test-long test-unit test-e2e lint advisories fuzz kernel bench bench-image clean-data dependencies tools
+.PHONY: help up demo down build test test-long test-unit test-e2e lint advisories fuzz kernel bench bench-api bench-image clean-data dependencies tools
 # What is installed here is found before anything else.
 export PATH := $(CURDIR)/$(TOOLS)/cargo/bin:$(PATH)
 
@@ -33,6 +33,10 @@ kernel: ## Build a small kernel for guests into .tools/guest (without it they bo
 
 bench: build ## What a pod costs, on hyperd and on containerd with runc, side by side
 	@scripts/bench-cri.sh
+
+bench-api: tools ## What requests cost the API server, beside kube-apiserver and etcd where KUBE_APISERVER and ETCD name them
+	cargo build --release -p hypernetes -p hypernetes-benches
+	@scripts/bench-api.sh
 
 bench-image: build ## What an image costs: to unpack and build, beside tar, and to read from in a VM
 	@scripts/bench-image.sh

@@ -140,8 +140,8 @@ struct Context {
     path: Vec<Step>,
     findings: Vec<String>,
     type_error: Option<String>,
-    /// Go's name of the innermost struct, for type errors.
-    structs: Vec<String>,
+    /// Those that we are in, of which the innermost is named in type errors.
+    structs: Vec<Arc<Schema>>,
 }
 
 enum Step {
@@ -182,7 +182,8 @@ impl Context {
 
     fn mismatch(&mut self, found: &str, expected: &str) {
         let path = self.path(false);
-        let target = match (self.structs.last(), path.is_empty()) {
+        let innermost = self.structs.last().and_then(|schema| schema.as_struct()).map(Struct::short_name);
+        let target = match (innermost, path.is_empty()) {
             (_, true) | (None, _) => format!("Go value of type {expected}"),
             (Some(name), false) => format!("Go struct field {name}.{path} of type {expected}"),
         };
@@ -335,6 +336,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
         }
     }
 
+    /// A text that is there already is not copied.
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
+        match self.schema.as_ref() {
+            Schema::Any | Schema::String | Schema::IntOrString => Ok(Value::String(text)),
+            _ => self.visit_str(&text),
+        }
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let items = match self.schema.as_ref() {
             Schema::Any => Arc::clone(&self.schema),
@@ -358,7 +367,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let schema = Arc::clone(&self.schema);
         match schema.as_ref() {
             Schema::Object(fields) => {
-                self.context.structs.push(fields.short_name().to_owned());
+                self.context.structs.push(Arc::clone(&schema));
                 let object = visit_struct(self.context, fields, &mut access)?;
                 self.context.structs.pop();
                 Ok(object)

@@ -41,24 +41,24 @@ impl FieldSet {
         set
     }
 
-    pub fn to_fields_v1(&self) -> Value {
+    pub fn into_fields_v1(self) -> Value {
         let mut fields = Map::new();
         if self.member && !self.children.is_empty() {
             fields.insert(".".into(), Value::Object(Map::new()));
         }
-        for (step, below) in &self.children {
-            fields.insert(step.clone(), below.to_fields_v1());
-        }
+        fields.extend(self.children.into_iter().map(|(step, below)| (step, below.into_fields_v1())));
         Value::Object(fields)
     }
 
-    pub fn union(mut self, other: &Self) -> Self {
+    /// Takes in what is in another.
+    pub fn add(&mut self, other: &Self) {
         self.member |= other.member;
         for (step, theirs) in &other.children {
-            let ours = self.children.remove(step).unwrap_or_default();
-            self.children.insert(step.clone(), ours.union(theirs));
+            match self.children.get_mut(step) {
+                Some(ours) => ours.add(theirs),
+                None => drop(self.children.insert(step.clone(), theirs.clone())),
+            }
         }
-        self
     }
 
     pub fn intersection(&self, other: &Self) -> Self {
@@ -69,15 +69,16 @@ impl FieldSet {
         Self { member: self.member && other.member, children: children.collect() }
     }
 
-    pub fn difference(&self, other: &Self) -> Self {
-        let children = self.children.iter().filter_map(|(step, ours)| {
-            let rest = match other.children.get(step) {
-                Some(theirs) => ours.difference(theirs),
-                None => ours.clone(),
-            };
-            (!rest.is_empty()).then(|| (step.clone(), rest))
-        });
-        Self { member: self.member && !other.member, children: children.collect() }
+    /// Takes out what is in another.
+    pub fn subtract(&mut self, other: &Self) {
+        self.member &= !other.member;
+        for (step, theirs) in &other.children {
+            let Some(ours) = self.children.get_mut(step) else { continue };
+            ours.subtract(theirs);
+            if ours.is_empty() {
+                self.children.remove(step);
+            }
+        }
     }
 
     /// Takes a path and all below it out.
@@ -236,6 +237,39 @@ pub(crate) struct Changes {
     pub removed: FieldSet,
 }
 
+impl Changes {
+    fn put(&mut self, step: &str, inner: Self) {
+        if !inner.set.is_empty() {
+            self.set.children.insert(step.to_owned(), inner.set);
+        }
+        if !inner.removed.is_empty() {
+            self.removed.children.insert(step.to_owned(), inner.removed);
+        }
+    }
+}
+
+/// Most fields of a write are as they were: nothing is made for them.
+fn compare_fields(schema: &Schema, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Changes) {
+    let nothing = FieldSet::default;
+    for (name, value) in new {
+        let before = old.get(name);
+        if before == Some(value) {
+            continue;
+        }
+        let (schema, atomic) = below(schema, name);
+        let inner = match before {
+            Some(before) => compare(&schema, atomic, before, value),
+            None => Changes { set: of_value(&schema, atomic, value), removed: nothing() },
+        };
+        changes.put(&format!("f:{name}"), inner);
+    }
+    for (name, value) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+        let (schema, atomic) = below(schema, name);
+        let inner = Changes { set: nothing(), removed: of_value(&schema, atomic, value) };
+        changes.put(&format!("f:{name}"), inner);
+    }
+}
+
 /// Compares values; the order of lists with keys is no difference.
 pub(crate) fn compare(schema: &Schema, atomic: bool, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
@@ -243,60 +277,49 @@ pub(crate) fn compare(schema: &Schema, atomic: bool, old: &Value, new: &Value) -
         return changes;
     }
     let (old_steps, new_steps) = match (view(schema, atomic, old), view(schema, atomic, new)) {
-        (View::Fields(_), View::Fields(_)) | (View::Items(..), View::Items(..)) => {
-            (steps(schema, old), steps(schema, new))
+        (View::Fields(old), View::Fields(new)) => {
+            compare_fields(schema, old, new, &mut changes);
+            return changes;
         }
+        (View::Items(..), View::Items(..)) => (steps(schema, old), steps(schema, new)),
         _ => {
             changes.set = of_value(schema, atomic, new);
-            changes.removed = of_value(schema, atomic, old).difference(&changes.set);
+            changes.removed = of_value(schema, atomic, old);
+            changes.removed.subtract(&changes.set);
             return changes;
         }
     };
-    for (step, (schema, atomic, old)) in &old_steps {
+    for (step, (schema, old)) in &old_steps {
         let inner = match new_steps.get(step) {
-            Some((_, _, new)) => compare(schema, *atomic, old, new),
-            None => Changes { set: FieldSet::default(), removed: owned(step, schema, *atomic, old) },
+            Some((_, new)) => compare(schema, false, old, new),
+            None => Changes { set: FieldSet::default(), removed: owned(step, schema, old) },
         };
-        if !inner.set.is_empty() {
-            changes.set.children.insert(step.clone(), inner.set);
-        }
-        if !inner.removed.is_empty() {
-            changes.removed.children.insert(step.clone(), inner.removed);
-        }
+        changes.put(step, inner);
     }
-    for (step, (schema, atomic, new)) in &new_steps {
+    for (step, (schema, new)) in &new_steps {
         if !old_steps.contains_key(step) {
-            changes.set.children.insert(step.clone(), owned(step, schema, *atomic, new));
+            changes.set.children.insert(step.clone(), owned(step, schema, new));
         }
     }
     changes
 }
 
-fn owned(step: &str, schema: &Schema, atomic: bool, value: &Value) -> FieldSet {
-    let mut set = if step.starts_with("v:") { FieldSet::default() } else { of_value(schema, atomic, value) };
-    set.member |= !step.starts_with("f:");
-    set
+/// What an item of a list that has keys owns: itself, and what is in it.
+fn owned(step: &str, schema: &Schema, value: &Value) -> FieldSet {
+    let set = if step.starts_with("v:") { FieldSet::default() } else { of_value(schema, false, value) };
+    FieldSet { member: true, ..set }
 }
 
-type Steps<'v> = BTreeMap<String, (Arc<Schema>, bool, &'v Value)>;
+type Steps<'v> = BTreeMap<String, (Arc<Schema>, &'v Value)>;
 
-/// What is directly below a value that is not a leaf. Of items with the same keys the first counts.
+/// The items of a list that has keys. Of items with the same keys the first counts.
 fn steps<'v>(schema: &Schema, value: &'v Value) -> Steps<'v> {
     let mut steps = Steps::new();
-    match view(schema, false, value) {
-        View::Leaf => {}
-        View::Fields(object) => {
-            for (name, value) in object {
-                let (schema, atomic) = below(schema, name);
-                steps.insert(format!("f:{name}"), (schema, atomic, value));
-            }
-        }
-        View::Items(items, kind, list) => {
-            let items = items.resolve();
-            for item in list {
-                if let Some(step) = item_step(&items, kind, item) {
-                    steps.entry(step).or_insert_with(|| (Arc::clone(&items), false, item));
-                }
+    if let View::Items(items, kind, list) = view(schema, false, value) {
+        let items = items.resolve();
+        for item in list {
+            if let Some(step) = item_step(&items, kind, item) {
+                steps.entry(step).or_insert_with(|| (Arc::clone(&items), item));
             }
         }
     }

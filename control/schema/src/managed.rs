@@ -7,7 +7,7 @@ use crate::{ObjectType, strategic};
 use crate::{facts::ListKind, tree::Schema};
 use hypernetes_api::error::{Cause, Details};
 use hypernetes_api::{ApiError, Reason};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Who writes, as `metadata.managedFields` tells it.
@@ -109,7 +109,8 @@ pub fn apply(
     let last = managers.remove(&key);
     let mut merged = if live.is_some() { merge(&schema, false, &before, configuration) } else { configuration.clone() };
     if let Some(last) = &last {
-        let keep = managers.values().fold(applied.clone(), |keep, entry| keep.union(&entry.set));
+        let mut keep = applied.clone();
+        managers.values().for_each(|entry| keep.add(&entry.set));
         prune(&schema, &mut merged, &last.set, &keep);
     }
     let mut changes = fieldset::compare(&schema, false, &before, &merged);
@@ -146,9 +147,9 @@ pub fn track_update(ty: &ObjectType, live: Option<&Value>, object: &mut Value, w
         None => false,
     });
     let mut managers = if reset { Managers::new() } else { live.map(read).unwrap_or_default() };
-    let before = live.map(without_managed).unwrap_or_else(|| Value::Object(Map::new()));
-    let after = without_managed(object);
-    let mut changes = fieldset::compare(&schema, false, &before, &after);
+    // What both say of managers is not compared: nobody owns it.
+    let nothing = Value::Object(Map::new());
+    let mut changes = fieldset::compare(&schema, false, live.unwrap_or(&nothing), object);
     strip_unowned(&mut changes.set);
     strip_unowned(&mut changes.removed);
     let key = ManagerKey {
@@ -159,14 +160,12 @@ pub fn track_update(ty: &ObjectType, live: Option<&Value>, object: &mut Value, w
     };
     let own = managers.remove(&key);
     give_up(&mut managers, &changes);
-    let old_set = own.as_ref().map(|entry| entry.set.clone()).unwrap_or_default();
-    let set = old_set.clone().union(&changes.set).difference(&changes.removed);
+    let untouched = changes.set.is_empty() && changes.removed.is_empty();
+    let (mut set, time) = own.map(|own| (own.set, Some(own.time))).unwrap_or_default();
+    set.add(&changes.set);
+    set.subtract(&changes.removed);
     if !set.is_empty() {
-        let untouched = changes.set.is_empty() && changes.removed.is_empty() && set == old_set;
-        let time = match own {
-            Some(entry) if untouched => entry.time,
-            _ => writer.now.to_owned(),
-        };
+        let time = time.filter(|_| untouched).unwrap_or_else(|| writer.now.to_owned());
         managers.insert(key, Entry { api_version: ty.api_version(), time, set });
     }
     cap(&mut managers);
@@ -196,7 +195,8 @@ pub fn check_manager(manager: &str, required: bool) -> Result<(), ApiError> {
 /// Other managers lose what was changed or removed.
 fn give_up(managers: &mut Managers, changes: &Changes) {
     for entry in managers.values_mut() {
-        entry.set = entry.set.difference(&changes.set).difference(&changes.removed);
+        entry.set.subtract(&changes.set);
+        entry.set.subtract(&changes.removed);
     }
     managers.retain(|_, entry| !entry.set.is_empty());
 }
@@ -389,18 +389,20 @@ fn write(object: &mut Value, managers: Managers) {
     let mut entries: Vec<(ManagerKey, Entry)> = managers.into_iter().collect();
     entries.sort_by(|(a, x), (b, y)| (a.operation, &x.time, a).cmp(&(b.operation, &y.time, b)));
     let list = entries.into_iter().map(|(key, entry)| {
-        let mut value = json!({
-            "manager": key.manager,
-            "operation": key.operation.name(),
-            "apiVersion": entry.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": entry.set.to_fields_v1(),
-        });
-        if let Some(value) = value.as_object_mut() {
-            walk::put(value, "time", Some(entry.time).filter(|time| !time.is_empty()).map(Value::from));
-            walk::put(value, "subresource", Some(key.subresource).filter(|s| !s.is_empty()).map(Value::from));
-        }
-        value
+        let fields = [
+            ("manager", key.manager.into()),
+            ("operation", key.operation.name().into()),
+            ("apiVersion", entry.api_version.into()),
+            ("fieldsType", "FieldsV1".into()),
+            // Not through a macro, which would make it again.
+            ("fieldsV1", entry.set.into_fields_v1()),
+        ];
+        let optional = [("time", entry.time), ("subresource", key.subresource)];
+        let optional =
+            optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.into()));
+        Value::Object(
+            fields.into_iter().chain(optional).map(|(name, value): (_, Value)| (name.to_owned(), value)).collect(),
+        )
     });
     metadata.insert("managedFields".into(), list.collect());
 }
@@ -421,7 +423,7 @@ fn cap(managers: &mut Managers) {
         let Some(old) = managers.remove(&key) else { continue };
         let bucket = ManagerKey { manager: ANCIENT.into(), subresource: String::new(), ..key };
         let entry = managers.entry(bucket).or_insert_with(|| Entry { set: FieldSet::default(), ..old.clone() });
-        entry.set = std::mem::take(&mut entry.set).union(&old.set);
+        entry.set.add(&old.set);
         entry.time = entry.time.clone().max(old.time);
     }
 }

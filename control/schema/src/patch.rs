@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// `application/json-patch+json`, RFC 6902. A `test` that fails, or a path that is not there, is `Invalid`, as upstream has it.
-pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, ApiError> {
+pub fn json_patch(mut object: Value, patch: &[u8]) -> Result<Value, ApiError> {
     let operations: Vec<PatchOperation> = parse(patch)?;
     if operations.len() > limits::MAX_JSON_PATCH_OPERATIONS {
         return Err(ApiError::new(
@@ -19,7 +19,6 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, ApiError> {
             ),
         ));
     }
-    let mut object = object.clone();
     let mut size = size_of(&object);
     for operation in operations {
         size += bound(&operation, &object)?;
@@ -79,25 +78,22 @@ fn too_large() -> ApiError {
 }
 
 /// `application/merge-patch+json`, RFC 7386.
-pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, ApiError> {
+pub fn merge_patch(mut object: Value, patch: &[u8]) -> Result<Value, ApiError> {
     let patch: Value = parse(patch)?;
     if !patch.is_object() {
         return Err(ApiError::bad_request("a merge patch of an object must be an object"));
     }
-    let mut object = object.clone();
     json_patch::merge(&mut object, &patch);
     Ok(object)
 }
 
 /// `application/strategic-merge-patch+json`. (Custom resources do not have it: `UnsupportedMediaType` is the caller's.)
-pub fn strategic_merge_patch(schema: &Arc<Schema>, object: &Value, patch: &[u8]) -> Result<Value, ApiError> {
+pub fn strategic_merge_patch(schema: &Arc<Schema>, object: Value, patch: &[u8]) -> Result<Value, ApiError> {
     let patch: Value = parse(patch)?;
     let (Value::Object(patch), Value::Object(object)) = (patch, object) else {
         return Err(ApiError::bad_request("a strategic merge patch must be an object"));
     };
-    strategic::merge(schema, object.clone(), patch)
-        .map(Value::Object)
-        .map_err(|error| ApiError::bad_request(error.to_string()))
+    strategic::merge(schema, object, patch).map(Value::Object).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(patch: &[u8]) -> Result<T, ApiError> {
@@ -132,17 +128,18 @@ mod tests {
             "Deployment" => ObjectType::kubernetes::<Deployment>(),
             other => panic!("{other}"),
         };
-        strategic_merge_patch(ty.schema(), &object, &bytes(&patch)).unwrap()
+        strategic_merge_patch(ty.schema(), object.clone(), &bytes(&patch)).unwrap()
     }
 
     #[test]
     fn json_patch_works_and_fails_as_upstream() {
         let object = json!({"a": {"b": 1}});
-        let patched = json_patch(&object, br#"[{"op":"add","path":"/a/c","value":[1]},{"op":"remove","path":"/a/b"}]"#);
+        let patched =
+            json_patch(object.clone(), br#"[{"op":"add","path":"/a/c","value":[1]},{"op":"remove","path":"/a/b"}]"#);
         assert_eq!(patched.unwrap(), json!({"a": {"c": [1]}}));
-        let failed = json_patch(&object, br#"[{"op":"test","path":"/a/b","value":2}]"#).unwrap_err();
+        let failed = json_patch(object.clone(), br#"[{"op":"test","path":"/a/b","value":2}]"#).unwrap_err();
         assert_eq!(failed.reason, Reason::Invalid);
-        assert_eq!(json_patch(&object, b"{").unwrap_err().reason, Reason::BadRequest);
+        assert_eq!(json_patch(object.clone(), b"{").unwrap_err().reason, Reason::BadRequest);
     }
 
     #[test]
@@ -151,7 +148,7 @@ mod tests {
             .map(|_| json!({"op": "copy", "from": "/a", "path": "/a/x"}))
             .flat_map(|copy| [copy, json!({"op": "copy", "from": "/a/x", "path": "/a/y"})])
             .collect();
-        assert!(json_patch(&json!({"a": {"b": "0123456789"}}), &bytes(&Value::Array(doubling))).is_err());
+        assert!(json_patch(json!({"a": {"b": "0123456789"}}), &bytes(&Value::Array(doubling))).is_err());
         let nesting: Vec<Value> = (0..5_000)
             .map(|_| json!({"op": "move", "from": "/a", "path": "/b"}))
             .flat_map(|_| {
@@ -162,14 +159,14 @@ mod tests {
                 ]
             })
             .collect();
-        assert!(json_patch(&json!({"a": {}}), &bytes(&Value::Array(nesting))).is_err());
+        assert!(json_patch(json!({"a": {}}), &bytes(&Value::Array(nesting))).is_err());
     }
 
     #[test]
     fn merge_patch_is_rfc_7386() {
-        let patched = merge_patch(&json!({"a": {"b": 1, "c": [1, 2]}}), br#"{"a":{"b":null,"c":[3]},"d":{"e":null}}"#);
+        let patched = merge_patch(json!({"a": {"b": 1, "c": [1, 2]}}), br#"{"a":{"b":null,"c":[3]},"d":{"e":null}}"#);
         assert_eq!(patched.unwrap(), json!({"a": {"c": [3]}, "d": {}}));
-        assert!(merge_patch(&json!({}), b"[]").is_err());
+        assert!(merge_patch(json!({}), b"[]").is_err());
     }
 
     #[test]
@@ -228,10 +225,11 @@ mod tests {
     fn strategic_merge_refuses_items_without_key() {
         let ty = ObjectType::kubernetes::<Pod>();
         let object = json!({"spec": {"containers": [{"name": "a"}]}});
-        let error =
-            strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"containers":[{"image":"x"}]}}"#).unwrap_err();
+        let error = strategic_merge_patch(ty.schema(), object.clone(), br#"{"spec":{"containers":[{"image":"x"}]}}"#)
+            .unwrap_err();
         assert!(error.message.contains("does not contain declared merge key: name"), "{}", error.message);
-        let error = strategic_merge_patch(ty.schema(), &object, br#"{"spec":{"$patch":"nonsense"}}"#).unwrap_err();
+        let error =
+            strategic_merge_patch(ty.schema(), object.clone(), br#"{"spec":{"$patch":"nonsense"}}"#).unwrap_err();
         assert_eq!(error.reason, Reason::BadRequest);
     }
 
@@ -254,16 +252,16 @@ mod tests {
     proptest! {
         #[test]
         fn merge_patch_twice_is_once(object in json_value(), patch in json_value()) {
-            if let Ok(once) = merge_patch(&object, &bytes(&patch)) {
-                prop_assert_eq!(&merge_patch(&once, &bytes(&patch)).unwrap(), &once);
+            if let Ok(once) = merge_patch(object.clone(), &bytes(&patch)) {
+                prop_assert_eq!(&merge_patch(once.clone(), &bytes(&patch)).unwrap(), &once);
             }
         }
 
         #[test]
         fn no_patch_panics(object in json_value(), patch in json_value()) {
             let ty = ObjectType::kubernetes::<Pod>();
-            let _ = strategic_merge_patch(ty.schema(), &object, &bytes(&patch));
-            let _ = json_patch(&object, &bytes(&patch));
+            let _ = strategic_merge_patch(ty.schema(), object.clone(), &bytes(&patch));
+            let _ = json_patch(object.clone(), &bytes(&patch));
         }
 
         #[test]
@@ -273,7 +271,7 @@ mod tests {
         ) {
             let ty = ObjectType::kubernetes::<Pod>();
             let object = json!({"metadata": {"labels": old}});
-            let patched = strategic_merge_patch(ty.schema(), &object, &bytes(&json!({"metadata": {"labels": new}}))).unwrap();
+            let patched = strategic_merge_patch(ty.schema(), object.clone(), &bytes(&json!({"metadata": {"labels": new}}))).unwrap();
             let mut expected = old.clone();
             for (name, value) in new {
                 match value {

@@ -14,7 +14,7 @@ use hypernetes_api::{
     names,
 };
 use hypernetes_store::{Key, ResourceId, Store};
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
 
 pub use crate::authentication::authorities::client::{Certificate, Issuer, certificate};
 use crate::{
@@ -217,18 +217,48 @@ pub async fn is_open(store: &Store, tenant: &TenantId) -> Result<bool, ApiError>
     if tenant.is_system() {
         return Ok(true);
     }
-    let enabled = async |plural: &str, name: &str| {
+    let open = async |plural: &str, name: &str| {
         let resource = ResourceId::new("identity.hypernetes.io", plural);
         let Ok(key) = Key::new(&resource, &TenantId::system(), "", name) else { return Ok(None) };
         let entry = store.get(&key).await?;
-        let object = entry.as_ref().map(stored_form::decode).transpose()?;
-        let open =
-            |object: &Value| object["spec"]["enabled"] == true && !object["metadata"]["deletionTimestamp"].is_string();
-        Ok::<_, ApiError>(object.filter(open))
+        let closable = entry.map(|entry| Closable::of(&entry.value)).transpose()?;
+        Ok::<_, ApiError>(closable.filter(Closable::is_open))
     };
-    let Some(project) = enabled("projects", tenant.as_str()).await? else { return Ok(false) };
-    let domain = project["spec"]["domain"].as_str().unwrap_or_default();
-    Ok(enabled("domains", domain).await?.is_some())
+    let Some(project) = open("projects", tenant.as_str()).await? else { return Ok(false) };
+    Ok(open("domains", &project.spec.domain).await?.is_some())
+}
+
+/// What of a project or a domain says whether it is open. It is asked with each request of a tenant: nothing else is read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Closable {
+    metadata: ClosableMetadata,
+    spec: ClosableSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ClosableMetadata {
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ClosableSpec {
+    enabled: bool,
+    /// A project's.
+    domain: String,
+}
+
+impl Closable {
+    fn of(stored: &[u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(stored_form::json(stored))
+            .map_err(|error| ApiError::internal(format!("a stored object is damaged: {error}")))
+    }
+
+    fn is_open(&self) -> bool {
+        self.spec.enabled && self.metadata.deletion_timestamp.is_none()
+    }
 }
 
 async fn is_revoked(store: &Store, certificate: &Certificate) -> Result<bool, ApiError> {

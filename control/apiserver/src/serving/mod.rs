@@ -4,6 +4,7 @@
 
 mod drain_body;
 mod patience;
+mod streams;
 
 use std::{
     sync::{
@@ -43,7 +44,7 @@ use crate::{
         held::Held,
         places::{Limits, Place, Places},
     },
-    serving::{drain_body::ReadToEnd, patience::Patient},
+    serving::{drain_body::ReadToEnd, patience::Patient, streams::Streams},
 };
 
 /// How long a client may take.
@@ -190,18 +191,6 @@ struct Client {
     payer: Payer,
 }
 
-/// Runs the streams of an HTTP/2 connection, each beside the others, for whoever pays for it.
-#[derive(Clone)]
-struct Streams(Payer);
-
-impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.0.spawn(async move {
-            stream.await;
-        });
-    }
-}
-
 async fn connection(
     stream: TlsStream<Patient<TcpStream>>,
     router: axum::Router,
@@ -243,7 +232,8 @@ async fn connection(
         })
     };
     let others = Arc::strong_count(&busy);
-    let mut builder = Builder::new(Streams(payer.clone()));
+    let streams = Streams::new(payer.clone());
+    let mut builder = Builder::new(streams.clone());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.idle);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -252,7 +242,7 @@ async fn connection(
     let mut last_busy = Instant::now();
     loop {
         tokio::select! {
-            _ = payer.charged(connection.as_mut()) => return,
+            _ = payer.charged(streams.polled(connection.as_mut())) => return,
             () = stop.cancelled() => break,
             _ = tick.tick() => {
                 if Arc::strong_count(&busy) > others {

@@ -47,7 +47,7 @@ impl Language {
     pub fn patched(
         self,
         ty: &ObjectType,
-        old: &Value,
+        old: Value,
         body: &[u8],
         options: &WriteOptions,
     ) -> Result<Decoded, ApiError> {
@@ -75,7 +75,7 @@ pub(crate) async fn patch(server: &Inner, call: &Call) -> Result<Response<Body>,
     let propose = |old: Option<&Value>| {
         let old = old.ok_or_else(|| call.not_found(name))?;
         let old = call.served.from_stored(old.clone());
-        let patched = language.patched(&call.served.ty, &old, &call.body, &options)?;
+        let patched = language.patched(&call.served.ty, old, &call.body, &options)?;
         let Decoded { object, warnings } = call.to_stored(patched);
         Ok(Proposal { operation: Operation::Update, object, warnings, managed: false, once: false })
     };

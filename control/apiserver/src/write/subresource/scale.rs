@@ -55,7 +55,7 @@ pub(crate) async fn patch(server: &Inner, call: &Call) -> Result<Response<Body>,
         return write(server, call, &options, |write, old| apply(write, old, &applied)).await;
     }
     let propose = |_: &Write<'_>, old: &Value| {
-        let scale = language.patched(&ty, &scale_of(old), &call.body, &options)?.object;
+        let scale = language.patched(&ty, scale_of(old), &call.body, &options)?.object;
         scaled(call, old, &scale, false)
     };
     write(server, call, &options, propose).await
