@@ -20,7 +20,8 @@ use crate::backend::{Backend, BackendError, VolumeId};
 
 /// Keeps a Volume until its bytes are gone.
 pub(crate) const FINALIZER: &str = "volume.hypernetes.io/backend";
-const WORKERS: usize = 4;
+/// Volumes that are worked on at the same time; half of that of one tenant.
+const WORKERS: usize = 8;
 /// Whose events they are.
 pub(crate) const NAME: &str = "volume-controller";
 

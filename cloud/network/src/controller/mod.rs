@@ -31,8 +31,8 @@ use crate::{
     state::{Followed, State},
 };
 
-/// Objects that are written at the same time.
-const WORKERS: usize = 8;
+/// Objects that are written at the same time; half of that of one tenant.
+const WORKERS: usize = 16;
 /// Whose events they are.
 const NAME: &str = "network-controller";
 
