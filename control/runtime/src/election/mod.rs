@@ -113,11 +113,17 @@ impl Election {
 
     /// For as long as it holds the lease.
     async fn renew(&self, name: &str, candidate: &mut Candidate, until: &watch::Sender<Option<Instant>>) {
+        let mut period = self.timing.retry;
         while let Some(end) = candidate.until().filter(|end| Instant::now() < *end) {
-            sleep_until(self.next(self.timing.retry).min(end)).await;
+            sleep_until(self.next(period).min(end)).await;
+            period = self.timing.retry;
             match timeout_at(end, self.attempt(name, candidate)).await {
                 Ok(Ok(())) => drop(until.send_replace(candidate.until().or(Some(end)))),
-                Ok(Err(error)) => tracing::debug!(lease = name, %error, "the lease is not renewed"),
+                Ok(Err(error)) => {
+                    tracing::debug!(lease = name, %error, "the lease is not renewed");
+                    // Little time is left.
+                    period /= 4;
+                }
                 Err(_) => {}
             }
         }
