@@ -68,6 +68,13 @@ impl Clients {
         Ok(Self { transport: Arc::new(move || transport.clone()) })
     }
 
+    /// The same clients, with something around what they reach the API by.
+    #[must_use]
+    pub fn layered(&self, layer: impl Fn(Transport) -> Transport + Send + Sync + 'static) -> Self {
+        let transport = self.transport.clone();
+        Self { transport: Arc::new(move || layer(transport())) }
+    }
+
     /// A client of one tenant's logical cluster.
     pub fn tenant(&self, tenant: &TenantId) -> Client {
         self.with_prefix(tenant.as_str())

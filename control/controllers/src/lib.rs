@@ -60,8 +60,8 @@ impl Default for Limits {
     }
 }
 
-/// How many keys of one controller are worked on at once.
-const WORKERS: usize = 4;
+/// How many keys of one controller are worked on at once; half of that of one tenant.
+const WORKERS: usize = 8;
 
 /// What a controller registers itself with.
 pub(crate) struct Wiring<'a> {

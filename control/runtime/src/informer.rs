@@ -4,6 +4,7 @@ use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, HashMap, HashSet},
     fmt::{self, Debug},
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{guard, queue::Queue};
+use super::{
+    election::Term,
+    guard,
+    queue::{Queue, Tenanted},
+};
 
 /// A kind that can be cached.
 pub trait Object: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
@@ -45,6 +50,12 @@ impl Key {
     }
 }
 
+impl Tenanted for Key {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.tenant, self.namespace, self.name)
@@ -66,7 +77,8 @@ pub struct Informer<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     /// Up to which revision the watch has told everything.
     seen: AtomicU64,
-    handlers: RwLock<Vec<Handler<K>>>,
+    /// Each with when it ends.
+    handlers: RwLock<Vec<(CancellationToken, Handler<K>)>>,
     synced: watch::Sender<bool>,
 }
 
@@ -113,28 +125,20 @@ impl<K: Object> Informer<K> {
         self.apply(tenant.clone(), object, true);
     }
 
-    /// Calls `handler` for what is there and for each change from now on.
-    pub fn subscribe(&self, handler: impl Fn(&Key, Option<&K>, Option<&K>) + Send + Sync + 'static) {
-        let handler: Handler<K> = Arc::new(handler);
-        self.handlers.write().push(handler.clone());
+    fn subscribe(&self, handler: Handler<K>, until: CancellationToken) {
+        {
+            let mut handlers = self.handlers.write();
+            handlers.retain(|(until, _)| !until.is_cancelled());
+            handlers.push((until, handler.clone()));
+        }
         for (key, object) in self.all() {
             tell(&handler, &key, None, Some(&object));
         }
     }
 
-    /// Queues the keys that `map` makes of an object whenever that changes: of its state before and of the one now.
-    pub fn feed(&self, queue: &Queue<Key>, map: impl Fn(&Key, &K) -> Vec<Key> + Send + Sync + 'static) {
-        let queue = queue.clone();
-        self.subscribe(move |key, before, now| {
-            for key in [before, now].into_iter().flatten().flat_map(|object| map(key, object)) {
-                queue.add(key);
-            }
-        });
-    }
-
     fn changed(&self, key: &Key, before: Option<&K>, now: Option<&K>) {
         let handlers = self.handlers.read().clone();
-        for handler in &handlers {
+        for (_, handler) in handlers.iter().filter(|(until, _)| !until.is_cancelled()) {
             tell(handler, key, before, now);
         }
     }
@@ -227,6 +231,43 @@ impl<K: Object> Informer<K> {
     }
 }
 
+/// A shared cache as it is handed out: what is subscribed through it ends with whom it was handed out to. Cheap to clone.
+pub struct Cache<K> {
+    informer: Arc<Informer<K>>,
+    until: CancellationToken,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { informer: self.informer.clone(), until: self.until.clone() }
+    }
+}
+
+impl<K> Deref for Cache<K> {
+    type Target = Informer<K>;
+
+    fn deref(&self) -> &Informer<K> {
+        &self.informer
+    }
+}
+
+impl<K: Object> Cache<K> {
+    /// Calls `handler` for what is there and for each change from now on.
+    pub fn subscribe(&self, handler: impl Fn(&Key, Option<&K>, Option<&K>) + Send + Sync + 'static) {
+        self.informer.subscribe(Arc::new(handler), self.until.clone());
+    }
+
+    /// Queues the keys that `map` makes of an object whenever that changes: of its state before and of the one now.
+    pub fn feed(&self, queue: &Queue<Key>, map: impl Fn(&Key, &K) -> Vec<Key> + Send + Sync + 'static) {
+        let queue = queue.clone();
+        self.subscribe(move |key, before, now| {
+            for key in [before, now].into_iter().flatten().flat_map(|object| map(key, object)) {
+                queue.add(key);
+            }
+        });
+    }
+}
+
 fn key_of<K: Resource>(object: &K) -> Option<Key> {
     let tenant = hypernetes_client::tenant_of(object)?;
     Some(Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() })
@@ -244,13 +285,21 @@ pub struct Informers {
     clients: Clients,
     capability: AllTenants,
     stop: CancellationToken,
+    /// Of what is subscribed through it.
+    until: CancellationToken,
     registry: Arc<Mutex<Registry>>,
 }
 
 impl Informers {
     /// Caches that follow until `stop`. Each kind's watch begins when it is first asked for.
     pub fn new(clients: Clients, capability: AllTenants, stop: CancellationToken) -> Self {
-        Self { clients, capability, stop, registry: Arc::default() }
+        Self { clients, capability, until: stop.clone(), stop, registry: Arc::default() }
+    }
+
+    /// The same caches for who acts during a term alone: what is subscribed ends with it, and so do the clients.
+    #[must_use]
+    pub fn during(&self, term: &Term) -> Self {
+        Self { clients: term.clients(&self.clients), until: term.stop().clone(), ..self.clone() }
     }
 
     pub fn clients(&self) -> &Clients {
@@ -262,7 +311,11 @@ impl Informers {
     }
 
     /// The one cache of a kind.
-    pub fn of<K: Object>(&self) -> Arc<Informer<K>> {
+    pub fn of<K: Object>(&self) -> Cache<K> {
+        Cache { informer: self.informer(), until: self.until.clone() }
+    }
+
+    fn informer<K: Object>(&self) -> Arc<Informer<K>> {
         let mut registry = self.registry.lock();
         let have = registry.informers.get(&TypeId::of::<K>()).cloned();
         if let Some(have) = have.and_then(|have| have.downcast::<Informer<K>>().ok()) {

@@ -5,7 +5,7 @@ use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Error, Informers, Mishap, Queue, Recorder, Severity, Subject, attempt};
+use super::{Error, Informers, Mishap, Queue, Recorder, Severity, Subject, Tenanted, attempt};
 
 /// What a reconciliation may take. Each of its requests has a shorter deadline of its own (`hypernetes_client`).
 const LIMIT: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[async_trait]
 pub trait Reconciler: Send + Sync + 'static {
     const NAME: &'static str;
-    type Key: Clone + Eq + Hash + Send + Sync + Debug + 'static;
+    type Key: Tenanted + Clone + Eq + Hash + Send + Sync + Debug + 'static;
 
     /// `Some`: look again after that time, though nothing changes. May be given up at any await point, and is then
     /// called again from the start.
@@ -28,10 +28,11 @@ pub trait Reconciler: Send + Sync + 'static {
     fn told(&self, key: &Self::Key) -> Option<(&Recorder, Subject)>;
 }
 
-/// One worker. Never ends, whatever the reconciler does.
+/// One worker. Never ends, whatever the reconciler does; when it is dropped, others go on with its key.
 pub async fn work<R: Reconciler>(reconciler: Arc<R>, queue: Queue<R::Key>) {
+    let mut worker = queue.worker();
     loop {
-        let key = queue.next().await;
+        let key = worker.next().await;
         let outcome = attempt(LIMIT, async { reconciler.reconcile(&key).await }).await;
         let failed = !matches!(outcome, Ok(Ok(_)));
         match outcome {
@@ -45,7 +46,7 @@ pub async fn work<R: Reconciler>(reconciler: Arc<R>, queue: Queue<R::Key>) {
                 let _ = attempt(LIMIT, tell(&*reconciler, &key, mishap)).await;
             }
         }
-        queue.done(key, failed);
+        worker.done(failed);
     }
 }
 
@@ -77,21 +78,31 @@ pub fn drive<R: Reconciler>(
 
 #[cfg(test)]
 mod tests {
+    use hypernetes_api::TenantId;
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::mishaps;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    struct Named(TenantId, &'static str);
+
+    impl Tenanted for Named {
+        fn tenant(&self) -> &TenantId {
+            &self.0
+        }
+    }
 
     struct Unruly(mpsc::UnboundedSender<&'static str>);
 
     #[async_trait]
     impl Reconciler for Unruly {
         const NAME: &'static str = "unruly";
-        type Key = &'static str;
+        type Key = Named;
 
-        async fn reconcile(&self, key: &&'static str) -> Result<Option<Duration>, Error> {
-            self.0.send(key).unwrap();
-            match *key {
+        async fn reconcile(&self, key: &Named) -> Result<Option<Duration>, Error> {
+            self.0.send(key.1).unwrap();
+            match key.1 {
                 "panics" => panic!("as a test wants"),
                 "hangs" => std::future::pending().await,
                 "waits" => Err(Error::Waiting("for ever".into())),
@@ -99,8 +110,8 @@ mod tests {
             }
         }
 
-        fn told(&self, key: &&'static str) -> Option<(&Recorder, Subject)> {
-            if *key == "panics" { panic!("here, too") } else { None }
+        fn told(&self, key: &Named) -> Option<(&Recorder, Subject)> {
+            if key.1 == "panics" { panic!("here, too") } else { None }
         }
     }
 
@@ -111,7 +122,7 @@ mod tests {
         tokio::spawn(work(Arc::new(Unruly(sender)), queue.clone()));
         for round in 1..=5 {
             for key in ["panics", "hangs", "waits", "good"] {
-                queue.add(key);
+                queue.add(Named(TenantId::system(), key));
             }
             let mut all = Vec::new();
             while all.last() != Some(&"good") {

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use hypernetes_api::TenantId;
+
 use super::kinds::{Id, Identity, Kind};
+use crate::runtime::Tenanted;
 
 /// What is to be done about an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -14,6 +17,13 @@ pub enum Work {
     Verify(Id),
     /// It may have lost its owners, or waits for its dependents.
     Attend(Id),
+}
+
+impl Tenanted for Work {
+    fn tenant(&self) -> &TenantId {
+        let (Self::Verify(id) | Self::Attend(id)) = self;
+        &id.tenant
+    }
 }
 
 /// What an object's deletion waits for.
