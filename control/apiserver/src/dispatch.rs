@@ -103,7 +103,9 @@ impl ApiServer {
 
     /// What a verb does to a resource or to one of its subresources. There is no default: what is added has to be put here.
     async fn answer_call(&self, verb: Verb, call: &Arc<Call>, ticket: &mut Ticket) -> Result<Response<Body>, ApiError> {
-        use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
+        use Subresource::{
+            Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token,
+        };
         use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
         let server = &*self.0;
         match call.subresource {
@@ -118,7 +120,7 @@ impl ApiServer {
                 Delete => write::delete(server, call).await,
                 DeleteCollection => write::delete_collection(server, call, ticket).await,
             },
-            Some(Status | Finalize) => match verb {
+            Some(Status | Approval | Finalize) => match verb {
                 Get => read::get(server, call).await,
                 Update => write::update(server, call).await,
                 Patch => write::patch(server, call).await,

@@ -2,6 +2,7 @@
 //! Each part looks at what it is about, may change the object (which is validated again then), refuse it, or add guards
 //! that the commit has to meet.
 
+mod certificates;
 mod claims;
 mod infrastructure;
 mod namespaces;
@@ -46,5 +47,6 @@ pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Result<V
     namespaces::admit(request, object, &mut guards).await?;
     pods::admit(request, object).await?;
     claims::admit(request, object).await?;
+    certificates::admit(request, object).await?;
     Ok(guards)
 }
