@@ -93,6 +93,7 @@ impl Server {
             }
             Err(error) => return Err(error).context("making the system's authority of tokens"),
         }
+        server.authorities().set_system(authority.certificate(), &authority.key())?;
         let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE };
         let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
         server.set_kubelet_client(KubeletClient::new(&TlsConfig {
@@ -119,7 +120,8 @@ impl Server {
         let serving =
             authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
         let tls = TlsConfig {
-            certificate: serving.certificate,
+            // With the authority's: who joins knows only a hash of that.
+            certificate: serving.certificate + authority.certificate(),
             key: serving.key,
             client_authority: authority.certificate().to_owned(),
         };
@@ -133,7 +135,8 @@ impl Server {
         let projects = kube::Api::all(clients.tenant(&TenantId::system()));
         let informers = Informers::new(clients, AllTenants::grant(), stop.clone());
         let cluster_ca_pem = authority.certificate().to_owned();
-        let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem };
+        let authorities = Arc::new(server.authorities());
+        let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem, authorities };
         let controllers = tokio::spawn(hypernetes_controllers::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
         write_credentials(&root, &shown_root, &authority, &url, &password)?;
