@@ -10,6 +10,8 @@ use crate::pki::Identity;
 /// How the user of a kubeconfig proves who they are.
 pub enum User<'a> {
     Certificate(&'a Identity),
+    /// A bearer token.
+    Token(&'a str),
     /// Through `hypernetes login`, with what the `openrc` file says (client-go's credential plugins).
     Login {
         program: &'a Path,
@@ -24,6 +26,7 @@ impl User<'_> {
                 "client-certificate-data": STANDARD.encode(&identity.certificate),
                 "client-key-data": STANDARD.encode(&identity.key),
             }),
+            Self::Token(token) => json!({"token": token}),
             Self::Login { program, openrc } => json!({"exec": {
                 "apiVersion": "client.authentication.k8s.io/v1",
                 "command": program,

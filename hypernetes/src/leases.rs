@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hypernetes_api::AllTenants;
+use hypernetes_certificates::issue::CertificateAuthorities;
 use hypernetes_controllers::{
     ControllersConfig,
     runtime::{Election, Informers},
@@ -22,6 +23,7 @@ pub struct Background {
     pub election: Election,
     pub informers: Informers,
     pub cluster_ca_pem: String,
+    pub authorities: Arc<dyn CertificateAuthorities>,
     pub identity: Arc<Identity>,
     pub networks: Arc<NetworkService>,
     pub volumes: Arc<Volumes>,
@@ -30,10 +32,13 @@ pub struct Background {
 impl Background {
     /// Until `stop`, and what was begun has ended.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { election, informers, cluster_ca_pem, identity, networks, volumes } = &self;
+        let Self { election, informers, cluster_ca_pem, authorities, identity, networks, volumes } = &self;
         let controllers = election.run(CONTROLLERS, &stop, |term| {
-            let config =
-                ControllersConfig { informers: informers.during(&term), cluster_ca_pem: cluster_ca_pem.clone() };
+            let config = ControllersConfig {
+                informers: informers.during(&term),
+                cluster_ca_pem: cluster_ca_pem.clone(),
+                authorities: authorities.clone(),
+            };
             async move { hypernetes_controllers::run(config, term.stop().clone()).await }
         });
         let scheduler = election.run(SCHEDULER, &stop, |term| {

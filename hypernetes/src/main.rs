@@ -95,7 +95,11 @@ fn main() -> std::process::ExitCode {
         eprintln!("hypernetes: {error:#}");
         return std::process::ExitCode::FAILURE;
     }
-    let role = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Node(_));
+    let role = match &cli.command {
+        Command::Up(_) | Command::Server(_) => true,
+        Command::Node(node) => node.is_role(),
+        _ => false,
+    };
     let log = cli.log.as_deref().unwrap_or(if role { "info" } else { "off" });
     // What a command that has done its work has found out.
     let verdict = std::cell::Cell::new(0);

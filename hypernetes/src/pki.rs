@@ -20,6 +20,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+};
 
 const AUTHORITY_DAYS: i64 = 3650;
 const CERTIFICATE_DAYS: i64 = 365;
@@ -121,6 +125,17 @@ impl Authority {
         &self.certificate
     }
 
+    /// Its private key, PEM, for who signs certificates that are asked for through the API.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// SHA-256 of its public key (DER, SPKI), as `node join` is told it.
+    pub fn hash(&self) -> String {
+        let public = rcgen::PublicKeyData::subject_public_key_info(self.issuer.key());
+        format_hash(&public)
+    }
+
     /// A server's certificate for addresses and names, kept under `name` and made anew when it does not fit or is old.
     pub fn server(&self, name: &str, addresses: &[IpAddr], names: &[&str]) -> Result<Identity> {
         let mut params = params(name, CERTIFICATE_DAYS);
@@ -172,9 +187,27 @@ impl Authority {
         Ok(identity)
     }
 
-    /// The certificate is ours, says what `params` say, and lasts.
-    fn fits(&self, pem: &str, params: &CertificateParams) -> bool {
-        use x509_parser::prelude::{FromDer, X509Certificate};
+    /// Whether a client's certificate, which may have been asked for through the API, is ours, for this user, and lasts.
+    pub fn is_clients(&self, pem: &str, client: &Client<'_>) -> bool {
+        let Ok(params) = client.params(&TenantId::system(), CERTIFICATE_DAYS) else { return false };
+        let is = |certificate: &X509Certificate<'_>| {
+            let mut names = certificate.subject().iter_common_name();
+            names.next().and_then(|name| name.as_str().ok()) == Some(client.user)
+        };
+        self.fits(pem, &params) && self.is_ours(pem, is)
+    }
+
+    /// Whether a server's certificate, likewise, is ours, for a host of this name, and lasts.
+    pub fn is_servers(&self, pem: &str, name: &str) -> bool {
+        self.is_ours(pem, |certificate| {
+            let names = certificate.subject_alternative_name().ok().flatten();
+            let names = names.iter().flat_map(|names| &names.value.general_names);
+            names.into_iter().any(|have| matches!(have, GeneralName::DNSName(have) if *have == name))
+        })
+    }
+
+    /// Whether a certificate is ours, lasts, and is so.
+    fn is_ours(&self, pem: &str, so: impl FnOnce(&X509Certificate<'_>) -> bool) -> bool {
         let parsed = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).map(|(_, pem)| pem.contents);
         let (Ok(ours), Ok(authority)) = (parsed(pem), parsed(&self.certificate)) else { return false };
         let (Ok((_, ours)), Ok((_, authority))) =
@@ -182,36 +215,38 @@ impl Authority {
         else {
             return false;
         };
+        let left = ours.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
+        left > RENEW_BEFORE.as_secs() && ours.verify_signature(Some(authority.public_key())).is_ok() && so(&ours)
+    }
+
+    /// The certificate is ours, says what `params` say, and lasts.
+    fn fits(&self, pem: &str, params: &CertificateParams) -> bool {
         let names = |certificate: &X509Certificate<'_>| {
             let names = certificate.subject_alternative_name().ok().flatten();
             names.map_or(0, |names| names.value.general_names.len())
         };
-        let covered = || {
+        let covered = |ours: &X509Certificate<'_>| {
             params.subject_alt_names.iter().all(|wanted| {
                 let names = ours.subject_alternative_name().ok().flatten();
                 names.is_some_and(|names| {
                     names.value.general_names.iter().any(|have| match (have, wanted) {
-                        (x509_parser::extensions::GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V4(ip))) => {
-                            *have == ip.octets()
-                        }
-                        (x509_parser::extensions::GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V6(ip))) => {
-                            *have == ip.octets()
-                        }
-                        (x509_parser::extensions::GeneralName::DNSName(have), SanType::DnsName(name)) => {
-                            *have == name.as_str()
-                        }
-                        (x509_parser::extensions::GeneralName::URI(have), SanType::URI(uri)) => *have == uri.as_str(),
+                        (GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V4(ip))) => *have == ip.octets(),
+                        (GeneralName::IPAddress(have), SanType::IpAddress(IpAddr::V6(ip))) => *have == ip.octets(),
+                        (GeneralName::DNSName(have), SanType::DnsName(name)) => *have == name.as_str(),
+                        (GeneralName::URI(have), SanType::URI(uri)) => *have == uri.as_str(),
                         _ => false,
                     })
                 })
             })
         };
-        let left = ours.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
-        left > RENEW_BEFORE.as_secs()
-            && ours.verify_signature(Some(authority.public_key())).is_ok()
-            && names(&ours) == params.subject_alt_names.len()
-            && covered()
+        self.is_ours(pem, |ours| names(ours) == params.subject_alt_names.len() && covered(ours))
     }
+}
+
+/// `sha256:` and the digits of a key's digest.
+pub fn format_hash(public_key: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, public_key);
+    digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn params(common_name: &str, days: i64) -> CertificateParams {
@@ -285,7 +320,6 @@ mod tests {
 
     #[test]
     fn a_tenants_certificate_is_its_authoritys_and_can_be_called_by_its_serial() {
-        use x509_parser::prelude::{FromDer, X509Certificate};
         let secret = serde_json::from_value(material::tenants(&tenant(), "1").unwrap()).unwrap();
         let client = Client { user: "ann", group: "keystone:reader" };
         let (identity, serial) = TenantAuthority::open(tenant(), &secret).unwrap().issue(&client, 30).unwrap();

@@ -104,6 +104,7 @@ impl Server {
             }
             Err(error) => return Err(error).context("making the system's authority of tokens"),
         }
+        server.authorities().set_system(authority.certificate(), &authority.key())?;
         let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE };
         let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
         server.set_kubelet_client(KubeletClient::new(&TlsConfig {
@@ -118,10 +119,11 @@ impl Server {
         let password = admin_password(&root.join("admin.openrc"))?;
         identity.bootstrap(&password).await.context("making the first identity objects")?;
         server.set_token_authority(identity.clone());
-        let networks = NetworkService::follow(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
+        let networks =
+            NetworkService::follow(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
         let volumes = self.volumes.unwrap_or_else(|| root.join("volumes"));
-        let volumes = Volumes::new(&clients, VolumesConfig::new(volumes, &url))
-            .context("preparing the directory of volumes")?;
+        let volumes =
+            Volumes::new(&clients, VolumesConfig::new(volumes, &url)).context("preparing the directory of volumes")?;
         let router = server
             .router()
             .nest("/identity", server.observe("/identity", identity.router()))
@@ -130,7 +132,8 @@ impl Server {
         let serving =
             authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
         let tls = TlsConfig {
-            certificate: serving.certificate,
+            // With the authority's: who joins knows only a hash of that.
+            certificate: serving.certificate + authority.certificate(),
             key: serving.key,
             client_authority: authority.certificate().to_owned(),
         };
@@ -147,6 +150,7 @@ impl Server {
             election: Election::new(&clients, leases::identity(), Takeover::AtOnce),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
             cluster_ca_pem: authority.certificate().to_owned(),
+            authorities: Arc::new(server.authorities()),
             identity: identity.clone(),
             networks,
             volumes,

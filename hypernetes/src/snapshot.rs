@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use hypernetes_store::log::embedded::{Contents, Encryption};
-use kube::{Client, Kubeconfig, config::KubeConfigOptions};
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 
 use crate::Root;
 

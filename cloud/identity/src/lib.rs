@@ -107,7 +107,9 @@ impl Identity {
     /// when two do, each thing is still done once.
     pub fn keep_house(self: &Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let identity = Arc::downgrade(self);
-        async move { let _ = stop.run_until_cancelled(housekeeping(identity)).await; }
+        async move {
+            let _ = stop.run_until_cancelled(housekeeping(identity)).await;
+        }
     }
 
     /// Serves the identity API; to be nested at `/identity`.

@@ -176,7 +176,8 @@ impl AddressBook {
         let ips: Vec<Ipv4Addr> =
             port.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
         // What is stored is so: what this server was about to give to others is none of theirs.
-        let says = |other: &str, is: &dyn Fn(&PortSpec) -> bool| self.ports.get(other).is_some_and(|port| is(&port.spec));
+        let says =
+            |other: &str, is: &dyn Fn(&PortSpec) -> bool| self.ports.get(other).is_some_and(|port| is(&port.spec));
         for ip in &ips {
             let given = addresses.ipam.owner(*ip).filter(|other| *other != name).map(str::to_owned);
             let text = ip.to_string();

@@ -100,7 +100,9 @@ impl NetworkService {
     /// Gives networks their segments, ports their addresses and pods their ports, for a term.
     pub fn act(&self, term: Term) -> impl Future<Output = ()> + Send + 'static {
         let controller = controller::Controller::new(term.clients(&self.clients), Arc::clone(&self.state));
-        async move { let _ = term.stop().run_until_cancelled(Arc::new(controller).run()).await; }
+        async move {
+            let _ = term.stop().run_until_cancelled(Arc::new(controller).run()).await;
+        }
     }
 
     /// Serves the network API at `/networking`.

@@ -93,7 +93,9 @@ impl Volumes {
             backend: self.backend.clone(),
             max_bytes: self.config.max_bytes,
         };
-        async move { let _ = term.stop().run_until_cancelled(Arc::new(controller).run(all)).await; }
+        async move {
+            let _ = term.stop().run_until_cancelled(Arc::new(controller).run(all)).await;
+        }
     }
 
     /// Serves the volume API; to be nested at `/volume`.

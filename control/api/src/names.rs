@@ -22,6 +22,10 @@ pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 /// All service accounts of a logical cluster.
 pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// Who has a bootstrap token, and may ask for a node's certificate by it.
+pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
+/// `system:bootstrap:<token id>`
+pub const USER_BOOTSTRAP_PREFIX: &str = "system:bootstrap:";
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_NODE_PREFIX: &str = "system:node:";
 /// `system:serviceaccount:<namespace>:<name>`
@@ -38,6 +42,7 @@ pub const CERTIFICATE_REVOCATION_PREFIX: &str = "certificate-";
 pub const DEFAULT_DOMAIN: &str = "default";
 
 /// Groups that a Keystone-authenticated user is in, by the roles of the token's scope.
+pub const KEYSTONE_PREFIX: &str = "keystone:";
 pub const GROUP_KEYSTONE_ADMIN: &str = "keystone:admin";
 pub const GROUP_KEYSTONE_MEMBER: &str = "keystone:member";
 pub const GROUP_KEYSTONE_READER: &str = "keystone:reader";

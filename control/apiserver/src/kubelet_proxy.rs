@@ -205,10 +205,12 @@ async fn ask(
     let address: IpAddr = address.and_then(|a| a.parse().ok()).ok_or_else(|| unavailable(node, "it has no address"))?;
     let port = node_object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let port = port.and_then(|p| u16::try_from(p).ok()).ok_or_else(|| unavailable(node, "it has no port"))?;
+    // Its name, and not where it says that it is: a node has certificates for its own name alone.
+    let name = ServerName::try_from(node.to_owned()).map_err(|_| unavailable(node, "it has no name of a host"))?;
     let connect = async {
         let stream = tokio::net::TcpStream::connect((address, port)).await?;
         let _ = stream.set_nodelay(true);
-        client.0.connect(ServerName::IpAddress(address.into()), stream).await
+        client.0.connect(name, stream).await
     };
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
         Ok(Ok(stream)) => stream,

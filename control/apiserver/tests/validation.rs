@@ -40,7 +40,9 @@ async fn both_answers(server: &InProcess, case: &Value) -> (Value, Value) {
     let got = match case.get("old") {
         None => server.post(&who, &dry, object).await,
         Some(old) => {
-            let (all, _) = path.rsplit_once('/').unwrap();
+            // What is sent may be sent to a part of it.
+            let name = format!("/{}", old["metadata"]["name"].as_str().unwrap());
+            let (all, _) = path.rsplit_once(&name).unwrap();
             let made = server.post(&who, all, old.clone()).await;
             match made.status.as_u16() {
                 201 => {

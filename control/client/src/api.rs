@@ -155,6 +155,17 @@ impl<K: Clone + DeserializeOwned + Debug> Api<K> {
         api.patch_status(&name, parameters, patch).await
     }
 
+    pub async fn patch_subresource<P: Serialize + Debug>(
+        &self,
+        subresource: &'static str,
+        name: &str,
+        parameters: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<K> {
+        let (api, name) = self.object(name)?;
+        api.patch_subresource(subresource, &name, parameters, patch).await
+    }
+
     pub async fn replace(&self, name: &str, parameters: &PostParams, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -242,6 +253,7 @@ mod tests {
             assert!(not_found(all.delete(name, &DeleteParams::default()).await.err().unwrap()));
             assert!(not_found(all.patch(name, &get, &patch).await.unwrap_err()));
             assert!(not_found(all.patch_status(name, &get, &patch).await.unwrap_err()));
+            assert!(not_found(all.patch_subresource("approval", name, &get, &patch).await.unwrap_err()));
             assert!(not_found(all.patch_metadata(name, &get, &patch).await.unwrap_err()));
             assert!(not_found(all.replace(name, &put, &Pod::default()).await.unwrap_err()));
             assert!(not_found(all.replace_status(name, &put, &Pod::default()).await.unwrap_err()));

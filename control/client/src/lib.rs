@@ -14,7 +14,7 @@ mod path;
 mod watch;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
 };
 
@@ -62,10 +62,20 @@ impl Clients {
     /// # Errors
     /// When the configuration's certificates cannot be used.
     pub fn remote(config: kube::Config) -> Result<Self, kube::Error> {
-        let client = kube::client::ClientBuilder::try_from(config)?.build();
+        Self::renewable(config).map(|(clients, _)| clients)
+    }
+
+    /// [`Clients::remote`], with other credentials when there are some: what is asked from then on, by whatever client, is asked
+    /// with those. What is under way ends as it began.
+    ///
+    /// # Errors
+    /// As [`Clients::remote`].
+    pub fn renewable(config: kube::Config) -> Result<(Self, Renewal), kube::Error> {
         // `kube::Client` is itself a service; it adds the base URI and the credentials.
-        let transport: Transport = BoxCloneSyncService::new(SyncClient(client));
-        Ok(Self { transport: Arc::new(move || transport.clone()) })
+        let client = kube::client::ClientBuilder::try_from(config)?.build();
+        let renewal = Renewal(Arc::new(RwLock::new(client)));
+        let transport: Transport = BoxCloneSyncService::new(SyncClient(renewal.clone()));
+        Ok((Self { transport: Arc::new(move || transport.clone()) }, renewal))
     }
 
     /// The same clients, with something around what they reach the API by.
@@ -133,9 +143,29 @@ impl Service<Request<Body>> for InCluster {
     }
 }
 
+/// What [`Clients::renewable`] asks with.
+#[derive(Clone)]
+pub struct Renewal(Arc<RwLock<Client>>);
+
+impl Renewal {
+    /// Asks with these credentials from now on.
+    ///
+    /// # Errors
+    /// When they cannot be used: then nothing changes.
+    pub fn set(&self, config: kube::Config) -> Result<(), kube::Error> {
+        let client = kube::client::ClientBuilder::try_from(config)?.build();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
+    }
+
+    fn current(&self) -> Client {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// [`Client::send`] as a service.
 #[derive(Clone)]
-struct SyncClient(Client);
+struct SyncClient(Renewal);
 
 impl Service<Request<Body>> for SyncClient {
     type Response = Response<AnyBody>;
@@ -147,7 +177,7 @@ impl Service<Request<Body>> for SyncClient {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let client = self.0.clone();
+        let client = self.0.current();
         Box::pin(async move { Ok(client.send(request).await?.map(erase)) })
     }
 }

@@ -5,6 +5,7 @@
 //! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod deployment;
 mod discovery;
 mod event_expiry;
@@ -16,10 +17,12 @@ mod replicaset;
 mod stored;
 mod template;
 mod tenancy;
+mod token_cleaner;
 mod volumes;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use hypernetes_certificates::issue::CertificateAuthorities;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use hypernetes_runtime as runtime;
@@ -34,6 +37,8 @@ pub struct ControllersConfig {
     pub informers: Informers,
     /// The certificate that clients trust the API server by, PEM: for `kube-root-ca.crt` of each namespace.
     pub cluster_ca_pem: String,
+    /// Who signs certificates.
+    pub authorities: Arc<dyn CertificateAuthorities>,
 }
 
 /// How long things may be as they are, and how many. The defaults are upstream's.
@@ -47,6 +52,10 @@ pub struct Limits {
     pub terminated_pods: usize,
     /// Events go when they have not happened again for this long (`--event-ttl`).
     pub event_ttl: Duration,
+    /// Certificates of the system's authority are good for no longer (`--cluster-signing-duration`).
+    pub system_certificates: Duration,
+    /// A tenant's likewise; as long as `hypernetes tenant kubeconfig --static` gives one by default.
+    pub tenant_certificates: Duration,
 }
 
 impl Default for Limits {
@@ -56,6 +65,8 @@ impl Default for Limits {
             nodeless_grace: Duration::from_secs(40),
             terminated_pods: 12_500,
             event_ttl: Duration::from_secs(3600),
+            system_certificates: Duration::from_secs(365 * 86_400),
+            tenant_certificates: Duration::from_secs(30 * 86_400),
         }
     }
 }
@@ -104,6 +115,8 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     pod_cleaner::start(&wiring);
     node_lifecycle::start(&wiring);
     event_expiry::start(&wiring);
+    certificates::start(&wiring, config.authorities.clone());
+    token_cleaner::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }

@@ -19,6 +19,7 @@ mod authentication;
 mod authorization;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod columns;
 mod coordination;
 mod core;

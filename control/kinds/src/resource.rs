@@ -57,6 +57,8 @@ pub(crate) struct Rules {
     pub update: Option<Change>,
     /// For changes of the status.
     pub status: Option<Change>,
+    /// For changes through `approval`.
+    pub approval: Option<Change>,
     /// Fields that are for life.
     pub immutable: &'static [FieldPath],
     /// Finalizers need no domain.
@@ -271,6 +273,11 @@ impl Resource {
 
     pub(crate) fn on_status(mut self, change: Change) -> Self {
         self.rules.status = Some(change);
+        self
+    }
+
+    pub(crate) fn on_approval(mut self, change: Change) -> Self {
+        self.rules.approval = Some(change);
         self
     }
 

@@ -73,6 +73,16 @@ impl Resource {
         *new = kept;
     }
 
+    /// Before an update of the `approval` endpoint: keeps all of `old` but the conditions of its status, and managed fields.
+    pub fn prepare_approval_update(&self, object: &mut Value, old: &Value) {
+        let conditions = object.pointer("/status/conditions").cloned();
+        let Some(new) = object.as_object_mut() else { return };
+        let mut status = old.get("status").and_then(Value::as_object).cloned().unwrap_or_default();
+        put(&mut status, "conditions", conditions);
+        put(new, "status", Some(status.into()));
+        self.prepare_status_update(object, old);
+    }
+
     /// Of an applied configuration: drops the part that belongs to the other endpoint (the status, or all but the status).
     pub fn keep_only_own_part(&self, subresource: &str, configuration: &mut Value) {
         let Some(object) = configuration.as_object_mut() else { return };
@@ -80,7 +90,9 @@ impl Resource {
             "" if self.has_status() => {
                 object.remove("status");
             }
-            "status" => object.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")),
+            "status" | "approval" => {
+                object.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+            }
             _ => {}
         }
     }

@@ -6,6 +6,7 @@ use crate::verb::Verb;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subresource {
     Status,
+    Approval,
     Scale,
     Finalize,
     Binding,
@@ -31,6 +32,7 @@ const STREAM: &[Verb] = &[Verb::Create];
 
 const ROWS: &[Row] = &[
     Row { subresource: Subresource::Status, name: "status", verbs: CHANGES, kind: None },
+    Row { subresource: Subresource::Approval, name: "approval", verbs: CHANGES, kind: None },
     Row { subresource: Subresource::Scale, name: "scale", verbs: CHANGES, kind: Some(("autoscaling", "v1", "Scale")) },
     Row { subresource: Subresource::Finalize, name: "finalize", verbs: &[Verb::Update], kind: None },
     Row {
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn every_subresource_has_one_row() {
         use Subresource::*;
-        for one in [Status, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
+        for one in [Status, Approval, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
             assert_eq!(ROWS.iter().filter(|row| row.subresource == one).count(), 1, "{one:?}");
             assert_eq!(Subresource::parse(one.name()), Some(one));
             assert!(!one.verbs().is_empty(), "{one:?}");

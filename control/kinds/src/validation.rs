@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     field::{Errors, Field, FieldError},
     meta,
-    resource::Resource,
+    resource::{Change, Resource},
 };
 
 impl Resource {
@@ -41,6 +41,14 @@ impl Resource {
     /// `Invalid`, with a cause for each field that is wrong.
     pub fn validate_status_update(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
         self.answer(object, self.errors_of_status_update(object, old))
+    }
+
+    /// The rules for a change through the `approval` endpoint.
+    ///
+    /// # Errors
+    /// `Invalid`, with a cause for each field that is wrong.
+    pub fn validate_approval_update(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
+        self.answer(object, self.errors_of_part(self.rules.approval, object, old))
     }
 
     /// What is wrong with an object that is there, whenever that was made: what every object of its kind has to keep.
@@ -106,11 +114,15 @@ impl Resource {
 
     /// What is wrong with a change of the status.
     pub fn errors_of_status_update(&self, object: &Value, old: &Value) -> Errors {
+        self.errors_of_part(self.rules.status, object, old)
+    }
+
+    fn errors_of_part(&self, rule: Option<Change>, object: &Value, old: &Value) -> Errors {
         let (new, before) = (Field::root(object), Field::root(old));
         let mut errors = Errors::default();
         meta::metadata_update(&new, &before, &mut errors);
-        if let Some(status) = self.rules.status {
-            status(&new, &before, &mut errors);
+        if let Some(rule) = rule {
+            rule(&new, &before, &mut errors);
         }
         errors
     }

@@ -129,6 +129,16 @@ fn kinds() -> Vec<Kind> {
         ("", "serviceaccounts", true, "ServiceAccount", json!({"secrets": [{"name": "s"}]})),
         ("", "configmaps", true, "ConfigMap", json!({"data": {"a": "b"}})),
         (
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            false,
+            "CertificateSigningRequest",
+            json!({"spec": {"request": "eA==", "signerName": "kubernetes.io/kube-apiserver-client",
+                "usages": ["client auth"], "username": "u", "groups": ["g"], "expirationSeconds": 600},
+            "status": {"certificate": "eA==", "conditions": [{"type": "Approved", "status": "True",
+                "lastUpdateTime": time, "lastTransitionTime": time}]}}),
+        ),
+        (
             "",
             "events",
             true,
@@ -161,7 +171,8 @@ impl Bench {
         let api = InProcess::start();
         let stop = CancellationToken::new();
         let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
-        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into() };
+        let authorities = std::sync::Arc::new(api.server.authorities());
+        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into(), authorities };
         let limits = Limits { nodeless_grace: Duration::ZERO, terminated_pods: 3, ..Limits::default() };
         let mut acting = tokio::task::JoinSet::new();
         acting.spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));

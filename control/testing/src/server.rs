@@ -4,6 +4,7 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 
 use hypernetes_api::{
     AllTenants, TenantId,
+    auth::UserInfo,
     types::identity::{Domain, DomainSpec, Project, ProjectSpec},
 };
 use hypernetes_apiserver::{ApiServer, Config};
@@ -14,6 +15,7 @@ use k8s_openapi::{
     api::core::v1::{Namespace, ServiceAccount},
 };
 use kube::{Api, Resource, api::PostParams};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -86,6 +88,21 @@ impl InProcess {
     /// Room beside the store.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Gives the server an authority of certificates for the system, and returns its certificate, PEM.
+    pub fn authority(&self) -> String {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.distinguished_name.push(DnType::CommonName, "hypernetes");
+        let certificate = params.self_signed(&key).unwrap().pem();
+        self.server.authorities().set_system(&certificate, &key.serialize_pem()).unwrap();
+        certificate
+    }
+
+    /// A client of the system's cluster, as this user.
+    pub fn client_as(&self, user: UserInfo) -> kube::Client {
+        Clients::in_process(self.server.as_user(user)).tenant(&TenantId::system())
     }
 
     /// A tenant's client, with all rights.

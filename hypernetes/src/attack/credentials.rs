@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     findings::Findings,
+    requests,
     stage::{Stage, Team},
     wire::{self, Wire},
 };
@@ -28,6 +29,7 @@ type Authority = Issuer<'static, KeyPair>;
 pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
     certificates(stage, findings).await?;
     tokens(stage, findings).await?;
+    requests::run(stage, findings).await?;
     ended(stage, findings).await
 }
 

@@ -14,6 +14,7 @@ mod names;
 mod network;
 mod nodes;
 mod pods;
+mod requests;
 mod stage;
 mod tenancy;
 mod wire;

@@ -1,9 +1,20 @@
 //! What a kubelet is given, and why it cannot begin.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use hypernetes_api::AllTenants;
 use hypernetes_client::Clients;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
 
 /// What a kubelet works with.
 #[derive(Clone)]
@@ -22,12 +33,46 @@ pub struct KubeletConfig {
     pub tls: ServerTls,
 }
 
-/// PEM texts of the kubelet's own API.
+/// Of the kubelet's own API.
 #[derive(Clone)]
 pub struct ServerTls {
-    pub certificate: String,
-    pub key: String,
+    pub serving: Serving,
+    /// PEM.
     pub client_authority: String,
+}
+
+/// The kubelet's own certificate, which may come later and be renewed while it serves. Without one nobody is answered.
+#[derive(Clone, Default)]
+pub struct Serving(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
+
+impl Serving {
+    /// Serves with this from now on: PEM texts.
+    ///
+    /// # Errors
+    /// [`KubeletError::Tls`] when they are none.
+    pub fn set(&self, certificate: &str, key: &str) -> Result<(), KubeletError> {
+        let text = |error: &dyn fmt::Display| KubeletError::Tls(error.to_string());
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| text(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| text(&error))?;
+        let provider = rustls::crypto::ring::default_provider();
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| text(&error))?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        Ok(())
+    }
+}
+
+/// Its key is not for logs.
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serving")
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

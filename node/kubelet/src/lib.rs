@@ -26,7 +26,7 @@ use std::{path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-pub use config::{KubeletConfig, KubeletError, ServerTls};
+pub use config::{KubeletConfig, KubeletError, ServerTls, Serving};
 
 use self::{
     node::{Shared, registration, server},

@@ -64,7 +64,7 @@ impl Host {
             cri_socket: socket,
             csi_drivers: [].into(),
             bind: ([127, 0, 0, 1], 0).into(),
-            tls: ServerTls { certificate: String::new(), key: String::new(), client_authority: String::new() },
+            tls: ServerTls { serving: Default::default(), client_authority: String::new() },
         };
         let mut shared = Shared::new(config).unwrap();
         shared.allocatable.pods = 10_000;

@@ -134,7 +134,10 @@ async fn whoever_writes_what_another_has_is_refused() {
             let posting = PostParams { dry_run, ..PostParams::default() };
             let refused = status(ports.create(&posting, &object).await.unwrap_err());
             let causes = refused.details.unwrap().causes;
-            assert_eq!((refused.code, causes[0].reason.as_str(), causes[0].field.as_str()), (422, "FieldValueDuplicate", field));
+            assert_eq!(
+                (refused.code, causes[0].reason.as_str(), causes[0].field.as_str()),
+                (422, "FieldValueDuplicate", field)
+            );
         }
     }
     // On another network, and of another tenant, they are others.
@@ -157,9 +160,8 @@ async fn whoever_writes_what_another_has_is_refused() {
 async fn one_goes_on_where_the_other_stopped() {
     let cloud = Cloud::empty();
     let config = || NetworkConfig::new("https://cloud.example:6443/");
-    let servers = [0, 1].map(|_| {
-        NetworkService::follow(&cloud.clients, AllTenants::grant(), Arc::new(Tokens), config())
-    });
+    let servers =
+        [0, 1].map(|_| NetworkService::follow(&cloud.clients, AllTenants::grant(), Arc::new(Tokens), config()));
     cloud.tenant(ACME).await;
     let mut addresses = BTreeSet::new();
     for round in 0..4 {

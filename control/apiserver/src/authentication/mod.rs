@@ -1,6 +1,7 @@
-//! Who asks: client certificate, service account token, Keystone token, or nobody in particular.
+//! Who asks: client certificate, service account token, bootstrap token, Keystone token, or nobody in particular.
 
 pub mod authorities;
+pub mod bootstrap;
 
 use std::{
     collections::BTreeMap,
@@ -89,6 +90,9 @@ impl Authenticator {
                 } else {
                     Err(unauthorized())
                 };
+            }
+            if let Some((id, secret)) = bootstrap::parts(token) {
+                return bootstrap::authenticate(store, id, secret).await?.ok_or_else(unauthorized);
             }
             let Some(keystone) = self.keystone.get() else { return Err(unauthorized()) };
             return match keystone.validate(token).await {

@@ -68,7 +68,7 @@ pub async fn check(server: &Inner, call: &Call, object: &Value, old: Option<&Val
 }
 
 /// The object without what only says whose it is and who clears it away.
-fn meaning(object: &Value) -> Value {
+pub fn meaning(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         for field in ["finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion"] {

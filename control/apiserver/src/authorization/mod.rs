@@ -1,6 +1,7 @@
 //! Who may do what: RBAC in each logical cluster, the groups that Keystone roles give, and what nodes may.
 
 pub mod attributes;
+pub mod certificates;
 pub mod escalation;
 pub mod graph;
 pub mod impersonation;
@@ -18,7 +19,7 @@ use hypernetes_api::{
 use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
 use serde_json::Value;
 
-use crate::stored_form;
+use crate::{authentication::bootstrap, stored_form};
 
 /// What decides. Made for a request.
 pub struct Authorizer<'a> {
@@ -68,7 +69,10 @@ impl Authorizer<'_> {
             && !is_own_review(wanted)
         {
             let asked = nodes::Asked { store: self.store, graph: self.graph, node, tenant };
-            return asked.allows(wanted).await;
+            return Ok(certificates::allows(self.store, user, tenant, wanted).await? || asked.allows(wanted).await?);
+        }
+        if bootstrap::is_bootstrapper(user) && certificates::allows(self.store, user, tenant, wanted).await? {
+            return Ok(true);
         }
         if nodes::is_reserved(wanted) || is_identitys(tenant, wanted) {
             return Ok(false);
@@ -113,6 +117,7 @@ impl Authorizer<'_> {
         }
         if has(names::GROUP_SERVICE_ACCOUNTS) {
             rules.extend_from_slice(roles::issuer_discovery());
+            rules.extend_from_slice(roles::trust_discovery());
         }
         for binding in self.list(tenant, "clusterrolebindings", None).await? {
             if subject_of(&binding, user, None) {

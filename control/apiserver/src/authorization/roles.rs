@@ -3,7 +3,10 @@
 
 use std::sync::LazyLock;
 
-use crate::{authentication::authorities::openid, authorization::rbac::Rule};
+use crate::{
+    authentication::authorities::openid,
+    authorization::{certificates, rbac::Rule},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -111,6 +114,45 @@ pub fn issuer_discovery() -> &'static [Rule] {
     &*RULES
 }
 
+/// Reading whom the cluster trusts. Upstream binds it to all service accounts, too, where there are such bundles.
+pub fn trust_discovery() -> &'static [Rule] {
+    static RULES: LazyLock<[Rule; 1]> = LazyLock::new(|| [rule("get list watch", "clustertrustbundles", &[])]);
+    &*RULES
+}
+
+/// Of the group of certificates.
+fn rule(verbs: &str, resource: &str, names: &[&str]) -> Rule {
+    Rule {
+        groups: vec![certificates::GROUP.to_owned()],
+        resources: vec![resource.to_owned()],
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        verbs: verbs.split_whitespace().map(str::to_owned).collect(),
+        ..Rule::default()
+    }
+}
+
+/// Upstream's roles about certificate signing requests.
+fn of_certificates(name: &str) -> Option<&'static [Rule]> {
+    const APPROVER: &str = "-approver";
+    static ROLES: LazyLock<Vec<(String, [Rule; 1])>> = LazyLock::new(|| {
+        let group = "system:certificates.k8s.io:";
+        let signers = ["kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown"];
+        let approvers = signers.map(|signer| {
+            let rules = [rule("approve", "signers", &[&format!("kubernetes.io/{signer}")])];
+            (format!("{group}{signer}{APPROVER}"), rules)
+        });
+        let auto = ["nodeclient", "selfnodeclient"].map(|kind| {
+            let resource = format!("{}/{kind}", certificates::REQUESTS);
+            (format!("{group}{}:{kind}", certificates::REQUESTS), [rule("create", &resource, &[])])
+        });
+        let bootstrapper = [rule("create get list watch", certificates::REQUESTS, &[])];
+        let mut roles = vec![("system:node-bootstrapper".to_owned(), bootstrapper)];
+        roles.extend(approvers.into_iter().chain(auto));
+        roles
+    });
+    ROLES.iter().find(|(known, _)| known == name).map(|(_, rules)| rules.as_slice())
+}
+
 /// The rules of a role of Kubernetes' own, if the name is one's.
 pub fn builtin(name: &str) -> Option<&'static [Rule]> {
     static CLUSTER_ADMIN: LazyLock<[Rule; 2]> = LazyLock::new(Rule::all);
@@ -122,7 +164,8 @@ pub fn builtin(name: &str) -> Option<&'static [Rule]> {
         "edit" => edit,
         "view" => view,
         "system:service-account-issuer-discovery" => issuer_discovery(),
-        _ => return None,
+        "system:cluster-trust-bundle-discovery" => trust_discovery(),
+        name => return of_certificates(name),
     })
 }
 

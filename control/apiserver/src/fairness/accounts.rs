@@ -10,6 +10,7 @@ use hypernetes_store::Store;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
+use crate::authentication::bootstrap;
 use crate::fairness::{
     account::{Account, Taken},
     budget::{Budget, COUNTED, TABLE},
@@ -33,8 +34,10 @@ impl Accounts {
 
     /// The place of one request of the user.
     pub fn admit(&self, user: &UserInfo, connection: Option<&Payer>, watch: bool) -> Result<Ticket, ApiError> {
-        // Who has not said who it is comes as one tenant, with all others who have not.
-        let known = user.groups.iter().any(|group| group == names::GROUP_AUTHENTICATED);
+        // Who has not said who it is comes as one tenant, with all others who have not; so does who has a bootstrap token, which
+        // may be in many hands.
+        let known =
+            user.groups.iter().any(|group| group == names::GROUP_AUTHENTICATED) && !bootstrap::is_bootstrapper(user);
         if user.tenant.is_system() && known {
             if let Some(payer) = connection {
                 payer.is_system();

@@ -44,7 +44,7 @@ enum Handler {
 
 /// The table. None: there is no such thing to do.
 fn handler(home: Home, subresource: Option<Subresource>, verb: Verb) -> Option<Handler> {
-    use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
+    use Subresource::{Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
     use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
     match subresource {
         None => Some(match verb {
@@ -58,7 +58,7 @@ fn handler(home: Home, subresource: Option<Subresource>, verb: Verb) -> Option<H
             Delete => Handler::Delete,
             DeleteCollection => Handler::DeleteCollection,
         }),
-        Some(Status) => match verb {
+        Some(Status | Approval) => match verb {
             Get => Some(Handler::Get),
             Update => Some(Handler::Update),
             Patch => Some(Handler::Patch),
@@ -200,7 +200,7 @@ mod tests {
         use Subresource::*;
         use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
         let verbs = [Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection];
-        for one in [Status, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
+        for one in [Status, Approval, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
             for verb in verbs {
                 let has = handler(Home::Tenant, Some(one), verb).is_some();
                 assert_eq!(has, one.verbs().contains(&verb), "{verb:?} of {one:?}");

@@ -135,6 +135,7 @@ impl Write<'_> {
                 metadata.insert("creationTimestamp".into(), now().into());
             }
             (Some(old), Some(Subresource::Status)) => resource.prepare_status_update(object, old),
+            (Some(old), Some(Subresource::Approval)) => resource.prepare_approval_update(object, old),
             // It is made of the old object, and sets parts of spec and status.
             (Some(_), Some(Subresource::Binding)) => {}
             // The finalizers of a namespace's content, which are kept otherwise, are its own.
@@ -159,6 +160,7 @@ impl Write<'_> {
         let Some(old) = old else { return resource.validate_create(object) };
         let check = match self.subresource {
             None | Some(Subresource::Scale | Subresource::Finalize) => Resource::validate_update,
+            Some(Subresource::Approval) => Resource::validate_approval_update,
             // A binding sets what no update may.
             Some(_) => Resource::validate_status_update,
         };

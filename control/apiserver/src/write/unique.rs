@@ -96,7 +96,12 @@ pub(crate) async fn complete(store: &Store, all: &AllTenants) -> Result<(), ApiE
         for entry in &listing.entries {
             complete_one(store, resource, entry).await?;
         }
-        match store.commit(Txn { guards: vec![Guard::Absent(done.clone())], ops: vec![Op::Put(done, Bytes::from_static(b"true"))] }).await
+        match store
+            .commit(Txn {
+                guards: vec![Guard::Absent(done.clone())],
+                ops: vec![Op::Put(done, Bytes::from_static(b"true"))],
+            })
+            .await
         {
             Ok(_) | Err(TxnError::Conflict { .. }) => {}
             Err(error) => return Err(ApiError::internal(error.to_string())),

@@ -1,6 +1,7 @@
 //! Who may do what: nodes, members of tenants, roles and bindings, impersonation, tokens. The API in process.
 
 mod bench;
+mod certificates;
 mod credentials;
 mod escalation;
 mod identity;

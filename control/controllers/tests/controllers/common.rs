@@ -1,6 +1,6 @@
 //! An API server in process with the controllers beside it; the test is the kubelet and the backends.
 
-use std::{ops::Deref, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
 use hypernetes_controllers::{ControllersConfig, Limits, runtime::Informers};
@@ -42,7 +42,8 @@ pub async fn bench_with(limits: Limits) -> Bench {
     let api = InProcess::start();
     let stop = CancellationToken::new();
     let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
-    let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into() };
+    let authorities = Arc::new(api.server.authorities());
+    let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into(), authorities };
     tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
     for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
         api.project(tenant, name).await;

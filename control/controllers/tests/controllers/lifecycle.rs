@@ -6,7 +6,7 @@ use hypernetes_api::{
     AllTenants,
     types::identity::{Project, TokenRevocation},
 };
-use hypernetes_store::{Prefix, RangeOptions, Store};
+use hypernetes_store::{Prefix, RangeOptions};
 use hypernetes_testing::{
     server::{ACME, GLOBEX, make},
     wait::{until, until_gone},

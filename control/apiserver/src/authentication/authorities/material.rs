@@ -13,6 +13,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use hypernetes_api::{TenantId, names, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_certificates::issue::{IssueError, Issuer};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::{
@@ -48,6 +49,8 @@ pub enum MaterialError {
     Pem(#[from] rustls::pki_types::pem::Error),
     #[error("its certificate: {0}")]
     Certificate(#[from] rustls::Error),
+    #[error(transparent)]
+    Issuer(#[from] IssueError),
     #[error("its certificate: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
@@ -145,6 +148,15 @@ fn certificate(tenant: &TenantId, key: &KeyPair) -> Result<String, rcgen::Error>
     // Clocks of hosts differ.
     (params.not_before, params.not_after) = (day(-1), day(AUTHORITY_DAYS));
     Ok(params.self_signed(key)?.pem())
+}
+
+/// What signs a tenant's certificates, read from its Secret when something is signed: it is not kept in memory.
+///
+/// # Errors
+/// When something is missing or damaged.
+pub fn issuer(secret: &Value) -> Result<Issuer, MaterialError> {
+    let needed = |name| entry(secret, name)?.ok_or(MaterialError::Missing(name));
+    Ok(Issuer::from_pem(&needed(CA_CERTIFICATE)?, &needed(CA_KEY)?)?)
 }
 
 /// An entry of a Secret's data.

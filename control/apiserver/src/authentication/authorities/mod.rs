@@ -9,6 +9,7 @@ pub mod claims;
 pub mod client;
 pub mod material;
 pub mod openid;
+mod signing;
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,7 @@ use std::{
 };
 
 use hypernetes_api::{ApiError, Reason, TenantId, time, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_certificates::issue::Issuer;
 use hypernetes_store::{Changes, Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -23,7 +25,7 @@ use serde_json::Value;
 
 use self::{
     claims::ServiceAccountClaims,
-    client::{Certificate, Issuer},
+    client::{Certificate, Issuer as Signed},
     material::{Authority, Earlier, MaterialError},
 };
 use crate::stored_form;
@@ -45,6 +47,8 @@ struct Inner {
     making: tokio::sync::Mutex<()>,
     /// Public key of what has signed all tokens until this version, to be recorded with the system's own.
     earlier: OnceLock<String>,
+    /// The installation's certificate authority.
+    system: OnceLock<Issuer>,
 }
 
 struct Follower {
@@ -75,7 +79,7 @@ fn failed(tenant: &TenantId, error: &MaterialError) -> ApiError {
 impl Authorities {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         let (followed, making) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new() }))
+        Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new(), system: OnceLock::new() }))
     }
 
     /// Makes the system's own, unless it is there. `earlier`: public key, SPKI PEM, of what has signed all tokens until now; it
@@ -165,14 +169,14 @@ impl Authorities {
     pub async fn stand_by(&self, certificate: &Certificate) -> Result<bool, ApiError> {
         let tenant = &certificate.user.tenant;
         match &certificate.issuer {
-            Issuer::System if tenant.is_system() => Ok(true),
-            Issuer::System => {
+            Signed::System if tenant.is_system() => Ok(true),
+            Signed::System => {
                 self.catch_up().await?;
                 let earlier = self.look(|known| known.earlier.clone()).flatten();
                 let end = earlier.and_then(|earlier| earlier.until.checked_add(EARLIER_CERTIFICATES).ok());
                 Ok(end.is_some_and(|end| Timestamp::now() < end))
             }
-            Issuer::Tenant(key_id) => {
+            Signed::Tenant(key_id) => {
                 self.catch_up().await?;
                 let clients = self.known(tenant);
                 Ok(clients.is_some_and(|of| of.clients.as_ref().is_some_and(|clients| clients.key_id == *key_id)))

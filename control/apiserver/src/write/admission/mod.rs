@@ -8,6 +8,7 @@
 //! Each plugin is a file: a name, what it is about, and a function that changes the object or judges it. Both may refuse, and may add guards
 //! that the commit has to meet and operations that are carried out with it or not at all.
 
+mod certificates;
 mod default_storage_class;
 mod default_tolerations;
 mod host_isolation;
@@ -34,6 +35,7 @@ use crate::{Call, Inner, stored_form};
 /// All of them: the mutators, then the validators.
 const CHAIN: &[Plugin] = &[
     namespace_lifecycle::PLUGIN,
+    certificates::PLUGIN,
     default_tolerations::PLUGIN,
     service_account::PLUGIN,
     default_storage_class::PLUGIN,

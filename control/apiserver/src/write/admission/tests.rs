@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request as HttpRequest};
 use http_body_util::BodyExt;
 use hypernetes_api::{AllTenants, ApiError, auth::UserInfo, names};
-use hypernetes_store::{EmbeddedStore, embedded};
+use hypernetes_store::{Options, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -43,6 +43,13 @@ fn mutators_come_before_validators_and_each_once() {
     assert_eq!(names.len(), CHAIN.len());
 }
 
+/// Of a user called ann, for a key that nobody has.
+const SIGNING_REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlISU1IQUNBUUF3RGpFTU1Bb0dBMVVFQXd3RFlXNXVNRmt3RXdZSEtvWkl6aj\
+    BDQVFZSUtvWkl6ajBEQVFjRApRZ0FFTktFQWVCcUN0TXhoL2FTUUg2ZnNNRWdQU2FrNFVTbWhkeVpVOVZ3K2FFc0l6Qmwza0kwYWg2QThRUmtp\
+    CjlXeFc4Q2lFZVRJY2JQTzlGNUlVTEtydzY2QUFNQW9HQ0NxR1NNNDlCQU1DQTBnQU1FVUNJQWlmQmI4THFQSHgKSFJsSkJON0oraCt2SUlKdm\
+    VWaEQ4TWptdTUzUUp6b2xBaUVBamEvelNXVWJyQXoxekVheW9tR1d6VlRLUUw5cgo3aTk2NVNGYmVEMFdnM0E9Ci0tLS0tRU5EIENFUlRJRklD\
+    QVRFIFJFUVVFU1QtLS0tLQo=";
+
 struct Bench {
     server: ApiServer,
     _directory: TempDir,
@@ -66,7 +73,7 @@ fn acme() -> UserInfo {
 impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&directory.path().join("store"), embedded::Options::default()).unwrap();
+        let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let bench = Self { server, _directory: directory };
         let system = authentication::infrastructure();
@@ -165,6 +172,13 @@ impl Bench {
                 forbidden(self.pod(json!({"volumes": volumes})).await)
             }
             "Priority" => forbidden(self.pod(json!({"priorityClassName": "none"})).await),
+            "Certificates" => {
+                let spec = json!({"request": SIGNING_REQUEST, "signerName": "kubernetes.io/kube-apiserver-client",
+                    "usages": ["client auth"]});
+                let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+                let wanted = json!({"metadata": {"generateName": "r-"}, "spec": spec});
+                found(self.post(&acme(), path, wanted).await, "/spec/username")
+            }
             "RuntimeClass" => forbidden(self.pod(json!({"overhead": {"cpu": "1"}})).await),
             other => panic!("{other} has no test"),
         }

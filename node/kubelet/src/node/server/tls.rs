@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hypernetes_api::{TenantId, names};
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio_rustls::TlsAcceptor;
@@ -20,14 +20,8 @@ pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, String> {
         roots.add(certificate.map_err(|e| text(&e))?).map_err(|e| text(&e))?;
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| text(&e))?;
-    let chain = CertificateDer::pem_slice_iter(tls.certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| text(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(|e| text(&e))?;
-    let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| text(&e))?;
+    let serving = Arc::new(tls.serving.clone());
+    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(serving);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -57,7 +57,7 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
         cri_socket: directory.join("nobody.sock"),
         csi_drivers: [(driver.to_owned(), directory.join("csi.sock"))].into(),
         bind: ([127, 0, 0, 1], 0).into(),
-        tls: ServerTls { certificate: String::new(), key: String::new(), client_authority: String::new() },
+        tls: ServerTls { serving: Default::default(), client_authority: String::new() },
     };
     Arc::new(Shared::new(config).unwrap())
 }
