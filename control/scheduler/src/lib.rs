@@ -9,7 +9,7 @@ mod filter;
 mod ledger;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -41,14 +41,12 @@ pub async fn run(informers: Informers, stop: CancellationToken) {
     let (queue, ledger, waiting) = (Queue::<Key>::default(), Ledger::default(), Waiting::default());
     let wake = {
         let (queue, waiting) = (queue.clone(), waiting.clone());
-        move || waiting.0.lock().drain().for_each(|key| queue.add(key))
+        move || waiting.all().into_iter().for_each(|key| queue.add(key))
     };
     // Claims and volumes are one tenant's, and nobody else's pods wait for them.
     let wake_tenant = {
         let (queue, waiting) = (queue.clone(), waiting.clone());
-        move |tenant: &TenantId| {
-            waiting.0.lock().extract_if(|key| key.tenant == *tenant).for_each(|key| queue.add(key));
-        }
+        move |tenant: &TenantId| waiting.of(tenant).into_iter().for_each(|key| queue.add(key))
     };
     {
         let (queue, ledger, wake) = (queue.clone(), ledger.clone(), wake.clone());
@@ -78,15 +76,42 @@ pub async fn run(informers: Informers, stop: CancellationToken) {
 
     let tasks = TaskTracker::new();
     let scheduler = Scheduler { context: Context::new(&informers, SCHEDULER_NAME), ledger, waiting };
-    // One worker: each placement sees the one before it.
+    // One worker: each placement sees the one before it. Whose is next, the queue says: tenants have their turns.
     drive(&tasks, &informers, scheduler, queue, 1, &stop);
     tasks.close();
     tasks.wait().await;
 }
 
-/// Pods that found no node.
+/// Pods that found no node, of each tenant: what happens to one's claims costs nothing where others have many that wait.
+/// Those that are woken have their turns with everybody's new ones, a tenant after the other ([`Queue`]).
 #[derive(Clone, Default)]
-struct Waiting(Arc<Mutex<HashSet<Key>>>);
+struct Waiting(Arc<Mutex<HashMap<TenantId, HashSet<Key>>>>);
+
+impl Waiting {
+    fn note(&self, key: &Key) {
+        self.0.lock().entry(key.tenant.clone()).or_default().insert(key.clone());
+    }
+
+    fn forget(&self, key: &Key) {
+        let mut waiting = self.0.lock();
+        if let Some(pods) = waiting.get_mut(&key.tenant) {
+            pods.remove(key);
+            if pods.is_empty() {
+                waiting.remove(&key.tenant);
+            }
+        }
+    }
+
+    /// Takes out a tenant's.
+    fn of(&self, tenant: &TenantId) -> HashSet<Key> {
+        self.0.lock().remove(tenant).unwrap_or_default()
+    }
+
+    /// Takes out everybody's.
+    fn all(&self) -> Vec<Key> {
+        std::mem::take(&mut *self.0.lock()).into_values().flatten().collect()
+    }
+}
 
 /// What of a node decides who can run on it.
 fn offer(node: Option<&Node>) -> Option<(bool, serde_json::Value)> {
@@ -123,7 +148,7 @@ impl Reconciler for Scheduler {
             return Ok(None);
         }
         // Noted before the look, so that what changes meanwhile wakes it.
-        self.waiting.0.lock().insert(key.clone());
+        self.waiting.note(key);
         let nodes: Vec<Arc<Node>> = informers.of::<Node>().all().into_iter().map(|(_, node)| node).collect();
         let claims = match claims::of_pod(informers, key, &pod) {
             Ok(claims) => claims,
@@ -153,7 +178,7 @@ impl Reconciler for Scheduler {
         if !claims.delayed.is_empty() {
             return self.select_node(key, &claims, &node).await;
         }
-        self.waiting.0.lock().remove(key);
+        self.waiting.forget(key);
         self.bind(key, &pod, &node).await?;
         Ok(None)
     }
@@ -259,5 +284,29 @@ impl Scheduler {
         let subject = Subject::of(&key.tenant, pod);
         self.context.events.say(&subject, Severity::Warning, "FailedScheduling", message).await;
         Ok(Some(AGAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tenants_news_wake_its_own_pods() {
+        let [acme, globex] = ["acme", "globex"].map(|tenant| tenant.parse::<TenantId>().unwrap());
+        let waiting = Waiting::default();
+        let key = |tenant: &TenantId, name: &str| Key::new(tenant, "default", name);
+        for name in ["a", "b"] {
+            waiting.note(&key(&acme, name));
+            waiting.note(&key(&globex, name));
+        }
+        waiting.forget(&key(&acme, "a"));
+        assert_eq!(waiting.of(&acme), HashSet::from([key(&acme, "b")]));
+        assert!(waiting.of(&acme).is_empty());
+        waiting.note(&key(&acme, "c"));
+        let mut all = waiting.all();
+        all.sort();
+        assert_eq!(all, [key(&acme, "c"), key(&globex, "a"), key(&globex, "b")]);
+        assert!(waiting.all().is_empty() && waiting.0.lock().is_empty());
     }
 }
