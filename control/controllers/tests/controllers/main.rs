@@ -3,6 +3,7 @@
 
 mod common;
 mod events;
+mod fairness;
 mod garbage;
 mod lifecycle;
 mod nodes;
