@@ -23,7 +23,7 @@ where
 pub async fn objects(clients: &Clients) -> Result<(), kube::Error> {
     let client = clients.tenant(&TenantId::system());
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in ["kube-node-lease", IDENTITY_NAMESPACE] {
+    for name in ["kube-system", "kube-node-lease", IDENTITY_NAMESPACE] {
         ensure(&namespaces, json!({"metadata": {"name": name}})).await?;
     }
     let classes: Api<StorageClass> = Api::all(client);

@@ -7,6 +7,7 @@ mod first;
 mod hyperd;
 mod image;
 mod kubeconfig;
+mod leases;
 mod login;
 mod node;
 mod openrc;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use hypernetes_api::{AllTenants, Reason, TenantId, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
-use hypernetes_controllers::{ControllersConfig, runtime::Informers};
+use hypernetes_controllers::runtime::{Election, Informers, Takeover};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
 use hypernetes_store::{Options, Store};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     kubeconfig,
+    leases::{self, Background},
     pki::{self, Authority, Client},
     privileges,
     renewals::Before,
@@ -84,6 +85,7 @@ impl Server {
             Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
+        server.complete_store().await.context("bringing the store up to date")?;
         let earlier = authority.earlier_token_key()?;
         match server.authorities().begin(earlier.as_deref()).await {
             Ok(()) => authority.forget_earlier_token_key()?,
@@ -103,14 +105,15 @@ impl Server {
         tokio::spawn(server.follow_tenants());
         let clients = Clients::in_process(server.loopback());
         crate::first::objects(&clients).await.context("making the system's first objects")?;
-        let identity = Identity::start(&clients, IdentityConfig::new(&url));
+        let identity = Identity::follow(&clients, IdentityConfig::new(&url));
         let password = admin_password(&root.join("admin.openrc"))?;
         identity.bootstrap(&password).await.context("making the first identity objects")?;
         server.set_token_authority(identity.clone());
-        let networks = NetworkService::start(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
+        let networks =
+            NetworkService::follow(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));
         let volumes = self.volumes.unwrap_or_else(|| root.join("volumes"));
-        let volumes = Volumes::start(&clients, AllTenants::grant(), VolumesConfig::new(volumes, &url))
-            .context("preparing the directory of volumes")?;
+        let volumes =
+            Volumes::new(&clients, VolumesConfig::new(volumes, &url)).context("preparing the directory of volumes")?;
         let router = server
             .router()
             .nest("/identity", identity.router())
@@ -131,11 +134,16 @@ impl Server {
             stopping.cancel();
         });
         let projects = kube::Api::all(clients.tenant(&TenantId::system()));
-        let informers = Informers::new(clients, AllTenants::grant(), stop.clone());
-        let cluster_ca_pem = authority.certificate().to_owned();
-        let controllers = ControllersConfig { informers: informers.clone(), cluster_ca_pem };
-        let controllers = tokio::spawn(hypernetes_controllers::run(controllers, stop.clone()));
-        let scheduler = tokio::spawn(hypernetes_scheduler::run(informers, stop.clone()));
+        let background = Background {
+            // The file's lock is this process's.
+            election: Election::new(&clients, leases::identity(), Takeover::AtOnce),
+            informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
+            cluster_ca_pem: authority.certificate().to_owned(),
+            identity: identity.clone(),
+            networks,
+            volumes,
+        };
+        let background = tokio::spawn(background.run(stop.clone()));
         write_credentials(&root, &shown_root, &authority, &url, &password)?;
         for note in before.notes(&root, &shown_root, &projects).await {
             tracing::warn!("{note}");
@@ -147,7 +155,7 @@ impl Server {
             served = hypernetes_apiserver::serve(listener, router, &tls, server.authorities(), stop) => served?,
             why = store_ended => bail!("{}: {why}; the next start reads what the disk has", store_path.display()),
         }
-        let _ = tokio::join!(controllers, scheduler);
+        let _ = background.await;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ use hypernetes_api::{
     auth::{TokenAuthority, TokenError, TokenInfo},
 };
 use hypernetes_client::Clients;
+use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
 pub use passwords::PasswordCost;
@@ -78,13 +79,20 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// [`Identity::follow`] of the only server: it keeps the house, too.
+    pub fn start(clients: &Clients, config: IdentityConfig) -> Arc<Self> {
+        let identity = Self::follow(clients, config);
+        tokio::spawn(identity.keep_house(CancellationToken::new()));
+        identity
+    }
+
     /// Begins to follow the identity objects, in the background: the API server need not answer yet. Must be called
     /// within a tokio runtime.
-    pub fn start(clients: &Clients, config: IdentityConfig) -> Arc<Self> {
+    pub fn follow(clients: &Clients, config: IdentityConfig) -> Arc<Self> {
         let system = clients.tenant(&TenantId::system());
         let directory = Arc::new(directory::Directory::new(system.clone()));
         let followed = Arc::clone(&directory);
-        let identity = Arc::new(Self {
+        Arc::new(Self {
             directory,
             keyring: token::Keyring::new(system.clone()),
             passwords: passwords::Passwords::new(system.clone(), config.password_cost),
@@ -92,9 +100,16 @@ impl Identity {
             config,
             system,
             follower: tokio::spawn(async move { followed.follow().await }),
-        });
-        tokio::spawn(housekeeping(Arc::downgrade(&identity)));
-        identity
+        })
+    }
+
+    /// Forgets what has expired and replaces the key of tokens, until `stop`, or until it is dropped. One server does it;
+    /// when two do, each thing is still done once.
+    pub fn keep_house(self: &Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let identity = Arc::downgrade(self);
+        async move {
+            let _ = stop.run_until_cancelled(housekeeping(identity)).await;
+        }
     }
 
     /// Serves the identity API; to be nested at `/identity`.

@@ -1,20 +1,20 @@
 //! What one tenant has on its networks, and who has which address there. No I/O.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::Ipv4Addr,
     sync::Arc,
 };
 
 use hypernetes_api::{
     names,
-    types::network::{FixedIp, Network, Port, Subnet},
+    types::network::{FixedIp, Network, Port, PortSpec, Subnet},
 };
 use kube::ResourceExt;
 
 use crate::{
     ipam::{AllocationError, Ipam},
-    macs::{MacError, Macs},
+    macs::{self, MacError, Macs},
     subnet::{SubnetError, SubnetRange, address},
 };
 
@@ -142,6 +142,25 @@ impl AddressBook {
         self.note_port(&object, None);
     }
 
+    /// The API server refused what the port was given: another server has given something of it to another port, of which
+    /// this one will hear. It is not given again before.
+    pub fn is_elsewhere(&mut self, port: &str, network: &str, fixed_ips: &[FixedIp]) {
+        if let Some(addresses) = self.addresses.get_mut(network) {
+            for ip in fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()) {
+                addresses.ipam.is_elsewhere(port, ip);
+            }
+        }
+        self.restore(port);
+    }
+
+    /// Takes back what was given to ports that do not exist.
+    pub fn drop_reservations(&mut self) {
+        let all = self.addresses.values();
+        let owners = all.flat_map(|addresses| addresses.ipam.all_owners().chain(addresses.macs.all_owners()));
+        let without: HashSet<String> = owners.filter(|owner| !self.ports.contains_key(*owner)).cloned().collect();
+        without.iter().for_each(|port| self.release(port));
+    }
+
     /// The port that has the address.
     pub fn owner(&self, network: &str, ip: Ipv4Addr) -> Option<String> {
         self.addresses.get(network)?.ipam.owner(ip).map(str::to_owned)
@@ -156,11 +175,25 @@ impl AddressBook {
         let addresses = self.addresses.entry(port.spec.network.clone()).or_default();
         let ips: Vec<Ipv4Addr> =
             port.spec.fixed_ips.iter().filter_map(|fixed| address(&fixed.ip_address).ok()).collect();
+        // What is stored is so: what this server was about to give to others is none of theirs.
+        let says =
+            |other: &str, is: &dyn Fn(&PortSpec) -> bool| self.ports.get(other).is_some_and(|port| is(&port.spec));
         for ip in &ips {
+            let given = addresses.ipam.owner(*ip).filter(|other| *other != name).map(str::to_owned);
+            let text = ip.to_string();
+            let has = |spec: &PortSpec| spec.fixed_ips.iter().any(|fixed| fixed.ip_address == text);
+            if let Some(other) = given.filter(|other| !says(other, &has)) {
+                addresses.ipam.take_from(&other, *ip);
+            }
             let _ = addresses.ipam.claim(&name, *ip);
         }
-        if !port.spec.mac_address.is_empty() {
-            let _ = addresses.macs.claim(&name, &port.spec.mac_address);
+        if let Ok(mac) = macs::parse(&port.spec.mac_address) {
+            let given = addresses.macs.owner(&mac).filter(|other| *other != name).map(str::to_owned);
+            let has = |spec: &PortSpec| macs::parse(&spec.mac_address).as_ref() == Ok(&mac);
+            if let Some(other) = given.filter(|other| !says(other, &has)) {
+                addresses.macs.release(&other);
+            }
+            let _ = addresses.macs.claim(&name, &mac);
         }
         // It gave up addresses; before it has any, those that it is about to get are not to be taken away.
         let changed = old.is_some_and(|old| old.spec.fixed_ips != port.spec.fixed_ips);

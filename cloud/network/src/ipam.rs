@@ -1,6 +1,9 @@
 //! Who has which address on one network. Pure: no I/O.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use crate::{
     ranges::Ranges,
@@ -14,6 +17,8 @@ pub(crate) struct Ipam {
     subnets: Vec<Entry>,
     owners: HashMap<Ipv4Addr, String>,
     by_owner: HashMap<String, Vec<Ipv4Addr>>,
+    /// Given by other servers to ports of which nothing has been heard yet.
+    elsewhere: HashSet<Ipv4Addr>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,12 +119,61 @@ impl Ipam {
         if self.subnets.is_empty() {
             return Err(AllocationError::NoSubnet);
         }
-        let mut candidates = self.subnets.iter_mut().filter(|entry| subnet.is_none_or(|name| entry.name == name));
-        let (name, ip) = candidates
-            .find_map(|entry| Some((entry.name.clone(), Ipv4Addr::from_bits(entry.free.pop_lowest()?))))
-            .ok_or(AllocationError::Exhausted)?;
+        let found = self.lowest(subnet).or_else(|| {
+            // Some of them may have gone unheard of.
+            self.hear_of_elsewhere();
+            self.lowest(subnet)
+        });
+        let (name, ip) = found.ok_or(AllocationError::Exhausted)?;
         self.note(owner, ip);
         Ok((name, ip))
+    }
+
+    /// Takes out the lowest free one.
+    fn lowest(&mut self, subnet: Option<&str>) -> Option<Assigned> {
+        let mut candidates = self.subnets.iter_mut().filter(|entry| subnet.is_none_or(|name| entry.name == name));
+        candidates.find_map(|entry| Some((entry.name.clone(), Ipv4Addr::from_bits(entry.free.pop_lowest()?))))
+    }
+
+    /// What the owner has turned out to be another server's port's: the owner does not have it, and nobody is given it
+    /// before that port is heard of, unless nothing else is free.
+    pub fn is_elsewhere(&mut self, owner: &str, ip: Ipv4Addr) {
+        if self.owners.get(&ip).is_none_or(|other| other != owner) {
+            return;
+        }
+        self.take_from(owner, ip);
+        self.elsewhere.insert(ip);
+    }
+
+    /// The owner does not have the address. It is not free for it.
+    pub fn take_from(&mut self, owner: &str, ip: Ipv4Addr) {
+        self.owners.remove(&ip);
+        if let Some(ips) = self.by_owner.get_mut(owner) {
+            ips.retain(|other| *other != ip);
+            if ips.is_empty() {
+                self.by_owner.remove(owner);
+            }
+        }
+    }
+
+    fn hear_of_elsewhere(&mut self) {
+        for ip in std::mem::take(&mut self.elsewhere) {
+            if !self.owners.contains_key(&ip) {
+                self.give_back(ip);
+            }
+        }
+    }
+
+    fn give_back(&mut self, ip: Ipv4Addr) {
+        let pooled = |entry: &&mut Entry| entry.range.pools.iter().any(|(first, last)| (*first..=*last).contains(&ip));
+        if let Some(entry) = self.subnets.iter_mut().find(pooled) {
+            entry.free.insert(ip.to_bits(), ip.to_bits());
+        }
+    }
+
+    /// All who have an address.
+    pub fn all_owners(&self) -> impl Iterator<Item = &String> {
+        self.by_owner.keys()
     }
 
     /// Gives this very address, of a pool or not. What the owner has already it may claim again.
@@ -145,6 +199,7 @@ impl Ipam {
     }
 
     fn note(&mut self, owner: &str, ip: Ipv4Addr) {
+        self.elsewhere.remove(&ip);
         self.owners.insert(ip, owner.to_owned());
         self.by_owner.entry(owner.to_owned()).or_default().push(ip);
     }
@@ -160,11 +215,7 @@ impl Ipam {
         let (kept, gone): (Vec<_>, Vec<_>) = ips.into_iter().partition(|ip| kept.contains(ip));
         for ip in gone {
             self.owners.remove(&ip);
-            let pooled =
-                |entry: &&mut Entry| entry.range.pools.iter().any(|(first, last)| (*first..=*last).contains(&ip));
-            if let Some(entry) = self.subnets.iter_mut().find(pooled) {
-                entry.free.insert(ip.to_bits(), ip.to_bits());
-            }
+            self.give_back(ip);
         }
         if !kept.is_empty() {
             self.by_owner.insert(owner.to_owned(), kept);
@@ -222,6 +273,26 @@ mod tests {
         ipam.release("p1");
         ipam.allocate("p1", None).unwrap();
         ipam.allocate("p2", None).unwrap();
+        assert_eq!(ipam.allocate("p3", None), Err(AllocationError::Exhausted));
+    }
+
+    #[test]
+    fn what_another_server_gave_is_given_last() {
+        let mut ipam = Ipam::new([("a".into(), range("10.0.0.0/29", &[]))]);
+        ipam.allocate("p1", None).unwrap();
+        ipam.is_elsewhere("p1", ip("10.0.0.2"));
+        ipam.is_elsewhere("p1", ip("10.0.0.3"));
+        assert!(ipam.owner(ip("10.0.0.2")).is_none() && ipam.addresses("p1").is_empty());
+        assert_eq!(ipam.allocate("p1", None), Ok(("a".into(), ip("10.0.0.3"))));
+        // Its port is heard of, and goes.
+        ipam.claim("other", ip("10.0.0.2")).unwrap();
+        ipam.release("other");
+        assert_eq!(ipam.allocate("p2", None), Ok(("a".into(), ip("10.0.0.2"))));
+        // One of which nothing is heard.
+        ipam.is_elsewhere("p2", ip("10.0.0.2"));
+        for want in ["10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"] {
+            assert_eq!(ipam.allocate("p3", None), Ok(("a".into(), ip(want))));
+        }
         assert_eq!(ipam.allocate("p3", None), Err(AllocationError::Exhausted));
     }
 

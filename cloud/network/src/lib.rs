@@ -6,7 +6,9 @@
 //!              ▲                                                          │
 //!            Neutron API ── writes ───────────────────────────────────────┘
 //! ```
-//! One server at a time may do this: the books are this process's own, made from the objects at its start.
+//! Every server follows, and serves the API; one of them has workers ([`NetworkService::act`]). The books are each
+//! process's own, and of two that give the same address or segment at the same time the API server refuses one: who was
+//! refused knows then that it is taken (docs/decisions/0036).
 #![forbid(unsafe_code)]
 
 mod address_book;
@@ -19,6 +21,7 @@ mod ranges;
 mod segments;
 mod state;
 mod subnet;
+mod taken;
 
 #[cfg(test)]
 #[allow(clippy::disallowed_types)] // as a stock client
@@ -28,6 +31,9 @@ use std::sync::Arc;
 
 use hypernetes_api::{AllTenants, auth::TokenAuthority};
 use hypernetes_client::Clients;
+use hypernetes_runtime::Term;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use state::State;
 
@@ -55,23 +61,48 @@ pub struct NetworkService {
     state: Arc<State>,
     /// Held while a client's port is made: until then its address is kept under a name that others may try, too.
     making_port: tokio::sync::Mutex<()>,
-    controller: tokio::task::JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
 }
 
 impl NetworkService {
-    /// Begins to look after all tenants' networks, in the background: the API server need not answer yet. Must be
-    /// called within a tokio runtime.
+    /// Begins to follow all tenants' networks, in the background: the API server need not answer yet. Must be called
+    /// within a tokio runtime.
+    pub fn follow(
+        clients: &Clients,
+        all: AllTenants,
+        tokens: Arc<dyn TokenAuthority>,
+        config: NetworkConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self::following(clients, &all, tokens, config))
+    }
+
+    /// [`NetworkService::follow`] of the only server: it acts, too.
     pub fn start(
         clients: &Clients,
         all: AllTenants,
         tokens: Arc<dyn TokenAuthority>,
         config: NetworkConfig,
     ) -> Arc<Self> {
+        let mut service = Self::following(clients, &all, tokens, config);
+        let acting = service.act(Term::alone(CancellationToken::new()));
+        service.background.push(tokio::spawn(acting));
+        Arc::new(service)
+    }
+
+    fn following(clients: &Clients, all: &AllTenants, tokens: Arc<dyn TokenAuthority>, config: NetworkConfig) -> Self {
         let state = Arc::new(State::new());
-        let controller = controller::Controller::new(clients.clone(), Arc::clone(&state));
-        let controller = tokio::spawn(Arc::new(controller).run(all));
+        let (followed, client) = (Arc::clone(&state), clients.all_tenants(all));
+        let follower = tokio::spawn(async move { controller::follow_all(&followed, client).await });
         let making_port = tokio::sync::Mutex::default();
-        Arc::new(Self { clients: clients.clone(), tokens, config, state, making_port, controller })
+        Self { clients: clients.clone(), tokens, config, state, making_port, background: vec![follower] }
+    }
+
+    /// Gives networks their segments, ports their addresses and pods their ports, for a term.
+    pub fn act(&self, term: Term) -> impl Future<Output = ()> + Send + 'static {
+        let controller = controller::Controller::new(term.clients(&self.clients), Arc::clone(&self.state));
+        async move {
+            let _ = term.stop().run_until_cancelled(Arc::new(controller).run()).await;
+        }
     }
 
     /// Serves the network API at `/networking`.
@@ -82,6 +113,6 @@ impl NetworkService {
 
 impl Drop for NetworkService {
     fn drop(&mut self) {
-        self.controller.abort();
+        self.background.iter().for_each(JoinHandle::abort);
     }
 }

@@ -50,6 +50,16 @@ impl Macs {
         String::new()
     }
 
+    /// Whose the address is, which is in lower case.
+    pub fn owner(&self, mac: &str) -> Option<&str> {
+        self.owners.get(mac).map(String::as_str)
+    }
+
+    /// All who have one.
+    pub fn all_owners(&self) -> impl Iterator<Item = &String> {
+        self.by_owner.keys()
+    }
+
     pub fn release(&mut self, owner: &str) {
         if let Some(mac) = self.by_owner.remove(owner) {
             self.owners.remove(&mac);

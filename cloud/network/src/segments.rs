@@ -11,9 +11,16 @@ const LAST: u32 = (1 << 24) - 1;
 #[derive(Debug)]
 pub(crate) struct Segments {
     free: Ranges,
-    owners: HashMap<u32, String>,
+    owners: HashMap<u32, Owner>,
     /// Where the search for a free one begins: one that was given back comes last, for hosts may still know it.
     next: u32,
+}
+
+#[derive(Debug)]
+struct Owner {
+    uid: String,
+    /// Its object says so; else it is about to.
+    stored: bool,
 }
 
 impl Default for Segments {
@@ -25,29 +32,38 @@ impl Default for Segments {
 }
 
 impl Segments {
-    /// Notes what a network says it has. False: it cannot, another has it.
+    /// Notes what a network's object says it has. False: it cannot, another's says the same.
     pub fn claim(&mut self, uid: &str, segment: u32) -> bool {
         if !(1..=LAST).contains(&segment) {
             return false;
         }
-        let owner = self.owners.entry(segment).or_insert_with(|| uid.to_owned());
-        if owner != uid {
+        if self.owners.get(&segment).is_some_and(|owner| owner.stored && owner.uid != uid) {
             return false;
         }
+        // What another was about to be given by this server is not its any more.
+        self.owners.insert(segment, Owner { uid: uid.to_owned(), stored: true });
         if self.free.remove(segment) && segment >= self.next {
             self.next = segment + 1;
         }
         true
     }
 
+    /// The API server refused it: another server gave it to another network, of which this one will hear.
+    pub fn is_elsewhere(&mut self, uid: &str, segment: u32) {
+        let owner = self.owners.get_mut(&segment).filter(|owner| owner.uid == uid && !owner.stored);
+        if let Some(owner) = owner {
+            owner.uid.clear();
+        }
+    }
+
     /// The one that the network has, or a new one. None: all are taken.
     pub fn allocate(&mut self, uid: &str) -> Option<u32> {
-        if let Some((segment, _)) = self.owners.iter().find(|(_, owner)| *owner == uid) {
+        if let Some((segment, _)) = self.owners.iter().find(|(_, owner)| owner.uid == uid) {
             return Some(*segment);
         }
         let segment = self.free.lowest_from(self.next).or_else(|| self.free.lowest())?;
         self.free.remove(segment);
-        self.owners.insert(segment, uid.to_owned());
+        self.owners.insert(segment, Owner { uid: uid.to_owned(), stored: false });
         self.next = segment + 1;
         Some(segment)
     }
@@ -55,10 +71,10 @@ impl Segments {
     pub fn release(&mut self, uid: &str) {
         let free = &mut self.free;
         self.owners.retain(|segment, owner| {
-            if owner == uid {
+            if owner.uid == uid {
                 free.insert(*segment, *segment);
             }
-            owner != uid
+            owner.uid != uid
         });
     }
 }
@@ -76,6 +92,11 @@ mod tests {
         assert_eq!(segments.allocate("b"), Some(6));
         segments.release("a");
         assert_eq!(segments.allocate("c"), Some(7), "what was given back comes last");
+        assert!(segments.claim("d", 6) && !segments.claim("a", 6), "b's was not stored");
+        assert_eq!(segments.allocate("b"), Some(8));
+        segments.is_elsewhere("b", 8);
+        assert_eq!(segments.allocate("b"), Some(9));
+        assert!(segments.claim("x", 8));
         assert!(segments.claim("d", LAST));
         assert_eq!(segments.allocate("e"), Some(1), "and begins anew after the last");
     }

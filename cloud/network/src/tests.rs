@@ -4,6 +4,7 @@ mod facade;
 mod hostile;
 mod openstack;
 mod pods;
+mod two_servers;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 

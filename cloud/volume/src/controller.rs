@@ -14,6 +14,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, BackendError, VolumeId};
@@ -90,7 +91,11 @@ impl Controller {
         let _stop = stop.drop_guard();
         informers.of::<Volume>().feed(&queue, |key, _| vec![key.clone()]);
         informers.of::<Attachment>().feed(&queue, |key, _| vec![key.clone()]);
-        futures::future::join_all((0..WORKERS).map(|_| work(Arc::clone(&self), queue.clone()))).await;
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
+            workers.spawn(work(Arc::clone(&self), queue.clone()));
+        }
+        while workers.join_next().await.is_some() {}
     }
 
     /// Every write names the version it has seen, so that of several servers one alone acts on a volume's state.

@@ -14,7 +14,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use hypernetes_api::{AllTenants, auth::TokenAuthority};
 use hypernetes_client::Clients;
-use hypernetes_runtime::Recorder;
+use hypernetes_runtime::{Recorder, Term};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use backend::{Backend, BackendError, FileBackend, VolumeId};
 
@@ -46,13 +48,22 @@ impl VolumesConfig {
 pub struct Volumes {
     clients: Clients,
     config: VolumesConfig,
-    driver: &'static str,
-    controller: tokio::task::JoinHandle<()>,
+    backend: Arc<dyn Backend>,
+    acting: Option<JoinHandle<()>>,
 }
 
 impl Volumes {
-    /// Begins to look after all tenants' volumes, as files. Must be called within a tokio runtime; the API server need
-    /// not answer yet.
+    /// Over files. It acts where and when it is told to ([`Volumes::act`]).
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(clients: &Clients, config: VolumesConfig) -> Result<Arc<Self>, BackendError> {
+        let backend = Arc::new(FileBackend::new(config.directory.clone())?);
+        Ok(Arc::new(Self { clients: clients.clone(), config, backend, acting: None }))
+    }
+
+    /// [`Volumes::new`] of the only server: it looks after all tenants' volumes from now on. Must be called within a tokio
+    /// runtime; the API server need not answer yet.
     ///
     /// # Errors
     /// When the directory cannot be made.
@@ -68,15 +79,23 @@ impl Volumes {
         config: VolumesConfig,
         backend: Arc<dyn Backend>,
     ) -> Arc<Self> {
-        let driver = backend.driver();
+        let mut service = Self { clients: clients.clone(), config, backend, acting: None };
+        service.acting = Some(tokio::spawn(service.act(all, Term::alone(CancellationToken::new()))));
+        Arc::new(service)
+    }
+
+    /// Looks after all tenants' volumes for a term.
+    pub fn act(&self, all: AllTenants, term: Term) -> impl Future<Output = ()> + Send + 'static {
+        let clients = term.clients(&self.clients);
         let controller = controller::Controller {
-            clients: clients.clone(),
-            backend,
-            max_bytes: config.max_bytes,
             events: Recorder::new(clients.clone(), controller::NAME),
+            clients,
+            backend: self.backend.clone(),
+            max_bytes: self.config.max_bytes,
         };
-        let controller = tokio::spawn(Arc::new(controller).run(all));
-        Arc::new(Self { clients: clients.clone(), config, driver, controller })
+        async move {
+            let _ = term.stop().run_until_cancelled(Arc::new(controller).run(all)).await;
+        }
     }
 
     /// Serves the volume API; to be nested at `/volume`.
@@ -87,6 +106,6 @@ impl Volumes {
 
 impl Drop for Volumes {
     fn drop(&mut self) {
-        self.controller.abort();
+        self.acting.iter().for_each(JoinHandle::abort);
     }
 }

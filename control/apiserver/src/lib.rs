@@ -32,7 +32,7 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use hypernetes_api::{
-    AllTenants,
+    AllTenants, ApiError,
     auth::{TokenAuthority, UserInfo},
 };
 use hypernetes_kinds::Registry;
@@ -104,6 +104,14 @@ impl ApiServer {
     /// Which resources each tenant sees.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// Brings what an earlier version stored to where this one's writes expect it. Before anybody writes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn complete_store(&self) -> Result<(), ApiError> {
+        write::unique::complete(&self.0.store, &self.0.all_tenants).await
     }
 
     /// Holds the tenants to what their Projects say, for as long as it is polled.

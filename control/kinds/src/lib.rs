@@ -42,6 +42,7 @@ mod storage;
 mod strategy;
 mod subresource;
 mod table;
+mod unique;
 mod validation;
 mod verb;
 
@@ -51,6 +52,7 @@ pub use resource::{Change, Check, Home, Resource, Served};
 pub use selectable::Selectable;
 pub use subresource::Subresource;
 pub use table::IncludeObject;
+pub use unique::{Unique, Within};
 pub use verb::Verb;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
     format::{self, Faults},
     selectable::Selectable,
     subresource::Subresource,
+    unique::{Unique, Uniques},
     verb::Verb,
 };
 
@@ -152,6 +153,7 @@ pub struct Resource {
     pub(crate) defaults: Option<Defaults>,
     pub(crate) rules: Rules,
     pub(crate) strategy: Strategy,
+    pub(crate) uniques: Option<Uniques>,
 }
 
 const ALL: [Verb; 8] =
@@ -199,6 +201,7 @@ impl Resource {
             defaults: None,
             rules: Rules::default(),
             strategy: Strategy::default(),
+            uniques: None,
             ty,
         }
     }
@@ -306,6 +309,11 @@ impl Resource {
         self
     }
 
+    pub(crate) fn unique(mut self, uniques: Uniques) -> Self {
+        self.uniques = Some(uniques);
+        self
+    }
+
     pub(crate) fn metadata_by_status(mut self, fields: &'static [&'static str]) -> Self {
         self.strategy.metadata_by_status = fields;
         self
@@ -329,6 +337,16 @@ impl Resource {
     /// [`Self::verbs`], as discovery shows them.
     pub fn shown_verbs(&self) -> Vec<&'static str> {
         self.verbs().iter().map(|verb| verb.as_str()).collect()
+    }
+
+    /// Whether its objects may have values that no two have.
+    pub fn has_uniques(&self) -> bool {
+        self.uniques.is_some()
+    }
+
+    /// What of an object no other one has.
+    pub fn uniques(&self, object: &Value) -> Vec<Unique> {
+        self.uniques.map(|uniques| uniques(object)).unwrap_or_default()
     }
 
     /// Whether it is a kind of a group.

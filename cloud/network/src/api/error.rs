@@ -6,7 +6,7 @@ use http::StatusCode;
 use hypernetes_facade::{Fault, PageError, ServiceError, excerpt, respond};
 use serde_json::{Value, json};
 
-use crate::{address_book::Refusal, ipam::AllocationError, macs::MacError, subnet::SubnetError};
+use crate::{address_book::Refusal, ipam::AllocationError, macs::MacError, subnet::SubnetError, taken::is_taken};
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,12 @@ impl Error {
     /// Another object of that name came in between, or the object has been changed at the same time.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
+    }
+
+    /// Another server gave the same address to another port, at the same time.
+    pub fn taken() -> Self {
+        let message = "Unable to complete operation: the IP or hardware address is in use.";
+        Self::new(StatusCode::CONFLICT, "IpAddressInUse", message)
     }
 
     /// Why a range is not one for a subnet.
@@ -211,7 +217,7 @@ impl From<PageError> for Error {
 
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
-        Fault::from(error).into()
+        if is_taken(&error) { Self::taken() } else { Fault::from(error).into() }
     }
 }
 

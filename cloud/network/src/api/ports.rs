@@ -1,6 +1,6 @@
 //! `/ports`
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     NetworkService,
     address_book::{AddressBook, POD_OWNER},
+    state::PATIENCE,
 };
 
 impl Kind for Port {
@@ -228,9 +229,9 @@ pub(super) async fn create(
     let mac = given.mac_address.clone().unwrap_or_default();
     let tried = parking_lot::Mutex::new(Vec::new());
     let named = |name: &str, display: &str| {
-        tried.lock().push(name.to_owned());
         let placed = service.state.with(&tenant, |has| has.place(name, &network, &wanted, &mac));
         let placement = placed.map_err(|refusal| Error::refused(&refusal, &network_id))?;
+        tried.lock().push((name.to_owned(), placement.fixed_ips.clone()));
         let spec = PortSpec {
             display_name: display.to_owned(),
             fixed_ips: placement.fixed_ips,
@@ -241,9 +242,22 @@ pub(super) async fn create(
     };
     let made = {
         let _making = service.making_port.lock().await;
-        let made = object::create(&service, &tenant, given.name.as_deref().unwrap_or_default(), named).await;
+        let name = given.name.as_deref().unwrap_or_default();
+        let mut made = object::create(&service, &tenant, name, named).await;
+        // Another server was faster; there are other addresses.
+        let chosen = wanted.iter().any(|fixed| !fixed.ip_address.is_empty()) || !mac.is_empty();
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if chosen || !made.as_ref().is_err_and(|error| *error == Error::taken()) {
+                break;
+            }
+            for (name, fixed_ips) in tried.lock().drain(..) {
+                service.state.with(&tenant, |has| has.is_elsewhere(&name, &network, &fixed_ips));
+            }
+            made = object::create(&service, &tenant, name, named).await;
+        }
         // What was given to a port that was not made is free again.
-        for name in tried.into_inner() {
+        for (name, _) in tried.into_inner() {
             service.state.with(&tenant, |has| has.restore(&name));
         }
         made?

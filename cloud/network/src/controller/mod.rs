@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use hypernetes_api::{
-    AllTenants, TenantId,
+    TenantId,
     types::network::{Network, Port, Subnet},
 };
 use hypernetes_client::{Api, Clients, tenant_of};
@@ -75,20 +75,15 @@ impl Controller {
         Self { clients, state, told: Mutex::default(), events }
     }
 
-    /// Until the future is dropped.
-    pub async fn run(self: Arc<Self>, all: AllTenants) {
-        let client = self.clients.all_tenants(&all);
+    /// Acts until the future is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let _resting = Resting(&self.state);
+        let queue = self.state.act();
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
-            workers.spawn(work(Arc::clone(&self), self.state.queue.clone()));
+            workers.spawn(work(Arc::clone(&self), queue.clone()));
         }
-        tokio::join!(
-            follow::<Network>(&self.state, client.clone()),
-            follow::<Subnet>(&self.state, client.clone()),
-            follow::<Port>(&self.state, client.clone()),
-            follow::<Namespace>(&self.state, client.clone()),
-            follow::<Pod>(&self.state, client),
-        );
+        while workers.join_next().await.is_some() {}
     }
 
     fn api<K>(&self, tenant: &TenantId) -> Api<K>
@@ -141,6 +136,25 @@ fn subject(tenant: &TenantId, version: &str, kind: &str, namespace: String, name
 /// Whether the API server answered with this code.
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+struct Resting<'a>(&'a State);
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// Keeps the state as the API has it, until the future is dropped.
+pub(crate) async fn follow_all(state: &State, client: Client) {
+    tokio::join!(
+        follow::<Network>(state, client.clone()),
+        follow::<Subnet>(state, client.clone()),
+        follow::<Port>(state, client.clone()),
+        follow::<Namespace>(state, client.clone()),
+        follow::<Pod>(state, client),
+    );
 }
 
 /// Keeps one kind of the state as the API has it. After an interruption the whole list is compared.

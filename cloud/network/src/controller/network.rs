@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Controller, Retry, is};
-use crate::{queue::Key, subnet::SubnetRange};
+use crate::{queue::Key, subnet::SubnetRange, taken::is_taken};
 
 /// Keeps networks and subnets while ports use them.
 pub(crate) const FINALIZER: &str = "network.hypernetes.io/in-use";
@@ -54,6 +54,10 @@ impl Controller {
         match api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(network) => self.state.wrote(tenant, network),
             Err(error) if is(&error, 404) => {}
+            Err(error) if is_taken(&error) => {
+                self.state.lock().segments.is_elsewhere(&uid, segment);
+                return Err(Retry::Soon(format!("the segment {segment} was taken by another network")));
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())

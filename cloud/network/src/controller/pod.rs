@@ -89,9 +89,13 @@ impl Controller {
         let metadata =
             ObjectMeta { name: Some(pod.port()), owner_references: Some(vec![owner]), ..ObjectMeta::default() };
         let port = Port { metadata, spec, status: None };
-        let made = self.api::<Port>(tenant).create(&PostParams::default(), &port).await?;
-        self.state.wrote(tenant, made.clone());
-        Ok(Arc::new(made))
+        match self.api::<Port>(tenant).create(&PostParams::default(), &port).await {
+            Ok(made) => {
+                self.state.wrote(tenant, made.clone());
+                Ok(Arc::new(made))
+            }
+            Err(error) => Err(self.not_placed(tenant, &port, error)),
+        }
     }
 
     /// Removes a pod's port and frees its addresses; they are free at once where there never was a port.

@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{Controller, Retry, is};
-use crate::{address_book::Refusal, queue::Key, state::is_accepted};
+use crate::{address_book::Refusal, queue::Key, state::is_accepted, taken::is_taken};
 
 impl Controller {
     pub(super) async fn port(&self, tenant: &TenantId, name: &str) -> Result<(), Retry> {
@@ -47,7 +47,7 @@ impl Controller {
                     port = written.into();
                 }
                 Err(error) if is(&error, 404) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.not_placed(tenant, &changed, error)),
             }
         }
         // With a pod, its host is to be told as well.
@@ -55,6 +55,17 @@ impl Controller {
             return Ok(());
         }
         self.set_status(tenant, &port, json!({"phase": "Down"})).await
+    }
+
+    /// A port was not written. Where that is for what it was given, it gets something else the next time.
+    pub(super) fn not_placed(&self, tenant: &TenantId, port: &Port, error: kube::Error) -> Retry {
+        if is_taken(&error) {
+            self.state.with(tenant, |has| {
+                has.is_elsewhere(&port.name_any(), &port.spec.network, &port.spec.fixed_ips);
+            });
+            return Retry::Soon("another server was faster with the address".to_owned());
+        }
+        error.into()
     }
 
     /// Merges into the status of this very port; one that is gone needs none.

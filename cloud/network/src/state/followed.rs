@@ -62,7 +62,7 @@ impl Followed for Network {
     }
 
     fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let tenant = inner.tenants.entry(id.clone()).or_default();
         let name = self.name_any();
         if !is_newer(&self, tenant.networks.get(&name)) {
@@ -72,7 +72,7 @@ impl Followed for Network {
             inner.segments.claim(&uid, status.segment_id);
         }
         let old = tenant.networks.insert(name.clone(), Arc::new(self));
-        if synced {
+        if acts {
             if old.is_none() {
                 wake_pods(tenant, id, queue, |_| true);
                 wake_ports(tenant, id, queue, &name);
@@ -96,7 +96,7 @@ impl Followed for Subnet {
     }
 
     fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let tenant = inner.tenants.entry(id.clone()).or_default();
         let (name, network) = (self.name_any(), self.spec.network.clone());
         if !is_newer(&self, tenant.subnets.get(&name)) {
@@ -112,7 +112,7 @@ impl Followed for Subnet {
                 tenant.renew(&old.spec.network);
             }
         }
-        if synced {
+        if acts {
             if !same {
                 wake_pods(tenant, id, queue, |_| true);
                 wake_ports(tenant, id, queue, &network);
@@ -136,7 +136,7 @@ impl Followed for Port {
     }
 
     fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let tenant = inner.tenants.entry(id.clone()).or_default();
         let name = self.name_any();
         if !is_newer(&self, tenant.ports.get(&name)) {
@@ -153,18 +153,18 @@ impl Followed for Port {
             same
         });
         tenant.note_port(&port, old.as_deref());
-        if synced {
+        if acts {
             queue.add(Key::Port(id.clone(), name));
             wake_pod_of(queue, id, &port);
         }
     }
 
     fn remove(inner: &mut Inner, id: &TenantId, name: &str, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let Some(tenant) = inner.tenants.get_mut(id) else { return };
         let Some(old) = tenant.ports.remove(name) else { return };
         tenant.release(name);
-        if !synced {
+        if !acts {
             return;
         }
         // What waited for an address may have it now; what waited for the port to go may go, too.
@@ -184,12 +184,12 @@ impl Followed for Namespace {
     }
 
     fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let tenant = inner.tenants.entry(id.clone()).or_default();
         let name = self.name_any();
         let network = self.annotations().get(names::NETWORK_ANNOTATION).filter(|network| !network.is_empty()).cloned();
         let old = tenant.namespaces.insert(name.clone(), network.clone());
-        if synced && old != Some(network) {
+        if acts && old != Some(network) {
             wake_pods(tenant, id, queue, |pod| pod.namespace == name);
         }
     }
@@ -211,7 +211,7 @@ impl Followed for Pod {
     }
 
     fn apply(self, inner: &mut Inner, id: &TenantId, queue: &Queue) {
-        let synced = inner.synced();
+        let acts = inner.acts(queue);
         let tenant = inner.tenants.entry(id.clone()).or_default();
         let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
         let record = PodRecord {
@@ -226,14 +226,14 @@ impl Followed for Pod {
         if tenant.pods.get(&record.uid) == Some(&record) {
             return;
         }
-        if synced && !record.finished && !tenant.ports.contains_key(&record.port()) {
+        if acts && !record.finished && !tenant.ports.contains_key(&record.port()) {
             // In the order of the events: the same manifest gives the same addresses. The worker asks again, and
             // says why if it is refused.
             let _ = tenant.place_pod(&record);
         }
         let uid = record.uid.clone();
         tenant.pods.insert(uid.clone(), record);
-        if synced {
+        if acts {
             queue.add(Key::Pod(id.clone(), uid));
         }
     }

@@ -50,6 +50,28 @@ impl Inner {
     pub fn synced(&self) -> bool {
         self.listed == KINDS
     }
+
+    /// Whether this server acts on what it is told, and knows all there is.
+    fn acts(&self, queue: &Queue) -> bool {
+        self.synced() && queue.is_open()
+    }
+
+    /// Work on all there is: the oldest pods first, so that addresses do not depend on names.
+    fn begin(&mut self, queue: &Queue) {
+        for (tenant, has) in &mut self.tenants {
+            for name in has.networks.keys() {
+                queue.add(Key::Network(tenant.clone(), name.clone()));
+            }
+            for name in has.subnets.keys() {
+                queue.add(Key::Subnet(tenant.clone(), name.clone()));
+            }
+            for (name, port) in &has.ports {
+                queue.add(Key::Port(tenant.clone(), name.clone()));
+                wake_pod_of(queue, tenant, port);
+            }
+            wake_pods(has, tenant, queue, |_| true);
+        }
+    }
 }
 
 impl State {
@@ -128,28 +150,32 @@ impl State {
         inner.tenants.iter().flat_map(|(tenant, has)| K::ids(has).map(move |id| (tenant.clone(), id))).collect()
     }
 
-    /// A kind has been read for the first time. With the last of them, work begins: the oldest pods first, so that
-    /// addresses do not depend on names.
+    /// A kind has been read for the first time. With the last of them, work begins.
     pub fn listed(&self) {
         let mut inner = self.lock();
         inner.listed += 1;
-        if inner.synced() {
-            for (tenant, has) in &mut inner.tenants {
-                for name in has.networks.keys() {
-                    self.queue.add(Key::Network(tenant.clone(), name.clone()));
-                }
-                for name in has.subnets.keys() {
-                    self.queue.add(Key::Subnet(tenant.clone(), name.clone()));
-                }
-                for (name, port) in &has.ports {
-                    self.queue.add(Key::Port(tenant.clone(), name.clone()));
-                    wake_pod_of(&self.queue, tenant, port);
-                }
-                wake_pods(has, tenant, &self.queue, |_| true);
-            }
+        if inner.acts(&self.queue) {
+            inner.begin(&self.queue);
         }
         drop(inner);
         self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// This server acts from now on.
+    pub fn act(&self) -> hypernetes_runtime::Queue<Key> {
+        let mut inner = self.lock();
+        let queue = self.queue.open();
+        if inner.synced() {
+            inner.begin(&self.queue);
+        }
+        queue
+    }
+
+    /// Another one does. What was given to ports that do not exist is that one's to give.
+    pub fn rest(&self) {
+        let mut inner = self.lock();
+        self.queue.close();
+        inner.tenants.values_mut().for_each(AddressBook::drop_reservations);
     }
 }
 

@@ -35,7 +35,7 @@ async fn limits(State(volumes): Shared, caller: Caller) -> Result<Json<Value>, E
 async fn services(State(volumes): Shared, caller: Caller) -> Result<Json<Value>, Error> {
     caller.admin("volume_extension:services:index")?;
     Ok(Json(json!({"services": [{
-        "binary": "cinder-volume", "host": format!("hypernetes@{}", volumes.driver), "zone": ZONE, "status": "enabled",
+        "binary": "cinder-volume", "host": format!("hypernetes@{}", volumes.backend.driver()), "zone": ZONE, "status": "enabled",
         "state": "up", "updated_at": null, "disabled_reason": null,
     }]})))
 }

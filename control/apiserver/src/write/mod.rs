@@ -13,6 +13,7 @@ mod create;
 mod delete;
 mod patch;
 pub(crate) mod subresource;
+pub(crate) mod unique;
 mod update;
 
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub(crate) use delete::{delete, delete_collection};
 pub(crate) use patch::patch;
 pub(crate) use update::update;
 
+use self::unique::Uniques;
 use crate::{Call, Inner, read, request::options::WriteOptions, stored_form};
 
 /// Attempts of a write that others write beside, and of a name that is made up.
@@ -306,7 +308,15 @@ where
         if !gone && current.as_ref().is_some_and(|entry| entry.value == value) {
             return Ok(written(created, modified, object));
         }
+        let now = (!gone).then_some(&object);
+        let uniques = Uniques::of_change(&call.resource, &call.tenant()?, &own, old.as_ref(), now);
+        let refused = |cause| ApiError::invalid(&ty.group, &ty.kind, &own, vec![cause]);
         if options.dry_run {
+            for key in uniques.guarded() {
+                if let (Some(_), Some(cause)) = (server.store.get(key).await?, uniques.refusal(key)) {
+                    return Err(refused(cause));
+                }
+            }
             let taken = operation == Operation::Create && server.store.get(&key).await?.is_some();
             if taken {
                 return Err(ApiError::already_exists(&ty.group, &call.resource.plural, &own));
@@ -317,11 +327,13 @@ where
             None => Guard::Absent(key.clone()),
             Some(_) => Guard::Unchanged(key.clone(), modified),
         });
-        let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
+        guards.extend_from_slice(&uniques.guards);
+        let mut ops = vec![if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) }];
+        ops.extend_from_slice(&uniques.ops);
         if let Some(account) = &call.account {
             account.pace.charge(COMMIT + COMMIT_KIB * u32::try_from(value.len() >> 10).unwrap_or(u32::MAX));
         }
-        match server.store.commit(Txn { guards, ops: vec![op] }).await {
+        match server.store.commit(Txn { guards, ops }).await {
             Ok(revision) if operation == Operation::Create => return Ok(written(revision, revision, object)),
             Ok(revision) => return Ok(written(created, revision, object)),
             Err(TxnError::Conflict { key: changed, .. }) if changed == key => match operation {
@@ -333,6 +345,9 @@ where
                 // Somebody else was faster; it starts again from what is there now.
                 _ => attempts += 1,
             },
+            Err(TxnError::Conflict { key: changed, .. }) if let Some(cause) = uniques.refusal(&changed) => {
+                return Err(refused(cause));
+            }
             // What admission looked at has changed, and is looked at again.
             Err(TxnError::Conflict { .. }) => guarded_attempts += 1,
             Err(error) => return Err(write.commit_error(&own, error)),

@@ -1,5 +1,7 @@
 //! `network.hypernetes.io`: what Neutron's API shows, each tenant's own.
 
+use std::net::Ipv4Addr;
+
 use hypernetes_api::types::network::{Network, Port, Subnet};
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ use crate::{
     columns::{Cell, between, column, list, path, path_or, text, wide},
     resource::Resource,
     subresource::Subresource,
+    unique::{Unique, Within},
 };
 
 const OF: &str = "network";
@@ -20,15 +23,19 @@ pub(crate) fn resources() -> Vec<Resource> {
             .columns(between([
                 column("Status", path_or("status.phase", "Build")),
                 wide("Segment", path("status.segmentId")),
-            ])),
-        Resource::own::<Port>(OF, "Port", "ports").subresources(&[Subresource::Status]).columns(between([
-            column("Network", path("spec.network")),
-            column("Address", Cell::Of(addresses)),
-            wide("MAC", path("spec.macAddress")),
-            column("Status", path_or("status.phase", "Down")),
-            wide("Host", path("status.host")),
-            column("Pod", Cell::Of(|o| pod_reference(o, "spec.pod"))),
-        ])),
+            ]))
+            .unique(segment),
+        Resource::own::<Port>(OF, "Port", "ports")
+            .subresources(&[Subresource::Status])
+            .columns(between([
+                column("Network", path("spec.network")),
+                column("Address", Cell::Of(addresses)),
+                wide("MAC", path("spec.macAddress")),
+                column("Status", path_or("status.phase", "Down")),
+                wide("Host", path("status.host")),
+                column("Pod", Cell::Of(|o| pod_reference(o, "spec.pod"))),
+            ]))
+            .unique(on_network),
         Resource::own::<Subnet>(OF, "Subnet", "subnets")
             .columns(between([
                 column("Network", path("spec.network")),
@@ -37,6 +44,30 @@ pub(crate) fn resources() -> Vec<Resource> {
             ]))
             .immutable(&[&["spec", "network"], &["spec", "cidr"]]),
     ]
+}
+
+/// Its number is one network's in the whole installation: packets are told apart by it alone.
+fn segment(network: &Value) -> Vec<Unique> {
+    let Some(number) = network["status"]["segmentId"].as_u64().filter(|number| *number != 0) else { return vec![] };
+    let number = number.to_string();
+    vec![Unique::new("segments", Within::Everywhere, number.clone(), "status.segmentId".into(), &number)]
+}
+
+/// A port's addresses are its own on its network. What is no address is nobody's.
+fn on_network(port: &Value) -> Vec<Unique> {
+    let network = text(&port["spec"], "network");
+    let fixed = list(port, "spec.fixedIps").enumerate().filter_map(|(place, fixed)| {
+        let address: Ipv4Addr = text(fixed, "ipAddress").parse().ok()?;
+        let path = format!("spec.fixedIps[{place}].ipAddress");
+        Some(Unique::new("addresses", Within::Tenant, format!("{address}.{network}"), path, &address.to_string()))
+    });
+    let mac = text(&port["spec"], "macAddress").replace('-', ":").to_ascii_lowercase();
+    let of_a_station = mac.len() == 17 && mac.bytes().all(|byte| byte == b':' || byte.is_ascii_hexdigit());
+    let mac = of_a_station.then(|| {
+        let name = format!("{}.{network}", mac.replace(':', "-"));
+        Unique::new("stations", Within::Tenant, name, "spec.macAddress".into(), &mac)
+    });
+    fixed.chain(mac).collect()
 }
 
 fn addresses(port: &Value) -> Value {

@@ -267,7 +267,15 @@ mod tests {
                 let slow = random.random_bool(0.1);
                 let mut delay = || random.random_range(0..if slow { 30_000 } else { 500 });
                 let arrives = world.max(runner.cut_off) + delay();
-                let request = Request { from, number, sent: now, call: Some(call), arrives, answer: None, answers: arrives + delay() };
+                let request = Request {
+                    from,
+                    number,
+                    sent: now,
+                    call: Some(call),
+                    arrives,
+                    answer: None,
+                    answers: arrives + delay(),
+                };
                 requests.push(request);
                 runner.waits_for = Some((number, now + timing.renew / 2));
                 runner.next = now + timing.retry;

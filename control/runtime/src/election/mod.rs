@@ -95,7 +95,11 @@ impl Election {
                 }
                 return;
             }
-            tracing::warn!(lease = name, identity = self.identity, "leading no more: the lease was not renewed in time");
+            tracing::warn!(
+                lease = name,
+                identity = self.identity,
+                "leading no more: the lease was not renewed in time"
+            );
         }
     }
 
@@ -184,13 +188,8 @@ impl Election {
     }
 
     /// [`Takeover::AtOnce`].
-    async fn alone<W>(
-        &self,
-        name: &str,
-        candidate: &mut Candidate,
-        stop: &CancellationToken,
-        work: impl Fn(Term) -> W,
-    ) where
+    async fn alone<W>(&self, name: &str, candidate: &mut Candidate, stop: &CancellationToken, work: impl Fn(Term) -> W)
+    where
         W: Future<Output = ()>,
     {
         let show = async {

@@ -9,10 +9,7 @@ use std::{
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hypernetes_client::{AnyBody, Transport};
-use hypernetes_testing::{
-    fake_api::FakeApi,
-    server::InProcess,
-};
+use hypernetes_testing::{fake_api::FakeApi, server::InProcess};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -127,8 +124,7 @@ impl Stage {
 
     fn process_on(&self, name: &'static str, takeover: Takeover, network: Network, stop: CancellationToken) -> Process {
         let terms = Arc::<Mutex<Vec<Term>>>::default();
-        let election =
-            Election::new(&network.clients(&self.clients), name.into(), takeover).with_timing(self.timing);
+        let election = Election::new(&network.clients(&self.clients), name.into(), takeover).with_timing(self.timing);
         let (sender, ending, had) = (self.sender.clone(), stop.clone(), terms.clone());
         let work = move |term: Term| {
             let sender = sender.clone();
@@ -274,7 +270,8 @@ async fn clients_are_good_for_a_term() {
     stage.expect("a", Said::Begins).await;
     let term = a.terms.lock()[0].clone();
     let network = Network::default();
-    let maps = |clients: &Clients| -> Api<ConfigMap> { Api::namespaced(clients.tenant(&TenantId::system()), "default") };
+    let maps =
+        |clients: &Clients| -> Api<ConfigMap> { Api::namespaced(clients.tenant(&TenantId::system()), "default") };
     let during = maps(&term.clients(&network.clients(&stage.clients)));
     let map = |name: &str| serde_json::from_value::<ConfigMap>(json!({"metadata": {"name": name}})).unwrap();
     during.create(&PostParams::default(), &map("good")).await.unwrap();
