@@ -1,6 +1,6 @@
 //! `/ports`
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     NetworkService,
     address_book::{AddressBook, POD_OWNER},
+    state::PATIENCE,
 };
 
 /// Attempts of a port whose address other servers give, too.
@@ -248,7 +249,8 @@ pub(super) async fn create(
         let mut made = object::create(&service, &tenant, name, named).await;
         // Another server was faster; there are other addresses.
         let chosen = wanted.iter().any(|fixed| !fixed.ip_address.is_empty()) || !mac.is_empty();
-        for _ in 1..ATTEMPTS {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
             if chosen || !made.as_ref().is_err_and(|error| *error == Error::taken()) {
                 break;
             }

@@ -48,5 +48,5 @@ async fn whatever_one_tenants_objects_say_the_others_pods_have_ports() {
     }
     assert_eq!((mishaps(Mishap::Panicked), mishaps(Mishap::TooLong)), (0, 0), "of which each is caught, and a bug");
     assert!(hypernetes_client::unreadable_objects() > 0, "nothing of all this was of no form");
-    assert!(!cloud.service.controller.is_finished(), "it has ended");
+    assert!(!cloud.service.background.iter().any(tokio::task::JoinHandle::is_finished), "it has ended");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use hypernetes_api::ResourceId;
 use hypernetes_runtime::Term;
-use hypernetes_store::Prefix;
+use hypernetes_store::{Op, Prefix, Txn};
 use hypernetes_testing::server::make;
 use kube::{
     ResourceExt,
@@ -84,11 +84,45 @@ async fn no_address_is_given_twice_and_none_is_lost() {
     .await;
     eventually(|| async { (entries(&cloud, "ports.addresses").await == 0).then_some(()) }).await;
     let again = (0..250).map(|number| {
-        let service = if number % 2 == 0 { cloud.service.router() } else { other.router() };
+        let router = if number % 2 == 0 { cloud.service.router() } else { other.router() };
         let body = text(&json!({"port": {"network_id": network}}));
-        async move { send(service, MEMBER, "POST", "/networking/v2.0/ports", body).await.ok() }
+        // Not all deletions have been heard of yet.
+        async move {
+            eventually(|| async {
+                let answer = send(router.clone(), MEMBER, "POST", "/networking/v2.0/ports", body.clone()).await;
+                (answer.status.as_u16() != 409).then(|| answer.ok())
+            })
+            .await
+        }
     });
     assert_eq!(join_all(again).await.len(), 250);
+    assert_eq!(entries(&cloud, "ports.addresses").await, 250);
+}
+
+/// What an earlier version stored without entries gets them, at the first start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_is_taken_too() {
+    let cloud = Cloud::new().await;
+    let object = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"network": "default",
+        "macAddress": "fa:16:3e:00:00:01", "fixedIps": [{"ipAddress": "10.244.0.9"}]}})
+    };
+    make(&cloud.api::<Port>(ACME), object("a")).await;
+    let all =
+        |plural: &str| Prefix::all_tenants(&ResourceId::new("network.hypernetes.io", plural), &AllTenants::grant());
+    for plural in ["ports.addresses", "ports.stations"] {
+        for entry in cloud.store.range(&all(plural), Default::default()).await.unwrap().entries {
+            let txn = Txn { guards: vec![], ops: vec![Op::Delete(entry.key)] };
+            cloud.store.commit(txn).await.unwrap();
+        }
+    }
+    for _ in 0..2 {
+        cloud.server.complete_store().await.unwrap();
+        assert_eq!((entries(&cloud, "ports.addresses").await, entries(&cloud, "ports.stations").await), (1, 1));
+    }
+    let second: Port = serde_json::from_value(object("b")).unwrap();
+    let refused = cloud.api::<Port>(ACME).create(&PostParams::default(), &second).await.unwrap_err();
+    assert_eq!(status(refused).code, 422);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
