@@ -13,6 +13,7 @@ mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
+mod role_aggregation;
 mod stored;
 mod template;
 mod tenancy;
@@ -104,6 +105,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     pod_cleaner::start(&wiring);
     node_lifecycle::start(&wiring);
     event_expiry::start(&wiring);
+    role_aggregation::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }
