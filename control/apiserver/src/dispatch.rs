@@ -26,16 +26,18 @@ impl ApiServer {
     }
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        // What was acknowledged or told to anybody before is in all watches now, by which those who decide know what they know.
+        self.0.store.revision().await?;
         let (head, body) = request.into_parts();
         let connection = authentication::Connection::of(&head.extensions);
-        let user = self.0.authenticator.authenticate(&*self.0.store, &head.headers, connection).await?;
+        let user = self.0.authenticator.authenticate(&head.headers, connection).await?;
         let query = Query::parse(&head.uri)?;
         let payer = head.extensions.get::<Payer>();
         let mut ticket = self.0.accounts.admit(&user, payer, query.flag("watch"))?;
         // Until what it costs is known.
         let _turn = ticket.turn().await?;
         let (cluster, target) = request::parse(&head.uri)?;
-        let scope = cluster::scope(&*self.0.store, cluster, &user).await?;
+        let scope = cluster::scope(&self.0.directory, cluster, &user).await?;
         let authorizer = self.0.authorizer();
         let user = impersonation::user(&head.headers, user, &scope, &authorizer).await?;
         let tenant = match &scope {

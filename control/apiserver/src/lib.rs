@@ -10,9 +10,11 @@ pub mod authentication;
 mod authorization;
 mod call;
 mod cluster;
+mod directory;
 mod discovery;
 mod dispatch;
 mod fairness;
+mod follow;
 mod kubelet_proxy;
 mod media;
 mod read;
@@ -22,6 +24,7 @@ mod serving;
 mod stored_form;
 mod tenants;
 mod tokens;
+mod with_defaults;
 mod write;
 
 use std::{
@@ -40,9 +43,11 @@ use hypernetes_store::Store;
 
 use self::{
     authentication::{Authenticator, authorities::Authorities},
-    authorization::{Authorizer, graph},
+    authorization::{Authorizer, graph::Graph, index::Index},
     call::Call,
+    directory::Directory,
     fairness::accounts::Accounts,
+    with_defaults::WithDefaults,
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
@@ -69,29 +74,32 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
-    graph: graph::Graph,
+    directory: Arc<Directory>,
+    graph: Graph,
+    index: Index,
     accounts: Accounts,
 }
 
 impl Inner {
     fn authorizer(&self) -> Authorizer<'_> {
-        Authorizer { store: &*self.store, graph: &self.graph }
+        Authorizer { store: &*self.store, graph: &self.graph, index: &self.index }
     }
 }
 
 impl ApiServer {
     pub fn new(config: Config) -> Self {
         let Config { store, all_tenants } = config;
-        let authenticator = Authenticator::new(Authorities::new(store.clone()));
-        let kubelets = OnceLock::new();
-        let graph = graph::Graph::new(all_tenants.clone());
+        let directory = Arc::new(Directory::new(store.clone()));
+        let authorities = Authorities::new(store.clone());
         Self(Arc::new(Inner {
-            store,
+            authenticator: Authenticator::new(store.clone(), authorities, directory.clone(), &all_tenants),
+            graph: Graph::new(store.clone(), &all_tenants),
+            index: Index::new(store.clone(), &all_tenants),
+            directory,
+            store: Arc::new(WithDefaults(store)),
             registry: Registry::default(),
-            authenticator,
             all_tenants,
-            kubelets,
-            graph,
+            kubelets: OnceLock::new(),
             accounts: Default::default(),
         }))
     }
@@ -109,7 +117,7 @@ impl ApiServer {
     /// Holds the tenants to what their Projects say, for as long as it is polled.
     pub fn follow_tenants(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.0.clone();
-        async move { tenants::follow(&*server.store, &server.accounts).await }
+        async move { tenants::follow(&*server.store, &server.directory, &server.accounts).await }
     }
 
     /// Lets in who has a Keystone token. Once.

@@ -15,7 +15,7 @@ use crate::{
     fairness::{account::Account, background},
     read::{self, Form},
     request::{options::ListOptions, selectors::Selector},
-    stored_form,
+    stored_form, with_defaults,
 };
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
@@ -196,7 +196,8 @@ impl Watcher {
             Some(entry) if selected(&entry.value)? => Some(entry),
             _ => None,
         };
-        let before = match &change.before {
+        let shown = with_defaults::before(change);
+        let before = match &shown {
             Some(entry) if selected(&entry.value)? => Some(entry),
             _ => None,
         };

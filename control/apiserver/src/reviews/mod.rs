@@ -1,17 +1,18 @@
 //! Questions that are answered and not stored: may I, who am I, whose token is this.
 
-use std::collections::BTreeMap;
+mod access;
 
 use axum::body::Body;
 use http::{Response, StatusCode};
-use hypernetes_api::{ApiError, TenantId, auth::UserInfo, error::Cause};
+use hypernetes_api::{ApiError, TenantId, auth::UserInfo};
+use hypernetes_schema::walk::fields;
 use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
     answer::json_response,
-    authentication::{authorities::claims::AUDIENCE, is_current, service_account},
-    authorization::{Attributes, rbac::Rule},
+    authentication::authorities::claims::AUDIENCE,
+    authorization::{nodes, rbac::Rule, rights::Grant},
     request::Scope,
 };
 
@@ -21,23 +22,18 @@ pub async fn review(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
         Scope::Tenant(tenant) => tenant.clone(),
         Scope::All => TenantId::system(),
     };
-    let spec = object["spec"].clone();
-    let kind = call.resource.ty.kind.as_str();
-    if matches!(kind, "SelfSubjectAccessReview" | "SubjectAccessReview") {
-        check_access_review(call, &spec)?;
-    }
-    object["status"] = match kind {
-        "SelfSubjectAccessReview" => access(server, &tenant, &call.user, &spec).await?,
-        "SubjectAccessReview" => {
-            let user = UserInfo {
-                name: spec["user"].as_str().unwrap_or_default().into(),
-                uid: spec["uid"].as_str().unwrap_or_default().into(),
-                groups: texts(&spec["groups"]),
-                extra: BTreeMap::new(),
-                tenant: tenant.clone(),
-            };
-            access(server, &tenant, &user, &spec).await?
+    if let Some(namespace) = &call.target.namespace {
+        let given = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        if !given.is_empty() && given != namespace {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(ApiError::bad_request(message));
         }
+        fields(&mut object, &["metadata"]).insert("namespace".into(), namespace.clone().into());
+    }
+    let spec = object["spec"].clone();
+    object["status"] = match call.resource.ty.kind.as_str() {
+        "SelfSubjectAccessReview" => access::own(server, &tenant, call, &spec).await?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => access::of(server, &tenant, call, &spec).await?,
         "SelfSubjectRulesReview" => rules(server, &tenant, &call.user, &spec).await?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
         "TokenReview" => token_review(server, &tenant, &spec).await?,
@@ -48,36 +44,6 @@ pub async fn review(server: &Inner, call: &Call) -> Result<Response<Body>, ApiEr
 
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// # Errors
-/// `Invalid`, unless it asks about exactly one thing, and about someone.
-fn check_access_review(call: &Call, spec: &Value) -> Result<(), ApiError> {
-    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    let mut causes = Vec::new();
-    let mut invalid = |field: &str, value: &str, why: &str| {
-        let message = format!("Invalid value: {value}: {why}");
-        causes.push(Cause { reason: "FieldValueInvalid".into(), message, field: field.into() });
-    };
-    match (resource.is_object(), path.is_object()) {
-        (true, true) => invalid(
-            "spec.nonResourceAttributes",
-            &path.to_string(),
-            "cannot be specified in combination with resourceAttributes",
-        ),
-        (false, false) => invalid(
-            "spec.resourceAttributes",
-            "null",
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ),
-        _ => {}
-    }
-    let named = !spec["user"].as_str().unwrap_or_default().is_empty() || !texts(&spec["groups"]).is_empty();
-    if call.resource.ty.kind == "SubjectAccessReview" && !named {
-        invalid("spec.user", "\"\"", "at least one of user or group must be specified");
-    }
-    let ty = &call.resource.ty;
-    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&ty.group, &ty.kind, "", causes)) }
 }
 
 /// What a user may do in a namespace.
@@ -91,44 +57,30 @@ async fn rules(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value)
     let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| rule.resources.is_empty());
     let list = |rules: Vec<&Rule>| rules.into_iter().map(Rule::to_json).collect::<Vec<_>>();
     let mut status = json!({"resourceRules": list(resources), "nonResourceRules": list(paths), "incomplete": false});
-    if crate::authorization::nodes::identity(user).is_some() {
+    let grants = authorizer.grants(user, tenant, Some(namespace)).await?;
+    let mut errors: Vec<String> = grants.iter().filter_map(Grant::error).collect();
+    if nodes::identity(user).is_some() {
         status["incomplete"] = true.into();
-        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+        errors.push("node authorizer does not support user rule resolution".into());
+    }
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
     }
     Ok(status)
 }
 
-async fn access(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value) -> Result<Value, ApiError> {
-    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let fields = ["verb", "group", "resource", "subresource", "namespace", "name"].map(|name| text(&resource[name]));
-    let [verb, group, plural, subresource, namespace, name] = &fields;
-    let wanted = if path.is_object() {
-        Attributes {
-            verb: path["verb"].as_str().unwrap_or_default(),
-            path: path["path"].as_str(),
-            ..Default::default()
-        }
-    } else {
-        Attributes {
-            verb,
-            group,
-            resource: plural,
-            subresource,
-            namespace: Some(namespace.as_str()).filter(|n| !n.is_empty()),
-            name: Some(name.as_str()).filter(|n| !n.is_empty()),
-            path: None,
-            ..Default::default()
-        }
-    };
-    let allowed = server.authorizer().allows(user, tenant, &wanted).await?;
-    Ok(json!({"allowed": allowed}))
-}
-
 fn user_info(user: &UserInfo) -> Value {
-    json!({"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra})
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.clone().into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
 }
 
+/// A token of another tenant is none here.
 async fn token_review(server: &Inner, tenant: &TenantId, spec: &Value) -> Result<Value, ApiError> {
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
@@ -138,17 +90,11 @@ async fn token_review(server: &Inner, tenant: &TenantId, spec: &Value) -> Result
     if audiences.is_empty() {
         audiences.push(AUDIENCE.to_owned());
     }
-    let claims = server.authenticator.authorities.claims(token, &audiences).await?;
-    let claims = claims.filter(|claims| claims.tenant == *tenant);
-    let current = match &claims {
-        Some(claims) => is_current(&*server.store, claims).await?,
-        None => false,
-    };
-    Ok(match claims.filter(|_| current) {
-        Some(claims) => {
-            audiences.retain(|audience| claims.aud.contains(audience));
-            json!({"authenticated": true, "audiences": audiences, "user": user_info(&service_account(claims))})
+    let found = server.authenticator.review(token, &audiences).await?;
+    Ok(match found.filter(|(user, _)| user.tenant == *tenant) {
+        Some((user, audiences)) => {
+            json!({"authenticated": true, "audiences": audiences, "user": user_info(&user)})
         }
-        None => json!({"authenticated": false, "error": "the token is not valid here"}),
+        None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
     })
 }
