@@ -18,7 +18,7 @@ const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
 
 /// Not well is what will not be well again: on a full disk reads and deletions go on.
 fn health(server: &Inner, check: &str) -> Response<Body> {
-    match server.store.health() {
+    match server.store.stored().health() {
         Ok(()) => plain("ok"),
         Err(error) => {
             let text = format!("[-]store failed: {error}\n{check} check failed\n");
@@ -37,7 +37,7 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
         [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
-        ["budgets"] => server.accounts.show(&*server.store, tenant),
+        ["budgets"] => server.accounts.show(server.store.stored(), tenant),
         ["version"] => json!({
             "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",

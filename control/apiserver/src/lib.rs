@@ -10,8 +10,10 @@ pub mod authentication;
 mod authorization;
 mod call;
 mod cluster;
+mod directory;
 mod discovery;
 mod fairness;
+mod follow;
 mod kubelet_proxy;
 mod layers;
 mod media;
@@ -24,6 +26,7 @@ mod snapshot;
 mod stored_form;
 mod tenants;
 mod tokens;
+mod with_defaults;
 mod write;
 
 use std::{
@@ -42,10 +45,12 @@ use hypernetes_store::Store;
 
 use self::{
     authentication::{Authenticator, authorities::Authorities},
-    authorization::{Authorizer, graph},
+    authorization::{Authorizer, graph::Graph, index::Index},
     call::Call,
+    directory::Directory,
     fairness::accounts::Accounts,
     metrics::Metrics,
+    with_defaults::WithDefaults,
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
@@ -67,35 +72,38 @@ pub struct Config {
 pub struct ApiServer(Arc<Inner>);
 
 pub(crate) struct Inner {
-    store: Arc<Store>,
+    store: WithDefaults,
     registry: Registry,
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
-    graph: graph::Graph,
+    directory: Arc<Directory>,
+    graph: Graph,
+    index: Index,
     accounts: Accounts,
     metrics: Arc<Metrics>,
 }
 
 impl Inner {
     fn authorizer(&self) -> Authorizer<'_> {
-        Authorizer { store: &*self.store, graph: &self.graph }
+        Authorizer { store: self.store.stored(), graph: &self.graph, index: &self.index }
     }
 }
 
 impl ApiServer {
     pub fn new(config: Config) -> Self {
         let Config { store, all_tenants } = config;
-        let authenticator = Authenticator::new(Authorities::new(store.clone()));
-        let kubelets = OnceLock::new();
-        let graph = graph::Graph::new(all_tenants.clone());
+        let directory = Arc::new(Directory::new(store.clone()));
+        let authorities = Authorities::new(store.clone());
         Self(Arc::new(Inner {
-            store,
+            authenticator: Authenticator::new(store.clone(), authorities, directory.clone(), &all_tenants),
+            graph: Graph::new(store.clone(), &all_tenants),
+            index: Index::new(store.clone(), &all_tenants),
+            directory,
+            store: WithDefaults::new(store),
             registry: Registry::default(),
-            authenticator,
             all_tenants,
-            kubelets,
-            graph,
+            kubelets: OnceLock::new(),
             accounts: Default::default(),
             metrics: Default::default(),
         }))
@@ -116,13 +124,13 @@ impl ApiServer {
     /// # Errors
     /// The store's.
     pub async fn complete_store(&self) -> Result<(), ApiError> {
-        write::unique::complete(&self.0.store, &self.0.all_tenants).await
+        write::unique::complete(self.0.store.stored(), &self.0.all_tenants).await
     }
 
     /// Holds the tenants to what their Projects say, for as long as it is polled.
     pub fn follow_tenants(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.0.clone();
-        async move { tenants::follow(&*server.store, &server.accounts).await }
+        async move { tenants::follow(server.store.stored(), &server.directory, &server.accounts).await }
     }
 
     /// Lets in who has a Keystone token. Once.

@@ -16,7 +16,7 @@ pub fn answer(server: &Inner, user: &UserInfo, tenant: &TenantId) -> Result<Resp
         return Err(ApiError::new(Reason::Forbidden, message));
     }
     // It is made while it is read: what waits is the store's own, shared.
-    let pieces = server.store.snapshot().map(Ok::<_, std::convert::Infallible>);
+    let pieces = server.store.stored().snapshot().map(Ok::<_, std::convert::Infallible>);
     let mut answer = Response::new(Body::from_stream(stream::iter(pieces)));
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/octet-stream"));
     Ok(answer)

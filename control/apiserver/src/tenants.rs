@@ -9,16 +9,16 @@ use bytes::Bytes;
 use hypernetes_api::{ApiError, TenantId};
 use hypernetes_store::{Change, Prefix, RangeOptions, ResourceId, Revision, Store};
 
-use crate::{authentication, fairness::accounts::Accounts, stored_form};
+use crate::{directory::Directory, fairness::accounts::Accounts, stored_form};
 
 /// When to look again after the store had no answer.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 
 /// For ever.
-pub async fn follow(store: &Store, accounts: &Accounts) {
+pub async fn follow(store: &Store, directory: &Directory, accounts: &Accounts) {
     Accounts::set_default(store);
     loop {
-        if let Err(error) = follow_once(store, accounts).await {
+        if let Err(error) = follow_once(store, directory, accounts).await {
             tracing::debug!(%error, "following the tenants");
             tokio::time::sleep(FOLLOW_AGAIN).await;
         }
@@ -26,7 +26,7 @@ pub async fn follow(store: &Store, accounts: &Accounts) {
 }
 
 /// Until something was missed.
-async fn follow_once(store: &Store, accounts: &Accounts) -> Result<(), ApiError> {
+async fn follow_once(store: &Store, directory: &Directory, accounts: &Accounts) -> Result<(), ApiError> {
     let prefix = |plural| {
         Prefix::tenant(&ResourceId::new("identity.hypernetes.io", plural), &TenantId::system(), None)
             .map_err(|error| ApiError::internal(error.to_string()))
@@ -39,25 +39,35 @@ async fn follow_once(store: &Store, accounts: &Accounts) -> Result<(), ApiError>
         apply(store, accounts, entry.key.name(), &entry.value, entry.mod_revision);
     }
     // What came while nobody followed.
-    settle_all(store, accounts).await?;
+    settle_all(directory, accounts).await?;
     loop {
         tokio::select! {
             change = projects.recv() => match change {
-                Some(Ok(change)) => project_changed(store, accounts, &change).await?,
+                Some(Ok(change)) => project_changed(store, directory, accounts, &change).await?,
                 _ => return Ok(()),
             },
             change = domains.recv() => match change {
-                Some(Ok(_)) => settle_all(store, accounts).await?,
+                Some(Ok(_)) => {
+                    store.revision().await?;
+                    settle_all(directory, accounts).await?;
+                }
                 _ => return Ok(()),
             },
         }
     }
 }
 
-async fn project_changed(store: &Store, accounts: &Accounts, change: &Change) -> Result<(), ApiError> {
+async fn project_changed(
+    store: &Store,
+    directory: &Directory,
+    accounts: &Accounts,
+    change: &Change,
+) -> Result<(), ApiError> {
     let name = change.key.name();
     let Ok(tenant) = name.parse::<TenantId>() else { return Ok(()) };
-    accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
+    // Then the directory has been told, too.
+    store.revision().await?;
+    accounts.settle(&tenant, directory.is_open(&tenant).await?);
     match &change.now {
         Some(entry) => apply(store, accounts, name, &entry.value, change.revision),
         None => store.quotas().set(&tenant, None),
@@ -65,9 +75,9 @@ async fn project_changed(store: &Store, accounts: &Accounts, change: &Change) ->
     Ok(())
 }
 
-async fn settle_all(store: &Store, accounts: &Accounts) -> Result<(), ApiError> {
+async fn settle_all(directory: &Directory, accounts: &Accounts) -> Result<(), ApiError> {
     for tenant in accounts.tenants() {
-        accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
+        accounts.settle(&tenant, directory.is_open(&tenant).await?);
     }
     Ok(())
 }

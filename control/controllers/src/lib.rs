@@ -14,6 +14,7 @@ mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
+mod role_aggregation;
 mod stored;
 mod template;
 mod tenancy;
@@ -117,6 +118,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     event_expiry::start(&wiring);
     certificates::start(&wiring, config.authorities.clone());
     token_cleaner::start(&wiring);
+    role_aggregation::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }

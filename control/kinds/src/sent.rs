@@ -4,9 +4,9 @@ use hypernetes_schema::ObjectType;
 use k8s_openapi::{
     api::{
         admissionregistration::v1 as admissionregistration, authentication::v1 as authentication,
-        authorization::v1 as authorization, autoscaling::v1 as autoscaling, certificates::v1 as certificates,
-        core::v1 as core, flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy,
-        resource::v1 as resource, storage::v1 as storage,
+        autoscaling::v1 as autoscaling, certificates::v1 as certificates, core::v1 as core,
+        flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy, resource::v1 as resource,
+        storage::v1 as storage,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
     apimachinery::pkg::apis::meta::v1 as meta,
@@ -23,7 +23,6 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
         autoscaling: HorizontalPodAutoscaler Scale;
         policy: Eviction;
         authentication: TokenRequest;
-        authorization: LocalSubjectAccessReview;
         storage: CSIStorageCapacity VolumeAttachment VolumeAttributesClass;
         networking: IPAddress IngressClass ServiceCIDR;
         certificates: CertificateSigningRequest;

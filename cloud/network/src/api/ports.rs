@@ -24,9 +24,6 @@ use crate::{
     state::PATIENCE,
 };
 
-/// Attempts of a port whose address other servers give, too.
-const ATTEMPTS: usize = 16;
-
 impl Kind for Port {
     const NAME: &'static str = "Port";
 

@@ -2,6 +2,7 @@
 
 pub mod authorities;
 pub mod bootstrap;
+mod credentials;
 
 use std::{
     collections::BTreeMap,
@@ -10,19 +11,22 @@ use std::{
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use hypernetes_api::{
-    ApiError, Reason, TenantId,
+    AllTenants, ApiError, Reason, TenantId,
     auth::{TokenAuthority, TokenError, TokenInfo, TokenScope, UserInfo},
     names,
 };
 use hypernetes_store::{Key, ResourceId, Store};
-use serde::{Deserialize, de::IgnoredAny};
 
 pub use crate::authentication::authorities::client::{Certificate, Issuer, certificate};
 use crate::{
-    authentication::authorities::{
-        Authorities,
-        claims::{AUDIENCE, KubernetesClaims, ServiceAccountClaims},
+    authentication::{
+        authorities::{
+            Authorities,
+            claims::{AUDIENCE, KubernetesClaims, ServiceAccountClaims},
+        },
+        credentials::{Checked, Credentials, Hash},
     },
+    directory::Directory,
     stored_form,
 };
 
@@ -54,12 +58,35 @@ impl<'a> Connection<'a> {
 
 pub struct Authenticator {
     pub authorities: Authorities,
+    store: Arc<Store>,
+    directory: Arc<Directory>,
+    credentials: Credentials,
     keystone: OnceLock<Arc<dyn TokenAuthority>>,
 }
 
+/// What a token is to us.
+enum Token {
+    /// One of ours, for one of the audiences.
+    Account(Arc<ServiceAccountClaims>),
+    /// One of Keystone's.
+    User(UserInfo),
+    /// Nobody's, or nobody's any more.
+    Invalid,
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::new(Reason::Unauthorized, "Unauthorized")
+}
+
 impl Authenticator {
-    pub fn new(authorities: Authorities) -> Self {
-        Self { authorities, keystone: OnceLock::new() }
+    pub fn new(
+        store: Arc<Store>,
+        authorities: Authorities,
+        directory: Arc<Directory>,
+        all_tenants: &AllTenants,
+    ) -> Self {
+        let credentials = Credentials::new(store.clone(), all_tenants);
+        Self { authorities, store, directory, credentials, keystone: OnceLock::new() }
     }
 
     /// Once, when the identity service is there.
@@ -70,80 +97,116 @@ impl Authenticator {
     ///
     /// # Errors
     /// `Unauthorized` for a credential that is none, or none any more.
-    pub async fn authenticate(
-        &self,
-        store: &Store,
-        headers: &HeaderMap,
-        connection: Connection<'_>,
-    ) -> Result<UserInfo, ApiError> {
-        let unauthorized = || ApiError::new(Reason::Unauthorized, "Unauthorized");
+    pub async fn authenticate(&self, headers: &HeaderMap, connection: Connection<'_>) -> Result<UserInfo, ApiError> {
         if let Some(header) = headers.get(AUTHORIZATION) {
             let text = header.to_str().map_err(|_| unauthorized())?;
             let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-            let token = token.trim();
-            if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
+            if !scheme.eq_ignore_ascii_case("bearer") {
                 return Err(unauthorized());
             }
-            if let Some(claims) = self.authorities.claims(token, &[AUDIENCE.to_owned()]).await? {
-                return if is_current(store, &claims).await? {
-                    Ok(service_account(claims))
-                } else {
-                    Err(unauthorized())
-                };
-            }
             if let Some((id, secret)) = bootstrap::parts(token) {
-                return bootstrap::authenticate(store, id, secret).await?.ok_or_else(unauthorized);
+                return bootstrap::authenticate(&self.store, id, secret).await?.ok_or_else(unauthorized);
             }
-            let Some(keystone) = self.keystone.get() else { return Err(unauthorized()) };
-            return match keystone.validate(token).await {
-                Ok(info) => keystone_user(info).ok_or_else(unauthorized),
-                Err(TokenError::Invalid) => Err(unauthorized()),
-                Err(TokenError::Unavailable(why)) => Err(ApiError::new(Reason::ServiceUnavailable, why)),
+            return match self.token(token.trim(), &[AUDIENCE.to_owned()]).await? {
+                Token::Account(claims) => Ok(service_account(&claims)),
+                Token::User(user) => Ok(user),
+                Token::Invalid => Err(unauthorized()),
             };
         }
+        self.credentials.catch_up();
         match connection {
             Connection::Known(user) => Ok(user.clone()),
             Connection::Certificate(certificate) => {
-                let good = is_open(store, &certificate.user.tenant).await?
+                let good = self.directory.is_open(&certificate.user.tenant).await?
                     && self.authorities.stand_by(certificate).await?
-                    && !is_revoked(store, certificate).await?;
+                    && !is_revoked(&*self.store, certificate).await?;
                 if good { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
             }
             Connection::Refused => Err(unauthorized()),
             Connection::Anonymous => Ok(anonymous()),
         }
     }
-}
 
-/// Whether the tenant, the service account, and the pod or secret that the token was made for, are still those that it names.
-pub async fn is_current(store: &Store, claims: &ServiceAccountClaims) -> Result<bool, ApiError> {
-    if !is_open(store, &claims.tenant).await? {
-        return Ok(false);
+    /// Who has a token, and for which of the audiences it is.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<Option<(UserInfo, Vec<String>)>, ApiError> {
+        let common = |of: &[String]| audiences.iter().filter(|audience| of.contains(audience)).cloned().collect();
+        Ok(match self.token(token, audiences).await? {
+            Token::Account(claims) => Some((service_account(&claims), common(&claims.aud))),
+            // Keystone's are for this server.
+            Token::User(user) => Some((user, common(&[AUDIENCE.to_owned()]))).filter(|(_, common)| !common.is_empty()),
+            Token::Invalid => None,
+        })
     }
-    let KubernetesClaims { namespace, serviceaccount, pod, secret } = &claims.kubernetes;
-    let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref()), ("secrets", secret.as_ref())];
-    for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
-        let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name)?;
-        let Some(entry) = store.get(&key).await? else { return Ok(false) };
-        if stored_form::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
-            return Ok(false);
+
+    async fn token(&self, token: &str, audiences: &[String]) -> Result<Token, ApiError> {
+        if token.is_empty() || token.len() > MAX_TOKEN {
+            return Ok(Token::Invalid);
+        }
+        let hash = Hash::of(token);
+        if let Some(Checked { claims, signer }) = self.credentials.get(hash).await?
+            && !claims.is_over(jiff::Timestamp::now())
+            && self.authorities.still_signs(&signer).await?
+        {
+            let good = claims.is_for(audiences) && self.directory.is_open(&claims.tenant).await?;
+            return Ok(if good { Token::Account(claims) } else { Token::Invalid });
+        }
+        if let Some(signer) = self.authorities.signer(token).await?
+            && let Some(claims) = signer.claims(token)
+        {
+            let checked = Checked { claims: Arc::new(claims), signer };
+            let good = self.check(hash, &checked).await? && checked.claims.is_for(audiences);
+            return Ok(if good { Token::Account(checked.claims) } else { Token::Invalid });
+        }
+        let Some(keystone) = self.keystone.get() else { return Ok(Token::Invalid) };
+        match keystone.validate(token).await {
+            Ok(info) => Ok(keystone_user(info).map_or(Token::Invalid, Token::User)),
+            Err(TokenError::Invalid) => Ok(Token::Invalid),
+            Err(TokenError::Unavailable(why)) => Err(ApiError::new(Reason::ServiceUnavailable, why)),
         }
     }
-    Ok(true)
+
+    /// Whether the tenant, the service account, and the pod or secret that a token was made for, are still those that it names.
+    /// One of which they are is known from then on.
+    async fn check(&self, hash: Hash, checked: &Checked) -> Result<bool, ApiError> {
+        let claims = &checked.claims;
+        if !self.directory.is_open(&claims.tenant).await? {
+            return Ok(false);
+        }
+        let begun = self.credentials.begin(claims.tenant.as_str()).await?;
+        let KubernetesClaims { namespace, serviceaccount, pod, secret } = &claims.kubernetes;
+        let named = [("serviceaccounts", Some(serviceaccount)), ("pods", pod.as_ref()), ("secrets", secret.as_ref())];
+        let mut keys = Vec::new();
+        for (plural, named) in named.into_iter().filter_map(|(plural, named)| Some((plural, named?))) {
+            let key = Key::new(&ResourceId::new("", plural), &claims.tenant, namespace, &named.name)?;
+            let Some(entry) = self.store.get(&key).await? else { return Ok(false) };
+            if stored_form::decode(&entry)?["metadata"]["uid"] != named.uid.as_str() {
+                return Ok(false);
+            }
+            keys.push(key);
+        }
+        self.credentials.put(hash, checked.clone(), keys, begun).await?;
+        Ok(true)
+    }
 }
 
-pub fn service_account(claims: ServiceAccountClaims) -> UserInfo {
-    let KubernetesClaims { namespace, serviceaccount, .. } = claims.kubernetes;
+/// As upstream names a service account and the token that it comes with.
+fn service_account(claims: &ServiceAccountClaims) -> UserInfo {
+    let KubernetesClaims { namespace, serviceaccount, pod, .. } = &claims.kubernetes;
+    let extra = |name: &str, value: &str| (format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()]);
+    let of_pod = pod.iter().flat_map(|pod| [extra("pod-name", &pod.name), extra("pod-uid", &pod.uid)]);
     UserInfo {
         name: format!("{}{namespace}:{}", names::USER_SERVICE_ACCOUNT_PREFIX, serviceaccount.name),
-        uid: serviceaccount.uid,
+        uid: serviceaccount.uid.clone(),
         groups: vec![
             names::GROUP_SERVICE_ACCOUNTS.into(),
             format!("{}:{namespace}", names::GROUP_SERVICE_ACCOUNTS),
             names::GROUP_AUTHENTICATED.into(),
         ],
-        extra: BTreeMap::new(),
-        tenant: claims.tenant,
+        extra: [extra("credential-id", &format!("JTI={}", claims.jti))].into_iter().chain(of_pod).collect(),
+        tenant: claims.tenant.clone(),
     }
 }
 
@@ -214,55 +277,6 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
     let name = keystone_name(&info)?;
     let extra = BTreeMap::from([("keystone.hypernetes.io/domain".to_owned(), vec![info.user_domain_name.clone()])]);
     Some(UserInfo { name, uid: info.user_id, groups, extra, tenant })
-}
-
-/// Whether a tenant's project is there and enabled, as its domain is. If not, nothing that was given out for it opens anything.
-pub async fn is_open(store: &Store, tenant: &TenantId) -> Result<bool, ApiError> {
-    if tenant.is_system() {
-        return Ok(true);
-    }
-    let open = async |plural: &str, name: &str| {
-        let resource = ResourceId::new("identity.hypernetes.io", plural);
-        let Ok(key) = Key::new(&resource, &TenantId::system(), "", name) else { return Ok(None) };
-        let entry = store.get(&key).await?;
-        let closable = entry.map(|entry| Closable::of(&entry.value)).transpose()?;
-        Ok::<_, ApiError>(closable.filter(Closable::is_open))
-    };
-    let Some(project) = open("projects", tenant.as_str()).await? else { return Ok(false) };
-    Ok(open("domains", &project.spec.domain).await?.is_some())
-}
-
-/// What of a project or a domain says whether it is open. It is asked with each request of a tenant: nothing else is read.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Closable {
-    metadata: ClosableMetadata,
-    spec: ClosableSpec,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ClosableMetadata {
-    deletion_timestamp: Option<IgnoredAny>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ClosableSpec {
-    enabled: bool,
-    /// A project's.
-    domain: String,
-}
-
-impl Closable {
-    fn of(stored: &[u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(stored_form::json(stored))
-            .map_err(|error| ApiError::internal(format!("a stored object is damaged: {error}")))
-    }
-
-    fn is_open(&self) -> bool {
-        self.spec.enabled && self.metadata.deletion_timestamp.is_none()
-    }
 }
 
 async fn is_revoked(store: &Store, certificate: &Certificate) -> Result<bool, ApiError> {

@@ -1,16 +1,21 @@
 //! Which node may read what: from the pods that are bound to it to what those refer to.
 //!
-//! An index that follows the store's changes; nothing is looked through for a question. It takes what has changed in when
+//! An index that follows the store's changes; nothing is looked through for a question. It is as new as the store is when
 //! it is asked, so that a node which has just heard of a pod is not told that it has none.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use hypernetes_api::{AllTenants, ApiError, TenantId, names};
-use hypernetes_store::{Change, Changes, Entry, Key, Prefix, RangeOptions, ResourceId, Store};
+use hypernetes_store::{Entry, Key, Prefix, ResourceId, Store};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
-use crate::stored_form;
+use crate::{
+    follow::{Following, Known},
+    stored_form,
+};
 
 /// What pods refer to, by the plural of its resource. Namespaces are those that the pods are in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,23 +31,16 @@ pub const CONFIG_MAPS: &str = "configmaps";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const ACCOUNTS: &str = "serviceaccounts";
 pub const NAMESPACES: &str = "namespaces";
+const PODS: &str = "pods";
+const VOLUMES: &str = "persistentvolumes";
 /// The pods' tenants: Projects of the operator's cluster.
 pub const PROJECTS: &str = "projects";
 
 /// The index. Empty until it is first asked.
-pub struct Graph {
-    all: AllTenants,
-    follower: Mutex<Option<Follower>>,
-}
-
-struct Follower {
-    pods: Changes,
-    volumes: Changes,
-    index: Index,
-}
+pub struct Graph(Following<Index>);
 
 #[derive(Default)]
-struct Index {
+pub struct Index {
     pods: HashMap<Key, Bound>,
     /// By node: how many of its pods refer to a thing.
     reach: HashMap<String, HashMap<Reference, u32>>,
@@ -65,90 +63,41 @@ struct PersistentVolume {
 }
 
 impl Graph {
-    pub fn new(all: AllTenants) -> Self {
-        Self { all, follower: Mutex::new(None) }
+    pub fn new(store: Arc<Store>, all: &AllTenants) -> Self {
+        let prefix = |plural| Prefix::all_tenants(&ResourceId::new("", plural), all);
+        Self(Following::new(store, vec![prefix(PODS), prefix(VOLUMES)]))
     }
 
     /// Whether a pod of the node refers to it.
-    pub async fn reaches(&self, store: &Store, node: &str, reference: &Reference) -> Result<bool, ApiError> {
-        self.ask(store, |index| index.reaches(node, reference)).await
+    pub async fn reaches(&self, node: &str, reference: &Reference) -> Result<bool, ApiError> {
+        self.0.ask(|index| index.reaches(node, reference)).await
     }
 
     /// Whether the pod is bound to the node, and still the one with the uid, if one is given.
-    pub async fn has_pod(&self, store: &Store, node: &str, pod: &Key, uid: Option<&str>) -> Result<bool, ApiError> {
+    pub async fn has_pod(&self, node: &str, pod: &Key, uid: Option<&str>) -> Result<bool, ApiError> {
         let is = |bound: &Bound| bound.node == node && uid.is_none_or(|uid| uid == bound.uid);
-        self.ask(store, |index| index.pods.get(pod).is_some_and(is)).await
+        self.0.ask(|index| index.pods.get(pod).is_some_and(is)).await
     }
 
     /// Whether a pod of the node uses the PersistentVolume, through its claim.
-    pub async fn reaches_persistent_volume(&self, store: &Store, node: &str, volume: &Key) -> Result<bool, ApiError> {
-        self.ask(store, |index| index.reaches_persistent(node, volume)).await
+    pub async fn reaches_persistent_volume(&self, node: &str, volume: &Key) -> Result<bool, ApiError> {
+        self.0.ask(|index| index.reaches_persistent(node, volume)).await
     }
 
     /// Whether a pod of the node uses the Volume, through a PersistentVolume that stands for it.
-    pub async fn reaches_volume(
-        &self,
-        store: &Store,
-        node: &str,
-        tenant: &TenantId,
-        volume: &str,
-    ) -> Result<bool, ApiError> {
-        self.ask(store, |index| {
-            let of = index.by_volume.get(&(tenant.to_string(), volume.to_owned()));
-            of.into_iter().flatten().any(|key| index.reaches_persistent(node, key))
-        })
-        .await
-    }
-
-    async fn ask<T>(&self, store: &Store, question: impl FnOnce(&Index) -> T) -> Result<T, ApiError> {
-        let mut place = self.follower.lock().await;
-        let current = place.as_mut().is_some_and(Follower::catch_up);
-        if !current {
-            // Nothing is known but what is read now.
-            *place = None;
-        }
-        let follower = match &mut *place {
-            Some(follower) => follower,
-            empty => empty.insert(Follower::start(store, &self.all).await?),
-        };
-        Ok(question(&follower.index))
+    pub async fn reaches_volume(&self, node: &str, tenant: &TenantId, volume: &str) -> Result<bool, ApiError> {
+        self.0
+            .ask(|index| {
+                let of = index.by_volume.get(&(tenant.to_string(), volume.to_owned()));
+                of.into_iter().flatten().any(|key| index.reaches_persistent(node, key))
+            })
+            .await
     }
 }
 
-impl Follower {
-    async fn start(store: &Store, all: &AllTenants) -> Result<Self, ApiError> {
-        let mut index = Index::default();
-        let mut follow = async |plural: &str, put: fn(&mut Index, &Entry)| {
-            let prefix = Prefix::all_tenants(&ResourceId::new("", plural), all);
-            let listing = store.range(&prefix, RangeOptions::default()).await?;
-            listing.entries.iter().for_each(|entry| put(&mut index, entry));
-            store.watch(&prefix, listing.revision).await.map_err(ApiError::from)
-        };
-        let pods = follow("pods", Index::put_pod).await?;
-        let volumes = follow("persistentvolumes", Index::put_volume).await?;
-        Ok(Self { pods, volumes, index })
-    }
-
-    /// Takes in what has come; `false` when something was missed.
-    fn catch_up(&mut self) -> bool {
-        let pods = drain(&mut self.pods, |change| self.index.pod_changed(change));
-        let volumes = drain(&mut self.volumes, |change| {
-            self.index.remove_volume(&change.key);
-            if let Some(entry) = &change.now {
-                self.index.put_volume(entry);
-            }
-        });
-        pods && volumes
-    }
-}
-
-fn drain(changes: &mut Changes, mut apply: impl FnMut(&Change)) -> bool {
-    loop {
-        match changes.try_recv() {
-            Ok(Some(change)) => apply(&change),
-            Ok(None) => return true,
-            Err(_) => return false,
-        }
+impl Known for Index {
+    fn changed(&mut self, key: &Key, now: Option<&Entry>) {
+        if key.plural() == PODS { self.pod_changed(key, now) } else { self.volume_changed(key, now) }
     }
 }
 
@@ -165,14 +114,21 @@ impl Index {
         })
     }
 
-    fn pod_changed(&mut self, change: &Change) {
+    fn pod_changed(&mut self, key: &Key, now: Option<&Entry>) {
         // What a bound pod refers to stays what it is, and most changes are of its status.
-        if change.before.is_some() && change.now.is_some() && self.pods.contains_key(&change.key) {
+        if now.is_some() && self.pods.contains_key(key) {
             return;
         }
-        self.remove_pod(&change.key);
-        if let Some(entry) = &change.now {
+        self.remove_pod(key);
+        if let Some(entry) = now {
             self.put_pod(entry);
+        }
+    }
+
+    fn volume_changed(&mut self, key: &Key, now: Option<&Entry>) {
+        self.remove_volume(key);
+        if let Some(entry) = now {
+            self.put_volume(entry);
         }
     }
 

@@ -7,7 +7,7 @@ use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo, names};
 
 use crate::{
     authorization::{Attributes, Authorizer, is_cluster_admin},
-    request::Scope,
+    request::{self, Scope},
 };
 
 const EXTRA: &str = "impersonate-extra-";
@@ -33,7 +33,7 @@ pub async fn user(
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (header, value) in headers {
         if let Some(key) = header.as_str().strip_prefix(EXTRA) {
-            extra.entry(key.to_owned()).or_default().push(text(value)?);
+            extra.entry(request::unescaped(key)).or_default().push(text(value)?);
         }
     }
     if name.is_empty() {
@@ -75,8 +75,9 @@ pub async fn user(
     if !uid.is_empty() {
         asked.check(Attributes { group: GROUP, resource: "uids", ..named(&uid) }).await?;
     }
+    // Whether somebody is known is in one group or the other, as upstream has it.
     let known = if name == names::USER_ANONYMOUS { names::GROUP_UNAUTHENTICATED } else { names::GROUP_AUTHENTICATED };
-    if !groups.iter().any(|group| group == known) {
+    if !groups.iter().any(|group| group == known || group == names::GROUP_UNAUTHENTICATED) {
         groups.push(known.into());
     }
     Ok(UserInfo { name, uid, groups, extra, tenant: tenant.clone() })

@@ -2,45 +2,37 @@
 
 pub mod attributes;
 pub mod certificates;
+mod compiled;
+mod decision;
+pub mod defaults;
 pub mod escalation;
 pub mod graph;
 pub mod impersonation;
+pub mod index;
 pub mod nodes;
 pub mod rbac;
-pub mod roles;
+pub mod rights;
 
 pub use attributes::Attributes;
+use compiled::RoleRef;
+pub use decision::Decision;
 use graph::Graph;
+use index::Index;
 use rbac::Rule;
+use rights::Grant;
 
 use hypernetes_api::{
     ApiError, Reason, TenantId, auth::UserInfo, error::Details, names, types::identity::IDENTITY_NAMESPACE,
 };
-use hypernetes_store::{Key, Prefix, RangeOptions, ResourceId, Store};
-use serde_json::Value;
+use hypernetes_store::Store;
 
-use crate::{authentication::bootstrap, stored_form};
+use crate::authentication::bootstrap;
 
 /// What decides. Made for a request.
 pub struct Authorizer<'a> {
     pub store: &'a Store,
     pub graph: &'a Graph,
-}
-
-/// Whether a binding's subject is this user.
-fn is_subject(subject: &Value, user: &UserInfo, namespace: Option<&str>) -> bool {
-    let name = subject["name"].as_str().unwrap_or_default();
-    match subject["kind"].as_str() {
-        Some("User") => user.name == name,
-        Some("Group") => user.groups.iter().any(|group| group == name),
-        // Nobody else can have such a name: see `authn`.
-        Some("ServiceAccount") => {
-            let namespace = subject["namespace"].as_str().or(namespace).unwrap_or_default();
-            user.name.strip_prefix(names::USER_SERVICE_ACCOUNT_PREFIX).and_then(|rest| rest.split_once(':'))
-                == Some((namespace, name))
-        }
-        _ => false,
-    }
+    pub index: &'a Index,
 }
 
 /// Who may do everything in the logical cluster that the request is for.
@@ -55,115 +47,88 @@ impl Authorizer<'_> {
     /// # Errors
     /// `Forbidden`, worded as Kubernetes does.
     pub async fn check(&self, user: &UserInfo, tenant: &TenantId, wanted: &Attributes<'_>) -> Result<(), ApiError> {
-        if self.allows(user, tenant, wanted).await? { Ok(()) } else { Err(forbidden(user, wanted)) }
+        let decision = self.decide(user, tenant, wanted).await?;
+        if decision.is_allowed() { Ok(()) } else { Err(forbidden(user, wanted, &decision.reason())) }
     }
 
     pub async fn allows(&self, user: &UserInfo, tenant: &TenantId, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
+        Ok(self.decide(user, tenant, wanted).await?.is_allowed())
+    }
+
+    pub async fn decide(
+        &self,
+        user: &UserInfo,
+        tenant: &TenantId,
+        wanted: &Attributes<'_>,
+    ) -> Result<Decision, ApiError> {
         let has = |group: &str| user.groups.iter().any(|g| g == group);
         let system = user.tenant.is_system();
         if system && (has(names::GROUP_INFRASTRUCTURE) || has(names::GROUP_MASTERS)) {
-            return Ok(true);
+            return Ok(Decision::Allowed);
         }
         if let Some(node) = nodes::identity(user)
             && wanted.path.is_none()
             && !is_own_review(wanted)
         {
             let asked = nodes::Asked { store: self.store, graph: self.graph, node, tenant };
-            return Ok(certificates::allows(self.store, user, tenant, wanted).await? || asked.allows(wanted).await?);
+            let allowed = certificates::allows(self.store, user, tenant, wanted).await? || asked.allows(wanted).await?;
+            return Ok(if allowed { Decision::Allowed } else { Decision::NoOpinion(Vec::new()) });
         }
         if bootstrap::is_bootstrapper(user) && certificates::allows(self.store, user, tenant, wanted).await? {
-            return Ok(true);
+            return Ok(Decision::Allowed);
         }
-        if nodes::is_reserved(wanted) || is_identitys(tenant, wanted) {
-            return Ok(false);
+        if nodes::is_reserved(wanted) {
+            return Ok(Decision::Denied("it is infrastructure's to say"));
+        }
+        if is_identitys(tenant, wanted) {
+            return Ok(Decision::Denied("it is the identity service's"));
         }
         if is_cluster_admin(user) {
-            return Ok(true);
+            return Ok(Decision::Allowed);
         }
-        // Every known user may ask what the server has, and what they may do themselves.
-        let known = has(names::GROUP_AUTHENTICATED);
-        if let Some(path) = wanted.path {
-            let public = matches!(path, "/healthz" | "/livez" | "/readyz" | "/version");
-            let discovery =
-                ["/api", "/apis", "/openapi"].iter().any(|p| path == *p || path.starts_with(&format!("{p}/")));
-            if public || (known && (discovery || path == "/")) {
-                return Ok(true);
-            }
-        }
-        if known && is_own_review(wanted) && wanted.verb == "create" {
-            return Ok(true);
-        }
-        Ok(self.rules(user, tenant, wanted.namespace).await?.iter().any(|rule| rule.allows(wanted)))
+        let grants = self.grants(user, tenant, wanted.namespace).await?;
+        Ok(match grants.iter().find(|grant| grant.rules().any(|rule| rule.allows(wanted))) {
+            Some(grant) => Decision::Granted(grant.clone()),
+            None => Decision::NoOpinion(grants.iter().filter_map(Grant::error).collect()),
+        })
     }
 
-    /// All rules that the user has in the namespace, or for the whole cluster where none is named.
+    /// What the user's bindings give it in the namespace, or for the whole cluster where none is named.
+    pub async fn grants(
+        &self,
+        user: &UserInfo,
+        tenant: &TenantId,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Grant>, ApiError> {
+        self.index.ask(tenant, |rights| rights.grants(user, namespace)).await
+    }
+
+    /// All rules that the user has, as [`Self::grants`].
     pub async fn rules(
         &self,
         user: &UserInfo,
         tenant: &TenantId,
         namespace: Option<&str>,
     ) -> Result<Vec<Rule>, ApiError> {
-        let has = |group: &str| user.groups.iter().any(|g| g == group);
-        let mut rules = Vec::new();
+        let grants = self.grants(user, tenant, namespace).await?;
+        let mut rules: Vec<Rule> = grants.iter().flat_map(Grant::rules).cloned().collect();
         if is_cluster_admin(user) {
-            rules.extend(Rule::all());
-        }
-        for (group, level) in
-            [(names::GROUP_KEYSTONE_MEMBER, roles::Level::Edit), (names::GROUP_KEYSTONE_READER, roles::Level::View)]
-        {
-            if has(group) {
-                rules.extend_from_slice(roles::keystone(level));
-            }
-        }
-        if has(names::GROUP_SERVICE_ACCOUNTS) {
-            rules.extend_from_slice(roles::issuer_discovery());
-            rules.extend_from_slice(roles::trust_discovery());
-        }
-        for binding in self.list(tenant, "clusterrolebindings", None).await? {
-            if subject_of(&binding, user, None) {
-                rules.extend(self.role(tenant, &binding["roleRef"], None).await?.unwrap_or_default());
-            }
-        }
-        if let Some(namespace) = namespace {
-            for binding in self.list(tenant, "rolebindings", Some(namespace)).await? {
-                if subject_of(&binding, user, Some(namespace)) {
-                    rules.extend(self.role(tenant, &binding["roleRef"], Some(namespace)).await?.unwrap_or_default());
-                }
-            }
+            rules.extend(Rule::all().into_iter().filter(|rule| !rules.contains(rule)).collect::<Vec<_>>());
         }
         Ok(rules)
     }
 
-    async fn list(&self, tenant: &TenantId, plural: &str, namespace: Option<&str>) -> Result<Vec<Value>, ApiError> {
-        let prefix = Prefix::tenant(&ResourceId::new(RBAC, plural), tenant, namespace)?;
-        let listing = self.store.range(&prefix, RangeOptions::default()).await;
-        let listing = listing.map_err(|error| ApiError::internal(error.to_string()))?;
-        listing.entries.iter().map(stored_form::decode).collect()
-    }
-
-    /// The rules of the role that a binding names; `None` when there is no such role.
+    /// The rules of the role that a binding in the namespace names; `None` when there is no such role.
     pub async fn role(
         &self,
         tenant: &TenantId,
-        reference: &Value,
+        reference: &RoleRef,
         namespace: Option<&str>,
     ) -> Result<Option<Vec<Rule>>, ApiError> {
-        let name = reference["name"].as_str().unwrap_or_default();
-        let cluster = reference["kind"] == "ClusterRole";
-        if cluster && let Some(rules) = roles::builtin(name) {
-            return Ok(Some(rules.to_vec()));
-        }
-        let (plural, namespace) = if cluster { ("clusterroles", "") } else { ("roles", namespace.unwrap_or_default()) };
-        let Ok(key) = Key::new(&ResourceId::new(RBAC, plural), tenant, namespace, name) else { return Ok(None) };
-        let entry = self.store.get(&key).await?;
-        Ok(entry.as_ref().map(stored_form::decode).transpose()?.map(|role| Rule::of_role(&role)))
+        let namespace = namespace.unwrap_or_default();
+        let rules = self.index.ask(tenant, |rights| rights.role(namespace, &reference.name, reference.cluster)).await?;
+        Ok(rules.map(|rules| rules.iter().flat_map(|part| part.iter().cloned()).collect()))
     }
-}
-
-const RBAC: &str = "rbac.authorization.k8s.io";
-
-fn subject_of(binding: &Value, user: &UserInfo, namespace: Option<&str>) -> bool {
-    binding["subjects"].as_array().into_iter().flatten().any(|subject| is_subject(subject, user, namespace))
 }
 
 fn is_own_review(wanted: &Attributes<'_>) -> bool {
@@ -178,9 +143,11 @@ fn is_identitys(tenant: &TenantId, wanted: &Attributes<'_>) -> bool {
     tenant.is_system() && (there || all_secrets)
 }
 
-fn forbidden(user: &UserInfo, wanted: &Attributes<'_>) -> ApiError {
+/// `why` is upstream's reason, which may be empty.
+fn forbidden(user: &UserInfo, wanted: &Attributes<'_>, why: &str) -> ApiError {
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     if let Some(path) = wanted.path {
-        let message = format!("forbidden: User {:?} cannot {} path {path:?}", user.name, wanted.verb);
+        let message = format!("forbidden: User {:?} cannot {} path {path:?}{why}", user.name, wanted.verb);
         return ApiError::new(Reason::Forbidden, message);
     }
     let resource = wanted.full_resource();
@@ -195,7 +162,7 @@ fn forbidden(user: &UserInfo, wanted: &Attributes<'_>) -> ApiError {
     };
     let name = wanted.name.map_or_else(|| " ".to_owned(), |name| format!(" {name:?} "));
     let message = format!(
-        "{qualified}{name}is forbidden: User {:?} cannot {} resource {resource:?} in API group {:?} {place}",
+        "{qualified}{name}is forbidden: User {:?} cannot {} resource {resource:?} in API group {:?} {place}{why}",
         user.name, wanted.verb, wanted.group
     );
     ApiError::new(Reason::Forbidden, message).with_details(Details {

@@ -56,7 +56,7 @@ impl Asked<'_> {
                 verb == "get" && self.reaches_named(wanted).await?
             }
             ("", "persistentvolumes", "") => match self.named(wanted) {
-                Some(key) if verb == "get" => self.graph.reaches_persistent_volume(self.store, self.node, &key).await?,
+                Some(key) if verb == "get" => self.graph.reaches_persistent_volume(self.node, &key).await?,
                 _ => false,
             },
             ("coordination.k8s.io", "leases", "") => {
@@ -102,7 +102,7 @@ impl Asked<'_> {
             return Ok(false);
         }
         let (tenant, namespace, name) = (self.tenant.to_string(), namespace.to_owned(), name.to_owned());
-        self.graph.reaches(self.store, self.node, &Reference { tenant, plural, namespace, name }).await
+        self.graph.reaches(self.node, &Reference { tenant, plural, namespace, name }).await
     }
 
     async fn reaches_named(&self, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
@@ -114,9 +114,7 @@ impl Asked<'_> {
 
     async fn reaches_volume(&self, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
         match wanted.name {
-            Some(name) if !wanted.everywhere => {
-                self.graph.reaches_volume(self.store, self.node, self.tenant, name).await
-            }
+            Some(name) if !wanted.everywhere => self.graph.reaches_volume(self.node, self.tenant, name).await,
             _ => Ok(false),
         }
     }
@@ -124,7 +122,7 @@ impl Asked<'_> {
     /// One that is gone is nobody's: the node is told that it is.
     async fn has_pod(&self, wanted: &Attributes<'_>) -> Result<bool, ApiError> {
         let Some(key) = self.named(wanted) else { return Ok(false) };
-        Ok(self.graph.has_pod(self.store, self.node, &key, None).await? || self.stored(&key).await?.is_none())
+        Ok(self.graph.has_pod(self.node, &key, None).await? || self.stored(&key).await?.is_none())
     }
 
     /// The tenant of a pod on the node. One that is gone is nobody's: what the node has kept of it goes then.
@@ -152,7 +150,7 @@ impl Asked<'_> {
     async fn has_referenced(&self, pod: &Value) -> Result<bool, ApiError> {
         let text = |field: &str| pod[field].as_str().unwrap_or_default();
         match Key::new(&ResourceId::new("", "pods"), self.tenant, text("namespace"), text("name")) {
-            Ok(key) => self.graph.has_pod(self.store, self.node, &key, Some(text("uid"))).await,
+            Ok(key) => self.graph.has_pod(self.node, &key, Some(text("uid"))).await,
             Err(_) => Ok(false),
         }
     }
@@ -193,10 +191,10 @@ pub async fn restrict(server: &Inner, call: &Call, object: &Value, old: Option<&
         ("volume.hypernetes.io", "attachments") => {
             let spec = &object["spec"];
             let tenant = call.tenant()?;
-            let asked = Asked { store: &*server.store, graph: &server.graph, node, tenant: &tenant };
+            let asked = Asked { store: server.store.stored(), graph: &server.graph, node, tenant: &tenant };
             let volume = spec["volume"].as_str().unwrap_or_default();
             let own = spec["node"] == node && spec["volume"] == name && asked.has_referenced(&spec["pod"]).await?;
-            if own && server.graph.reaches_volume(&*server.store, node, &tenant, volume).await? {
+            if own && server.graph.reaches_volume(node, &tenant, volume).await? {
                 Ok(())
             } else {
                 forbidden(format!("node {node:?} can only attach volumes that pods bound to it use"))

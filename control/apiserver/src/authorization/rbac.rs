@@ -32,7 +32,7 @@ impl Rule {
         role["rules"].as_array().into_iter().flatten().map(Self::parse).collect()
     }
 
-    fn parse(rule: &Value) -> Self {
+    pub fn parse(rule: &Value) -> Self {
         Self {
             groups: strings(&rule["apiGroups"]),
             resources: strings(&rule["resources"]),
@@ -59,7 +59,7 @@ impl Rule {
             return self.covers_path(path);
         }
         any(&self.groups, wanted.group)
-            && self.covers_resource(&wanted.full_resource())
+            && self.covers_resource(wanted.resource, wanted.subresource)
             && (self.names.is_empty() || wanted.name.is_some_and(|name| self.names.iter().any(|have| have == name)))
     }
 
@@ -69,10 +69,18 @@ impl Rule {
             .any(|have| have == "*" || have == path || have.strip_suffix('*').is_some_and(|p| path.starts_with(p)))
     }
 
-    /// `resource` is a plural, with its subresource behind a slash.
-    fn covers_resource(&self, resource: &str) -> bool {
-        let of_any = resource.split_once('/').map(|(_, subresource)| format!("*/{subresource}"));
-        any(&self.resources, resource) || of_any.is_some_and(|of_any| self.resources.contains(&of_any))
+    /// A subresource is covered by its own name, by `*/` and its name, and by `*`; never by its resource's.
+    fn covers_resource(&self, resource: &str, subresource: &str) -> bool {
+        self.resources.iter().any(|have| match have.split_once('/') {
+            None => have == "*" || subresource.is_empty() && have == resource,
+            Some((of, sub)) => !subresource.is_empty() && sub == subresource && (of == "*" || of == resource),
+        })
+    }
+
+    /// As [`Self::covers_resource`], of a name as rules have it: with the subresource behind a slash.
+    fn covers_name(&self, name: &str) -> bool {
+        let (resource, subresource) = name.split_once('/').unwrap_or((name, ""));
+        self.covers_resource(resource, subresource)
     }
 
     /// One rule for each verb, group, resource, name and path.
@@ -105,13 +113,13 @@ impl Rule {
         let all = |have: &[String], wanted: &[String]| wanted.iter().all(|wanted| any(have, wanted));
         all(&self.verbs, &atom.verbs)
             && all(&self.groups, &atom.groups)
-            && atom.resources.iter().all(|resource| self.covers_resource(resource))
+            && atom.resources.iter().all(|resource| self.covers_name(resource))
             && atom.paths.iter().all(|path| self.covers_path(path))
             && (self.names.is_empty()
                 || !atom.names.is_empty() && atom.names.iter().all(|name| self.names.contains(name)))
     }
 
-    /// As `SelfSubjectRulesReview` lists it.
+    /// As a role has it, and `SelfSubjectRulesReview` lists it.
     pub fn to_json(&self) -> Value {
         let mut rule = json!({"verbs": self.verbs});
         for (field, texts) in [

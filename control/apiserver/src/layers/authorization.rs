@@ -26,7 +26,7 @@ pub struct Permitted {
 /// `Forbidden`; `NotFound` for a logical cluster that there is not.
 pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result<Permitted, ApiError> {
     let info = &request.info;
-    let scope = cluster::scope(&*server.store, info.cluster.clone(), &user).await?;
+    let scope = cluster::scope(&server.directory, info.cluster.clone(), &user).await?;
     let authorizer = server.authorizer();
     let user = impersonation::user(request.headers(), user, &scope, &authorizer).await?;
     let tenant = match &scope {

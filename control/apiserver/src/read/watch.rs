@@ -15,7 +15,7 @@ use crate::{
     fairness::{account::Account, background},
     read::{self, Form},
     request::{options::ListOptions, selectors::Selector},
-    stored_form,
+    stored_form, with_defaults,
 };
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
@@ -40,7 +40,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let from = options.version.filter(|version| *version != 0).map(Revision);
-    let bookmarks = options.bookmarks.then(|| Bookmarks::new(server.store.clone(), timeout));
+    let bookmarks = options.bookmarks.then(|| Bookmarks::new(server.store.stored().clone(), timeout));
     // Who gives no version is told of what is there, if they do not say otherwise.
     let initial = options.initial_events.unwrap_or(from.is_none());
     let watcher = Watcher { call: call.clone(), selector: options.selector, form, columns_sent: false };
@@ -195,7 +195,8 @@ impl Watcher {
             Some(entry) if selected(&entry.value)? => Some(entry),
             _ => None,
         };
-        let before = match &change.before {
+        let shown = with_defaults::before(change);
+        let before = match &shown {
             Some(entry) if selected(&entry.value)? => Some(entry),
             _ => None,
         };

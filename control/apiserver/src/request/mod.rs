@@ -136,6 +136,11 @@ fn decode(text: &str) -> Result<String, ApiError> {
     String::from_utf8(bytes).map_err(|_| invalid())
 }
 
+/// The text of what may be percent-escaped; what is not properly so stands for itself.
+pub fn unescaped(text: &str) -> String {
+    decode(text).unwrap_or_else(|_| text.to_owned()).to_lowercase()
+}
+
 /// A query string's parameters. Of one that comes several times the first counts, as upstream reads it, unless it is a list.
 #[derive(Debug, Clone, Default)]
 pub struct Query(HashMap<String, Vec<String>>);

@@ -40,6 +40,24 @@ impl Selector {
         })
     }
 
+    /// Of a `LabelSelector`, which objects have; none for what is not a good one.
+    pub fn of_object(selector: &Value) -> Option<Self> {
+        let pairs = selector["matchLabels"].as_object().into_iter().flatten();
+        let equal = pairs.map(|(key, value)| Some(LabelTerm::In(key.clone(), vec![value.as_str()?.to_owned()])));
+        let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(|term| {
+            let key = term["key"].as_str()?.to_owned();
+            let values = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+            Some(match term["operator"].as_str()? {
+                "In" => LabelTerm::In(key, values.collect()),
+                "NotIn" => LabelTerm::NotIn(key, values.collect()),
+                "Exists" => LabelTerm::Exists(key),
+                "DoesNotExist" => LabelTerm::Absent(key),
+                _ => return None,
+            })
+        });
+        Some(Self { labels: equal.chain(expressions).collect::<Option<_>>()?, fields: Vec::new() })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

@@ -59,6 +59,27 @@ async fn one_is_another_only_with_the_right_to() {
     let account = ("impersonate-user", "system:serviceaccount:default:default");
     let shown = impersonate(&bench, &member(ACME), &[account]).await.ok();
     assert_eq!(shown["status"]["userInfo"]["groups"][1], "system:serviceaccounts:default");
+    // A uid and extras are rights of their own; their keys may be escaped.
+    let fields =
+        [("impersonate-user", "bob"), ("impersonate-uid", "5"), ("impersonate-extra-Example.com%2Fscopes", "a")];
+    let shown = impersonate(&bench, &admin(ACME), &fields).await.ok();
+    assert_eq!(shown["status"]["userInfo"]["uid"], "5");
+    assert_eq!(shown["status"]["userInfo"]["extra"], json!({"example.com/scopes": ["a"]}));
+    for field in &fields[1..] {
+        impersonate(&bench, &robot, &[fields[0], *field]).await.forbidden();
+    }
+    let authentication = |resource: &str, name: &str| json!({"apiGroups": ["authentication.k8s.io"], "resources": [resource], "verbs": ["impersonate"], "resourceNames": [name]});
+    let rules = json!([rules[0], authentication("uids", "5"), authentication("userextras/example.com/scopes", "a")]);
+    bench.merge(&admin(ACME), &format!("{RBAC}/clusterroles/i"), json!({"rules": rules})).await.ok();
+    impersonate(&bench, &robot, &fields).await.ok();
+    for other in
+        [("impersonate-uid", "6"), ("impersonate-extra-example.com%2fscopes", "b"), ("impersonate-extra-x", "a")]
+    {
+        impersonate(&bench, &robot, &[fields[0], other]).await.forbidden();
+    }
+    // Whoever is somebody unknown is not known besides.
+    let unknown = [fields[0], ("impersonate-group", "system:unauthenticated")];
+    impersonate(&bench, &admin(ACME), &unknown).await.forbidden();
     let everywhere = bench.send_with(&infrastructure(), "GET", &format!("/clusters/*{MAPS}"), &[account], "").await;
     everywhere.refused(400, "BadRequest");
 }

@@ -2,10 +2,13 @@
 
 mod bench;
 mod certificates;
+mod cost;
 mod credentials;
+mod defaults;
 mod escalation;
 mod identity;
 mod nodes;
 mod placement;
 mod reviews;
+mod revocation;
 mod tls;

@@ -104,6 +104,8 @@ async fn tokens_are_for_a_time_and_for_something() {
     let status = review(json!({"token": token})).await;
     assert_eq!(status["user"]["groups"][1], "system:serviceaccounts:default");
     assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc"]));
+    let id = status["user"]["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap();
+    assert!(id.starts_with("JTI="), "{id}");
     assert_eq!(review(json!({"token": token, "audiences": ["vault"]})).await["authenticated"], false);
     bench.delete(&acme, "/api/v1/namespaces/default/secrets/s").await.ok();
     assert_eq!(review(json!({"token": token})).await["authenticated"], false);
@@ -143,7 +145,140 @@ async fn whoever_asks_is_told_what_they_may() {
         rules.iter().any(|rule| rule["verbs"][0] == "impersonate" && rule["resources"] == json!(["serviceaccounts"]))
     );
     let nobody = ask(&user("x", &[], ACME), "selfsubjectrulesreviews", json!({"namespace": "default"})).await.ok();
-    assert_eq!(nobody["status"]["resourceRules"], json!([]));
+    // What everybody may.
+    let verbs: Vec<_> =
+        nobody["status"]["resourceRules"].as_array().unwrap().iter().map(|rule| &rule["verbs"]).collect();
+    assert_eq!(verbs, [&json!(["create"]), &json!(["create"])]);
+    assert_eq!(nobody["status"]["nonResourceRules"].as_array().unwrap().len(), 2);
+    let all = ask(&admin(ACME), "selfsubjectrulesreviews", json!({"namespace": "default"})).await.ok();
+    let star = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]});
+    assert_eq!(all["status"]["resourceRules"].as_array().unwrap().iter().filter(|rule| **rule == star).count(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_says_by_what() {
+    let bench = furnished().await;
+    let acme = admin(ACME);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    bench.post(&acme, &format!("{rbac}/roles"), json!({"metadata": {"name": "r"}, "rules": rules})).await.ok();
+    let subjects = [
+        ("rb", "r", json!([{"kind": "User", "name": "bob"}, {"kind": "ServiceAccount", "name": "sa"}])),
+        // Of a role that there is not.
+        ("gone", "gone", json!([{"kind": "User", "name": "bob"}])),
+    ];
+    for (name, role, subjects) in subjects {
+        let binding =
+            json!({"metadata": {"name": name}, "subjects": subjects, "roleRef": {"kind": "Role", "name": role}});
+        bench.post(&acme, &format!("{rbac}/rolebindings"), binding).await.ok();
+    }
+    let group = "/apis/authorization.k8s.io/v1";
+    let ask = async |spec: Value| {
+        bench.post(&acme, &format!("{group}/subjectaccessreviews"), json!({"spec": spec})).await.ok()["status"].clone()
+    };
+    let pods = |verb: &str| json!({"verb": verb, "resource": "pods", "namespace": "default"});
+    let allowed = |reason: &str| json!({"allowed": true, "reason": format!("RBAC: allowed by {reason}")});
+    let own = "RoleBinding \"rb/default\" of Role \"r\" to";
+    let answers = [
+        (json!({"user": "bob", "resourceAttributes": pods("get")}), allowed(&format!("{own} User \"bob\""))),
+        (
+            json!({"user": "system:serviceaccount:default:sa", "resourceAttributes": pods("get")}),
+            allowed(&format!("{own} ServiceAccount \"sa/default\"")),
+        ),
+        (
+            json!({"user": "bob", "resourceAttributes": pods("list")}),
+            json!({"allowed": false, "reason": "RBAC: role.rbac.authorization.k8s.io \"gone\" not found"}),
+        ),
+        (
+            json!({"user": "x", "groups": ["system:authenticated"], "nonResourceAttributes": {"verb": "get", "path": "/api/x"}}),
+            allowed(
+                "ClusterRoleBinding \"system:discovery\" of ClusterRole \"system:discovery\" to Group \"system:authenticated\"",
+            ),
+        ),
+        (
+            json!({"user": "m", "groups": ["keystone:reader"], "resourceAttributes": pods("get")}),
+            allowed(
+                "ClusterRoleBinding \"keystone:reader\" of ClusterRole \"keystone:reader\" to Group \"keystone:reader\"",
+            ),
+        ),
+        (
+            json!({"user": "x", "groups": ["system:masters"], "resourceAttributes": pods("list")}),
+            json!({"allowed": true}),
+        ),
+        (json!({"user": "x", "resourceAttributes": pods("list")}), json!({"allowed": false})),
+        (
+            json!({"user": "x", "groups": ["keystone:admin"], "resourceAttributes":
+                {"verb": "create", "resource": "pods", "subresource": "binding", "namespace": "default"}}),
+            json!({"allowed": false, "denied": true, "reason": "it is infrastructure's to say"}),
+        ),
+    ];
+    for (spec, expected) in answers {
+        assert_eq!(ask(spec.clone()).await, expected, "{spec}");
+    }
+    let message = bench.get(&user("bob", &[], ACME), "/api/v1/namespaces/default/pods").await.forbidden();
+    assert_eq!(
+        message,
+        "pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\": \
+         RBAC: role.rbac.authorization.k8s.io \"gone\" not found"
+    );
+    let (bob, own) = (user("bob", &[], ACME), format!("{group}/selfsubjectrulesreviews"));
+    let rules = bench.post(&bob, &own, json!({"spec": {"namespace": "default"}})).await.ok();
+    assert_eq!(rules["status"]["evaluationError"], "role.rbac.authorization.k8s.io \"gone\" not found");
+    // Selectors are taken, and are ones.
+    let selecting = |selectors: Value| {
+        let mut attributes = pods("get");
+        attributes.as_object_mut().unwrap().extend(selectors.as_object().unwrap().clone());
+        json!({"user": "bob", "resourceAttributes": attributes})
+    };
+    for good in [
+        json!({"fieldSelector": {"rawSelector": "spec.nodeName=a"}}),
+        json!({"labelSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b"]}]}}),
+    ] {
+        assert_eq!(ask(selecting(good)).await["allowed"], true);
+    }
+    let ignored = ask(selecting(json!({"labelSelector": {"rawSelector": "((("}}))).await;
+    assert_eq!(ignored["evaluationError"], "spec.resourceAttributes.labelSelector ignored due to parse error");
+    for (bad, message) in [
+        (
+            json!({"fieldSelector": {}}),
+            "spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector \
+             is specified, requirements or rawSelector is required",
+        ),
+        (
+            json!({"labelSelector": {"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "Exists"}]}}),
+            "spec.resourceAttributes.labelSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as \
+             requirements",
+        ),
+    ] {
+        let answer = bench.post(&acme, &format!("{group}/subjectaccessreviews"), json!({"spec": selecting(bad)})).await;
+        assert_eq!(answer.refused(422, "Invalid"), format!(".authorization.k8s.io \"\" is invalid: {message}"));
+    }
+}
+
+#[tokio::test]
+async fn a_local_review_is_of_its_namespace() {
+    let bench = furnished().await;
+    let path = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let ask = async |by: &hypernetes_api::auth::UserInfo, body: Value| bench.post(by, path, body).await;
+    let spec = |namespace: &str| {
+        json!({"user": "m", "groups": ["keystone:member"],
+            "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": namespace}})
+    };
+    let answer = ask(&admin(ACME), json!({"spec": spec("default")})).await.ok();
+    assert_eq!((&answer["status"]["allowed"], &answer["metadata"]["namespace"]), (&json!(true), &json!("default")));
+    let message = ask(&admin(ACME), json!({"spec": spec("kube-system")})).await.refused(422, "Invalid");
+    assert!(message.ends_with("Invalid value: \"kube-system\": must match metadata.namespace"), "{message}");
+    let elsewhere = json!({"metadata": {"namespace": "kube-system"}, "spec": spec("kube-system")});
+    ask(&admin(ACME), elsewhere).await.refused(400, "BadRequest");
+    let of_path = json!({"spec": {"user": "m", "nonResourceAttributes": {"verb": "get", "path": "/x"}}});
+    let message = ask(&admin(ACME), of_path).await.refused(422, "Invalid");
+    assert!(message.ends_with("{\"Path\":\"/x\",\"Verb\":\"get\"}: disallowed on this kind of request"), "{message}");
+    ask(&member(ACME), json!({"spec": spec("default")})).await.forbidden();
+    // Whoever is a namespace's admin may ask in it.
+    let binding = json!({"metadata": {"name": "a"}, "roleRef": {"kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"kind": "User", "name": "ann"}]});
+    bench.post(&admin(ACME), "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await.ok();
+    ask(&user("ann", &[], ACME), json!({"spec": spec("default")})).await.ok();
 }
 
 #[tokio::test]

@@ -9,5 +9,6 @@ mod garbage;
 mod lifecycle;
 mod nodes;
 mod pods;
+mod roles;
 mod volumes;
 mod workloads;

@@ -33,6 +33,17 @@ pub struct ServiceAccountClaims {
     pub kubernetes: KubernetesClaims,
 }
 
+impl ServiceAccountClaims {
+    pub fn is_for(&self, audiences: &[String]) -> bool {
+        self.aud.iter().any(|audience| audiences.contains(audience))
+    }
+
+    /// As it is looked at when the token is read.
+    pub fn is_over(&self, now: jiff::Timestamp) -> bool {
+        self.exp.saturating_add_unsigned(LEEWAY) < now.as_second()
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KubernetesClaims {
     pub namespace: String,
@@ -61,11 +72,12 @@ pub fn key_of(token: &str) -> Option<Option<String>> {
     (header.alg == Algorithm::ES256).then_some(header.kid)
 }
 
-fn validation(issuer: &str, audiences: &[String]) -> Validation {
+/// Whom a token is for is asked where that is known ([`ServiceAccountClaims::is_for`]).
+fn validation(issuer: &str) -> Validation {
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_required_spec_claims(&["exp", "iss", "aud"]);
     validation.set_issuer(&[issuer]);
-    validation.set_audience(audiences);
+    validation.validate_aud = false;
     validation.leeway = LEEWAY;
     validation
 }
@@ -82,19 +94,19 @@ impl Authority {
         jsonwebtoken::encode(&header, claims, &self.encoding).map_err(failed)
     }
 
-    /// What a token says, if it is this tenant's and for one of these audiences.
-    pub fn claims(&self, token: &str, audiences: &[String]) -> Option<ServiceAccountClaims> {
-        let validation = validation(&issuer(&self.tenant), audiences);
+    /// What a token says, if it is this tenant's.
+    pub fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
+        let validation = validation(&issuer(&self.tenant));
         let claims = jsonwebtoken::decode::<ServiceAccountClaims>(token, &self.decoding, &validation).ok()?.claims;
         (claims.tenant == self.tenant).then_some(claims)
     }
 }
 
 impl Earlier {
-    /// What a token says that was issued when one key signed for all, if it is for one of these audiences. Who has that key
-    /// still makes no new ones: the last of them end a day after.
-    pub fn claims(&self, token: &str, audiences: &[String]) -> Option<ServiceAccountClaims> {
-        let validation = validation(AUDIENCE, audiences);
+    /// What a token says that was issued when one key signed for all. Who has that key still makes no new ones: the last of
+    /// them end a day after.
+    pub fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
+        let validation = validation(AUDIENCE);
         let claims = jsonwebtoken::decode::<ServiceAccountClaims>(token, &self.decoding, &validation).ok()?.claims;
         let until = self.until.as_second();
         (claims.iat <= until && claims.exp <= until.saturating_add(LONGEST_SECONDS)).then_some(claims)
@@ -102,7 +114,7 @@ impl Earlier {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use jsonwebtoken::EncodingKey;
     use rcgen::KeyPair;
 
@@ -132,6 +144,11 @@ mod tests {
         }
     }
 
+    /// A token that a tenant's key could have signed now.
+    pub fn claims_of(tenant: &str) -> ServiceAccountClaims {
+        claims(tenant, &issuer(&tenant.parse().unwrap()), now(), 600)
+    }
+
     fn authority(tenant: &str) -> Authority {
         let tenant: TenantId = tenant.parse().unwrap();
         Authority::read(tenant.clone(), &material::tenants(&tenant, "1").unwrap()).unwrap()
@@ -141,18 +158,16 @@ mod tests {
         jiff::Timestamp::now().as_second()
     }
 
-    fn here() -> Vec<String> {
-        vec![AUDIENCE.to_owned()]
-    }
-
     #[test]
     fn a_key_signs_and_speaks_for_its_own_tenant_alone() {
         let (acme, globex) = (authority(ACME), authority(GLOBEX));
         let (of_acme, of_globex) = (issuer(&acme.tenant), issuer(&globex.tenant));
         let own = acme.sign(&claims(ACME, &of_acme, now(), 600)).unwrap();
         assert_eq!(key_of(&own), Some(Some(acme.kid.clone())));
-        assert_eq!(acme.claims(&own, &here()).unwrap().tenant, acme.tenant);
-        assert!(acme.claims(&own, &["vault".into()]).is_none() && globex.claims(&own, &here()).is_none());
+        let read = acme.claims(&own).unwrap();
+        assert_eq!(read.tenant, acme.tenant);
+        assert!(read.is_for(&["vault".into(), AUDIENCE.into()]) && !read.is_for(&["vault".into()]));
+        assert!(globex.claims(&own).is_none());
         assert!(acme.sign(&claims(GLOBEX, &of_globex, now(), 600)).is_err());
         // As whoever has acme's key would.
         let forged = |tenant: &str, issuer: &str, kid: &str, iat: i64| {
@@ -160,11 +175,11 @@ mod tests {
             jsonwebtoken::encode(&header, &claims(tenant, issuer, iat, 600), &acme.encoding).unwrap()
         };
         for (tenant, issuer) in [(GLOBEX, &of_globex), (GLOBEX, &of_acme), (ACME, &of_globex), ("system", &of_acme)] {
-            assert!(acme.claims(&forged(tenant, issuer, &acme.kid, now()), &here()).is_none(), "{tenant} {issuer}");
-            assert!(globex.claims(&forged(tenant, issuer, &globex.kid, now()), &here()).is_none(), "{tenant} {issuer}");
+            assert!(acme.claims(&forged(tenant, issuer, &acme.kid, now())).is_none(), "{tenant} {issuer}");
+            assert!(globex.claims(&forged(tenant, issuer, &globex.kid, now())).is_none(), "{tenant} {issuer}");
         }
-        assert!(acme.claims(&forged(ACME, AUDIENCE, &acme.kid, now()), &here()).is_none());
-        assert!(acme.claims(&forged(ACME, &of_acme, &acme.kid, now() - 1000), &here()).is_none(), "expired");
+        assert!(acme.claims(&forged(ACME, AUDIENCE, &acme.kid, now())).is_none());
+        assert!(acme.claims(&forged(ACME, &of_acme, &acme.kid, now() - 1000)).is_none(), "expired");
     }
 
     #[test]
@@ -188,7 +203,7 @@ mod tests {
             jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims(ACME, issuer, iat, seconds), &encoding)
                 .unwrap()
         };
-        let accepted = |token: &str| earlier.claims(token, &here()).is_some();
+        let accepted = |token: &str| earlier.claims(token).is_some();
         assert!(accepted(&token(AUDIENCE, now() - 600, 3600)));
         assert!(accepted(&token(AUDIENCE, now() - 600, LONGEST_SECONDS)));
         assert!(!accepted(&token(AUDIENCE, now() - 600, 500)), "expired");

@@ -18,9 +18,8 @@ use std::{
 
 use hypernetes_api::{ApiError, Reason, TenantId, time, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_certificates::issue::Issuer;
-use hypernetes_store::{Changes, Entry, Guard, Key, Op, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError};
+use hypernetes_store::{Entry, Guard, Key, Op, Prefix, ResourceId, Store, Txn, TxnError};
 use jiff::{SignedDuration, Timestamp};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::{
@@ -28,7 +27,10 @@ use self::{
     client::{Certificate, Issuer as Signed},
     material::{Authority, Earlier, MaterialError},
 };
-use crate::stored_form;
+use crate::{
+    follow::{self, Following},
+    stored_form,
+};
 
 /// How often one is tried to be made while its project changes.
 const ATTEMPTS: usize = 8;
@@ -42,7 +44,7 @@ pub struct Authorities(Arc<Inner>);
 
 struct Inner {
     store: Arc<Store>,
-    followed: Mutex<Option<Follower>>,
+    known: Following<Known>,
     /// Held while one is made: keys are made one at a time.
     making: tokio::sync::Mutex<()>,
     /// Public key of what has signed all tokens until this version, to be recorded with the system's own.
@@ -51,9 +53,21 @@ struct Inner {
     system: OnceLock<Issuer>,
 }
 
-struct Follower {
-    changes: Changes,
-    known: Known,
+/// Whose key a token is signed with.
+#[derive(Clone)]
+pub enum Signer {
+    Tenant(Arc<Authority>),
+    Earlier(Arc<Earlier>),
+}
+
+impl Signer {
+    /// What a token says that this one has signed. Whom it is for, and whether what it names is there, is not looked at.
+    pub fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
+        match self {
+            Self::Tenant(authority) => authority.claims(token),
+            Self::Earlier(earlier) => earlier.claims(token),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -78,8 +92,15 @@ fn failed(tenant: &TenantId, error: &MaterialError) -> ApiError {
 
 impl Authorities {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        let (followed, making) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Inner { store, followed, making, earlier: OnceLock::new(), system: OnceLock::new() }))
+        let prefix = Prefix::tenant(&secrets(), &TenantId::system(), Some(IDENTITY_NAMESPACE));
+        let known = Following::new(store.clone(), prefix.into_iter().collect());
+        Self(Arc::new(Inner {
+            store,
+            known,
+            making: tokio::sync::Mutex::default(),
+            earlier: OnceLock::new(),
+            system: OnceLock::new(),
+        }))
     }
 
     /// Makes the system's own, unless it is there. `earlier`: public key, SPKI PEM, of what has signed all tokens until now; it
@@ -125,40 +146,36 @@ impl Authorities {
     /// # Errors
     /// When the store does not answer.
     pub async fn catch_up(&self) -> Result<(), ApiError> {
-        if self.look(|_| ()).is_some() {
-            return Ok(());
-        }
-        let fresh = Follower::start(&*self.0.store).await?;
-        *self.0.followed.lock() = Some(fresh);
-        Ok(())
+        self.0.known.ask(|_| ()).await
     }
 
-    /// `None`: nothing is followed, or something was missed, and all is to be read anew.
     fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> Option<T> {
-        let mut place = self.0.followed.lock();
-        if !place.as_mut().is_some_and(Follower::catch_up) {
-            *place = None;
-        }
-        place.as_ref().map(|follower| look(&follower.known))
+        self.0.known.look(|known| look(known))
     }
 
-    /// What one of our tokens says, if it is for one of these audiences. Whether what it names is still there is not looked at.
+    /// Who has signed a token, by the key that it names, if it is a token of this kind and the key is one now.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn claims(&self, token: &str, audiences: &[String]) -> Result<Option<ServiceAccountClaims>, ApiError> {
+    pub async fn signer(&self, token: &str) -> Result<Option<Signer>, ApiError> {
         let Some(kid) = claims::key_of(token) else { return Ok(None) };
-        self.catch_up().await?;
-        Ok(match kid {
-            Some(kid) => {
-                let authority = self.look(|known| known.by_kid.get(&kid).cloned()).flatten();
-                authority.and_then(|authority| authority.claims(token, audiences))
-            }
-            None => {
-                let earlier = self.look(|known| known.earlier.clone()).flatten();
-                earlier.and_then(|earlier| earlier.claims(token, audiences))
-            }
-        })
+        let signer = |known: &mut Known| match &kid {
+            Some(kid) => known.by_kid.get(kid).cloned().map(Signer::Tenant),
+            None => known.earlier.clone().map(Signer::Earlier),
+        };
+        self.0.known.ask(signer).await
+    }
+
+    /// Whether who has signed is still who signs.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn still_signs(&self, signer: &Signer) -> Result<bool, ApiError> {
+        let still = |known: &mut Known| match signer {
+            Signer::Tenant(one) => known.by_kid.get(&one.kid).is_some_and(|now| Arc::ptr_eq(now, one)),
+            Signer::Earlier(one) => known.earlier.as_ref().is_some_and(|now| Arc::ptr_eq(now, one)),
+        };
+        self.0.known.ask(still).await
     }
 
     /// Whether the authority that signed a certificate still is one: the system's, or the tenant's present one. A tenant's of
@@ -191,7 +208,7 @@ impl Authorities {
         let secret = if tenant.is_system() {
             material::systems(self.0.earlier.get().map(String::as_str), Timestamp::now())
         } else {
-            let place = Key::new(&crate::cluster::projects(), &TenantId::system(), "", tenant.as_str())?;
+            let place = Key::new(&crate::directory::projects(), &TenantId::system(), "", tenant.as_str())?;
             let project = self.0.store.get(&place).await?;
             let not_found = || ApiError::not_found("identity.hypernetes.io", "projects", tenant.as_str());
             let project = project.ok_or_else(not_found)?;
@@ -214,31 +231,7 @@ impl Authorities {
     }
 }
 
-impl Follower {
-    async fn start(store: &Store) -> Result<Self, ApiError> {
-        let prefix = Prefix::tenant(&secrets(), &TenantId::system(), Some(IDENTITY_NAMESPACE))?;
-        let listing = store.range(&prefix, RangeOptions::default()).await?;
-        let mut known = Known::default();
-        for entry in &listing.entries {
-            known.changed(&entry.key, Some(entry));
-        }
-        let changes = store.watch(&prefix, listing.revision).await?;
-        Ok(Self { changes, known })
-    }
-
-    /// Takes in what has come; `false` when something was missed.
-    fn catch_up(&mut self) -> bool {
-        loop {
-            match self.changes.try_recv() {
-                Ok(Some(change)) => self.known.changed(&change.key, change.now.as_ref()),
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-        }
-    }
-}
-
-impl Known {
+impl follow::Known for Known {
     fn changed(&mut self, key: &Key, now: Option<&Entry>) {
         let Some(tenant) = material::tenant_of(key.name()) else { return };
         if let Some(before) = self.authorities.remove(&tenant) {
@@ -253,7 +246,9 @@ impl Known {
             tracing::warn!(%tenant, %error, "an authority is not usable: delete its Secret to have a new one");
         }
     }
+}
 
+impl Known {
     fn put(&mut self, tenant: &TenantId, entry: &Entry) -> Result<(), ApiError> {
         let secret: Value = stored_form::decode(entry)?;
         let failed = |error: MaterialError| failed(tenant, &error);
