@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod audit;
 pub mod authentication;
 mod authorization;
 mod call;
@@ -40,6 +41,7 @@ use hypernetes_kinds::Registry;
 use hypernetes_store::Store;
 
 use self::{
+    audit::Audit,
     authentication::{Authenticator, authorities::Authorities},
     authorization::{Authorizer, graph},
     call::Call,
@@ -74,6 +76,7 @@ pub(crate) struct Inner {
     graph: graph::Graph,
     accounts: Accounts,
     metrics: Arc<Metrics>,
+    audit: OnceLock<Arc<Audit>>,
 }
 
 impl Inner {
@@ -97,6 +100,7 @@ impl ApiServer {
             graph,
             accounts: Default::default(),
             metrics: Default::default(),
+            audit: OnceLock::new(),
         }))
     }
 
@@ -124,6 +128,11 @@ impl ApiServer {
     /// Lets logs, exec and so on through to the nodes. Once.
     pub fn set_kubelet_client(&self, client: KubeletClient) {
         let _ = self.0.kubelets.set(client);
+    }
+
+    /// Records what is asked for. Once.
+    pub fn set_audit(&self, audit: Arc<Audit>) {
+        let _ = self.0.audit.set(audit);
     }
 
     /// For requests from outside. What the TLS connection's certificate says is an `Option<`[`authentication::Certificate`]`>` in the

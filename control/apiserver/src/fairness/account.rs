@@ -46,6 +46,10 @@ impl Account {
         self.limits[budget as usize].load(Ordering::Relaxed)
     }
 
+    pub fn set_limit(&self, budget: Budget, limit: u64) {
+        self.limits[budget as usize].store(limit, Ordering::Relaxed);
+    }
+
     /// For the store.
     pub(super) fn quota(&self) -> Quota {
         Quota {
@@ -86,18 +90,12 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    pub(super) fn take(account: &Arc<Account>, budget: Budget, amount: u64) -> Result<Self, ApiError> {
+    pub fn take(account: &Arc<Account>, budget: Budget, amount: u64) -> Result<Self, ApiError> {
         let limit = account.limit(budget);
         let fits = |taken: u64| taken.checked_add(amount).filter(|after| *after <= limit);
         match account.taken(budget).fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(Self { account: account.clone(), budget, amount }),
-            Err(used) => {
-                let row = row_of(budget);
-                let message =
-                    format!("too many requests, please try again later: {}={used}, limited: {limit}", row.name);
-                let details = Details { retry_after_seconds: Some(1), ..Details::default() };
-                Err(ApiError::new(row.reason, message).with_details(details))
-            }
+            Err(used) => Err(refused(budget, used, limit)),
         }
     }
 
@@ -106,6 +104,14 @@ impl Taken {
         self.amount += std::mem::take(&mut more.amount);
         Ok(())
     }
+}
+
+/// There is no more of a budget.
+fn refused(budget: Budget, used: u64, limit: u64) -> ApiError {
+    let row = row_of(budget);
+    let message = format!("too many requests, please try again later: {}={used}, limited: {limit}", row.name);
+    let details = Details { retry_after_seconds: Some(1), ..Details::default() };
+    ApiError::new(row.reason, message).with_details(details)
 }
 
 impl Drop for Taken {

@@ -33,6 +33,7 @@ pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result
         Scope::Tenant(tenant) => tenant.clone(),
         Scope::All => TenantId::system(),
     };
+    request.trail.permitted(&user, &tenant);
     let (target, verb) = match &info.asked {
         Asked::Path { path, method } => {
             let wanted = Attributes { verb: method, path: Some(path), ..Default::default() };
@@ -51,12 +52,7 @@ pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result
     Ok(Permitted { user, scope, tenant, endpoint })
 }
 
-fn attributes<'a>(
-    target: &'a ResourceTarget,
-    verb: Verb,
-    selected: &'a Selector,
-    everywhere: bool,
-) -> Attributes<'a> {
+fn attributes<'a>(target: &'a ResourceTarget, verb: Verb, selected: &'a Selector, everywhere: bool) -> Attributes<'a> {
     // A namespace is in itself.
     let own = target.name.as_deref().filter(|_| target.group.is_empty() && target.plural == "namespaces");
     // A collection narrowed to one name is that one.

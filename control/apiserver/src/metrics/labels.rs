@@ -27,20 +27,23 @@ pub struct Labels {
 const UNKNOWN: &str = "unknown";
 
 /// Of requests whose head is none, and of those for which there is no more room.
-pub const OTHER: Labels = Labels {
-    verb: "other",
-    group: "",
-    version: "",
-    resource: UNKNOWN,
-    subresource: "",
-    scope: "",
-    dry_run: "",
-};
+pub const OTHER: Labels =
+    Labels { verb: "other", group: "", version: "", resource: UNKNOWN, subresource: "", scope: "", dry_run: "" };
 
 /// What is no resource and is told apart; upstream says it where subresources are.
 const PATHS: [&str; 12] = [
-    "/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz", "/version", "/metrics", "/budgets", "/identity",
-    "/networking", "/volume",
+    "/api",
+    "/apis",
+    "/openapi",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/version",
+    "/metrics",
+    "/budgets",
+    "/identity",
+    "/networking",
+    "/volume",
 ];
 
 type Names = (&'static str, &'static str, &'static str);
@@ -65,7 +68,9 @@ impl Labels {
 
     /// The first part of a path decides.
     pub fn of_path(method: &str, path: &str) -> Self {
-        let known = |known: &&&'static str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let known = |known: &&&'static str| {
+            path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let verb = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let verb = verb.into_iter().find(|verb| verb.eq_ignore_ascii_case(method)).unwrap_or(OTHER.verb);
         Self { verb, resource: "", subresource: PATHS.iter().find(known).copied().unwrap_or("/"), ..OTHER }
@@ -99,9 +104,15 @@ impl Labels {
 
 /// The verb as metrics have it.
 fn method(verb: Verb, subresource: Option<Subresource>, headers: &HeaderMap) -> &'static str {
-    let apply = || headers.get(header::CONTENT_TYPE).is_some_and(|content| content.as_bytes().starts_with(b"application/apply-patch"));
+    let apply = || {
+        headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|content| content.as_bytes().starts_with(b"application/apply-patch"))
+    };
     match verb {
-        _ if matches!(subresource, Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward)) => "CONNECT",
+        _ if matches!(subresource, Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward)) => {
+            "CONNECT"
+        }
         Verb::Get => "GET",
         Verb::List => "LIST",
         Verb::Watch => "WATCH",
@@ -134,7 +145,11 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods?watch=1", ["WATCH", "", "v1", "pods", "", "namespace", ""]),
             ("POST", "/api/v1/namespaces/a/pods?dryRun=All", ["POST", "", "v1", "pods", "", "resource", "All"]),
             ("POST", "/api/v1/namespaces/a/pods/b/exec", ["CONNECT", "", "v1", "pods", "exec", "resource", ""]),
-            ("PUT", "/apis/apps/v1/namespaces/a/deployments/b/scale", ["PUT", "apps", "v1", "deployments", "scale", "resource", ""]),
+            (
+                "PUT",
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                ["PUT", "apps", "v1", "deployments", "scale", "resource", ""],
+            ),
             ("GET", "/readyz", ["GET", "", "", "", "/readyz", "", ""]),
             ("GET", "/clusters/a/openapi/v3/api/v1", ["GET", "", "", "", "/openapi", "", ""]),
         ] {

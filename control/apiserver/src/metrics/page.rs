@@ -9,7 +9,7 @@ use hypernetes_kinds::{Home, registry};
 use hypernetes_store::Prefix;
 
 use super::{
-    CODES, Counts, Metrics, Requests,
+    CODES, Counts, Requests,
     histogram::{DURATIONS, SIZES},
     labels::{Labels, OTHER},
     process,
@@ -22,7 +22,7 @@ use crate::{Inner, answer::bytes_response};
 pub async fn answer(server: &Inner, tenant: &TenantId) -> Result<Response<Body>, ApiError> {
     let mut text = Text::default();
     if tenant.is_system() {
-        write_server(&mut text, &server.metrics);
+        write_server(&mut text, server);
         write_requests(&mut text, &server.metrics.all);
         write_tenants(&mut text, server);
     } else {
@@ -34,12 +34,22 @@ pub async fn answer(server: &Inner, tenant: &TenantId) -> Result<Response<Body>,
     Ok(response)
 }
 
-fn write_server(text: &mut Text, metrics: &Metrics) {
+fn write_server(text: &mut Text, server: &Inner) {
+    let metrics = &server.metrics;
     process::write(text, metrics.started);
     let name = "apiserver_current_inflight_requests";
     text.family(name, "gauge", "Requests that are being answered, by kind.");
     for (kind, count) in [("mutating", &metrics.mutating), ("readOnly", &metrics.read_only)] {
         text.sample(name, &[("request_kind", kind)], count.load(Ordering::Relaxed));
+    }
+    if let Some(audit) = server.audit.get() {
+        let (events, errors) = audit.counts();
+        let name = "apiserver_audit_event_total";
+        text.family(name, "counter", "Audit events that were written.");
+        text.sample(name, &[], events);
+        let name = "apiserver_audit_error_total";
+        text.family(name, "counter", "Audit events that were lost.");
+        text.sample(name, &[("plugin", "log")], errors);
     }
 }
 

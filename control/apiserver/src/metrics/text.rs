@@ -92,6 +92,9 @@ mod tests {
         assert!(lines.starts_with("# HELP a_total What it is.\n# TYPE a_total counter\na_total 7\n"), "{lines}");
         assert!(lines.contains("a_total{x=\"a\\\"\\\\\\nb\",y=\"\"} 1.5\n"), "{lines}");
         assert!(lines.contains("s_bucket{z=\"1\",le=\"1e+06\"} 0\ns_bucket{z=\"1\",le=\"1e+07\"} 1\n"), "{lines}");
-        assert!(lines.ends_with("s_bucket{z=\"1\",le=\"+Inf\"} 1\ns_sum{z=\"1\"} 5000000\ns_count{z=\"1\"} 1\n"), "{lines}");
+        assert!(
+            lines.ends_with("s_bucket{z=\"1\",le=\"+Inf\"} 1\ns_sum{z=\"1\"} 5000000\ns_count{z=\"1\"} 1\n"),
+            "{lines}"
+        );
     }
 }

@@ -18,8 +18,14 @@ pub struct RequestInfo {
 #[derive(Debug, Clone)]
 pub enum Asked {
     /// Discovery, health, version, metrics: the path without the cluster, and the method in small letters.
-    Path { path: String, method: String },
-    Resource { target: ResourceTarget, verb: Verb },
+    Path {
+        path: String,
+        method: String,
+    },
+    Resource {
+        target: ResourceTarget,
+        verb: Verb,
+    },
 }
 
 /// Subresources of pods that go on for as long as both sides want: upstream's.
@@ -74,7 +80,9 @@ impl RequestInfo {
 
     pub fn reads(&self) -> bool {
         match &self.asked {
-            Asked::Path { method, .. } => [Method::GET, Method::HEAD].iter().any(|m| m.as_str().eq_ignore_ascii_case(method)),
+            Asked::Path { method, .. } => {
+                [Method::GET, Method::HEAD].iter().any(|m| m.as_str().eq_ignore_ascii_case(method))
+            }
             Asked::Resource { verb, .. } => verb.reads(),
         }
     }

@@ -33,6 +33,7 @@ use tower::ServiceExt;
 
 use crate::{
     answer::error_response,
+    audit::event::Peer,
     authentication::{
         self, Certificate,
         authorities::{Authorities, client::Verifier},
@@ -175,7 +176,8 @@ pub async fn serve_within(
                 payer.is_system();
             }
             if place.settle(system) {
-                connection(stream, router, Client { certificate, source, place, payer }, deadlines, stop).await;
+                let peer = Peer(address.ip());
+                connection(stream, router, Client { certificate, peer, source, place, payer }, deadlines, stop).await;
             }
         });
     }
@@ -185,6 +187,7 @@ pub async fn serve_within(
 struct Client {
     /// What it has shown, and whose that is: perhaps nobody's.
     certificate: Option<Option<Certificate>>,
+    peer: Peer,
     source: Source,
     place: Place,
     payer: Payer,
@@ -209,7 +212,7 @@ async fn connection(
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
-    let Client { certificate, source, place, payer } = client;
+    let Client { certificate, peer, source, place, payer } = client;
     let place = Arc::new(place);
     // Held by every request until its answer has been sent.
     let (busy, asked) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
@@ -222,6 +225,7 @@ async fn connection(
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }
+            request.extensions_mut().insert(peer);
             request.extensions_mut().insert(source);
             request.extensions_mut().insert(payer.clone());
             request.extensions_mut().insert(place.clone());
