@@ -45,7 +45,7 @@ use self::{
     authentication::{Authenticator, authorities::Authorities},
     authorization::{Authorizer, graph},
     call::Call,
-    fairness::accounts::Accounts,
+    fairness::{accounts::Accounts, seats::Seats},
     metrics::Metrics,
 };
 pub use fairness::{
@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     kubelets: OnceLock<KubeletClient>,
     graph: graph::Graph,
     accounts: Accounts,
+    seats: Arc<Seats>,
     metrics: Arc<Metrics>,
     audit: OnceLock<Arc<Audit>>,
 }
@@ -99,6 +100,7 @@ impl ApiServer {
             kubelets,
             graph,
             accounts: Default::default(),
+            seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
             audit: OnceLock::new(),
         }))

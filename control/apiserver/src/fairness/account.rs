@@ -13,6 +13,7 @@ use crate::{
     fairness::{
         background,
         budget::{Budget, COUNTED, TABLE, row_of},
+        flows::{Flow, Flows, of_one_user},
         pace::{self, Pace},
     },
     metrics::Counts,
@@ -25,6 +26,12 @@ pub(crate) struct Account {
     pub pace: Arc<Pace>,
     /// Nothing that was given out for the tenant opens anything any more.
     pub(super) closed: CancellationToken,
+    /// Of its requests those that are worked on, in all and by user.
+    pub seats: AtomicU64,
+    pub(super) seated: Flows,
+    /// Places for requests and for watches, by user.
+    pub(super) asking: Flows,
+    pub(super) watching: Flows,
     /// What it has asked for.
     pub counts: Counts,
 }
@@ -36,6 +43,10 @@ impl Default for Account {
             limits: TABLE.map(|row| AtomicU64::new(row.default)),
             pace: Arc::new(Pace::new(row_of(Budget::ServerMilliCpus).default)),
             closed: CancellationToken::new(),
+            seats: AtomicU64::new(0),
+            seated: Flows::default(),
+            asking: Flows::default(),
+            watching: Flows::default(),
             counts: Counts::of_tenant(),
         }
     }
@@ -117,5 +128,31 @@ fn refused(budget: Budget, used: u64, limit: u64) -> ApiError {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.account.taken(self.budget).fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// One user's, of its tenant's places for requests or for watches, until it is dropped.
+pub(crate) struct UserPlace {
+    account: Arc<Account>,
+    watch: bool,
+    flow: Flow,
+}
+
+impl UserPlace {
+    /// # Errors
+    /// `TooManyRequests`.
+    pub fn take(account: &Arc<Account>, budget: Budget, user: &str) -> Result<Self, ApiError> {
+        let watch = budget == Budget::Watches;
+        let flows = if watch { &account.watching } else { &account.asking };
+        let (flow, limit) = (flows.of(user), of_one_user(account.limit(budget)));
+        flows.take(flow, limit).map_err(|used| refused(budget, used, limit))?;
+        Ok(Self { account: account.clone(), watch, flow })
+    }
+}
+
+impl Drop for UserPlace {
+    fn drop(&mut self) {
+        let flows = if self.watch { &self.account.watching } else { &self.account.asking };
+        flows.leave(self.flow);
     }
 }

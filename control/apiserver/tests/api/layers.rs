@@ -99,7 +99,15 @@ async fn fairness_counts_a_request_until_its_answer_is_read() {
     };
     assert!(refused.headers.contains_key("retry-after"));
     assert!(refused.refused(429, "TooManyRequests").contains("please try again later"));
-    assert_eq!(held.len(), 200);
+    // Of two hundred, what one user may have.
+    assert_eq!(held.len(), 150);
+    // Users are told apart by a hash: hardly ever one is taken for another, and never three.
+    let mut others = 0;
+    for name in ["ann", "bob", "eve"] {
+        let answer = bench.get(&user(name, &[names::GROUP_MASTERS], ACME), MAPS).await;
+        others += usize::from(answer.status == StatusCode::OK);
+    }
+    assert!(others > 0);
 }
 
 #[tokio::test]
