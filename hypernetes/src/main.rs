@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod attack;
+mod audit;
 mod down;
 mod first;
 mod hyperd;
@@ -45,6 +46,7 @@ enum Command {
     /// What `attack --windows` starts.
     #[command(hide = true)]
     Attacker,
+    Audit(audit::Audit),
     Up(up::Up),
     Down(down::Down),
     Hyperd(hyperd::Hyperd),
@@ -107,6 +109,7 @@ fn main() -> std::process::ExitCode {
         match cli.command {
             Command::Attack(command) => command.run().await.map(|found| verdict.set(found)),
             Command::Attacker => attack::attacker().await,
+            Command::Audit(command) => command.run(),
             Command::Up(command) => command.run().await,
             Command::Down(command) => command.run().await,
             Command::Hyperd(command) => command.run(cli.log.as_deref()),

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hypernetes_api::{AllTenants, Reason, TenantId, names};
-use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
+use hypernetes_apiserver::{
+    ApiServer, Config, KubeletClient, TlsConfig,
+    audit::{Audit, Policy},
+};
 use hypernetes_client::Clients;
 use hypernetes_controllers::runtime::{Election, Informers, Takeover};
 use hypernetes_identity::{Identity, IdentityConfig};
@@ -50,18 +53,30 @@ pub struct Server {
     /// Read from that file, which what it has become may not be able to read.
     #[arg(skip)]
     encryption: Option<Encryption>,
+    /// What of requests is recorded: a file with a Policy of audit.k8s.io/v1 [default: who changes what, without the objects].
+    #[arg(long, value_name = "FILE")]
+    audit_policy: Option<PathBuf>,
+    /// What that file says.
+    #[arg(skip)]
+    policy: Policy,
     /// What its directory is called outside, once it has entered it.
     #[arg(skip)]
     shown_root: Option<PathBuf>,
 }
 
 impl Server {
-    /// Gives root up where `--user` says so. Before anything else of the process begins.
+    /// Reads what only root may, and gives root up where `--user` says so. Before anything else of the process begins.
     ///
     /// # Errors
-    /// When it cannot be done: it does not run as root then.
+    /// When it cannot be done: it does not run as root then. When there is no such policy.
     pub fn give_up_root(&mut self) -> Result<()> {
         self.encryption = self.encryption_keys.as_deref().map(Encryption::read).transpose()?;
+        // Later it may not be readable any more.
+        if let Some(file) = &self.audit_policy {
+            let about = || format!("the audit policy {}", file.display());
+            let text = std::fs::read_to_string(file).with_context(about)?;
+            self.policy = Policy::parse(&text).with_context(about)?;
+        }
         let Some(user) = self.user.filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(()) };
         hypernetes_daemon::notify::connect();
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
@@ -95,6 +110,10 @@ impl Server {
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         server.complete_store().await.context("bringing the store up to date")?;
+        let audit =
+            Audit::start(&root.join("audit"), self.policy, Default::default()).context("starting the audit log")?;
+        let audit = Arc::new(audit);
+        server.set_audit(audit.clone());
         let earlier = authority.earlier_token_key()?;
         match server.authorities().begin(earlier.as_deref()).await {
             Ok(()) => authority.forget_earlier_token_key()?,
@@ -168,6 +187,7 @@ impl Server {
             why = store_ended => bail!("{}: {why}; the next start reads what the disk has", store_path.display()),
         }
         let _ = background.await;
+        let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
         Ok(())
     }
 }

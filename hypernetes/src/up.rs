@@ -39,6 +39,9 @@ pub struct Up {
     /// What runs the pods' VMs.
     #[arg(long, default_value_t, value_name = "qemu|firecracker", env = "HYPERNETES_VMM")]
     vmm: Vmm,
+    /// What of requests is recorded: a file with a Policy of audit.k8s.io/v1, as `server` takes it.
+    #[arg(long, value_name = "FILE")]
+    audit_policy: Option<PathBuf>,
     /// Return when everything is ready; go on in the background.
     #[arg(long)]
     detach: bool,
@@ -194,23 +197,23 @@ impl Up {
         let authority = Authority::open(&server.join("pki"))?;
         crate::node::write_credentials(&authority, &node, &node_name, &format!("https://{}", self.bind))?;
         std::fs::create_dir_all(&volumes)?;
+        let mut of_server = vec![
+            argument("server"),
+            argument("--root"),
+            server.clone().into(),
+            argument("--bind"),
+            self.bind.to_string().into(),
+            argument("--volumes"),
+            volumes.clone().into(),
+            argument("--user"),
+            crate::privileges::SERVER_USER.to_string().into(),
+        ];
+        if let Some(file) = &self.audit_policy {
+            let file = file.canonicalize().with_context(|| format!("the audit policy {}", file.display()))?;
+            of_server.extend([argument("--audit-policy"), file.into()]);
+        }
         Ok(vec![
-            Role {
-                name: "server",
-                program: "hypernetes",
-                memory_part: 4,
-                arguments: vec![
-                    argument("server"),
-                    argument("--root"),
-                    server.clone().into(),
-                    argument("--bind"),
-                    self.bind.to_string().into(),
-                    argument("--volumes"),
-                    volumes.clone().into(),
-                    argument("--user"),
-                    crate::privileges::SERVER_USER.to_string().into(),
-                ],
-            },
+            Role { name: "server", program: "hypernetes", memory_part: 4, arguments: of_server },
             Role {
                 name: "hyperd",
                 program: "hyperd",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod audit;
 pub mod authentication;
 mod authorization;
 mod call;
@@ -44,11 +45,12 @@ use hypernetes_kinds::Registry;
 use hypernetes_store::Store;
 
 use self::{
+    audit::Audit,
     authentication::{Authenticator, authorities::Authorities},
     authorization::{Authorizer, graph::Graph, index::Index},
     call::Call,
     directory::Directory,
-    fairness::accounts::Accounts,
+    fairness::{accounts::Accounts, seats::Seats},
     metrics::Metrics,
     with_defaults::WithDefaults,
 };
@@ -81,7 +83,9 @@ pub(crate) struct Inner {
     graph: Graph,
     index: Index,
     accounts: Accounts,
+    seats: Arc<Seats>,
     metrics: Arc<Metrics>,
+    audit: OnceLock<Arc<Audit>>,
 }
 
 impl Inner {
@@ -105,7 +109,9 @@ impl ApiServer {
             all_tenants,
             kubelets: OnceLock::new(),
             accounts: Default::default(),
+            seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
+            audit: OnceLock::new(),
         }))
     }
 
@@ -141,6 +147,11 @@ impl ApiServer {
     /// Lets logs, exec and so on through to the nodes. Once.
     pub fn set_kubelet_client(&self, client: KubeletClient) {
         let _ = self.0.kubelets.set(client);
+    }
+
+    /// Records what is asked for. Once.
+    pub fn set_audit(&self, audit: Arc<Audit>) {
+        let _ = self.0.audit.set(audit);
     }
 
     /// For requests from outside. What the TLS connection's certificate says is an `Option<`[`authentication::Certificate`]`>` in the

@@ -188,7 +188,7 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
             panic!("twenty volumes");
         }
         Budget::Sessions => sessions(bench).await,
-        Budget::ImageBytes | Budget::LogBytes => panic!("nodes are attacked elsewhere"),
+        Budget::ImageBytes | Budget::LogBytes | Budget::AuditBytes => panic!("they are attacked elsewhere"),
         Budget::Requests | Budget::Watches | Budget::ResponseBytes => {
             let path = if budget == Budget::Watches { format!("{MAPS}?watch=true") } else { MAPS.to_owned() };
             let mut kept = Vec::new();
@@ -252,9 +252,12 @@ async fn attack(bench: &Bench, budget: Budget) -> ((u16, Value), Box<dyn std::an
     }
 }
 
-/// What nodes check is attacked in their own tests: which.
-fn attack_on_a_node(budget: Budget) -> Option<(&'static str, &'static str)> {
+/// What is not refused to a request, by nodes and by the audit log, is attacked in their own tests: which.
+fn attack_elsewhere(budget: Budget) -> Option<(&'static str, &'static str)> {
     match budget {
+        Budget::AuditBytes => {
+            Some((include_str!("../src/audit/tests.rs"), "what_there_is_no_room_for_is_counted_and_told_of"))
+        }
         Budget::ImageBytes => {
             Some((include_str!("../../../node/image/tests/registry.rs"), "who_pulls_pays_until_the_image_is_gone"))
         }
@@ -282,10 +285,10 @@ async fn every_budget_is_the_tenants_own() {
             Budget::RequestBytes => 80_000,
             Budget::ResponseBytes => 100_000,
             Budget::ServerMilliCpus => 1,
-            Budget::ImageBytes | Budget::LogBytes => 1,
+            Budget::ImageBytes | Budget::LogBytes | Budget::AuditBytes => 1,
         };
         let bench = Bench::new(json!({row.name: limit})).await;
-        if let Some((tests, attack)) = attack_on_a_node(row.budget) {
+        if let Some((tests, attack)) = attack_elsewhere(row.budget) {
             assert!(tests.contains(&format!("fn {attack}(")), "{}: no {attack}", row.name);
             continue;
         }

@@ -13,6 +13,7 @@ use crate::{
     fairness::{
         background,
         budget::{Budget, COUNTED, TABLE, row_of},
+        flows::{Flow, Flows, of_one_user},
         pace::{self, Pace},
     },
     metrics::Counts,
@@ -25,6 +26,12 @@ pub(crate) struct Account {
     pub pace: Arc<Pace>,
     /// Nothing that was given out for the tenant opens anything any more.
     pub(super) closed: CancellationToken,
+    /// Of its requests those that are worked on, in all and by user.
+    pub seats: AtomicU64,
+    pub(super) seated: Flows,
+    /// Places for requests and for watches, by user.
+    pub(super) asking: Flows,
+    pub(super) watching: Flows,
     /// What it has asked for.
     pub counts: Counts,
 }
@@ -36,6 +43,10 @@ impl Default for Account {
             limits: TABLE.map(|row| AtomicU64::new(row.default)),
             pace: Arc::new(Pace::new(row_of(Budget::ServerMilliCpus).default)),
             closed: CancellationToken::new(),
+            seats: AtomicU64::new(0),
+            seated: Flows::default(),
+            asking: Flows::default(),
+            watching: Flows::default(),
             counts: Counts::of_tenant(),
         }
     }
@@ -44,6 +55,10 @@ impl Default for Account {
 impl Account {
     pub(super) fn limit(&self, budget: Budget) -> u64 {
         self.limits[budget as usize].load(Ordering::Relaxed)
+    }
+
+    pub fn set_limit(&self, budget: Budget, limit: u64) {
+        self.limits[budget as usize].store(limit, Ordering::Relaxed);
     }
 
     /// For the store.
@@ -86,18 +101,12 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    pub(super) fn take(account: &Arc<Account>, budget: Budget, amount: u64) -> Result<Self, ApiError> {
+    pub fn take(account: &Arc<Account>, budget: Budget, amount: u64) -> Result<Self, ApiError> {
         let limit = account.limit(budget);
         let fits = |taken: u64| taken.checked_add(amount).filter(|after| *after <= limit);
         match account.taken(budget).fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(Self { account: account.clone(), budget, amount }),
-            Err(used) => {
-                let row = row_of(budget);
-                let message =
-                    format!("too many requests, please try again later: {}={used}, limited: {limit}", row.name);
-                let details = Details { retry_after_seconds: Some(1), ..Details::default() };
-                Err(ApiError::new(row.reason, message).with_details(details))
-            }
+            Err(used) => Err(refused(budget, used, limit)),
         }
     }
 
@@ -108,8 +117,42 @@ impl Taken {
     }
 }
 
+/// There is no more of a budget.
+fn refused(budget: Budget, used: u64, limit: u64) -> ApiError {
+    let row = row_of(budget);
+    let message = format!("too many requests, please try again later: {}={used}, limited: {limit}", row.name);
+    let details = Details { retry_after_seconds: Some(1), ..Details::default() };
+    ApiError::new(row.reason, message).with_details(details)
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
         self.account.taken(self.budget).fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// One user's, of its tenant's places for requests or for watches, until it is dropped.
+pub(crate) struct UserPlace {
+    account: Arc<Account>,
+    watch: bool,
+    flow: Flow,
+}
+
+impl UserPlace {
+    /// # Errors
+    /// `TooManyRequests`.
+    pub fn take(account: &Arc<Account>, budget: Budget, user: &str) -> Result<Self, ApiError> {
+        let watch = budget == Budget::Watches;
+        let flows = if watch { &account.watching } else { &account.asking };
+        let (flow, limit) = (flows.of(user), of_one_user(account.limit(budget)));
+        flows.take(flow, limit).map_err(|used| refused(budget, used, limit))?;
+        Ok(Self { account: account.clone(), watch, flow })
+    }
+}
+
+impl Drop for UserPlace {
+    fn drop(&mut self) {
+        let flows = if self.watch { &self.account.watching } else { &self.account.asking };
+        flows.leave(self.flow);
     }
 }

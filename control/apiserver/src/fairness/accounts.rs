@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::authentication::bootstrap;
 use crate::fairness::{
-    account::{Account, Taken},
+    account::{Account, Taken, UserPlace},
     budget::{Budget, COUNTED, TABLE},
     payer::Payer,
     ticket::Ticket,
@@ -42,7 +42,7 @@ impl Accounts {
             if let Some(payer) = connection {
                 payer.is_system();
             }
-            return Ok(Ticket { payer: None, account: None, taken: Vec::new(), waited: true });
+            return Ok(Ticket { payer: None, account: None, taken: Vec::new(), place: None, waited: true });
         }
         let account = self.of(&user.tenant);
         let waited = connection.is_some_and(|payer| payer.is(&account));
@@ -54,7 +54,8 @@ impl Accounts {
         }
         let budget = if watch { Budget::Watches } else { Budget::Requests };
         let taken = vec![Taken::take(&account, budget, 1)?];
-        Ok(Ticket { payer: connection.cloned(), account: Some(account), taken, waited })
+        let place = Some(UserPlace::take(&account, budget, &user.name)?);
+        Ok(Ticket { payer: connection.cloned(), account: Some(account), taken, place, waited })
     }
 
     /// What the operator has set; what they have not is the default.

@@ -45,6 +45,8 @@ pub enum Budget {
     Sessions,
     /// Thousandths of a core that the server works for it, in the long run.
     ServerMilliCpus,
+    /// Bytes of audit events that wait to be written.
+    AuditBytes,
     /// Of images that the tenant has pulled, on each node.
     ImageBytes,
     /// Of its containers' logs, on each node.
@@ -65,7 +67,7 @@ pub struct Row {
 }
 
 /// All budgets of a tenant.
-pub const TABLE: [Row; 15] = [
+pub const TABLE: [Row; 16] = [
     row(Budget::Objects, "objects", "the store's commit", 50_000, Reason::Forbidden),
     // In memory it is about twice that: once as it is stored, once as the controllers see it.
     row(Budget::StoredBytes, "storedBytes", "the store's commit", 64 << 20, Reason::Forbidden),
@@ -80,6 +82,8 @@ pub const TABLE: [Row; 15] = [
     row(Budget::Watches, "watches", "before the watch begins", 1000, Reason::TooManyRequests),
     row(Budget::Sessions, "sessions", "before the node is asked", 100, Reason::TooManyRequests),
     row(Budget::ServerMilliCpus, SERVER_MILLI_CPUS, "before a request is begun", 200, Reason::TooManyRequests),
+    // Nothing is refused for it: the event is lost, which the log tells.
+    row(Budget::AuditBytes, "auditBytes", "before an event waits", 1 << 20, Reason::TooManyRequests),
     // The node is told by its kubelet, which reads the Project. What is refused is the pod's image, not a request.
     row(
         Budget::ImageBytes,

@@ -10,7 +10,7 @@ use hypernetes_api::{ApiError, Reason};
 use hypernetes_schema::limits::MAX_BODY;
 
 use crate::fairness::{
-    account::{Account, Taken},
+    account::{Account, Taken, UserPlace},
     budget::{Budget, SERVER_MILLI_CPUS},
     held::Held,
     pace::Turn,
@@ -27,6 +27,9 @@ pub(crate) struct Ticket {
     /// None: it is not charged.
     pub(super) account: Option<Arc<Account>>,
     pub(super) taken: Vec<Taken>,
+    /// Among its tenant's users.
+    #[allow(dead_code, reason = "held")]
+    pub(super) place: Option<UserPlace>,
     /// Its turn was waited for where the connection is served.
     pub(super) waited: bool,
 }

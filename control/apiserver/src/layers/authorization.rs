@@ -33,6 +33,7 @@ pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result
         Scope::Tenant(tenant) => tenant.clone(),
         Scope::All => TenantId::system(),
     };
+    request.trail.permitted(&user, &tenant);
     let (target, verb) = match &info.asked {
         Asked::Path { path, method } => {
             let wanted = Attributes { verb: method, path: Some(path), ..Default::default() };

@@ -7,7 +7,7 @@ use hypernetes_api::{ApiError, auth::UserInfo};
 use super::request_info::Incoming;
 use crate::{
     Inner,
-    fairness::{pace::Turn, payer::Payer, ticket::Ticket},
+    fairness::{pace::Turn, payer::Payer, seats::Seat, ticket::Ticket},
 };
 
 /// A request that may be worked on.
@@ -15,6 +15,8 @@ pub struct Entered {
     pub ticket: Ticket,
     /// Until what it costs is known.
     _turn: Option<Turn>,
+    /// Until it is answered. A connection to a pod has none: it is not worked on here.
+    _seat: Option<Seat>,
 }
 
 /// # Errors
@@ -23,7 +25,11 @@ pub async fn enter(server: &Inner, request: &Incoming, user: &UserInfo) -> Resul
     let payer = request.extensions().get::<Payer>();
     let ticket = server.accounts.admit(user, payer, request.info.is_watch())?;
     let turn = ticket.turn().await?;
-    Ok(Entered { ticket, _turn: turn })
+    let seat = match ticket.account() {
+        Some(account) if !request.info.is_stream() => Some(server.seats.take(&account, &user.name).await?),
+        _ => None,
+    };
+    Ok(Entered { ticket, _turn: turn, _seat: seat })
 }
 
 impl Entered {

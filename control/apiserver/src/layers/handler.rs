@@ -115,6 +115,7 @@ pub async fn answer(
         return kubelet_proxy::pod(server, &call, request, ticket).await;
     }
     let body = media::to_json(&call.headers, ticket.read(body).await?)?;
+    request.trail.body(&body);
     let call = &Arc::new(Call { body, ..call });
     match handler {
         Handler::Get => read::get(server, call).await,

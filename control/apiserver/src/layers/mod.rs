@@ -1,13 +1,14 @@
 //! What every request goes through, in this order, whoever sends it and whatever for: each layer is a file, and does one thing.
 //!
 //! ```text
-//! panic ─▶ request info ─▶ authentication ─▶ fairness ─▶ metrics ─▶ deadline ─▶ authorization ─▶ handler
+//! panic ─▶ request info ─▶ authentication ─▶ fairness ─▶ audit ─▶ metrics ─▶ deadline ─▶ authorization ─▶ handler
 //! ```
 //!
 //! There is no other way to a handler: what a layer finds out is a value that the next one takes, so that one that is left out does
 //! not compile, or is missed by the test of its name (`tests/api/layers.rs`). Who is refused before it is
-//! measured, because of what it sent, who it is or how much it had, is counted where that is seen, here.
+//! audited and measured, because of what it sent, who it is or how much it had, is counted where that is seen, here.
 
+mod audit;
 mod authentication;
 mod authorization;
 mod deadline;
@@ -31,10 +32,14 @@ pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<B
 
 async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let (incoming, body) = request_info::parse(request).inspect_err(|error| metrics::refused(server, None, error))?;
-    let refused = |error: &ApiError| metrics::refused(server, Some(&incoming), error);
+    let refused = |error: &ApiError| {
+        metrics::refused(server, Some(&incoming), error);
+        audit::refused(server, &incoming, error);
+    };
     let user = authentication::who(server, &incoming).await.inspect_err(refused)?;
     let mut entered = fairness::enter(server, &incoming, &user).await.inspect_err(refused)?;
     let account = entered.ticket.account();
+    let record = audit::begin(server, &incoming, Some(&user), account.clone());
     let work = async {
         let answer = deadline::within(&incoming, async {
             let permitted = authorization::check(server, &incoming, user).await?;
@@ -43,5 +48,6 @@ async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body
         let answer = answer.await?;
         entered.hold(answer)
     };
-    metrics::measured(server, &incoming, account, work).await
+    let measured = metrics::measured(server, &incoming, account, work);
+    audit::recorded(record, &incoming, measured).await
 }

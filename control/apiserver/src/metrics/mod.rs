@@ -79,6 +79,20 @@ impl Counts {
     }
 }
 
+/// How it stands with who waits, as fairness knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FlowControl {
+    /// Seats.
+    pub total: u64,
+    pub taken: u64,
+    pub waiting: u64,
+    pub served: u64,
+    /// Refused since all of their queues were full.
+    pub full: u64,
+    /// Refused since they had waited for too long.
+    pub late: u64,
+}
+
 /// What is counted of the server.
 pub struct Metrics {
     pub all: Counts,

@@ -9,7 +9,7 @@ use hypernetes_kinds::{Home, registry};
 use hypernetes_store::Prefix;
 
 use super::{
-    CODES, Counts, Metrics, Requests,
+    CODES, Counts, FlowControl, Requests,
     histogram::{DURATIONS, SIZES},
     labels::{Labels, OTHER},
     process,
@@ -22,11 +22,16 @@ use crate::{Inner, answer::bytes_response};
 pub async fn answer(server: &Inner, tenant: &TenantId) -> Result<Response<Body>, ApiError> {
     let mut text = Text::default();
     if tenant.is_system() {
-        write_server(&mut text, &server.metrics);
+        write_server(&mut text, server);
+        write_flow_control(&mut text, &server.seats.standing());
         write_requests(&mut text, &server.metrics.all);
         write_tenants(&mut text, server);
     } else {
-        write_requests(&mut text, &server.accounts.of(tenant).counts);
+        let account = server.accounts.of(tenant);
+        write_requests(&mut text, &account.counts);
+        let name = "apiserver_flowcontrol_current_executing_seats";
+        text.family(name, "gauge", "Requests that are worked on.");
+        text.sample(name, &FLOW, account.seats.load(Ordering::Relaxed));
     }
     write_objects(&mut text, server, tenant).await?;
     let mut response = bytes_response(StatusCode::OK, text.end().into());
@@ -34,12 +39,43 @@ pub async fn answer(server: &Inner, tenant: &TenantId) -> Result<Response<Body>,
     Ok(response)
 }
 
-fn write_server(text: &mut Text, metrics: &Metrics) {
+fn write_server(text: &mut Text, server: &Inner) {
+    let metrics = &server.metrics;
     process::write(text, metrics.started);
     let name = "apiserver_current_inflight_requests";
     text.family(name, "gauge", "Requests that are being answered, by kind.");
     for (kind, count) in [("mutating", &metrics.mutating), ("readOnly", &metrics.read_only)] {
         text.sample(name, &[("request_kind", kind)], count.load(Ordering::Relaxed));
+    }
+    if let Some(audit) = server.audit.get() {
+        let (events, errors) = audit.counts();
+        let name = "apiserver_audit_event_total";
+        text.family(name, "counter", "Audit events that were written.");
+        text.sample(name, &[], events);
+        let name = "apiserver_audit_error_total";
+        text.family(name, "counter", "Audit events that were lost.");
+        text.sample(name, &[("plugin", "log")], errors);
+    }
+}
+
+/// There is one level, in which the tenants are.
+const FLOW: [Label<'static>; 2] = [("flow_schema", "tenants"), ("priority_level", "tenants")];
+
+fn write_flow_control(text: &mut Text, standing: &FlowControl) {
+    let FlowControl { total, taken, waiting, served, full, late } = *standing;
+    let of = |what: &str| format!("apiserver_flowcontrol_{what}");
+    let mut one = |what: &str, kind: &str, help: &str, labels: &[Label<'_>], value: u64| {
+        text.family(&of(what), kind, help);
+        text.sample(&of(what), labels, value);
+    };
+    one("nominal_limit_seats", "gauge", "Requests that may be worked on at once.", &FLOW[1..], total);
+    one("current_executing_seats", "gauge", "Requests that are worked on.", &FLOW, taken);
+    one("current_inqueue_requests", "gauge", "Requests that wait to be worked on.", &FLOW, waiting);
+    one("dispatched_requests_total", "counter", "Requests that were worked on.", &FLOW, served);
+    let name = of("rejected_requests_total");
+    text.family(&name, "counter", "Requests that were not worked on.");
+    for (reason, count) in [("queue-full", full), ("time-out", late)] {
+        text.sample(&name, &[&FLOW[..], &[("reason", reason)]].concat(), count);
     }
 }
 

@@ -5,9 +5,12 @@ use std::{
     sync::OnceLock,
 };
 
+/// Labels and their value, once there are any.
+type Place<K, V> = OnceLock<Box<(K, V)>>;
+
 /// A table of open addresses, from which nothing is ever taken: a place that has been filled stays as it is.
 pub struct Series<K, V> {
-    places: Box<[OnceLock<Box<(K, V)>>]>,
+    places: Box<[Place<K, V>]>,
     hasher: RandomState,
     /// What finds no place.
     other: V,

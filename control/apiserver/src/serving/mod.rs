@@ -34,6 +34,7 @@ use tower::ServiceExt;
 
 use crate::{
     answer::error_response,
+    audit::event::Peer,
     authentication::{
         self, Certificate,
         authorities::{Authorities, client::Verifier},
@@ -176,7 +177,8 @@ pub async fn serve_within(
                 payer.is_system();
             }
             if place.settle(system) {
-                connection(stream, router, Client { certificate, source, place, payer }, deadlines, stop).await;
+                let peer = Peer(address.ip());
+                connection(stream, router, Client { certificate, peer, source, place, payer }, deadlines, stop).await;
             }
         });
     }
@@ -186,6 +188,7 @@ pub async fn serve_within(
 struct Client {
     /// What it has shown, and whose that is: perhaps nobody's.
     certificate: Option<Option<Certificate>>,
+    peer: Peer,
     source: Source,
     place: Place,
     payer: Payer,
@@ -198,7 +201,7 @@ async fn connection(
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
-    let Client { certificate, source, place, payer } = client;
+    let Client { certificate, peer, source, place, payer } = client;
     let place = Arc::new(place);
     // Held by every request until its answer has been sent.
     let (busy, asked) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
@@ -211,6 +214,7 @@ async fn connection(
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }
+            request.extensions_mut().insert(peer);
             request.extensions_mut().insert(source);
             request.extensions_mut().insert(payer.clone());
             request.extensions_mut().insert(place.clone());

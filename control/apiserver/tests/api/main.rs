@@ -209,6 +209,7 @@ async fn a_service_accounts_token_ends_with_it() {
 #[tokio::test]
 async fn what_is_wrong_is_told() {
     let bench = InProcess::with_tenants().await;
+    bench.account(ACME).await;
     let acme = admin(ACME);
     let raw = |body: &str| {
         let (bench, acme, body) = (&bench, &acme, body.to_owned());
