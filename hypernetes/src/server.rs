@@ -79,7 +79,7 @@ impl Server {
         let authority = Authority::open(&root.join("pki"))?;
         let store_path = root.join("store.redb");
         check_store(&root, &store_path)?;
-        let options = Options { meter: hypernetes_apiserver::meter, ..Default::default() };
+        let options = Options { values: hypernetes_apiserver::VALUES, ..Default::default() };
         let store =
             Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();

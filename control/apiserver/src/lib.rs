@@ -14,6 +14,7 @@ mod discovery;
 mod dispatch;
 mod fairness;
 mod kubelet_proxy;
+mod made;
 mod media;
 mod read;
 mod request;
@@ -36,7 +37,7 @@ use hypernetes_api::{
     auth::{TokenAuthority, UserInfo},
 };
 use hypernetes_kinds::Registry;
-use hypernetes_store::Store;
+use hypernetes_store::{Store, Values};
 
 use self::{
     authentication::{Authenticator, authorities::Authorities},
@@ -46,14 +47,19 @@ use self::{
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
-    meter::meter,
     places::Limits,
 };
 pub use kubelet_proxy::KubeletClient;
+pub use made::{Made, made};
 pub use serving::{Deadlines, TlsConfig, TlsError, serve, serve_within};
+
+/// What the store has to know of objects.
+pub const VALUES: Values =
+    Values { show: stored_form::show, meter: fairness::meter::meter, index: read::selection::index };
 
 /// What a server is made of.
 pub struct Config {
+    /// Opened with [`VALUES`].
     pub store: Arc<Store>,
     /// For answers that span tenants, which infrastructure asks for.
     pub all_tenants: AllTenants,

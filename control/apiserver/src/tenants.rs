@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use hypernetes_api::{ApiError, TenantId};
-use hypernetes_store::{Change, Prefix, RangeOptions, ResourceId, Revision, Store};
+use hypernetes_store::{Change, Entry, Prefix, RangeOptions, ResourceId, Store};
 
 use crate::{authentication, fairness::accounts::Accounts, stored_form};
 
@@ -36,7 +35,7 @@ async fn follow_once(store: &Store, accounts: &Accounts) -> Result<(), ApiError>
     let mut domains = store.watch(&domains, listing.revision).await?;
     let mut projects = store.watch(&projects, listing.revision).await?;
     for entry in &listing.entries {
-        apply(store, accounts, entry.key.name(), &entry.value, entry.mod_revision);
+        apply(store, accounts, entry);
     }
     // What came while nobody followed.
     settle_all(store, accounts).await?;
@@ -59,7 +58,7 @@ async fn project_changed(store: &Store, accounts: &Accounts, change: &Change) ->
     let Ok(tenant) = name.parse::<TenantId>() else { return Ok(()) };
     accounts.settle(&tenant, authentication::is_open(store, &tenant).await?);
     match &change.now {
-        Some(entry) => apply(store, accounts, name, &entry.value, change.revision),
+        Some(entry) => apply(store, accounts, entry),
         None => store.quotas().set(&tenant, None),
     }
     Ok(())
@@ -72,9 +71,9 @@ async fn settle_all(store: &Store, accounts: &Accounts) -> Result<(), ApiError> 
     Ok(())
 }
 
-fn apply(store: &Store, accounts: &Accounts, name: &str, project: &Bytes, revision: Revision) {
-    let Ok(tenant) = name.parse::<TenantId>() else { return };
-    let project = stored_form::decode_bytes(project, revision).unwrap_or_default();
+fn apply(store: &Store, accounts: &Accounts, project: &Entry) {
+    let Ok(tenant) = project.key.name().parse::<TenantId>() else { return };
+    let project = stored_form::decode(project).unwrap_or_default();
     let limits = project["spec"]["limits"].as_object().into_iter().flatten();
     let limits = limits.filter_map(|(name, limit)| Some((name.clone(), limit.as_u64()?))).collect();
     accounts.set(store, &tenant, &limits);

@@ -82,7 +82,19 @@ impl Store {
         if from > self.cache.revision() {
             self.log.barrier().await?;
         }
-        self.cache.watch(prefix, from)
+        self.cache.watch(prefix, None, from)
+    }
+
+    /// [`Store::watch`] of those changes alone whose entry has, or had, this index ([`Values::index`](crate::Values::index)):
+    /// no other change costs it anything.
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub async fn watch_of(&self, prefix: &Prefix, index: &str, from: Revision) -> Result<Changes, ReadError> {
+        if from > self.cache.revision() {
+            self.log.barrier().await?;
+        }
+        self.cache.watch(prefix, Some(index), from)
     }
 
     /// The revision of the newest committed transaction.

@@ -50,7 +50,7 @@ impl InProcess {
         Self::with(Options::default())
     }
 
-    /// [`InProcess::start`] with a store of one's own options.
+    /// [`InProcess::start`] with a store of one's own options, all but what its values are.
     pub fn with(options: Options) -> Self {
         Self::over(tempfile::tempdir().unwrap(), options)
     }
@@ -70,6 +70,7 @@ impl InProcess {
     }
 
     fn over(directory: TempDir, options: Options) -> Self {
+        let options = Options { values: hypernetes_apiserver::VALUES, ..options };
         let store = Arc::new(Store::open(&directory.path().join("store"), options).unwrap());
         let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());

@@ -3,6 +3,7 @@
 mod bench;
 mod matrix;
 mod options;
+mod reads;
 mod registry;
 mod writes;
 

@@ -18,7 +18,8 @@ use super::{
     medium::{Backend, Medium, OpenFile, Outcome},
 };
 use crate::{
-    Entry, Key, Revision,
+    Key, Revision,
+    entry::Record,
     log::batch::{Batch, Growth},
     mvcc::Applied,
 };
@@ -65,7 +66,7 @@ pub(super) enum WriteError {
 
 impl Disk {
     /// The file's content as it was last committed.
-    pub fn open(path: &Path, open_file: OpenFile, reserve: u64) -> Result<(Self, Revision, Vec<Entry>), Unopened> {
+    pub fn open(path: &Path, open_file: OpenFile, reserve: u64) -> Result<(Self, Revision, Vec<Record>), Unopened> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(redb::Error::Io)?;
         }
@@ -207,7 +208,7 @@ fn is_empty(database: &Database) -> Result<bool, redb::Error> {
     Ok(database.begin_read()?.list_tables()?.next().is_none())
 }
 
-fn load(database: &Database) -> Result<Vec<Entry>, redb::Error> {
+fn load(database: &Database) -> Result<Vec<Record>, redb::Error> {
     let txn = database.begin_read()?;
     let table = match txn.open_table(ENTRIES) {
         Ok(table) => table,
@@ -222,7 +223,7 @@ fn load(database: &Database) -> Result<Vec<Entry>, redb::Error> {
             bytes.get(range).and_then(|b| b.try_into().ok()).map(|b| Revision(u64::from_be_bytes(b)))
         };
         match (Key::parse(key.value()), number(0..8), number(8..HEADER)) {
-            (Some(key), Some(create_revision), Some(mod_revision)) => entries.push(Entry {
+            (Some(key), Some(create_revision), Some(mod_revision)) => entries.push(Record {
                 key,
                 value: Bytes::copy_from_slice(&bytes[HEADER..]),
                 create_revision,
@@ -241,11 +242,11 @@ fn commit(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
         let mut row = Vec::new();
         for Applied { key, now, .. } in batch.changes() {
             match now {
-                Some(entry) => {
+                Some(record) => {
                     row.clear();
-                    row.extend_from_slice(&entry.create_revision.0.to_be_bytes());
-                    row.extend_from_slice(&entry.mod_revision.0.to_be_bytes());
-                    row.extend_from_slice(&entry.value);
+                    row.extend_from_slice(&record.create_revision.0.to_be_bytes());
+                    row.extend_from_slice(&record.mod_revision.0.to_be_bytes());
+                    row.extend_from_slice(&record.value);
                     entries.insert(key.as_str(), row.as_slice())?;
                 }
                 None => drop(entries.remove(key.as_str())?),
