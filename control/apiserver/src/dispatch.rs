@@ -96,7 +96,20 @@ impl ApiServer {
         }
         let body = media::to_json(&head.headers, ticket.read(body).await?)?;
         let (headers, account) = (head.headers, ticket.account());
-        let call = Arc::new(Call { user, scope, resource, served, target, subresource, query, headers, body, account });
+        let handed = head.extensions.get().cloned();
+        let call = Arc::new(Call {
+            user,
+            scope,
+            resource,
+            served,
+            target,
+            subresource,
+            query,
+            headers,
+            body,
+            handed,
+            account,
+        });
         let answer = self.answer_call(verb, &call, &mut ticket).await?;
         ticket.hold(answer)
     }

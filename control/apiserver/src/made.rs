@@ -13,9 +13,11 @@ pub enum Made {
     Line,
     /// The whole object, parsed.
     Parsed,
+    /// As components in this process have it.
+    Typed,
 }
 
-static COUNTS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static COUNTS: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
 
 pub(crate) fn count(what: Made) {
     COUNTS[what as usize].fetch_add(1, Ordering::Relaxed);

@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_damaged() {
-        for bytes in [&b""[..], b"1", b"\0\0\0\x0d{\"metadata\":{", b"\xff\xff\xff\xff{}", b"\0\0\0\0{\"metadata\":{}}"] {
+        for bytes in [&b""[..], b"1", b"\0\0\0\x0d{\"metadata\":{", b"\xff\xff\xff\xff{}", b"\0\0\0\0{\"metadata\":{}}"]
+        {
             let entry = entry(&Bytes::copy_from_slice(bytes), 1, 1);
             let decoded = decode(&entry);
             assert!(decoded.is_err() || bytes.ends_with(b"{}}"), "{decoded:?}");

@@ -74,7 +74,8 @@ impl Costs {
         let seen = Arc::new(AtomicUsize::new(0));
         let mut tasks = Vec::new();
         for _ in 0..watchers {
-            let uri = format!("{path}{}watch=true&resourceVersion={newest}", if path.contains('?') { '&' } else { '?' });
+            let uri =
+                format!("{path}{}watch=true&resourceVersion={newest}", if path.contains('?') { '&' } else { '?' });
             let response = self.0.response(by(&infrastructure(), Request::get(uri).body(Body::empty()).unwrap())).await;
             let (mut body, seen) = (response.into_body(), seen.clone());
             tasks.push(tokio::spawn(async move {
@@ -137,7 +138,8 @@ async fn memory() {
     if let Ok(directory) = std::env::var(MEASURED) {
         let options = hypernetes_store::Options { values: hypernetes_apiserver::VALUES, ..Default::default() };
         let before = resident();
-        let store = Arc::new(hypernetes_store::Store::open(&std::path::Path::new(&directory).join("store"), options).unwrap());
+        let store =
+            Arc::new(hypernetes_store::Store::open(&std::path::Path::new(&directory).join("store"), options).unwrap());
         let all = hypernetes_api::AllTenants::grant();
         let prefix = hypernetes_store::Prefix::all_tenants(&hypernetes_store::ResourceId::new("", "configmaps"), &all);
         let entries = store.range(&prefix, Default::default()).await.unwrap().entries;
@@ -149,7 +151,10 @@ async fn memory() {
         };
         drop(entries);
         tell("opened");
-        let server = hypernetes_apiserver::ApiServer::new(hypernetes_apiserver::Config { store: store.clone(), all_tenants: all });
+        let server = hypernetes_apiserver::ApiServer::new(hypernetes_apiserver::Config {
+            store: store.clone(),
+            all_tenants: all,
+        });
         let path = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps?labelSelector=app%3Dx");
         let request = by(&infrastructure(), Request::get(path).body(Body::empty()).unwrap());
         let response = tower::ServiceExt::oneshot(server.router(), request).await.unwrap();

@@ -78,9 +78,14 @@ impl InProcess {
     }
 
     /// Another process over the same store.
-    pub fn restarted(self) -> Self {
+    pub async fn restarted(self) -> Self {
         let Self { server, store, clients, directory } = self;
-        drop((server, store, clients));
+        drop((server, clients));
+        // The tasks of clients that are gone have it until they have run once more.
+        while Arc::strong_count(&store) > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(store);
         Self::over(directory, Options::default())
     }
 

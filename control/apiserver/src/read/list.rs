@@ -89,7 +89,8 @@ impl Lister {
     /// The next piece of the answer, and the rest.
     async fn piece(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
         while !self.ended {
-            let mut out = BytesMut::with_capacity(PIECE);
+            // With room for most objects by which it is longer.
+            let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
             out.put_slice(self.head.take().unwrap_or_default().as_bytes());
             let mut seen = 0;
             while seen < PIECE && !self.ended {

@@ -1,7 +1,9 @@
 //! `get`, and what `list` is made of.
 
+mod filter;
 mod form;
 mod gzip;
+mod handed;
 pub mod list;
 pub mod selection;
 mod shape;

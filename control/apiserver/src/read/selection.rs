@@ -111,9 +111,8 @@ static INDEXED: LazyLock<Vec<(&'static Arc<Resource>, usize)>> = LazyLock::new(|
 
 /// The store's index of watches.
 pub fn index(entry: &Entry) -> Option<&str> {
-    let is = |resource: &Resource| {
-        *resource.id.group == *entry.key.group() && *resource.id.plural == *entry.key.plural()
-    };
+    let is =
+        |resource: &Resource| *resource.id.group == *entry.key.group() && *resource.id.plural == *entry.key.plural();
     let (resource, field) = INDEXED.iter().find(|(resource, _)| is(resource))?;
     Some(&**of(entry, resource).ok()?.selection.fields.get(*field)?)
 }
@@ -290,9 +289,19 @@ mod tests {
             json!({"metadata": {"name": "a", "namespace": "default", "labels": 7}, "spec": null, "status": "odd"}),
         ];
         let labels = ["", "app=web", "app!=web", "app", "!app", "empty=", "rank>4", "rank<9", "x", "app in (web,x)"];
-        let fields = ["", "spec.nodeName=n1", "spec.nodeName=", "spec.hostNetwork=false", "spec.hostNetwork=true",
-            "status.phase=Running", "status.phase!=Running", "metadata.name=a", "metadata.namespace!=default",
-            "status.podIP=", "spec.restartPolicy!=Always"];
+        let fields = [
+            "",
+            "spec.nodeName=n1",
+            "spec.nodeName=",
+            "spec.hostNetwork=false",
+            "spec.hostNetwork=true",
+            "status.phase=Running",
+            "status.phase!=Running",
+            "metadata.name=a",
+            "metadata.namespace!=default",
+            "status.podIP=",
+            "spec.restartPolicy!=Always",
+        ];
         for pod in pods_of {
             let entry = entry(&pod);
             let selected = of(&entry, pods()).unwrap();
@@ -313,7 +322,10 @@ mod tests {
             let selection = of(&entry, pods()).unwrap().selection;
             let object = stored_form::object(&entry).to_vec();
             let metadata = &object[..selection.metadata_end][b"{\"metadata\":".len()..];
-            assert_eq!(serde_json::from_slice::<Value>(metadata).unwrap(), stored_form::decode(&entry).unwrap()["metadata"]);
+            assert_eq!(
+                serde_json::from_slice::<Value>(metadata).unwrap(),
+                stored_form::decode(&entry).unwrap()["metadata"]
+            );
             (selection.annotations.clone(), object)
         };
         let plain = json!({"metadata": {"name": "a"}, "spec": {"x": "\"}"}});

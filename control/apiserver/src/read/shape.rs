@@ -35,8 +35,7 @@ pub struct Shape {
 
 /// All that there are.
 const SHAPES: usize = 8;
-const BARE: &[u8] =
-    br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"resourceVersion":""#;
+const BARE: &[u8] = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"resourceVersion":""#;
 
 impl Shape {
     /// None: it is another for each answer (a table, which tells ages), or has to be converted.
@@ -54,6 +53,11 @@ impl Shape {
         !self.metadata && !self.of_all && !self.projected
     }
 
+    /// Whoever has the objects of the cache themselves sees no more.
+    pub fn hides_nothing(self) -> bool {
+        !self.metadata && !self.projected
+    }
+
     fn index(self) -> usize {
         usize::from(self.metadata) | usize::from(self.of_all) << 1 | usize::from(self.projected) << 2
     }
@@ -62,7 +66,13 @@ impl Shape {
     ///
     /// # Errors
     /// When the store holds something else than objects.
-    pub fn write(self, out: &mut BytesMut, entry: &Entry, at: Revision, resource: &Arc<Resource>) -> Result<(), ApiError> {
+    pub fn write(
+        self,
+        out: &mut BytesMut,
+        entry: &Entry,
+        at: Revision,
+        resource: &Arc<Resource>,
+    ) -> Result<(), ApiError> {
         let object = stored_form::object(entry);
         if self.is_whole() && at == entry.mod_revision {
             out.put_slice(object);
@@ -202,8 +212,15 @@ mod tests {
             let key = Key::new(&resource.id, &"acme".parse().unwrap(), "default", "a").unwrap();
             let stored = stored_form::encode(&object).unwrap();
             let entry = stored_form::outside(key, &stored, Revision(3), Revision(98));
-            for (shape, at) in [PLAIN, Shape { metadata: true, ..PLAIN }, Shape { of_all: true, ..PLAIN },
-                Shape { metadata: true, of_all: true, projected: false }].into_iter().flat_map(|shape| [(shape, 98), (shape, 1234)]) {
+            for (shape, at) in [
+                PLAIN,
+                Shape { metadata: true, ..PLAIN },
+                Shape { of_all: true, ..PLAIN },
+                Shape { metadata: true, of_all: true, projected: false },
+            ]
+            .into_iter()
+            .flat_map(|shape| [(shape, 98), (shape, 1234)])
+            {
                 let mut out = BytesMut::new();
                 shape.write(&mut out, &entry, Revision(at), resource).unwrap();
                 let mut expected = BytesMut::new();

@@ -13,8 +13,8 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     Call, Inner,
     fairness::{account::Account, background},
-    read::{self, form::Form, selection, shape::Shape},
-    request::{options::ListOptions, selectors::Selector},
+    read::{self, filter::Filter, form::Form, handed, shape::Shape},
+    request::options::ListOptions,
     stored_form::Event,
 };
 
@@ -28,10 +28,14 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 const PIECE: usize = 64 << 10;
 /// Pieces and events that are made before the client has taken the ones before; each may be as large as an object.
 const EVENTS_AHEAD: usize = 4;
+/// A watch of which nothing is read for so long though there is something ends: what waits for it keeps memory.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Sender = mpsc::Sender<Result<Bytes, std::convert::Infallible>>;
 
 struct Watcher {
     call: Arc<Call>,
-    selector: Selector,
+    filter: Filter,
     form: Form,
     shape: Option<Shape>,
     columns_sent: bool,
@@ -48,7 +52,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     let initial = options.initial_events.unwrap_or(from.is_none());
     let watcher = Watcher {
         call: call.clone(),
-        selector: options.selector,
+        filter: Filter { resource: call.resource.clone(), selector: options.selector },
         form,
         shape: Shape::of(call, form),
         columns_sent: false,
@@ -66,7 +70,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     };
     // Where it is found by a field, other changes do not reach it.
     let indexed = call.resource.indexed.and_then(|place| call.resource.selectable.get(place));
-    let changes = match indexed.and_then(|field| watcher.selector.requires(&field.name)) {
+    let changes = match indexed.and_then(|field| watcher.filter.selector.requires(&field.name)) {
         Some(value) => server.store.watch_of(&prefix, value, start).await,
         None => server.store.watch(&prefix, start).await,
     };
@@ -81,20 +85,25 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
+    let handed = call.handed.as_ref().filter(|_| watcher.shape.is_some_and(Shape::hides_nothing));
+    if let Some(wanted) = handed {
+        wanted.give(handed::objects(watcher.filter, first, changes));
+        return Ok(streamed(Body::empty()));
+    }
     let initial_end = options.initial_events == Some(true) && options.bookmarks;
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(EVENTS_AHEAD);
+    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     let events = async move {
         let mut watcher = watcher;
         // They are made when there is room for them: a client that does not read keeps no list in memory.
         let mut first = first.into_iter().peekable();
         while first.peek().is_some() {
             let events = watcher.first(&mut first);
-            if !events.is_empty() && sender.send(Ok(events)).await.is_err() {
+            if !events.is_empty() && !send(&sender, events).await {
                 return;
             }
             watcher.call.pause().await;
         }
-        if initial_end && sender.send(Ok(watcher.bookmark(start, true))).await.is_err() {
+        if initial_end && !send(&sender, watcher.bookmark(start, true)).await {
             return;
         }
         follow(watcher, changes, start, bookmarks, sender).await;
@@ -143,7 +152,7 @@ async fn follow(
     mut changes: Changes,
     mut seen: Revision,
     mut bookmarks: Option<Bookmarks>,
-    sender: mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
+    sender: Sender,
 ) {
     // Told when what has come until then has been.
     let mut reached = None;
@@ -181,15 +190,20 @@ async fn follow(
             }
             (Err(WatchError::Lagged), _) => {
                 let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
-                let _ = sender.send(Ok(error_event(&error))).await;
+                send(&sender, error_event(&error)).await;
                 return;
             }
             (Err(WatchError::Closed), _) => return,
         };
-        if sender.send(Ok(event)).await.is_err() {
+        if !send(&sender, event).await {
             return;
         }
     }
+}
+
+/// False: nobody reads it any more.
+async fn send(sender: &Sender, events: Bytes) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, sender.send(Ok(events))).await, Ok(Ok(())))
 }
 
 fn error_event(error: &ApiError) -> Bytes {
@@ -199,27 +213,13 @@ fn error_event(error: &ApiError) -> Bytes {
 }
 
 impl Watcher {
-    /// What a change means to this watcher: an object may come into what it selects, or leave it.
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
-        let now = self.selected(change.now.as_ref())?;
-        let before = self.selected(change.before.as_ref())?;
-        let (event, entry) = match (before, now) {
-            (None, None) => return Ok(None),
-            (None, Some(now)) => (Event::Added, now),
-            (Some(_), Some(now)) => (Event::Modified, now),
-            // The object as it was, at the revision at which it went.
-            (Some(before), None) => (Event::Deleted, before),
-        };
+        let Some((event, entry)) = self.filter.means(change)? else { return Ok(None) };
         match self.shape {
             Some(shape) => shape.line(event, entry, change, &self.call.resource),
             None => event.line(entry.value.len(), |out| self.write(out, entry, change.revision)),
         }
         .map(Some)
-    }
-
-    fn selected<'e>(&self, entry: Option<&'e Entry>) -> Result<Option<&'e Entry>, ApiError> {
-        let Some(entry) = entry.filter(|_| !self.selector.is_empty()) else { return Ok(entry) };
-        Ok(self.selector.matches(&selection::of(entry, &self.call.resource)?).then_some(entry))
     }
 
     fn write(&mut self, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
@@ -234,10 +234,9 @@ impl Watcher {
         let (mut out, mut seen) = (BytesMut::new(), 0);
         while let Some(entry) = (seen < PIECE).then(|| entries.next()).flatten() {
             seen += entry.value.len();
-            let line = match self.selected(Some(&entry)) {
+            let line = match self.filter.selected(Some(&entry)) {
                 Ok(None) => continue,
-                Ok(Some(_)) => Event::Added
-                    .line(entry.value.len(), |out| self.write(out, &entry, entry.mod_revision)),
+                Ok(Some(_)) => Event::Added.line(entry.value.len(), |out| self.write(out, &entry, entry.mod_revision)),
                 Err(error) => Err(error),
             };
             out.put_slice(&line.unwrap_or_else(|error| error_event(&error)));

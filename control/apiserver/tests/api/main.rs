@@ -110,7 +110,7 @@ async fn a_watch_from_before_a_restart_is_told_in_its_stream_to_list_again() {
     let bench = InProcess::with_tenants().await;
     let acme = admin(ACME);
     bench.post(&acme, MAPS, map("a", "1")).await.ok();
-    let bench = bench.restarted();
+    let bench = bench.restarted().await;
     let answer = bench.get(&acme, &format!("{MAPS}?watch=true&resourceVersion=1")).await;
     // Not as the answer's own code: client-go and kube-rs list again only for the event.
     assert_eq!(answer.status, StatusCode::OK);

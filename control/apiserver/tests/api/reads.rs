@@ -44,6 +44,25 @@ async fn long_answers_are_compressed_where_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_watch_that_nobody_reads_ends() {
+    const WRITES: usize = 12;
+    let bench = InProcess::with_tenants().await;
+    let (server, maps) = (infrastructure(), format!("/clusters/{ACME}{MAPS}"));
+    let watch = Request::get(format!("{maps}?watch=true")).body(Body::empty()).unwrap();
+    let mut body = bench.response(by(&server, watch)).await.into_body();
+    for i in 0..WRITES {
+        bench.post(&server, &maps, map(&format!("m{i}"), "1")).await.ok();
+    }
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    let mut told = 0;
+    while let Some(Ok(_)) = body.frame().await {
+        told += 1;
+        assert!(told < WRITES, "all of it was kept");
+    }
+}
+
+#[tokio::test]
 async fn a_nodes_watch_is_told_of_the_pods_that_it_has_or_had() {
     let bench = InProcess::with_tenants().await;
     let server = infrastructure();
@@ -70,16 +89,19 @@ async fn a_nodes_watch_is_told_of_the_pods_that_it_has_or_had() {
     bench.post(&server, &format!("{}/waits/binding", pods(ACME)), binding).await.ok();
     let gone = format!("{}/mine?gracePeriodSeconds=0", pods(GLOBEX));
     bench.send(&server, "DELETE", &gone, "application/json", "").await.ok();
-    let expected = [("ADDED", ACME, "mine"), ("ADDED", GLOBEX, "mine"), ("ADDED", ACME, "waits"),
-        ("DELETED", GLOBEX, "mine")];
+    let expected =
+        [("ADDED", ACME, "mine"), ("ADDED", GLOBEX, "mine"), ("ADDED", ACME, "waits"), ("DELETED", GLOBEX, "mine")];
     // What has happened meanwhile, and what happens while it is watched, are the same.
     for mut body in [first, watch("fieldSelector=spec.nodeName%3Dfirst").await] {
         let mut text = Vec::new();
         while text.iter().filter(|byte| **byte == b'\n').count() < expected.len() {
             text.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
         }
-        let events: Vec<Value> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap()).collect();
+        let events: Vec<Value> = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
         let told = events.iter().map(|event| {
             let metadata = &event["object"]["metadata"];
             let tenant = &metadata["annotations"]["hypernetes.io/tenant"];

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_types)] // as a stock client
 
 mod common;
+mod cost;
 mod events;
 mod garbage;
 mod lifecycle;

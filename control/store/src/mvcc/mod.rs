@@ -164,7 +164,8 @@ impl Cache {
     /// `revision`, and from one thread at a time.
     pub fn apply(&self, applied: Vec<Applied>, revision: Revision) {
         // What everybody is shown is made before anybody has to wait.
-        let made = |Applied { revision, key, now }| (revision, key, now.map(|now| Entry::of(now, &self.options.values)));
+        let made =
+            |Applied { revision, key, now }| (revision, key, now.map(|now| Entry::of(now, &self.options.values)));
         let made: Vec<_> = applied.into_iter().map(made).collect();
         let changes: Vec<Arc<Change>> = {
             let mut state = self.state.write();
@@ -219,9 +220,8 @@ impl Cache {
             return Err(ReadError::Future(from));
         }
         let value = self.options.values.index;
-        let is_told = |change: &&Change| {
-            index.is_none_or(|index| change.entries().any(|entry| value(entry) == Some(index)))
-        };
+        let is_told =
+            |change: &&Change| index.is_none_or(|index| change.entries().any(|entry| value(entry) == Some(index)));
         let backlog = state.history.since(prefix, from)?.into_iter().filter(is_told).cloned().map(Arc::new).collect();
         let limits =
             if prefix.of_tenant().is_some() { self.options.tenant_watch } else { self.options.infrastructure_watch };

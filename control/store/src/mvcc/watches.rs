@@ -188,9 +188,8 @@ mod tests {
     #[test]
     fn a_change_meets_those_that_it_concerns() {
         let mut told = Told { watches: Watches::default(), revision: Revision(1) };
-        let of = |tenant: &str, namespace| {
-            Prefix::tenant(&pods(), &tenant.parse::<TenantId>().unwrap(), namespace).unwrap()
-        };
+        let of =
+            |tenant: &str, namespace| Prefix::tenant(&pods(), &tenant.parse::<TenantId>().unwrap(), namespace).unwrap();
         let all = Prefix::all_tenants(&pods(), &AllTenants::grant());
         let nodes: Vec<String> = (0..1000).map(|node| format!("node-{node}")).collect();
         let mut watches: Vec<Changes> = nodes.iter().map(|node| told.watch(&all, Some(node))).collect();
