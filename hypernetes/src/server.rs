@@ -104,7 +104,7 @@ impl Server {
         let store_path = root.join("store");
         check_store(&root, &store_path)?;
         let encryption = self.encryption.unwrap_or_default();
-        let options = Options { meter: hypernetes_apiserver::meter, encryption, ..Default::default() };
+        let options = Options { values: hypernetes_apiserver::VALUES, encryption, ..Default::default() };
         let store =
             Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
         let store_ended = store.ended();

@@ -51,7 +51,7 @@ impl Snapshot {
             Action::Save { file } => save(&self.root.server(), file).await,
             Action::Inspect { file } => {
                 let contents = Contents::read(file, &keys()?)?;
-                println!("version {}, {} objects", contents.revision, contents.entries.len());
+                println!("version {}, {} objects", contents.revision, contents.objects());
                 for (tenant, (objects, bytes)) in contents.tenants() {
                     println!("{tenant:<34} {objects:>8} objects {bytes:>12} bytes");
                 }
@@ -61,7 +61,7 @@ impl Snapshot {
                 let keys = keys()?;
                 let store = self.root.server().join("store");
                 let contents = Contents::read(file, &keys)?;
-                let objects = contents.entries.len();
+                let objects = contents.objects();
                 let revision = contents.restore(&store, &keys)?;
                 println!("{}: {objects} objects; it goes on at version {revision}", store.display());
                 Ok(())

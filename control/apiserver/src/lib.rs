@@ -17,6 +17,7 @@ mod fairness;
 mod follow;
 mod kubelet_proxy;
 mod layers;
+mod made;
 mod media;
 mod metrics;
 mod read;
@@ -42,7 +43,7 @@ use hypernetes_api::{
     auth::{TokenAuthority, UserInfo},
 };
 use hypernetes_kinds::Registry;
-use hypernetes_store::Store;
+use hypernetes_store::{Store, Values};
 
 use self::{
     audit::Audit,
@@ -56,14 +57,23 @@ use self::{
 };
 pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
-    meter::meter,
     places::Limits,
 };
 pub use kubelet_proxy::KubeletClient;
+pub use made::{Made, made};
 pub use serving::{Deadlines, TlsConfig, TlsError, serve, serve_within};
+
+/// What the store has to know of objects.
+pub const VALUES: Values = Values {
+    show: stored_form::show,
+    keep: stored_form::keep,
+    meter: fairness::meter::meter,
+    index: read::selection::index,
+};
 
 /// What a server is made of.
 pub struct Config {
+    /// Opened with [`VALUES`].
     pub store: Arc<Store>,
     /// For answers that span tenants, which infrastructure asks for.
     pub all_tenants: AllTenants,

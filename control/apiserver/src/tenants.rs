@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use hypernetes_api::{ApiError, TenantId};
-use hypernetes_store::{Change, Prefix, RangeOptions, ResourceId, Revision, Store};
+use hypernetes_store::{Change, Entry, Prefix, RangeOptions, ResourceId, Store};
 
 use crate::{directory::Directory, fairness::accounts::Accounts, stored_form};
 
@@ -36,7 +35,7 @@ async fn follow_once(store: &Store, directory: &Directory, accounts: &Accounts) 
     let mut domains = store.watch(&domains, listing.revision).await?;
     let mut projects = store.watch(&projects, listing.revision).await?;
     for entry in &listing.entries {
-        apply(store, accounts, entry.key.name(), &entry.value, entry.mod_revision);
+        apply(store, accounts, entry);
     }
     // What came while nobody followed.
     settle_all(directory, accounts).await?;
@@ -69,7 +68,7 @@ async fn project_changed(
     store.revision().await?;
     accounts.settle(&tenant, directory.is_open(&tenant).await?);
     match &change.now {
-        Some(entry) => apply(store, accounts, name, &entry.value, change.revision),
+        Some(entry) => apply(store, accounts, entry),
         None => store.quotas().set(&tenant, None),
     }
     Ok(())
@@ -82,9 +81,9 @@ async fn settle_all(directory: &Directory, accounts: &Accounts) -> Result<(), Ap
     Ok(())
 }
 
-fn apply(store: &Store, accounts: &Accounts, name: &str, project: &Bytes, revision: Revision) {
-    let Ok(tenant) = name.parse::<TenantId>() else { return };
-    let project = stored_form::decode_bytes(project, revision).unwrap_or_default();
+fn apply(store: &Store, accounts: &Accounts, project: &Entry) {
+    let Ok(tenant) = project.key.name().parse::<TenantId>() else { return };
+    let project = stored_form::decode(project).unwrap_or_default();
     let limits = project["spec"]["limits"].as_object().into_iter().flatten();
     let limits = limits.filter_map(|(name, limit)| Some((name.clone(), limit.as_u64()?))).collect();
     accounts.set(store, &tenant, &limits);

@@ -14,7 +14,7 @@ use hypernetes_store::{
     TxnError,
 };
 
-use crate::{authorization::defaults, directory};
+use crate::{authorization::defaults, directory, stored_form};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -25,8 +25,7 @@ fn value(key: &Key) -> Option<&'static Bytes> {
 }
 
 fn entry(key: &Key, value: &Bytes) -> Entry {
-    let (key, value) = (key.clone(), value.clone());
-    Entry { key, value, create_revision: defaults::REVISION, mod_revision: defaults::REVISION }
+    stored_form::outside(key.clone(), value, defaults::REVISION, defaults::REVISION)
 }
 
 /// What was shown before a change: the default, if nothing had been written over it.
@@ -87,7 +86,7 @@ impl WithDefaults {
             return Ok(guard);
         }
         match (self.default(key).await.map_err(unread)?, guard) {
-            (Some(default), Guard::Absent(key)) => Err(TxnError::Conflict { key, current: Some(Box::new(default)) }),
+            (Some(default), Guard::Absent(key)) => Err(TxnError::Conflict { key, current: Some(default.mod_revision) }),
             (Some(_), Guard::Unchanged(key, defaults::REVISION)) => Ok(Guard::Absent(key)),
             (_, guard) => Ok(guard),
         }
@@ -141,9 +140,10 @@ impl WithDefaults {
         }
         for op in &mut txn.ops {
             if let Op::Delete(key) = op
-                && let Some(default) = self.default(key).await.map_err(unread)?
+                && let Some(default) = value(key)
+                && self.is_there(key.tenant()).await.map_err(unread)?
             {
-                *op = Op::Put(key.clone(), defaults::anew(&default.value));
+                *op = Op::Put(key.clone(), defaults::anew(default));
             }
         }
         self.0.commit(txn).await
@@ -151,6 +151,10 @@ impl WithDefaults {
 
     pub async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Changes, ReadError> {
         self.0.watch(prefix, from).await
+    }
+
+    pub async fn watch_of(&self, prefix: &Prefix, index: &str, from: Revision) -> Result<Changes, ReadError> {
+        self.0.watch_of(prefix, index, from).await
     }
 
     pub async fn revision(&self) -> Result<Revision, ReadError> {

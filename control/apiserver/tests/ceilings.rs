@@ -9,7 +9,6 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hypernetes_api::{Reason, auth::Spent, names};
 use hypernetes_apiserver::{ApiServer, BUDGETS, Budget, Deadlines, KubeletClient, Limits, TlsConfig, serve_within};
-use hypernetes_store::Options;
 use hypernetes_testing::{
     http::Answer,
     requests::{admin, by, infrastructure},
@@ -52,7 +51,7 @@ impl Deref for Bench {
 impl Bench {
     /// A server with two tenants, of which acme may have little.
     async fn new(limits: Value) -> Self {
-        let bench = Self(InProcess::with(Options { meter: hypernetes_apiserver::meter, ..Options::default() }));
+        let bench = Self(InProcess::start());
         tokio::spawn(bench.server.follow_tenants());
         for tenant in [ACME, GLOBEX] {
             bench.namespace(tenant).await;

@@ -11,6 +11,7 @@ mod api;
 pub mod deadline;
 mod forward;
 mod path;
+pub mod shared;
 mod watch;
 
 use std::{

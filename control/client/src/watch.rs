@@ -108,16 +108,23 @@ fn identity(text: &str) -> ObjectMeta {
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Seen<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        serde_json::from_str(text.get()).map(Self::Object).or_else(|error| {
-            let metadata = identity(text.get());
-            UNREADABLE.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                kind = std::any::type_name::<K>(), namespace = metadata.namespace, name = metadata.name, %error,
-                "an object that is not of its kind's form is passed over"
-            );
-            Ok(Self::Unreadable(metadata))
-        })
+        let parsed = serde_json::from_str(text.get()).map(Self::Object);
+        parsed.or_else(|error| Ok(Self::Unreadable(unreadable::<K>(text.get(), &error.to_string()))))
     }
+}
+
+/// Counts and logs one, and tells which it is.
+pub(crate) fn unreadable<K>(text: &str, error: &str) -> ObjectMeta {
+    let metadata = identity(text);
+    UNREADABLE.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(
+        kind = std::any::type_name::<K>(),
+        namespace = metadata.namespace,
+        name = metadata.name,
+        error,
+        "an object that is not of its kind's form is passed over"
+    );
+    metadata
 }
 
 impl<K: Resource> Resource for Seen<K> {

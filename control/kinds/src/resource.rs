@@ -149,6 +149,8 @@ pub struct Resource {
     pub deleted_together: bool,
     /// Fields that can be selected by, besides the name and the namespace.
     pub selectable: Vec<Selectable>,
+    /// The one of them that watches are found by: who watches those of one value is not met by changes of the others.
+    pub indexed: Option<usize>,
     pub(crate) columns: Vec<Column>,
     pub(crate) names: NameRule,
     /// Defaults of the object that its definitions do not have wherever they occur.
@@ -198,6 +200,7 @@ impl Resource {
             guarded_status: false,
             deleted_together: true,
             selectable: Vec::new(),
+            indexed: None,
             columns: columns::usual(),
             names: format::subdomain,
             defaults: None,
@@ -233,6 +236,11 @@ impl Resource {
 
     pub fn selectable(self, fields: impl IntoIterator<Item = impl Into<Selectable>>) -> Self {
         Self { selectable: fields.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Watches are found by this of its selectable fields.
+    pub(crate) fn indexed(self, field: &str) -> Self {
+        Self { indexed: self.selectable.iter().position(|selectable| selectable.name == field), ..self }
     }
 
     pub(crate) fn columns(self, columns: Vec<Column>) -> Self {

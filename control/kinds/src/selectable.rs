@@ -29,10 +29,18 @@ impl Selectable {
         Self { absent, ..self }
     }
 
+    /// Where its value is: names with dots between them.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
+    }
+
     /// What an object has there, as text.
     pub fn value<'v>(&self, object: &'v Value) -> Cow<'v, str> {
-        let mut values =
-            self.paths.iter().filter_map(|path| path.split('.').try_fold(object, |value, name| value.get(name)));
+        self.first(self.paths().filter_map(|path| path.split('.').try_fold(object, |value, name| value.get(name))))
+    }
+
+    /// [`Self::value`] of an object that has these at the paths.
+    pub fn first<'v>(&self, mut values: impl Iterator<Item = &'v Value>) -> Cow<'v, str> {
         match values.find(|value| !value.is_null() && *value != "") {
             None => self.absent.into(),
             Some(Value::String(text)) => text.as_str().into(),

@@ -1,4 +1,5 @@
-//! Shared caches: the objects of one kind of all tenants, as the watch shows them and as our own writes left them.
+//! Shared caches: the objects of one kind of all tenants, as the watch shows them and as our own writes left them. Of an API
+//! server in the same process they are its own cache's, parsed once for all caches of the kind.
 
 use std::{
     any::{Any, TypeId},
@@ -12,8 +13,11 @@ use std::{
 };
 
 use futures::StreamExt;
-use hypernetes_api::{AllTenants, TenantId, names};
-use hypernetes_client::{Clients, Seen};
+use hypernetes_api::{AllTenants, TenantId};
+use hypernetes_client::{
+    Clients,
+    shared::{self, Item},
+};
 use kube::{Client, Resource, ResourceExt, runtime::watcher};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -121,8 +125,10 @@ impl<K: Object> Informer<K> {
     }
 
     /// Takes in what a write of our own answered, so that the next look sees it before the watch says so.
-    pub fn observe(&self, tenant: &TenantId, object: K) {
-        self.apply(tenant.clone(), object, true);
+    pub fn observe(&self, tenant: &TenantId, mut object: K) {
+        shared::tidy(object.meta_mut());
+        let key = Key::new(tenant, &object.namespace().unwrap_or_default(), &object.name_any());
+        self.apply(&key, Arc::new(object), true);
     }
 
     fn subscribe(&self, handler: Handler<K>, until: CancellationToken) {
@@ -144,31 +150,20 @@ impl<K: Object> Informer<K> {
     }
 
     /// `own`: the answer to a write, which the watch may be past already.
-    fn apply(&self, tenant: TenantId, mut object: K, own: bool) -> Key {
-        let meta = object.meta_mut();
-        meta.managed_fields = None;
-        if let Some(annotations) = &mut meta.annotations {
-            annotations.remove(names::TENANT_ANNOTATION);
-            if annotations.is_empty() {
-                meta.annotations = None;
-            }
-        }
-        let key = Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
-        let object = Arc::new(object);
+    fn apply(&self, key: &Key, object: Arc<K>, own: bool) {
         let before = {
             let mut objects = self.objects.write();
-            let told = match objects.get(&key) {
+            let told = match objects.get(key) {
                 Some(have) => revision(&**have) >= revision(&*object),
                 // Not there, though the watch has come so far: deleted since.
                 None => own && self.seen.load(Ordering::Acquire) >= revision(&*object),
             };
             if told {
-                return key;
+                return;
             }
             objects.insert(key.clone(), object.clone())
         };
-        self.changed(&key, before.as_deref(), Some(&object));
-        key
+        self.changed(key, before.as_deref(), Some(&object));
     }
 
     /// `at`: up to which revision the object is known to be gone; a newer one stays.
@@ -187,7 +182,7 @@ impl<K: Object> Informer<K> {
     /// An object that is not of the kind's form stays as it was when it last was: that it cannot be read is no news of
     /// its end.
     async fn run(&self, everywhere: Client) {
-        let mut stream = std::pin::pin!(hypernetes_client::watch::<K>(everywhere, &()));
+        let mut stream = std::pin::pin!(shared::follow::<K>(everywhere, &()));
         let (mut listed, mut newest, mut last) = (HashSet::new(), 0, 0);
         while let Some(event) = stream.next().await {
             match event {
@@ -195,11 +190,11 @@ impl<K: Object> Informer<K> {
                     listed.clear();
                     newest = self.objects.read().values().map(|object| revision(&**object)).max().unwrap_or(0);
                 }
-                Ok(watcher::Event::InitApply(seen)) => {
-                    let Some(key) = key_of(&seen) else { continue };
-                    last = last.max(revision(&seen));
-                    if let Seen::Object(object) = seen {
-                        self.apply(key.tenant.clone(), object, false);
+                Ok(watcher::Event::InitApply(item)) => {
+                    let key = key_of(&item);
+                    last = last.max(item.revision);
+                    if let Ok(object) = item.object {
+                        self.apply(&key, object, false);
                     }
                     listed.insert(key);
                 }
@@ -213,18 +208,14 @@ impl<K: Object> Informer<K> {
                     self.seen.fetch_max(last, Ordering::AcqRel);
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(seen)) => {
-                    let at = revision(&seen);
-                    if let (Some(tenant), Seen::Object(object)) = (hypernetes_client::tenant_of(&seen), seen) {
-                        self.apply(tenant, object, false);
+                Ok(watcher::Event::Apply(item)) => {
+                    let key = key_of(&item);
+                    if let Ok(object) = item.object {
+                        self.apply(&key, object, false);
                     }
-                    self.seen.fetch_max(at, Ordering::AcqRel);
+                    self.seen.fetch_max(item.revision, Ordering::AcqRel);
                 }
-                Ok(watcher::Event::Delete(seen)) => {
-                    if let Some(key) = key_of(&seen) {
-                        self.remove(&key, revision(&seen));
-                    }
-                }
+                Ok(watcher::Event::Delete(item)) => self.remove(&key_of(&item), item.revision),
                 Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watching"),
             }
         }
@@ -268,9 +259,10 @@ impl<K: Object> Cache<K> {
     }
 }
 
-fn key_of<K: Resource>(object: &K) -> Option<Key> {
-    let tenant = hypernetes_client::tenant_of(object)?;
-    Some(Key { tenant, namespace: object.namespace().unwrap_or_default(), name: object.name_any() })
+fn key_of<K: Resource>(item: &Item<K>) -> Key {
+    let meta = item.meta();
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
+    Key { tenant: item.tenant.clone(), namespace: text(&meta.namespace), name: text(&meta.name) }
 }
 
 #[derive(Default)]

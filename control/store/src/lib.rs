@@ -10,6 +10,8 @@
 //! ([`WatchError`]).
 #![forbid(unsafe_code)]
 
+mod entry;
+mod forms;
 pub mod key;
 pub mod log;
 mod mvcc;
@@ -19,9 +21,9 @@ mod txn;
 
 use std::fmt;
 
-use bytes::Bytes;
 use hypernetes_api::{ApiError, Reason};
 
+pub use entry::{Change, Entry, Values, Version};
 pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};
 pub use mvcc::{Changes, Options, WatchLimits};
@@ -37,15 +39,6 @@ impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// One version of one key. Cloning shares the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub key: Key,
-    pub value: Bytes,
-    pub create_revision: Revision,
-    pub mod_revision: Revision,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,17 +79,6 @@ pub enum WatchError {
     Lagged,
     #[error("the store is closing")]
     Closed,
-}
-
-/// One committed change. All changes of one transaction carry the same revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub revision: Revision,
-    pub key: Key,
-    /// The entry after the change; none when deleted.
-    pub now: Option<Entry>,
-    /// The entry before the change; none when created.
-    pub before: Option<Entry>,
 }
 
 /// Result of [`Store::range`].

@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use hypernetes_api::TenantId;
 use parking_lot::RwLock;
 
-use crate::{Change, Entry, Key, TxnError};
+use crate::{Key, TxnError};
 
 /// How many things a [`Meter`] counts.
 pub const METERED: usize = 4;
@@ -26,30 +27,27 @@ pub struct Usage {
 }
 
 impl Usage {
-    pub(crate) fn add(&mut self, entry: &Entry, meter: Meter) {
-        self.objects += 1;
-        self.bytes += size(entry);
-        for (sum, amount) in self.metered.iter_mut().zip(meter(&entry.key, &entry.value)) {
-            *sum = sum.saturating_add(amount);
-        }
+    /// Of one entry, as it is stored.
+    pub(crate) fn of(key: &Key, value: &Bytes, meter: Meter) -> Self {
+        let bytes = (key.as_str().len() + value.len()) as u64;
+        Self { objects: 1, bytes, metered: meter(key, value) }
     }
 
-    pub(crate) fn count(&mut self, change: &Change, meter: Meter) {
-        if let Some(before) = &change.before {
-            self.objects = self.objects.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(size(before));
-            for (sum, amount) in self.metered.iter_mut().zip(meter(&before.key, &before.value)) {
-                *sum = sum.saturating_sub(amount);
-            }
-        }
-        if let Some(now) = &change.now {
-            self.add(now, meter);
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.combine(other, u64::saturating_add);
+    }
+
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        self.combine(other, u64::saturating_sub);
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        self.objects = with(self.objects, other.objects);
+        self.bytes = with(self.bytes, other.bytes);
+        for (sum, amount) in self.metered.iter_mut().zip(other.metered) {
+            *sum = with(*sum, amount);
         }
     }
-}
-
-fn size(entry: &Entry) -> u64 {
-    (entry.key.as_str().len() + entry.value.len()) as u64
 }
 
 /// The most of each.

@@ -94,7 +94,19 @@ impl Store {
         if from > self.cache.revision() {
             self.log.barrier().await?;
         }
-        self.cache.watch(prefix, from)
+        self.cache.watch(prefix, None, from)
+    }
+
+    /// [`Store::watch`] of those changes alone whose entry has, or had, this index ([`Values::index`](crate::Values::index)):
+    /// no other change costs it anything.
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub async fn watch_of(&self, prefix: &Prefix, index: &str, from: Revision) -> Result<Changes, ReadError> {
+        if from > self.cache.revision() {
+            self.log.barrier().await?;
+        }
+        self.cache.watch(prefix, Some(index), from)
     }
 
     /// The revision of the newest committed transaction.
@@ -140,7 +152,7 @@ impl Store {
     /// All that there is now, to be kept elsewhere: sealed as the store's own files are.
     pub fn snapshot(&self) -> Snapshot {
         let (revision, entries) = self.cache.all();
-        Snapshot::new(revision, entries, self.cache.options().encryption.clone())
+        Snapshot::new(revision, entries, self.cache.options().values, self.cache.options().encryption.clone())
     }
 
     /// What a tenant keeps now.

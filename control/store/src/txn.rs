@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Entry, Exceeded, Key, Revision};
+use crate::{Exceeded, Key, Revision};
 
 /// What has to hold for a transaction to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +68,9 @@ impl Txn {
 /// Why a transaction was not carried out.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TxnError {
-    /// A guard failed; this is the key's current entry, if it has one.
+    /// A guard failed; this is when the key was last changed, if there is one.
     #[error("the key {key} has changed")]
-    Conflict { key: Key, current: Option<Box<Entry>> },
+    Conflict { key: Key, current: Option<Revision> },
     /// Nothing was written and nothing that was written before is lost.
     #[error("no room in the store: {0}")]
     NoSpace(String),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
     Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store,
-    Txn, TxnError, Usage, WatchError, WatchLimits, log::etcd::Config,
+    Txn, TxnError, Usage, Values, WatchError, WatchLimits, log::etcd::Config,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -62,7 +62,7 @@ async fn transactions_are_guarded_and_counted() {
         let create = Txn { guards: vec![Guard::Absent(a.clone())], ops: put(a.clone(), "1").ops };
         let first = store.commit(create.clone()).await.unwrap();
         let Err(TxnError::Conflict { current, .. }) = store.commit(create).await else { panic!("created twice") };
-        assert_eq!(current.unwrap().mod_revision, first);
+        assert_eq!(current, Some(first));
 
         let update = Txn { guards: vec![Guard::Unchanged(a.clone(), first)], ops: put(a.clone(), "2").ops };
         let second = store.commit(update.clone()).await.unwrap();
@@ -352,7 +352,8 @@ async fn a_tenant_keeps_no_more_than_its_quota() {
 #[tokio::test]
 async fn what_the_meter_counts_has_a_quota() {
     let meter = |_: &Key, value: &[u8]| [value.len() as u64, 0, 1, 0];
-    for Engine { store, .. } in engines(Options { meter, ..Options::default() }).await {
+    let values = Values { meter, ..Values::default() };
+    for Engine { store, .. } in engines(Options { values, ..Options::default() }).await {
         let write = |name: &str, size: usize| put(key("acme", name), &"x".repeat(size));
         let mut quota = Quota { objects: 100, bytes: 1 << 20, metered: [u64::MAX; METERED] };
         (quota.metered[0], quota.metered[2]) = (100, 3);

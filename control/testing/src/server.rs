@@ -52,7 +52,7 @@ impl InProcess {
         Self::with(Options::default())
     }
 
-    /// [`InProcess::start`] with a store of one's own options.
+    /// [`InProcess::start`] with a store of one's own options, all but what its values are.
     pub fn with(options: Options) -> Self {
         Self::over(tempfile::tempdir().unwrap(), options)
     }
@@ -72,6 +72,7 @@ impl InProcess {
     }
 
     fn over(directory: TempDir, options: Options) -> Self {
+        let options = Options { values: hypernetes_apiserver::VALUES, ..options };
         let store = Arc::new(Store::open(&directory.path().join("store"), options).unwrap());
         let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
@@ -79,9 +80,14 @@ impl InProcess {
     }
 
     /// Another process over the same store.
-    pub fn restarted(self) -> Self {
+    pub async fn restarted(self) -> Self {
         let Self { server, store, clients, directory } = self;
-        drop((server, store, clients));
+        drop((server, clients));
+        // The tasks of clients that are gone have it until they have run once more.
+        while Arc::strong_count(&store) > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(store);
         Self::over(directory, Options::default())
     }
 

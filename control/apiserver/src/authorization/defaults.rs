@@ -58,12 +58,10 @@ pub fn value(plural: &str, name: &str) -> Option<&'static Bytes> {
 
 /// A default as it is made anew when what was written over it is deleted: another object of the same name.
 pub fn anew(value: &Bytes) -> Bytes {
-    let renewed = stored_form::decode_bytes(value, REVISION).and_then(|mut object| {
-        object["metadata"]["uid"] = Uuid::new_v4().to_string().into();
-        object["metadata"]["creationTimestamp"] = hypernetes_api::time::now().to_string().into();
-        stored_form::encode(&object)
-    });
-    renewed.unwrap_or_else(|_| value.clone())
+    let Ok(mut object) = serde_json::from_slice::<Value>(stored_form::json(value)) else { return value.clone() };
+    object["metadata"]["uid"] = Uuid::new_v4().to_string().into();
+    object["metadata"]["creationTimestamp"] = hypernetes_api::time::now().to_string().into();
+    stored_form::encode(&object).unwrap_or_else(|_| value.clone())
 }
 
 impl Defaults {

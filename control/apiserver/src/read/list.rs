@@ -3,7 +3,7 @@
 //! What waits for its reader is the store's own bytes, shared, and one piece of the answer: a list that nobody reads costs
 //! no more than what is charged for it before it begins.
 
-use std::{sync::Arc, vec};
+use std::{io, sync::Arc, vec};
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,9 +17,8 @@ use crate::{
     Call, Inner,
     answer::response_of,
     fairness::ticket::Ticket,
-    read::{self, Form},
-    request::{options::ListOptions, selectors::Selector},
-    stored_form,
+    read::{self, form::Form, gzip::Gzip, shape::Shape},
+    request::options::ListOptions,
 };
 
 /// So many of the stored bytes are gone through at a time; between two, others have their turn.
@@ -28,8 +27,9 @@ const PIECE: usize = 64 << 10;
 struct Lister {
     call: Arc<Call>,
     form: Form,
-    selector: Selector,
+    shape: Option<Shape>,
     entries: vec::IntoIter<Entry>,
+    gzip: Option<Gzip>,
     /// What comes before the objects, until it has been sent.
     head: Option<String>,
     /// An object has been written: the next comes after a comma.
@@ -40,31 +40,32 @@ struct Lister {
 pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Result<Response<Body>, ApiError> {
     let (options, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
     let (listing, next) = read::range(server, call, &options, Some(ticket)).await?;
-    Ok(answer(call, form, options.selector, listing, next))
+    Ok(answer(call, form, listing, next))
 }
 
-/// Those of a listing that are selected, and the token of the next page.
-pub fn answer(
-    call: &Arc<Call>,
-    form: Form,
-    selector: Selector,
-    listing: Listing,
-    next: Option<String>,
-) -> Response<Body> {
+/// A listing, and the token of the next page.
+pub fn answer(call: &Arc<Call>, form: Form, listing: Listing, next: Option<String>) -> Response<Body> {
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if let Some(next) = next {
         metadata["continue"] = next.into();
     }
+    let gzip = Gzip::of(&call.headers, listing.entries.iter().map(|entry| entry.value.len()).sum());
+    let compressed = gzip.is_some();
     let lister = Lister {
         form,
-        selector,
+        shape: Shape::of(call, form),
+        gzip,
         entries: listing.entries.into_iter(),
         head: Some(head(call, form, &metadata)),
         some: false,
         ended: false,
         call: call.clone(),
     };
-    response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece)))
+    let mut response = response_of(StatusCode::OK, Body::from_stream(stream::try_unfold(lister, Lister::piece)));
+    if compressed {
+        Gzip::mark(response.headers_mut());
+    }
+    response
 }
 
 /// All that comes before the first object.
@@ -87,8 +88,10 @@ fn head(call: &Call, form: Form, metadata: &Value) -> String {
 impl Lister {
     /// The next piece of the answer, and the rest.
     async fn piece(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
-        let mut out = BytesMut::from(self.head.take().unwrap_or_default().as_bytes());
         while !self.ended {
+            // With room for most objects by which it is longer.
+            let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
+            out.put_slice(self.head.take().unwrap_or_default().as_bytes());
             let mut seen = 0;
             while seen < PIECE && !self.ended {
                 match self.entries.next() {
@@ -105,31 +108,32 @@ impl Lister {
                 }
             }
             self.call.pause().await;
-            // Where nothing of a piece was selected, there is nothing to send.
+            let out = self.compressed(out.freeze())?;
+            // What is compressed may come with the next piece.
             if !out.is_empty() {
-                return Ok(Some((out.freeze(), self)));
+                return Ok(Some((out, self)));
             }
         }
         Ok(None)
     }
 
     fn write(&mut self, out: &mut BytesMut, entry: &Entry) -> Result<(), ApiError> {
-        if read::as_stored(&self.call, self.form) && self.selector.is_empty() {
-            self.separate(out);
-            stored_form::write(out, &entry.value, entry.mod_revision);
-            return Ok(());
-        }
-        let mut object = stored_form::decode(entry)?;
-        if !self.selector.matches(&object) {
-            return Ok(());
-        }
         self.separate(out);
-        read::mark(&self.call, &entry.key, &mut object);
-        let shown = match self.form {
-            Form::Table(include) => read::row(&self.call, &object, include),
-            form => read::in_form(&self.call, form, object, Value::Null, false),
-        };
-        serde_json::to_writer(out.writer(), &shown).map_err(|error| ApiError::internal(error.to_string()))
+        let (call, form) = (&self.call, self.form);
+        read::write_at(call, self.shape, out, entry, entry.mod_revision, |object| match form {
+            Form::Table(include) => read::row(call, &object, include),
+            form => read::in_form(call, form, object, Value::Null, false),
+        })
+    }
+
+    fn compressed(&mut self, piece: Bytes) -> Result<Bytes, ApiError> {
+        let Some(gzip) = &mut self.gzip else { return Ok(piece) };
+        let failed = |error: io::Error| ApiError::internal(format!("compressing an answer: {error}"));
+        let mut out = gzip.piece(&piece).map_err(failed)?;
+        if let Some(gzip) = self.gzip.take_if(|_| self.ended) {
+            out.extend(gzip.end().map_err(failed)?);
+        }
+        Ok(out.into())
     }
 
     fn separate(&mut self, out: &mut BytesMut) {

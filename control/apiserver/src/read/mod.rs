@@ -1,22 +1,32 @@
 //! `get`, and what `list` is made of.
 
+mod filter;
+mod form;
+mod gzip;
+mod handed;
 pub mod list;
+pub mod selection;
+mod shape;
 pub mod watch;
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
-use hypernetes_api::{ApiError, Reason, error::Details, names};
+use hypernetes_api::{ApiError, Reason, error::Details};
 use hypernetes_kinds::IncludeObject;
-use hypernetes_schema::walk::fields;
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::form::Form;
+use self::{
+    gzip::Gzip,
+    shape::{Shape, annotate, bare_metadata},
+};
 use crate::{
     Call, Inner,
-    answer::{bytes_response, json_response},
+    answer::bytes_response,
     authorization::nodes,
     fairness::ticket::Ticket,
     request::{
@@ -27,62 +37,62 @@ use crate::{
     stored_form,
 };
 
-/// In what form an answer is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    Object,
-    Table(IncludeObject),
-    /// `PartialObjectMetadata`.
-    Metadata,
-}
-
-impl Form {
-    /// The first form of an `Accept` header that is known here; JSON for everything else, as kubectl expects.
-    pub fn of(call: &Call) -> Result<Self, ApiError> {
-        for option in call.accept().split(',') {
-            let mut parameters = option.split(';').map(str::trim);
-            if !matches!(parameters.next(), Some("application/json" | "*/*" | "application/*")) {
-                continue;
-            }
-            let parameter = |name: &str| option.split(';').map(str::trim).find_map(|p| p.strip_prefix(name));
-            match parameter("as=") {
-                Some("Table") => {
-                    let text = call.query.get("includeObject");
-                    let include = IncludeObject::parse(text)
-                        .ok_or_else(|| ApiError::bad_request(format!("includeObject: {text:?} is not known")))?;
-                    return Ok(Self::Table(include));
-                }
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Self::Metadata),
-                _ => return Ok(Self::Object),
-            }
-        }
-        Ok(Self::Object)
-    }
-}
-
 pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let name = call.target.name.as_deref().unwrap_or_default();
     let entry = server.store.get(&call.key(name)?).await?.ok_or_else(|| call.not_found(name))?;
     one(call, &entry)
 }
 
-/// Whether the bytes of the store are what is asked for.
-pub fn as_stored(call: &Call, form: Form) -> bool {
-    form == Form::Object && call.scope != Scope::All && call.served.is_stored() && !nodes::is_projected(call)
-}
-
 /// An answer of one object in the wanted form.
 pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     let form = Form::of(call)?;
-    if as_stored(call, form) {
-        let mut out = BytesMut::new();
-        stored_form::write(&mut out, &entry.value, entry.mod_revision);
-        return Ok(bytes_response(StatusCode::OK, out.freeze()));
+    let shape = Shape::of(call, form);
+    let mut bytes = match shape {
+        Some(shape) if shape.is_whole() => stored_form::shared(entry),
+        _ => {
+            let mut out = BytesMut::new();
+            let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
+            write_at(call, shape, &mut out, entry, entry.mod_revision, |object| {
+                in_form(call, form, object, metadata, true)
+            })?;
+            out.freeze()
+        }
+    };
+    let gzip = Gzip::of(&call.headers, bytes.len());
+    let compressed = gzip.is_some();
+    if let Some(mut gzip) = gzip {
+        let failed = |error: std::io::Error| ApiError::internal(format!("compressing an answer: {error}"));
+        let mut out = gzip.piece(&bytes).map_err(failed)?;
+        out.extend(gzip.end().map_err(failed)?);
+        bytes = out.into();
     }
-    let mut object = stored_form::decode(entry)?;
-    mark(call, &entry.key, &mut object);
-    let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
-    Ok(json_response(StatusCode::OK, &in_form(call, form, object, metadata, true)))
+    let mut response = bytes_response(StatusCode::OK, bytes);
+    if compressed {
+        Gzip::mark(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// Appends an object; what has no shape that all share is parsed and shown by `show`. `at` is the version that it says it has.
+fn write_at(
+    call: &Call,
+    shape: Option<Shape>,
+    out: &mut BytesMut,
+    entry: &Entry,
+    at: Revision,
+    show: impl FnOnce(Value) -> Value,
+) -> Result<(), ApiError> {
+    if let Some(shape) = shape {
+        return shape.write(out, entry, at, &call.resource);
+    }
+    let mut object = stored_form::decode_at(entry, at)?;
+    if nodes::is_projected(call) {
+        nodes::project(&mut object);
+    }
+    if call.scope == Scope::All {
+        annotate(&entry.key, &mut object);
+    }
+    serde_json::to_writer(out.writer(), &show(object)).map_err(|error| ApiError::internal(error.to_string()))
 }
 
 /// An object as a table's row.
@@ -103,9 +113,7 @@ pub fn in_form(call: &Call, form: Form, object: Value, metadata: Value, columns:
             "columnDefinitions": if columns { call.resource.column_definitions() } else { json!([]) },
             "rows": [row(call, &object, include)],
         }),
-        Form::Metadata => {
-            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
-        }
+        Form::Metadata => bare_metadata(&object),
         Form::Object => call.served.from_stored(object),
     }
 }
@@ -170,7 +178,7 @@ const ENTRIES: usize = 500;
 
 /// A consistent range, in pieces where it is a tenant's. A tenant that is charged too much is refused after what it may
 /// have, and not after all. A page has so many objects as it may have of those that are selected, however many are gone through
-/// for it; a list without a limit is selected when it is written.
+/// for it.
 async fn collect(
     server: &Inner,
     call: &Call,
@@ -181,7 +189,7 @@ async fn collect(
 ) -> Result<Listing, ApiError> {
     let whole = options.clone();
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-    let selects = limit < usize::MAX && !selector.is_empty();
+    let selects = !selector.is_empty();
     let mut entries: Vec<Entry> = Vec::new();
     // What is forgotten for the sake of one tenant's past can be needed for all tenants' version: those are read at once.
     let in_pieces = prefix.of_tenant().is_some();
@@ -204,12 +212,15 @@ async fn collect(
         options.revision = Some(listing.revision);
         options.after = listing.entries.last().map(|entry| entry.key.clone());
         let (mut more, mut bytes) = (listing.more, 0);
-        for entry in listing.entries {
+        for (place, entry) in listing.entries.into_iter().enumerate() {
             if selects && entries.len() == limit {
                 more = true;
                 break;
             }
-            if selects && !selector.matches(&stored_form::decode(&entry)?) {
+            if place % ENTRIES == ENTRIES - 1 {
+                call.pause().await;
+            }
+            if selects && !selector.matches(&selection::of(&entry, &call.resource)?) {
                 continue;
             }
             bytes += entry.value.len() as u64;
@@ -222,16 +233,5 @@ async fn collect(
             return Ok(Listing { entries, revision: listing.revision, more });
         }
         call.pause().await;
-    }
-}
-
-/// Adds whose an object is, in answers that span tenants, and takes away what is not for who asks.
-pub fn mark(call: &Call, key: &Key, object: &mut Value) {
-    if nodes::is_projected(call) {
-        nodes::project(object);
-    }
-    if call.scope == Scope::All {
-        let annotations = fields(object, &["metadata", "annotations"]);
-        annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
     }
 }

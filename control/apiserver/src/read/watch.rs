@@ -6,16 +6,16 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
-use hypernetes_store::{Change, Changes, RangeOptions, Revision, Store, WatchError};
+use hypernetes_store::{Change, Changes, Entry, RangeOptions, Revision, Store, WatchError};
 use serde_json::json;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     Call, Inner,
     fairness::{account::Account, background},
-    read::{self, Form},
-    request::{options::ListOptions, selectors::Selector},
-    stored_form, with_defaults,
+    read::{self, filter::Filter, form::Form, handed, shape::Shape},
+    request::options::ListOptions,
+    stored_form::Event,
 };
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
@@ -24,13 +24,20 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Without a wish a watch lasts this long, as upstream's 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 
-/// Events that are made before the client has taken the ones before; each may be as large as an object.
+/// Of what is there already so many bytes are gone through at a time.
+const PIECE: usize = 64 << 10;
+/// Pieces and events that are made before the client has taken the ones before; each may be as large as an object.
 const EVENTS_AHEAD: usize = 4;
+/// A watch of which nothing is read for so long though there is something ends: what waits for it keeps memory.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Sender = mpsc::Sender<Result<Bytes, std::convert::Infallible>>;
 
 struct Watcher {
     call: Arc<Call>,
-    selector: Selector,
+    filter: Filter,
     form: Form,
+    shape: Option<Shape>,
     columns_sent: bool,
 }
 
@@ -43,7 +50,13 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     let bookmarks = options.bookmarks.then(|| Bookmarks::new(server.store.stored().clone(), timeout));
     // Who gives no version is told of what is there, if they do not say otherwise.
     let initial = options.initial_events.unwrap_or(from.is_none());
-    let watcher = Watcher { call: call.clone(), selector: options.selector, form, columns_sent: false };
+    let watcher = Watcher {
+        call: call.clone(),
+        filter: Filter { resource: call.resource.clone(), selector: options.selector },
+        form,
+        shape: Shape::of(call, form),
+        columns_sent: false,
+    };
     let mut first = Vec::new();
     let start = if initial {
         let listing = server.store.range(&prefix, RangeOptions::default()).await?;
@@ -55,7 +68,13 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             None => server.store.revision().await?,
         }
     };
-    let changes = match server.store.watch(&prefix, start).await {
+    // Where it is found by a field, other changes do not reach it.
+    let indexed = call.resource.indexed.and_then(|place| call.resource.selectable.get(place));
+    let changes = match indexed.and_then(|field| watcher.filter.selector.requires(&field.name)) {
+        Some(value) => server.store.watch_of(&prefix, value, start).await,
+        None => server.store.watch(&prefix, start).await,
+    };
+    let changes = match changes {
         Ok(changes) => changes,
         Err(error) => {
             // As upstream says what comes after a request was understood: in the stream. Clients list again only then.
@@ -66,22 +85,25 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
+    let handed = call.handed.as_ref().filter(|_| watcher.shape.is_some_and(Shape::hides_nothing));
+    if let Some(wanted) = handed {
+        wanted.give(handed::objects(watcher.filter, first, changes));
+        return Ok(streamed(Body::empty()));
+    }
     let initial_end = options.initial_events == Some(true) && options.bookmarks;
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(EVENTS_AHEAD);
+    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     let events = async move {
         let mut watcher = watcher;
-        // Each is made when there is room for it: a client that does not read keeps no list in memory.
-        for entry in first {
-            let event = match watcher.event("ADDED", &entry.key, &entry.value, entry.mod_revision) {
-                Ok(Some(event)) => event,
-                Ok(None) => continue,
-                Err(error) => error_event(&error),
-            };
-            if sender.send(Ok(event)).await.is_err() {
+        // They are made when there is room for them: a client that does not read keeps no list in memory.
+        let mut first = first.into_iter().peekable();
+        while first.peek().is_some() {
+            let events = watcher.first(&mut first);
+            if !events.is_empty() && !send(&sender, events).await {
                 return;
             }
+            watcher.call.pause().await;
         }
-        if initial_end && sender.send(Ok(watcher.bookmark(start, true))).await.is_err() {
+        if initial_end && !send(&sender, watcher.bookmark(start, true)).await {
             return;
         }
         follow(watcher, changes, start, bookmarks, sender).await;
@@ -130,7 +152,7 @@ async fn follow(
     mut changes: Changes,
     mut seen: Revision,
     mut bookmarks: Option<Bookmarks>,
-    sender: mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
+    sender: Sender,
 ) {
     // Told when what has come until then has been.
     let mut reached = None;
@@ -168,15 +190,20 @@ async fn follow(
             }
             (Err(WatchError::Lagged), _) => {
                 let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
-                let _ = sender.send(Ok(error_event(&error))).await;
+                send(&sender, error_event(&error)).await;
                 return;
             }
             (Err(WatchError::Closed), _) => return,
         };
-        if sender.send(Ok(event)).await.is_err() {
+        if !send(&sender, event).await {
             return;
         }
     }
+}
+
+/// False: nobody reads it any more.
+async fn send(sender: &Sender, events: Bytes) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, sender.send(Ok(events))).await, Ok(Ok(())))
 }
 
 fn error_event(error: &ApiError) -> Bytes {
@@ -186,54 +213,35 @@ fn error_event(error: &ApiError) -> Bytes {
 }
 
 impl Watcher {
-    /// What a change means to this watcher: an object may come into what it selects, or leave it.
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
-        let selected = |value: &Bytes| -> Result<bool, ApiError> {
-            Ok(self.selector.is_empty() || self.selector.matches(&stored_form::decode_bytes(value, change.revision)?))
-        };
-        let now = match &change.now {
-            Some(entry) if selected(&entry.value)? => Some(entry),
-            _ => None,
-        };
-        let shown = with_defaults::before(change);
-        let before = match &shown {
-            Some(entry) if selected(&entry.value)? => Some(entry),
-            _ => None,
-        };
-        let (kind, entry) = match (before, now) {
-            (None, None) => return Ok(None),
-            (None, Some(now)) => ("ADDED", now),
-            (Some(_), Some(now)) => ("MODIFIED", now),
-            // The object as it was, at the revision at which it went.
-            (Some(before), None) => ("DELETED", before),
-        };
-        self.event(kind, &change.key, &entry.value, change.revision)
+        let Some((event, entry)) = self.filter.means(change)? else { return Ok(None) };
+        match self.shape {
+            Some(shape) => shape.line(event, &entry, change, &self.call.resource),
+            None => event.line(entry.value.len(), |out| self.write(out, &entry, change.revision)),
+        }
+        .map(Some)
     }
 
-    fn event(
-        &mut self,
-        kind: &str,
-        key: &hypernetes_store::Key,
-        value: &Bytes,
-        revision: Revision,
-    ) -> Result<Option<Bytes>, ApiError> {
-        let mut out = BytesMut::with_capacity(value.len() + 80);
-        out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-        if read::as_stored(&self.call, self.form) && self.selector.is_empty() {
-            stored_form::write(&mut out, value, revision);
-        } else {
-            let mut object = stored_form::decode_bytes(value, revision)?;
-            if kind == "ADDED" && !self.selector.matches(&object) {
-                return Ok(None);
-            }
-            read::mark(&self.call, key, &mut object);
-            let columns = !std::mem::replace(&mut self.columns_sent, true);
-            let metadata = json!({"resourceVersion": revision.to_string()});
-            let shown = read::in_form(&self.call, self.form, object, metadata, columns);
-            out.put_slice(shown.to_string().as_bytes());
+    fn write(&mut self, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
+        let columns = !std::mem::replace(&mut self.columns_sent, true);
+        let metadata = json!({"resourceVersion": at.to_string()});
+        let (call, form) = (&self.call, self.form);
+        read::write_at(call, self.shape, out, entry, at, |object| read::in_form(call, form, object, metadata, columns))
+    }
+
+    /// The next of what is there already, each as an event.
+    fn first(&mut self, entries: &mut impl Iterator<Item = Entry>) -> Bytes {
+        let (mut out, mut seen) = (BytesMut::new(), 0);
+        while let Some(entry) = (seen < PIECE).then(|| entries.next()).flatten() {
+            seen += entry.value.len();
+            let line = match self.filter.selected(Some(&entry)) {
+                Ok(None) => continue,
+                Ok(Some(_)) => Event::Added.line(entry.value.len(), |out| self.write(out, &entry, entry.mod_revision)),
+                Err(error) => Err(error),
+            };
+            out.put_slice(&line.unwrap_or_else(|error| error_event(&error)));
         }
-        out.put_slice(b"}\n");
-        Ok(Some(out.freeze()))
+        out.freeze()
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {

@@ -1,5 +1,7 @@
 //! Label and field selectors, as list and watch take them.
 
+use std::borrow::Cow;
+
 use hypernetes_api::{ApiError, DnsSubdomain};
 use hypernetes_kinds::Selectable;
 use serde_json::Value;
@@ -67,17 +69,34 @@ impl Selector {
         self.fields.iter().find(|term| term.equal && term.field.name == path).map(|term| term.value.as_str())
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    pub fn matches(&self, object: &impl Labelled) -> bool {
+        let label = |key: &str| object.label(key);
         let number = |key: &str| label(key).and_then(|text| text.parse::<i64>().ok());
         self.labels.iter().all(|term| match term {
-            LabelTerm::In(key, values) => label(key).is_some_and(|have| values.iter().any(|v| v == have)),
-            LabelTerm::NotIn(key, values) => !label(key).is_some_and(|have| values.iter().any(|v| v == have)),
+            LabelTerm::In(key, values) => label(key).is_some_and(|have| values.iter().any(|v| *v == have)),
+            LabelTerm::NotIn(key, values) => !label(key).is_some_and(|have| values.iter().any(|v| *v == have)),
             LabelTerm::Exists(key) => label(key).is_some(),
             LabelTerm::Absent(key) => label(key).is_none(),
             LabelTerm::Greater(key, bound) => number(key).is_some_and(|have| have > *bound),
             LabelTerm::Less(key, bound) => number(key).is_some_and(|have| have < *bound),
-        }) && self.fields.iter().all(|term| (term.field.value(object) == term.value) == term.equal)
+        }) && self.fields.iter().all(|term| (object.field(&term.field) == term.value) == term.equal)
+    }
+}
+
+/// What can be selected.
+pub trait Labelled {
+    fn label(&self, key: &str) -> Option<Cow<'_, str>>;
+    /// As text; of a field that is absent its zero value.
+    fn field(&self, field: &Selectable) -> Cow<'_, str>;
+}
+
+impl Labelled for Value {
+    fn label(&self, key: &str) -> Option<Cow<'_, str>> {
+        self["metadata"]["labels"][key].as_str().map(Cow::Borrowed)
+    }
+
+    fn field(&self, field: &Selectable) -> Cow<'_, str> {
+        field.value(self)
     }
 }
 

@@ -18,9 +18,7 @@ use crate::{
     request::{
         Scope,
         options::{DeleteOptions, ListOptions, MAX_GRACE, WriteOptions},
-        selectors::Selector,
     },
-    stored_form,
 };
 
 pub(crate) async fn delete(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -119,17 +117,7 @@ pub(crate) async fn delete_collection(
     }
     let (options, form) = (DeleteOptions::parse(call)?, Form::of(call)?);
     let selection = ListOptions::parse(call, false)?;
-    let (mut listing, next) = read::range(server, call, &selection, Some(ticket)).await?;
-    if !selection.selector.is_empty() {
-        let mut selected = Vec::new();
-        for entry in listing.entries {
-            call.pause().await;
-            if selection.selector.matches(&stored_form::decode(&entry)?) {
-                selected.push(entry);
-            }
-        }
-        listing.entries = selected;
-    }
+    let (listing, next) = read::range(server, call, &selection, Some(ticket)).await?;
     for some in listing.entries.chunks(TOGETHER) {
         let deletions: FuturesUnordered<_> =
             some.iter().map(|entry| delete_one(server, call, entry.key.name(), &options)).collect();
@@ -141,5 +129,5 @@ pub(crate) async fn delete_collection(
             call.pause().await;
         }
     }
-    Ok(list::answer(call, form, Selector::default(), listing, next))
+    Ok(list::answer(call, form, listing, next))
 }

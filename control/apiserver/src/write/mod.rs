@@ -309,11 +309,10 @@ where
             if let Some(metadata) = object["metadata"].as_object_mut() {
                 metadata.insert("resourceVersion".into(), modified.to_string().into());
             }
-            let entry =
-                Entry { key: key.clone(), value: value.clone(), create_revision: created, mod_revision: modified };
+            let entry = stored_form::outside(key.clone(), &value, created, modified);
             Written { operation, entry, object, warnings, gone }
         };
-        if !gone && ops.is_empty() && current.as_ref().is_some_and(|entry| entry.value == value) {
+        if !gone && ops.is_empty() && current.as_ref().is_some_and(|entry| stored_form::is_of(entry, &value)) {
             return Ok(written(created, modified, object));
         }
         let now = (!gone).then_some(&object);

@@ -4,6 +4,7 @@ mod bench;
 mod layers;
 mod matrix;
 mod options;
+mod reads;
 mod registry;
 mod writes;
 
@@ -111,7 +112,7 @@ async fn a_watch_goes_on_over_a_restart_and_is_told_in_its_stream_to_list_again_
     let acme = admin(ACME);
     let first = bench.post(&acme, MAPS, map("a", "1")).await.ok();
     bench.post(&acme, MAPS, map("b", "1")).await.ok();
-    let bench = bench.restarted();
+    let bench = bench.restarted().await;
     let version = first["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{MAPS}?watch=true&resourceVersion={version}");
     let mut request = Request::builder().uri(&path).body(Body::empty()).unwrap();

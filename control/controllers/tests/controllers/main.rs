@@ -3,6 +3,7 @@
 
 mod certificates;
 mod common;
+mod cost;
 mod events;
 mod fairness;
 mod garbage;

@@ -33,6 +33,7 @@ pub(crate) fn resource() -> Resource {
             "status.podIP".into(),
             "status.nominatedNodeName".into(),
         ])
+        .indexed("spec.nodeName")
         .defaults(requests_of_limits)
         .counts_changes()
         .first_status(|pod| json!({"phase": "Pending", "qosClass": pod.get("spec").map_or("BestEffort", qos::class)}))

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Change, Entry, Key, Revision, Txn, TxnError, Usage,
+    Entry, Key, Meter, Op, Revision, Txn, TxnError, Usage,
+    entry::Record,
     mvcc::{Applied, Current},
 };
 
@@ -18,13 +19,49 @@ pub(crate) enum Growth {
 }
 
 /// Bytes that a transaction may add to objects that exist and count as small.
-const SMALL_GROWTH: usize = 1024;
+const SMALL_GROWTH: u64 = 1024;
+
+/// What of a key's newest version decides about the next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    pub usage: Usage,
+}
+
+impl Head {
+    pub fn of(entry: &Entry) -> Self {
+        Self { create_revision: entry.create_revision, mod_revision: entry.mod_revision, usage: entry.usage }
+    }
+}
+
+/// What an operation makes of what was there.
+pub(crate) struct Step<'a> {
+    pub op: &'a Op,
+    pub before: Option<Head>,
+    pub now: Option<Head>,
+}
+
+impl<'a> Step<'a> {
+    /// None: it does nothing.
+    pub fn of(op: &'a Op, before: Option<Head>, revision: Revision, meter: Meter) -> Option<Self> {
+        if op.value().is_none() && before.is_none() {
+            return None;
+        }
+        let now = op.value().map(|value| Head {
+            create_revision: before.map_or(revision, |head| head.create_revision),
+            mod_revision: revision,
+            usage: Usage::of(op.key(), value, meter),
+        });
+        Some(Self { op, before, now })
+    }
+}
 
 /// Transactions that become durable together.
 pub(crate) struct Batch {
     revision: Revision,
     changes: Vec<Applied>,
-    newest: HashMap<Key, Option<Entry>>,
+    newest: HashMap<Key, Option<Head>>,
     /// The largest of its transactions'.
     growth: Growth,
     /// What each tenant will have.
@@ -66,41 +103,36 @@ impl Batch {
     /// `Conflict`, `NoSpace`, `Quota`: nothing of it is in the batch.
     pub fn add(&mut self, there: &Current<'_>, txn: &Txn, allowed: Growth) -> Result<(Revision, Growth), TxnError> {
         for guard in &txn.guards {
-            let current = self.current(there, guard.key());
-            if current.map(|entry| entry.mod_revision) != guard.wanted() {
-                let current = current.cloned().map(Box::new);
+            let current = self.current(there, guard.key()).map(|head| head.mod_revision);
+            if current != guard.wanted() {
                 return Err(TxnError::Conflict { key: guard.key().clone(), current });
             }
         }
         let revision = Revision(self.revision.0 + 1);
-        let mut changes = Vec::with_capacity(txn.ops.len());
+        let mut steps = Vec::with_capacity(txn.ops.len());
         for op in &txn.ops {
-            let before = self.current(there, op.key()).cloned();
-            if op.value().is_none() && before.is_none() {
-                continue;
-            }
-            let create_revision = before.as_ref().map_or(revision, |entry| entry.create_revision);
-            let now = op.value().map(|value| Entry {
-                key: op.key().clone(),
-                value: value.clone(),
-                create_revision,
-                mod_revision: revision,
-            });
-            changes.push(Change { revision, key: op.key().clone(), now, before });
+            steps.extend(Step::of(op, self.current(there, op.key()), revision, there.meter));
         }
-        let growth = growth_of(&changes);
+        let growth = growth_of(&steps);
         if growth > allowed {
             return Err(TxnError::NoSpace("the disk is full".into()));
         }
-        let usage = self.usage_after(there, &changes, growth)?;
-        if changes.is_empty() {
+        let usage = self.usage_after(there, &steps, growth)?;
+        if steps.is_empty() {
             return Ok((self.revision, growth));
         }
         self.usage.extend(usage);
         self.growth = self.growth.max(growth);
         self.revision = revision;
-        for Change { key, now, .. } in changes {
-            self.newest.insert(key.clone(), now.clone());
+        for Step { op, now, .. } in steps {
+            let key = op.key().clone();
+            self.newest.insert(key.clone(), now);
+            let now = now.zip(op.value()).map(|(head, value)| Record {
+                key: key.clone(),
+                value: value.clone(),
+                create_revision: head.create_revision,
+                mod_revision: revision,
+            });
             self.changes.push(Applied { revision, key, now });
         }
         Ok((revision, growth))
@@ -110,18 +142,19 @@ impl Batch {
     fn usage_after(
         &self,
         there: &Current<'_>,
-        changes: &[Change],
+        steps: &[Step<'_>],
         growth: Growth,
     ) -> Result<HashMap<Arc<str>, Usage>, TxnError> {
         let mut after: HashMap<Arc<str>, Usage> = HashMap::new();
         let before = |tenant: &str| self.usage.get(tenant).copied().unwrap_or_else(|| there.usage(tenant));
-        for change in changes {
-            let tenant = change.key.tenant();
+        for Step { op, before: had, now } in steps {
+            let tenant = op.key().tenant();
             if !after.contains_key(tenant) {
                 after.insert(tenant.into(), before(tenant));
             }
             if let Some(usage) = after.get_mut(tenant) {
-                usage.count(change, there.meter);
+                had.iter().for_each(|head| usage.subtract(&head.usage));
+                now.iter().for_each(|head| usage.add(&head.usage));
             }
         }
         for (tenant, usage) in &after {
@@ -130,19 +163,20 @@ impl Batch {
         Ok(after)
     }
 
-    fn current<'a>(&'a self, there: &'a Current<'_>, key: &Key) -> Option<&'a Entry> {
+    fn current(&self, there: &Current<'_>, key: &Key) -> Option<Head> {
         match self.newest.get(key) {
-            Some(newest) => newest.as_ref(),
-            None => there.get(key),
+            Some(newest) => *newest,
+            None => there.get(key).map(Head::of),
         }
     }
 }
 
-pub(crate) fn growth_of(changes: &[Change]) -> Growth {
-    let value = |entry: &Option<Entry>| entry.as_ref().map_or(0, |e| e.value.len());
-    let creates = changes.iter().any(|change| change.before.is_none());
+pub(crate) fn growth_of(steps: &[Step<'_>]) -> Growth {
+    let bytes = |head: Option<Head>| head.map_or(0, |head| head.usage.bytes);
+    let creates = steps.iter().any(|step| step.before.is_none());
+    // A key that goes is no growth, and one that stays is the same in both.
     let (before, now) =
-        changes.iter().fold((0, 0), |(before, now), change| (before + value(&change.before), now + value(&change.now)));
+        steps.iter().fold((0, 0), |(before, now), step| (before + bytes(step.before), now + bytes(step.now)));
     match now.saturating_sub(before) {
         _ if creates => Growth::Large,
         0 => Growth::None,

@@ -34,7 +34,7 @@ pub(super) struct History {
 
 #[derive(Default)]
 struct Past {
-    changes: VecDeque<(Instant, Arc<Change>)>,
+    changes: VecDeque<(Instant, Change)>,
     bytes: usize,
     /// By resource: its newest change that was forgotten.
     forgotten: HashMap<Box<str>, Revision>,
@@ -56,7 +56,7 @@ impl History {
         }
     }
 
-    pub fn push(&mut self, change: Arc<Change>) {
+    pub fn push(&mut self, change: Change) {
         let tenant = change.key.tenant();
         let bytes = changes::bytes_of(&change);
         if !self.tenants.contains_key(tenant) {
@@ -64,11 +64,12 @@ impl History {
         }
         let Some(past) = self.tenants.get_mut(tenant) else { return };
         let now = Instant::now();
-        past.changes.push_back((now, change.clone()));
+        let key = change.key.clone();
+        past.changes.push_back((now, change));
         past.bytes += bytes;
         self.bytes += bytes;
         let (most, most_bytes) = (self.most_changes, self.most_bytes);
-        self.forget_while(change.key.tenant(), |past| {
+        self.forget_while(key.tenant(), |past| {
             past.changes.len() > most || past.bytes > most_bytes || past.is_old(now)
         });
     }
@@ -156,17 +157,12 @@ impl History {
     ///
     /// # Errors
     /// When some were forgotten.
-    pub fn since(&self, prefix: &Prefix, from: Revision) -> Result<Vec<Arc<Change>>, ReadError> {
+    pub fn since(&self, prefix: &Prefix, from: Revision) -> Result<Vec<&Change>, ReadError> {
         self.keeps(prefix, from)?;
-        let wanted = |past: &Past| {
-            let first = past.changes.partition_point(|(_, change)| change.revision <= from);
-            let changes = past.changes.range(first..).map(|(_, change)| change);
-            changes.filter(|change| prefix.contains(&change.key)).cloned().collect::<Vec<_>>()
-        };
         Ok(match prefix.of_tenant() {
-            Some(tenant) => self.tenants.get(tenant).map(wanted).unwrap_or_default(),
+            Some(tenant) => self.tenants.get(tenant).map(|past| past.since(prefix, from).collect()).unwrap_or_default(),
             None => {
-                let mut all: Vec<_> = self.tenants.values().flat_map(wanted).collect();
+                let mut all: Vec<_> = self.tenants.values().flat_map(|past| past.since(prefix, from)).collect();
                 all.sort_by_key(|change| change.revision);
                 all
             }
@@ -175,6 +171,11 @@ impl History {
 }
 
 impl Past {
+    fn since(&self, prefix: &Prefix, from: Revision) -> impl Iterator<Item = &Change> {
+        let first = self.changes.partition_point(|(_, change)| change.revision <= from);
+        self.changes.range(first..).map(|(_, change)| change).filter(|change| prefix.contains(&change.key))
+    }
+
     fn is_old(&self, now: Instant) -> bool {
         self.changes.front().is_some_and(|(when, _)| now.duration_since(*when) > AGE)
     }

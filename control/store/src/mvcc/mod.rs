@@ -9,7 +9,7 @@ mod history;
 mod watches;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     ops::Bound,
     sync::Arc,
 };
@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use self::{history::History, watches::Watches};
 use crate::{
-    Change, Entry, Key, Listing, METERED, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, WatchError,
+    Change, Entry, Key, Listing, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, Values, WatchError,
+    entry::Record,
     log::embedded::{Encryption, SEGMENT},
 };
 
@@ -42,8 +43,8 @@ pub struct Options {
     /// embedded engine, as are the keys.
     pub reserve_bytes: u64,
     pub encryption: Encryption,
-    /// What each tenant's quota is compared with, besides objects and bytes. The same for all that opens one store.
-    pub meter: Meter,
+    /// What is in it.
+    pub values: Values,
 }
 
 impl Default for Options {
@@ -56,13 +57,20 @@ impl Default for Options {
             infrastructure_watch: WatchLimits { bytes: 64 << 20, tenant_bytes: usize::MAX },
             reserve_bytes: SEGMENT,
             encryption: Encryption::none(),
-            meter: |_, _| [0; METERED],
+            values: Values::default(),
         }
     }
 }
 
-/// Versions of one key, oldest first; `None` is a deletion. Never empty.
-type Versions = Vec<(Revision, Option<Entry>)>;
+/// A version of a key; `None` is a deletion.
+type At = (Revision, Option<Entry>);
+
+/// Versions of one key.
+struct Versions {
+    newest: At,
+    /// Those before that something of the past may still need, oldest first.
+    older: Vec<At>,
+}
 
 /// What became of a key, durably.
 #[derive(Debug, Clone)]
@@ -70,7 +78,7 @@ pub(crate) struct Applied {
     pub revision: Revision,
     pub key: Key,
     /// None: it was deleted.
-    pub now: Option<Entry>,
+    pub now: Option<Record>,
 }
 
 pub(crate) struct Cache {
@@ -147,28 +155,29 @@ impl Cache {
     }
 
     pub fn current(&self) -> Current<'_> {
-        Current { state: self.state.read(), meter: self.options.meter, quotas: &self.quotas }
+        Current { state: self.state.read(), meter: self.options.values.meter, quotas: &self.quotas }
     }
 
     /// Begins, or begins anew, with these entries and no past. Watches that there were have missed what came between.
-    pub fn load(&self, revision: Revision, entries: Vec<Entry>) {
+    pub fn load(&self, revision: Revision, records: Vec<Record>) {
         let mut usage: HashMap<Arc<str>, Usage> = HashMap::new();
-        for entry in &entries {
+        let entries = records.into_iter().map(|record| Entry::of(record, &self.options.values)).inspect(|entry| {
             let tenant = entry.key.tenant();
             if !usage.contains_key(tenant) {
                 usage.insert(tenant.into(), Usage::default());
             }
             if let Some(usage) = usage.get_mut(tenant) {
-                usage.add(entry, self.options.meter);
+                usage.add(&entry.usage);
             }
-        }
+        });
+        let versions =
+            |entry: Entry| (entry.key.clone(), Versions { newest: (entry.mod_revision, Some(entry)), older: vec![] });
+        let keys = entries.map(versions).collect();
         let total = Total {
             objects: usage.values().map(|usage| usage.objects).sum(),
             bytes: usage.values().map(|usage| usage.bytes).sum(),
         };
-        let keys = entries.into_iter().map(|entry| (entry.key.clone(), vec![(entry.mod_revision, Some(entry))]));
-        let state =
-            State { keys: keys.collect(), revision, history: History::new(&self.options, revision), usage, total };
+        let state = State { keys, revision, history: History::new(&self.options, revision), usage, total };
         *self.state.write() = state;
         self.watches.end(&WatchError::Lagged);
         self.told.send_replace(revision);
@@ -177,9 +186,13 @@ impl Cache {
     /// Makes what has become durable visible, and tells the watches: in the order of revisions, the last of which is
     /// `revision`, and from one thread at a time.
     pub fn apply(&self, applied: Vec<Applied>, revision: Revision) {
+        // What everybody is shown is made before anybody has to wait.
+        let made =
+            |Applied { revision, key, now }| (revision, key, now.map(|now| Entry::of(now, &self.options.values)));
+        let made: Vec<_> = applied.into_iter().map(made).collect();
         let changes: Vec<Arc<Change>> = {
             let mut state = self.state.write();
-            let changes = applied.into_iter().map(|applied| state.apply(applied, self.options.meter)).collect();
+            let changes = made.into_iter().map(|(revision, key, now)| state.apply(revision, key, now)).collect();
             state.revision = revision;
             for key in state.history.trim() {
                 state.forget_versions(&key);
@@ -187,7 +200,7 @@ impl Cache {
             changes
         };
         for change in &changes {
-            self.watches.tell(change);
+            self.watches.tell(change, self.options.values.index);
         }
         self.told.send_replace(revision);
     }
@@ -220,18 +233,18 @@ impl Cache {
     /// All keys with what they hold, at one revision.
     pub fn all(&self) -> (Revision, Vec<Entry>) {
         let state = self.state.read();
-        (state.revision, state.keys.values().filter_map(newest).cloned().collect())
+        (state.revision, state.keys.values().filter_map(Versions::newest).cloned().collect())
     }
 
-    /// What the keys after one hold now, in order, until there are so many bytes.
-    pub fn piece(&self, after: Option<&Key>, bytes: usize) -> Vec<Entry> {
+    /// What the keys after one hold now, as it is stored, in order, until there are so many bytes.
+    pub fn piece(&self, after: Option<&Key>, bytes: usize) -> Vec<Record> {
         let state = self.state.read();
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
         let (mut piece, mut size) = (Vec::new(), 0);
-        for entry in state.keys.range::<str, _>((start, Bound::Unbounded)).filter_map(|(_, versions)| newest(versions))
+        for entry in state.keys.range::<str, _>((start, Bound::Unbounded)).filter_map(|(_, versions)| versions.newest())
         {
             size += entry.value.len();
-            piece.push(entry.clone());
+            piece.push(entry.record(&self.options.values));
             if size >= bytes {
                 break;
             }
@@ -241,19 +254,23 @@ impl Cache {
 
     pub fn count(&self, prefix: &Prefix) -> usize {
         let state = self.state.read();
-        state.under(prefix, None).filter(|(_, versions)| newest(versions).is_some()).count()
+        state.under(prefix, None).filter(|(_, versions)| versions.newest().is_some()).count()
     }
 
-    pub fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Changes, ReadError> {
+    /// Of those that have the index, if one is given.
+    pub fn watch(&self, prefix: &Prefix, index: Option<&str>, from: Revision) -> Result<Changes, ReadError> {
         let state = self.state.read();
         if from > state.revision {
             return Err(ReadError::Future(from));
         }
-        let backlog = state.history.since(prefix, from)?;
+        let value = self.options.values.index;
+        let is_told =
+            |change: &&Change| index.is_none_or(|index| change.entries().any(|entry| value(entry) == Some(index)));
+        let backlog = state.history.since(prefix, from)?.into_iter().filter(is_told).cloned().map(Arc::new).collect();
         let limits =
             if prefix.of_tenant().is_some() { self.options.tenant_watch } else { self.options.infrastructure_watch };
         // What is applied from now on is told; what is being told now is in the backlog.
-        let changes = self.watches.begin(prefix, backlog, state.revision, limits);
+        let changes = self.watches.begin(prefix, index, backlog, state.revision, limits);
         // There is no room for so much of the past: the watcher has to list.
         changes.ok_or(ReadError::Compacted { requested: from, oldest: state.revision })
     }
@@ -275,32 +292,45 @@ impl Cache {
     }
 }
 
-fn visible(versions: &Versions, at: Revision) -> Option<&Entry> {
-    versions.iter().rev().find(|(revision, _)| *revision <= at).and_then(|(_, entry)| entry.as_ref())
-}
+impl Versions {
+    fn visible(&self, at: Revision) -> Option<&Entry> {
+        let newest_first = std::iter::once(&self.newest).chain(self.older.iter().rev());
+        newest_first.into_iter().find(|(revision, _)| *revision <= at).and_then(|(_, entry)| entry.as_ref())
+    }
 
-fn newest(versions: &Versions) -> Option<&Entry> {
-    versions.last().and_then(|(_, entry)| entry.as_ref())
+    fn newest(&self) -> Option<&Entry> {
+        self.newest.1.as_ref()
+    }
 }
 
 impl State {
     fn get(&self, key: &Key) -> Option<&Entry> {
-        newest(self.keys.get(key)?)
+        self.keys.get(key)?.newest()
     }
 
     fn usage(&self, tenant: &str) -> Usage {
         self.usage.get(tenant).copied().unwrap_or_default()
     }
 
-    fn apply(&mut self, applied: Applied, meter: Meter) -> Arc<Change> {
-        let Applied { revision, key, now } = applied;
-        let versions = self.keys.entry(key.clone()).or_default();
-        let before = newest(versions).cloned();
-        versions.push((revision, now.clone()));
-        let change = Arc::new(Change { revision, key, now, before });
+    fn apply(&mut self, revision: Revision, key: Key, now: Option<Entry>) -> Arc<Change> {
+        let newest = (revision, now.clone());
+        let before = match self.keys.entry(key.clone()) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Versions { newest, older: Vec::new() });
+                None
+            }
+            btree_map::Entry::Occupied(mut versions) => {
+                let versions = versions.get_mut();
+                let before = std::mem::replace(&mut versions.newest, newest);
+                versions.older.push(before.clone());
+                before.1
+            }
+        };
+        let change = Arc::new(Change::new(revision, key, now, before));
         let tenant = change.key.tenant();
         let (before, mut usage) = (self.usage(tenant), self.usage(tenant));
-        usage.count(&change, meter);
+        change.before.iter().for_each(|entry| usage.subtract(&entry.usage));
+        change.now.iter().for_each(|entry| usage.add(&entry.usage));
         self.total.objects = (self.total.objects + usage.objects).saturating_sub(before.objects);
         self.total.bytes = (self.total.bytes + usage.bytes).saturating_sub(before.bytes);
         if usage == Usage::default() {
@@ -310,7 +340,7 @@ impl State {
         } else {
             self.usage.insert(tenant.into(), usage);
         }
-        self.history.push(change.clone());
+        self.history.push(Change::clone(&change));
         change
     }
 
@@ -332,7 +362,7 @@ impl State {
             Some(revision) => self.history.keeps(prefix, revision)?,
             None => self.revision,
         };
-        let mut found = self.under(prefix, options.after.as_ref()).filter_map(|(_, versions)| visible(versions, at));
+        let mut found = self.under(prefix, options.after.as_ref()).filter_map(|(_, versions)| versions.visible(at));
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
         let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
         Ok(Listing { entries, revision: at, more: found.next().is_some() })
@@ -342,10 +372,12 @@ impl State {
     fn forget_versions(&mut self, key: &Key) {
         let oldest = self.history.oldest_of(key);
         let Some(versions) = self.keys.get_mut(key) else { return };
-        let current = versions.partition_point(|(revision, _)| *revision <= oldest).saturating_sub(1);
-        versions.drain(..current);
-        versions.shrink_to_fit();
-        if let [(_, None)] = versions.as_slice() {
+        // The last of those that are no newer is what was there then.
+        let known = versions.older.partition_point(|(revision, _)| *revision <= oldest);
+        let of_no_use = if versions.newest.0 <= oldest { known } else { known.saturating_sub(1) };
+        versions.older.drain(..of_no_use);
+        versions.older.shrink_to_fit();
+        if versions.older.is_empty() && versions.newest().is_none() {
             self.keys.remove(key);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hypernetes_api::auth::UserInfo;
-use hypernetes_store::{Entry, Key, ResourceId, Revision};
+use hypernetes_store::{Key, ResourceId, Revision};
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestCaseError};
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn key(step: &Step) -> Key {
 type Objects = BTreeMap<(&'static str, &'static str, String), Value>;
 
 fn with_defaults() -> Objects {
-    let decoded = |value: &Bytes| stored_form::decode_bytes(value, Revision(1)).unwrap();
+    let decoded = |value: &Bytes| serde_json::from_slice::<Value>(stored_form::json(value)).unwrap();
     let defaults = defaults::all();
     let roles = defaults.roles.iter().map(|(name, role)| (("clusterroles", "", name.clone()), decoded(&role.value)));
     let bindings = defaults.bindings.iter();
@@ -246,7 +246,7 @@ proptest! {
                 object["metadata"]["name"] = step.name.into();
                 let value = stored_form::encode(&object).unwrap();
                 objects.insert(place.clone(), object);
-                Entry { key: key(step), value, create_revision: Revision(1), mod_revision: Revision(1) }
+                stored_form::outside(key(step), &value, Revision(1), Revision(1))
             });
             if entry.is_none() {
                 objects.remove(&place);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::Unopened;
-use crate::{Entry, Key, Revision};
+use crate::{Key, Revision, entry::Record};
 
 /// Value: create revision and mod revision, 8 bytes big-endian each, then the value itself.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
@@ -24,7 +24,7 @@ const HEADER: usize = 16;
 ///
 /// # Errors
 /// When it is something else, is of a newer version, or cannot be read.
-pub(super) fn read(path: &Path) -> Result<Option<(Revision, Vec<Entry>)>, Unopened> {
+pub(super) fn read(path: &Path) -> Result<Option<(Revision, Vec<Record>)>, Unopened> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Its process was killed before it wrote anything.
@@ -84,7 +84,7 @@ fn is_empty(database: &Database) -> Result<bool, redb::Error> {
     Ok(database.begin_read()?.list_tables()?.next().is_none())
 }
 
-fn load(database: &Database) -> Result<Vec<Entry>, redb::Error> {
+fn load(database: &Database) -> Result<Vec<Record>, redb::Error> {
     let txn = database.begin_read()?;
     let table = match txn.open_table(ENTRIES) {
         Ok(table) => table,
@@ -99,7 +99,7 @@ fn load(database: &Database) -> Result<Vec<Entry>, redb::Error> {
             bytes.get(range).and_then(|b| b.try_into().ok()).map(|b| Revision(u64::from_be_bytes(b)))
         };
         match (Key::parse(key.value()), number(0..8), number(8..HEADER)) {
-            (Some(key), Some(create_revision), Some(mod_revision)) => entries.push(Entry {
+            (Some(key), Some(create_revision), Some(mod_revision)) => entries.push(Record {
                 key,
                 value: Bytes::copy_from_slice(&bytes[HEADER..]),
                 create_revision,

@@ -9,9 +9,9 @@ use super::{
     frame::{self, Found, Salt},
     header::{Header, Kind, SIZE, StoreId},
     medium::Blob,
-    record::{self, Record},
+    record::{self, Said},
 };
-use crate::Entry;
+use crate::entry::Record;
 
 /// Pieces that are written before they are made durable, so that it is not all at once.
 const SYNC_EVERY: u64 = 8;
@@ -35,7 +35,7 @@ impl<'a> Pieces<'a> {
         Ok(Self { blob, encryption, salt: Salt::random(), at: SIZE, frames: 0, entries: 0, buffer: Vec::new() })
     }
 
-    pub fn put(&mut self, entries: &[Entry]) -> io::Result<()> {
+    pub fn put(&mut self, entries: &[Record]) -> io::Result<()> {
         self.buffer.clear();
         frame::append(&mut self.buffer, self.salt, self.frames, self.encryption, |out| {
             record::put_entries(out, entries)
@@ -68,7 +68,7 @@ pub(super) fn read(
     header: &Header,
     (count, length): (u64, u64),
     keys: &mut BTreeSet<u32>,
-) -> Result<Vec<Entry>, Unopened> {
+) -> Result<Vec<Record>, Unopened> {
     let damaged = |at: u64| files.damaged(name, at, "what is there is not what was written");
     let (mut entries, mut at, mut number) = (Vec::with_capacity(count.min(1 << 24) as usize), SIZE, 0);
     let mut buffer = Vec::new();
@@ -86,7 +86,7 @@ pub(super) fn read(
             Found::Sealed { key } => return Err(Unopened::Sealed { key }),
             Found::Nothing => return Err(damaged(at)),
         };
-        let Some(Record::Batch(batch)) = record::read(&payload) else { return Err(damaged(at)) };
+        let Some(Said::Batch(batch)) = record::read(&payload) else { return Err(damaged(at)) };
         for (_, _, entry) in batch.changes {
             entries.push(entry.ok_or_else(|| damaged(at))?);
         }

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::{Entry, Key, Revision, mvcc::Applied};
+use crate::{Key, Revision, entry::Record, mvcc::Applied};
 
 const DELETED: u32 = u32::MAX;
 
@@ -16,7 +16,7 @@ const GOES_ON: u32 = u32::MAX;
 
 /// What a frame of the log says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum Said {
     Batch(Batch),
     /// In the next segment.
     GoesOn,
@@ -27,7 +27,7 @@ pub(super) enum Record {
 pub(super) struct Batch {
     pub before: Revision,
     pub last: Revision,
-    pub changes: Vec<(Revision, Key, Option<Entry>)>,
+    pub changes: Vec<(Revision, Key, Option<Record>)>,
 }
 
 /// Bytes that a change takes.
@@ -35,7 +35,7 @@ pub(super) fn size_of(key: &Key, value: usize) -> usize {
     24 + key.as_str().len() + value
 }
 
-fn put_change(out: &mut Vec<u8>, revision: Revision, key: &Key, now: Option<&Entry>) {
+fn put_change(out: &mut Vec<u8>, revision: Revision, key: &Key, now: Option<&Record>) {
     out.extend_from_slice(&revision.0.to_le_bytes());
     out.extend_from_slice(&now.map_or(0, |entry| entry.create_revision.0).to_le_bytes());
     out.extend_from_slice(&(key.as_str().len() as u32).to_le_bytes());
@@ -56,7 +56,7 @@ pub(super) fn put_goes_on(out: &mut Vec<u8>) {
 }
 
 /// A part of a whole: of each key what it holds.
-pub(super) fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
+pub(super) fn put_entries(out: &mut Vec<u8>, entries: &[Record]) {
     put_head(out, Revision(0), Revision(0), entries.len());
     for entry in entries {
         put_change(out, entry.mod_revision, &entry.key, Some(entry));
@@ -70,11 +70,11 @@ fn put_head(out: &mut Vec<u8>, before: Revision, last: Revision, count: usize) {
 }
 
 /// What a frame says; none: it is none of these.
-pub(super) fn read(payload: &[u8]) -> Option<Record> {
+pub(super) fn read(payload: &[u8]) -> Option<Said> {
     let mut rest = Reader(payload);
     let (before, last, count) = (Revision(rest.u64()?), Revision(rest.u64()?), rest.u32()?);
     if count == GOES_ON {
-        return Some(Record::GoesOn);
+        return Some(Said::GoesOn);
     }
     let mut changes = Vec::with_capacity((count as usize).min(payload.len() / 24));
     for _ in 0..count {
@@ -85,12 +85,12 @@ pub(super) fn read(payload: &[u8]) -> Option<Record> {
             DELETED => None,
             length => {
                 let value = Bytes::copy_from_slice(rest.take(length as usize)?);
-                Some(Entry { key: key.clone(), value, create_revision, mod_revision: revision })
+                Some(Record { key: key.clone(), value, create_revision, mod_revision: revision })
             }
         };
         changes.push((revision, key, now));
     }
-    rest.0.is_empty().then_some(Record::Batch(Batch { before, last, changes }))
+    rest.0.is_empty().then_some(Said::Batch(Batch { before, last, changes }))
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -122,14 +122,14 @@ mod tests {
         fn what_is_put_is_read(changes in proptest::collection::vec(("[a-z]{1,9}", any::<Option<Vec<u8>>>()), 0..5)) {
             let changes: Vec<_> = changes.into_iter().enumerate().map(|(index, (name, value))| {
                 let (revision, key) = (Revision(index as u64 + 5), Key::parse(&format!("//pods/acme/ns/{name}")).unwrap());
-                let now = value.map(|value| Entry {
+                let now = value.map(|value| Record {
                     key: key.clone(), value: value.into(), create_revision: Revision(3), mod_revision: revision,
                 });
                 Applied { revision, key, now }
             }).collect();
             let mut out = Vec::new();
             put_batch(&mut out, Revision(4), Revision(9), &changes);
-            let Some(Record::Batch(read)) = read(&out) else { panic!("it is a batch") };
+            let Some(Said::Batch(read)) = read(&out) else { panic!("it is a batch") };
             prop_assert_eq!((read.before, read.last), (Revision(4), Revision(9)));
             let expected: Vec<_> = changes.into_iter().map(|change| (change.revision, change.key, change.now)).collect();
             prop_assert_eq!(read.changes, expected);

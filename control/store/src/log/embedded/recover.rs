@@ -16,15 +16,15 @@ use super::{
     header::{Found, Header, Kind, SIZE, StoreId},
     medium::fill,
     pieces::{self, Pieces},
-    record::{self, Batch, Record},
+    record::{self, Batch, Said},
     segments::{Room, SPARES, Segment, Segments, begin, make_room},
 };
-use crate::{Entry, Key, Revision};
+use crate::{Key, Revision, entry::Record};
 
 /// What was there.
 pub(super) struct Recovered {
     /// At `revision`.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Record>,
     pub revision: Revision,
     /// What came after, in order.
     pub later: Vec<Batch>,
@@ -44,7 +44,7 @@ struct Candidate {
 pub(super) fn open(
     files: &Files,
     segment_bytes: u64,
-    first: impl FnOnce() -> Result<(Revision, Vec<Entry>), Unopened>,
+    first: impl FnOnce() -> Result<(Revision, Vec<Record>), Unopened>,
 ) -> Result<Recovered, Unopened> {
     files.medium.make_directory(&files.directory)?;
     let mut newest: Option<(usize, Header)> = None;
@@ -160,7 +160,7 @@ fn create(
     places: [Place; 2],
     mut unused: Vec<Room>,
     mut next_slot: u32,
-    (revision, entries): (Revision, Vec<Entry>),
+    (revision, entries): (Revision, Vec<Record>),
 ) -> Result<Recovered, Unopened> {
     let store = StoreId::random();
     let whole = unused.iter().position(|room| room.len == segment_bytes).map(|index| unused.swap_remove(index));
@@ -215,7 +215,7 @@ struct Reading<'a> {
     from: Revision,
     until: Revision,
     last: Option<Revision>,
-    whole: Option<BTreeMap<Key, Entry>>,
+    whole: Option<BTreeMap<Key, Record>>,
     later: Vec<Batch>,
     /// What frames are sealed with.
     keys: BTreeSet<u32>,
@@ -271,11 +271,11 @@ impl Reading<'_> {
                 frame::Found::Nothing => break,
             };
             let follows = match record::read(&payload) {
-                Some(Record::GoesOn) => {
+                Some(Said::GoesOn) => {
                     goes_on = true;
                     true
                 }
-                Some(Record::Batch(batch)) => self.take(batch),
+                Some(Said::Batch(batch)) => self.take(batch),
                 None => false,
             };
             if !follows {

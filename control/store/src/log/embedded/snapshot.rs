@@ -21,7 +21,7 @@ use super::{
     medium::Disk,
     pieces, record, recover,
 };
-use crate::{Entry, Revision};
+use crate::{Entry, Revision, Values, entry::Record};
 
 /// What a restored store's revision is ahead of its snapshot's: as etcd's documentation advises.
 const AHEAD: u64 = 1_000_000_000;
@@ -30,6 +30,7 @@ const PIECE: usize = 256 << 10;
 /// A snapshot on its way: its bytes, piece by piece.
 pub struct Snapshot {
     entries: std::vec::IntoIter<Entry>,
+    values: Values,
     encryption: Encryption,
     header: Option<Header>,
     salt: Salt,
@@ -37,11 +38,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(revision: Revision, entries: Vec<Entry>, encryption: Encryption) -> Self {
+    pub(crate) fn new(revision: Revision, entries: Vec<Entry>, values: Values, encryption: Encryption) -> Self {
         let salt = Salt::random();
         let kind = Kind::Snapshot { revision, entries: entries.len() as u64 };
         let header = Some(Header { store: StoreId::random(), salt, kind });
-        Self { entries: entries.into_iter(), encryption, header, salt, frames: 0 }
+        Self { entries: entries.into_iter(), values, encryption, header, salt, frames: 0 }
     }
 }
 
@@ -53,7 +54,7 @@ impl Iterator for Snapshot {
         let (mut piece, mut size) = (Vec::new(), 0);
         while let Some(entry) = if size < PIECE { self.entries.next() } else { None } {
             size += entry.value.len();
-            piece.push(entry);
+            piece.push(entry.record(&self.values));
         }
         if piece.is_empty() {
             return (!out.is_empty()).then(|| out.into());
@@ -69,7 +70,7 @@ impl Iterator for Snapshot {
 #[derive(Debug)]
 pub struct Contents {
     pub revision: Revision,
-    pub entries: Vec<Entry>,
+    entries: Vec<Record>,
 }
 
 impl Contents {
@@ -79,6 +80,10 @@ impl Contents {
     /// When it is none, is damaged, not whole, or sealed with a key that is not given.
     pub fn read(path: &Path, encryption: &Encryption) -> Result<Self, OpenError> {
         read(path, encryption).map_err(|why| OpenError { path: path.display().to_string(), why })
+    }
+
+    pub fn objects(&self) -> usize {
+        self.entries.len()
     }
 
     /// Objects and bytes by tenant.

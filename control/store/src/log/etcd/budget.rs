@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
-    Change, METERED, Quota, TxnError, Usage,
-    log::batch::{Growth, growth_of},
+    METERED, Quota, TxnError, Usage,
+    log::batch::{Growth, Step, growth_of},
     mvcc::Current,
 };
 
@@ -37,18 +37,18 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    /// Takes what the changes add to what is there; none: the slice of a tenant is used up.
+    /// Takes what the steps add to what is there; none: the slice of a tenant is used up.
     ///
     /// # Errors
     /// `Quota`, as the cache has it.
-    pub fn take(self: &Arc<Self>, there: &Current<'_>, changes: &[Change]) -> Result<Option<Share>, TxnError> {
-        let large = growth_of(changes) == Growth::Large;
+    pub fn take(self: &Arc<Self>, there: &Current<'_>, steps: &[Step<'_>]) -> Result<Option<Share>, TxnError> {
+        let large = growth_of(steps) == Growth::Large;
         let (mut removed, mut added) = (HashMap::<Arc<str>, Usage>::new(), HashMap::<Arc<str>, Usage>::new());
-        for change in changes {
-            for (sums, entry) in [(&mut removed, &change.before), (&mut added, &change.now)] {
-                let sum = sums.entry(change.key.tenant().into()).or_default();
-                if let Some(entry) = entry {
-                    sum.add(entry, there.meter);
+        for step in steps {
+            for (sums, head) in [(&mut removed, &step.before), (&mut added, &step.now)] {
+                let sum = sums.entry(step.op.key().tenant().into()).or_default();
+                if let Some(head) = head {
+                    sum.add(&head.usage);
                 }
             }
         }

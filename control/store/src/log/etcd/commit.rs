@@ -30,7 +30,8 @@ use super::{
     },
 };
 use crate::{
-    Change, Entry, Key, Op, Revision, Txn, TxnError,
+    Key, Op, Revision, Txn, TxnError,
+    log::batch::{Head, Step},
     mvcc::{Cache, Current},
 };
 
@@ -52,11 +53,11 @@ pub(super) struct Committer {
 }
 
 /// What is done when nothing has changed since the cache was looked at.
-struct Plan {
+struct Plan<'a> {
     /// Each key's revision; 0: there is none.
     compares: Vec<(Key, Revision)>,
     ops: Vec<Op>,
-    changes: Vec<Change>,
+    steps: Vec<Step<'a>>,
 }
 
 enum Outcome {
@@ -65,36 +66,28 @@ enum Outcome {
     Overtaken,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     /// # Errors
     /// `Conflict`, as the cache has it.
-    fn of(txn: &Txn, there: &Current<'_>) -> Result<Self, TxnError> {
-        let mut plan = Self { compares: Vec::new(), ops: Vec::new(), changes: Vec::new() };
+    fn of(txn: &'a Txn, there: &Current<'_>) -> Result<Self, TxnError> {
+        let mut plan = Self { compares: Vec::new(), ops: Vec::new(), steps: Vec::new() };
         for guard in &txn.guards {
             let current = there.get(guard.key());
             if current.map(|entry| entry.mod_revision) != guard.wanted() {
-                let current = current.cloned().map(Box::new);
+                let current = current.map(|entry| entry.mod_revision);
                 return Err(TxnError::Conflict { key: guard.key().clone(), current });
             }
             plan.compares.push((guard.key().clone(), guard.wanted().unwrap_or_default()));
         }
         for op in &txn.ops {
-            let (key, before) = (op.key(), there.get(op.key()).cloned());
+            let (key, before) = (op.key(), there.get(op.key()).map(Head::of));
             if !txn.guards.iter().any(|guard| guard.key() == key) {
-                let revision = before.as_ref().map_or(Revision(0), |entry| entry.mod_revision);
-                plan.compares.push((key.clone(), revision));
+                plan.compares.push((key.clone(), before.map_or(Revision(0), |head| head.mod_revision)));
             }
-            if op.value().is_none() && before.is_none() {
-                continue;
+            if let Some(step) = Step::of(op, before, Revision(0), there.meter) {
+                plan.steps.push(step);
+                plan.ops.push(op.clone());
             }
-            let now = op.value().map(|value| Entry {
-                key: key.clone(),
-                value: value.clone(),
-                create_revision: Revision(0),
-                mod_revision: Revision(0),
-            });
-            plan.changes.push(Change { revision: Revision(0), key: key.clone(), now, before });
-            plan.ops.push(op.clone());
         }
         Ok(plan)
     }
@@ -144,7 +137,7 @@ impl Committer {
     }
 
     /// What to do, with the tenants' leave; none: nothing. Waits while a tenant has begun too much.
-    async fn begin(&self, txn: &Txn, deadline: Instant) -> Result<Option<(Plan, Share)>, TxnError> {
+    async fn begin<'t>(&self, txn: &'t Txn, deadline: Instant) -> Result<Option<(Plan<'t>, Share)>, TxnError> {
         loop {
             let given_back = self.budget.given_back();
             tokio::pin!(given_back);
@@ -155,7 +148,7 @@ impl Committer {
                 if plan.ops.is_empty() {
                     return Ok(None);
                 }
-                if let Some(share) = self.budget.take(&there, &plan.changes)? {
+                if let Some(share) = self.budget.take(&there, &plan.steps)? {
                     return Ok(Some((plan, share)));
                 }
             }
@@ -164,7 +157,7 @@ impl Committer {
         }
     }
 
-    async fn send(&self, plan: &Plan, share: Share, txn: &Txn, deadline: Instant) -> Result<Outcome, TxnError> {
+    async fn send(&self, plan: &Plan<'_>, share: Share, txn: &Txn, deadline: Instant) -> Result<Outcome, TxnError> {
         let mut pending = self.waiting.begin(share);
         let request = plan.request(&self.space, pending.mark());
         loop {
@@ -224,7 +217,7 @@ impl Committer {
     }
 
     /// After a request that may have arrived.
-    async fn find_out(&self, mut pending: Pending, plan: &Plan, status: &Status) -> Result<Outcome, TxnError> {
+    async fn find_out(&self, mut pending: Pending, plan: &Plan<'_>, status: &Status) -> Result<Outcome, TxnError> {
         let unknown = || TxnError::Unknown(said(status));
         // What was carried out before this began is seen when it ends.
         self.barriers.wait().await.map_err(|_| unknown())?;
@@ -251,7 +244,7 @@ impl Committer {
     }
 
     /// Whether what it compares has changed, so that it never can be carried out: a key's revision never comes again.
-    async fn overtaken(&self, pending: &mut Pending, plan: &Plan) -> Option<Outcome> {
+    async fn overtaken(&self, pending: &mut Pending, plan: &Plan<'_>) -> Option<Outcome> {
         let (changed, at) = {
             let there = self.cache.current();
             let is = |key: &Key| there.get(key).map_or(Revision(0), |entry| entry.mod_revision);

@@ -25,7 +25,8 @@ use super::{
     wire::{self, event::EventType, watch_request::RequestUnion},
 };
 use crate::{
-    Entry, Revision,
+    Revision,
+    entry::Record,
     mvcc::{Applied, Cache},
 };
 
@@ -113,7 +114,7 @@ impl Follower {
         let deadline = Instant::now() + LOAD;
         let (mut key, range_end) = self.space.range();
         let (mut at, mut limit) = (0, PAGE);
-        let (mut entries, mut format, mut heads) = (Vec::<Entry>::new(), None, None);
+        let (mut entries, mut format, mut heads) = (Vec::<Record>::new(), None, None);
         loop {
             let range =
                 wire::RangeRequest { key, range_end: range_end.clone(), limit, revision: at, ..Default::default() };

@@ -14,7 +14,7 @@
 use uuid::Uuid;
 
 use super::wire;
-use crate::{Entry, Key, Revision};
+use crate::{Key, Revision, entry::Record};
 
 /// Version of what is stored.
 pub(super) const FORMAT: u64 = 1;
@@ -109,8 +109,8 @@ pub(super) fn number(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
 }
 
-pub(super) fn entry(key: Key, found: wire::KeyValue) -> Entry {
-    Entry {
+pub(super) fn entry(key: Key, found: wire::KeyValue) -> Record {
+    Record {
         key,
         value: found.value.into(),
         create_revision: revision(found.create_revision),

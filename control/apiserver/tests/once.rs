@@ -1,0 +1,181 @@
+//! What is made of an object is made once, however many read it. The one test of its process, whose counts it looks at.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Request;
+use http_body_util::BodyExt;
+use hypernetes_api::AllTenants;
+use hypernetes_apiserver::{Made, made};
+use hypernetes_client::shared;
+use hypernetes_testing::{
+    requests::{by, infrastructure},
+    server::{ACME, InProcess},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+use serde_json::{Value, json};
+
+const WATCHERS: usize = 1000;
+const MADE: [Made; 4] = [Made::Shown, Made::Selection, Made::Line, Made::Parsed];
+
+fn counts() -> [u64; 4] {
+    MADE.map(made)
+}
+
+/// How many were made since then.
+fn since(before: [u64; 4]) -> [u64; 4] {
+    std::array::from_fn(|i| counts()[i] - before[i])
+}
+
+struct Api(InProcess);
+
+impl Api {
+    async fn ask(&self, path: &str) -> Body {
+        let request = by(&infrastructure(), Request::get(path).body(Body::empty()).unwrap());
+        let response = self.0.response(request).await;
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        response.into_body()
+    }
+
+    async fn watch(&self, path: &str, query: &str) -> Vec<Body> {
+        let newest = self.0.store.revision().await.unwrap();
+        let path = format!("{path}?watch=true&resourceVersion={newest}&{query}");
+        let mut watches = Vec::new();
+        for _ in 0..WATCHERS {
+            watches.push(self.ask(&path).await);
+        }
+        watches
+    }
+
+    async fn put(&self, value: &str) {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"app": value}}});
+        let path = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps/a");
+        let patch = [("content-type", "application/apply-patch+yaml")];
+        let path = format!("{path}?fieldManager=t&force=true");
+        self.0.send_with(&infrastructure(), "PATCH", &path, &patch, &map.to_string()).await.ok();
+    }
+
+    async fn delete(&self) {
+        let path = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps/a");
+        self.0.send(&infrastructure(), "DELETE", &path, "application/json", "").await.ok();
+    }
+}
+
+async fn next(body: &mut Body) -> Bytes {
+    body.frame().await.unwrap().unwrap().into_data().unwrap()
+}
+
+/// What each is told next, of which there has to be one copy.
+async fn told(watches: &mut [Body]) -> Value {
+    let first = next(&mut watches[0]).await;
+    for watch in &mut watches[1..] {
+        assert_eq!(next(watch).await.as_ptr(), first.as_ptr(), "each has a copy of its own");
+    }
+    serde_json::from_slice(&first).unwrap()
+}
+
+#[tokio::test]
+async fn what_many_read_is_made_once() {
+    let api = Api(InProcess::with_tenants().await);
+    let maps = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps");
+    let all = "/clusters/*/api/v1/configmaps";
+    // What writing makes with nobody watching.
+    api.put("first").await;
+    let before = counts();
+    api.put("quiet").await;
+    let quiet = since(before);
+
+    // Of those who are told what happened, nobody makes anything.
+    let mut watches = api.watch(&maps, "").await;
+    let before = counts();
+    api.put("changed").await;
+    let event = told(&mut watches).await;
+    assert_eq!(
+        (&event["type"], &event["object"]["metadata"]["labels"]["app"]),
+        (&"MODIFIED".into(), &"changed".into())
+    );
+    assert_eq!(since(before), quiet);
+    drop(watches);
+
+    // Those who select ask once for what is selected by: of the object before, and of it now.
+    let mut watches = api.watch(&maps, "labelSelector=app%3Dselected").await;
+    let before = counts();
+    api.put("selected").await;
+    assert_eq!(told(&mut watches).await["type"], "ADDED");
+    let [shown, _, _, parsed] = quiet;
+    assert_eq!(since(before), [shown, 2, 1, parsed]);
+    let before = counts();
+    api.put("other").await;
+    let event = told(&mut watches).await;
+    assert_eq!(
+        (&event["type"], &event["object"]["metadata"]["labels"]["app"]),
+        (&"DELETED".into(), &"selected".into())
+    );
+    assert_eq!(since(before), [shown, 1, 1, parsed]);
+    drop(watches);
+
+    // For those who see all tenants another line is made, and one for what is deleted.
+    let (mut of_all, mut watches) = (api.watch(all, "").await, api.watch(&maps, "").await);
+    let before = counts();
+    api.put("seen").await;
+    let event = told(&mut of_all).await;
+    assert_eq!(event["object"]["metadata"]["annotations"]["hypernetes.io/tenant"], ACME);
+    assert_eq!(told(&mut watches).await["object"]["metadata"]["annotations"], Value::Null);
+    assert_eq!(since(before), [shown, 1, 1, parsed]);
+    let before = counts();
+    api.delete().await;
+    let event = told(&mut watches).await;
+    assert_eq!(event["type"], "DELETED");
+    let at = api.0.store.revision().await.unwrap();
+    assert_eq!(event["object"]["metadata"]["resourceVersion"], at.to_string());
+    assert_eq!(told(&mut of_all).await["type"], "DELETED");
+    // One is of the answer to the deletion.
+    assert_eq!(since(before)[..3], [1, 0, 2]);
+    drop((of_all, watches));
+
+    // Reading makes nothing, and one copy is what all get.
+    api.put("again").await;
+    let before = counts();
+    let (mut one, mut another) = (api.ask(&format!("{maps}/a")).await, api.ask(&format!("{maps}/a")).await);
+    assert_eq!(next(&mut one).await.as_ptr(), next(&mut another).await.as_ptr());
+    for path in [&maps, all] {
+        let list: Value = serde_json::from_slice(&api.ask(path).await.collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(list["items"][0]["metadata"]["labels"]["app"], "again");
+    }
+    for _ in 0..3 {
+        api.ask(&format!("{maps}?labelSelector=app")).await.collect().await.unwrap();
+    }
+    assert_eq!(since(before), [0, 1, 0, 0]);
+
+    // Components in this process have the same object, parsed once, and no text is made for them.
+    let client = || api.0.clients.all_tenants(&AllTenants::grant());
+    let before = (counts(), made(Made::Typed));
+    let mut both = [0, 1].map(|_| Box::pin(shared::follow::<ConfigMap>(client(), &())));
+    let mut listed = Vec::new();
+    for one in &mut both {
+        assert!(matches!(one.next().await, Some(Ok(Init))));
+        let Some(Ok(InitApply(item))) = one.next().await else { panic!("it is there") };
+        listed.push(item.object.unwrap());
+        assert_eq!((item.tenant.as_str(), listed[0].metadata.managed_fields.is_none()), (ACME, true));
+        assert!(matches!(one.next().await, Some(Ok(InitDone))));
+    }
+    assert!(Arc::ptr_eq(&listed[0], &listed[1]));
+    assert_eq!((since(before.0), made(Made::Typed) - before.1), ([0; 4], 1));
+    let before = (counts(), made(Made::Typed));
+    api.put("typed").await;
+    let mut told = Vec::new();
+    for one in &mut both {
+        let Some(Ok(Apply(item))) = one.next().await else { panic!("it has changed") };
+        told.push(item.object.unwrap());
+    }
+    assert!(Arc::ptr_eq(&told[0], &told[1]) && told[0].metadata.labels.as_ref().unwrap()["app"] == "typed");
+    assert_eq!((since(before.0), made(Made::Typed) - before.1), (quiet, 1));
+    api.delete().await;
+    let at = api.0.store.revision().await.unwrap();
+    for one in &mut both {
+        assert!(matches!(one.next().await, Some(Ok(Delete(item))) if item.revision == at.0));
+    }
+}
