@@ -103,7 +103,8 @@ pub(crate) async fn complete(store: &Store, all: &AllTenants) -> Result<(), ApiE
             })
             .await
         {
-            Ok(_) | Err(TxnError::Conflict { .. }) => {}
+            // On a full disk the next start does it again.
+            Ok(_) | Err(TxnError::Conflict { .. } | TxnError::NoSpace(_)) => {}
             Err(error) => return Err(ApiError::internal(error.to_string())),
         }
     }
@@ -120,8 +121,8 @@ async fn complete_one(store: &Store, resource: &Resource, entry: &Entry) -> Resu
         match store.commit(Txn { guards, ops }).await {
             // Another server has done it, or a second object has the same: nobody can have it once more.
             Ok(_) | Err(TxnError::Conflict { .. }) => {}
-            Err(TxnError::Quota { .. }) => {
-                tracing::warn!(%tenant, key = %entry.key, "its tenant has no room for what says that its addresses are taken");
+            Err(TxnError::Quota { .. } | TxnError::NoSpace(_)) => {
+                tracing::warn!(%tenant, key = %entry.key, "there is no room for what says that its addresses are taken");
             }
             Err(error) => return Err(ApiError::internal(error.to_string())),
         }
