@@ -8,11 +8,12 @@ use bytes::Bytes;
 use common::proxy::{Caller, Network};
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store,
-    Txn, TxnError, WatchError,
+    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store, Txn,
+    TxnError, WatchError,
     log::etcd::{Config, StartError},
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn configmaps() -> ResourceId {
     ResourceId::new("", "configmaps")
@@ -44,8 +45,11 @@ async fn names(store: &Store) -> Vec<String> {
 }
 
 /// A store that can be cut off, and one that is not, over one etcd.
-async fn pair(network: &Network, prefix: &str, compaction: Duration) -> (Store, Store) {
-    let url = common::shared();
+async fn pair(network: &Network, prefix: &str) -> (Store, Store) {
+    pair_at(network, common::shared(), prefix, Duration::ZERO).await
+}
+
+async fn pair_at(network: &Network, url: String, prefix: &str, compaction: Duration) -> (Store, Store) {
     let way = common::address();
     network.way(Caller::Named("a".into()), "", way, url.strip_prefix("http://").unwrap().parse().unwrap()).await;
     let a = common::config(vec![format!("http://{way}")], prefix);
@@ -69,7 +73,7 @@ async fn within<T, E: std::fmt::Display>(mut attempt: impl AsyncFnMut() -> Resul
 #[tokio::test]
 async fn servers_see_at_once_what_others_wrote() {
     let network = Network::default();
-    let (a, b) = pair(&network, "/at-once/", Duration::ZERO).await;
+    let (a, b) = pair(&network, "/at-once/").await;
     for round in 0..20_u8 {
         let (one, other) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let revision = one.commit(txn(vec![put("x", &[round])])).await.unwrap();
@@ -85,7 +89,7 @@ async fn servers_see_at_once_what_others_wrote() {
 #[tokio::test]
 async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
     let network = Network::default();
-    let (a, b) = pair(&network, "/catches-up/", Duration::ZERO).await;
+    let (a, b) = pair(&network, "/catches-up/").await;
     let start = a.revision().await.unwrap();
     let mut changes = a.watch(&Prefix::tenant(&configmaps(), &TenantId::system(), None).unwrap(), start).await.unwrap();
     let of = |name: &str| Key::new(&configmaps(), &TenantId::system(), "default", name).unwrap();
@@ -112,37 +116,48 @@ async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
     within(async || a.get(&of("one")).await).await.unwrap();
 }
 
+/// Until which revision an etcd has forgotten the past.
+async fn compacted(url: &str) -> i64 {
+    let mut stream = tokio::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_compact_revision "));
+    line.unwrap().parse::<f64>().unwrap() as i64
+}
+
 #[tokio::test]
 async fn what_was_compacted_meanwhile_is_loaded_anew() {
-    let network = Network::default();
-    let (a, b) = pair(&network, "/compacted/", Duration::from_millis(50)).await;
+    let (directory, network) = (tempfile::tempdir().unwrap(), Network::default());
+    let (_process, url) = common::single(directory.path(), Path::new(""));
+    let (a, b) = pair_at(&network, url.clone(), "/compacted/", Duration::from_millis(50)).await;
     a.commit(txn(vec![put("gone", b"1"), put("stays", b"1")])).await.unwrap();
     let mut changes = a.watch(&all(), a.revision().await.unwrap()).await.unwrap();
     network.cut("a");
-    b.commit(txn(vec![Op::Delete(key("gone"))])).await.unwrap();
-    // Until what has happened is forgotten: a server that starts where `a` was cannot go on from there.
-    for turn in 0..20_u8 {
-        b.commit(txn(vec![put("stays", &[turn])])).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut last = b.commit(txn(vec![Op::Delete(key("gone"))])).await.unwrap();
+    let deleted = last;
+    while compacted(&url).await <= i64::try_from(deleted.0).unwrap() {
+        last = b.commit(txn(vec![put("stays", &last.0.to_be_bytes())])).await.unwrap();
     }
+    drop(b);
     network.mend("a");
     assert_eq!(changes.recv().await, Some(Err(WatchError::Lagged)));
     let entry = within(async || a.get(&key("stays")).await).await.unwrap();
-    assert_eq!(&*entry.value, &[19]);
+    assert_eq!(entry.mod_revision, last);
     assert_eq!(names(&a).await, ["stays"]);
+    assert!(matches!(a.watch(&all(), deleted).await, Err(ReadError::Compacted { .. })));
     // It goes on.
     let mut changes = a.watch(&all(), a.revision().await.unwrap()).await.unwrap();
+    let b = Store::etcd(&common::config(vec![url], "/compacted/"), Options::default()).await.unwrap();
     let revision = b.commit(txn(vec![put("new", b"1")])).await.unwrap();
     assert_eq!(changes.recv().await.unwrap().unwrap().revision, revision);
-    let first = Revision(1);
-    assert!(matches!(a.watch(&all(), first).await, Err(ReadError::Compacted { .. })));
 }
 
 /// Each of two servers may be behind by what the other has begun, which is a sixteenth of the quota.
 #[tokio::test]
 async fn servers_exceed_a_quota_by_a_slice_at_most() {
     let network = Network::default();
-    let (a, b) = pair(&network, "/quota/", Duration::ZERO).await;
+    let (a, b) = pair(&network, "/quota/").await;
     let stores = [Arc::new(a), Arc::new(b)];
     let quota = Quota { objects: 64, bytes: 1 << 30, metered: [u64::MAX; METERED] };
     for store in &stores {
