@@ -14,7 +14,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::members::{EndpointError, Endpoints};
+use super::endpoints::{EndpointError, Endpoints};
 
 #[derive(Clone)]
 pub(super) struct Tls {
