@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use hypernetes_api::{AllTenants, Reason, TenantId, names};
 use hypernetes_apiserver::{ApiServer, Config, KubeletClient, TlsConfig};
 use hypernetes_client::Clients;
-use hypernetes_controllers::runtime::{Election, Informers, Takeover};
+use hypernetes_controllers::runtime::{Election, Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
 use hypernetes_store::{Options, log::embedded::Encryption};
@@ -93,6 +93,7 @@ impl Server {
         let authority = Authority::open(&root.join("pki"))?;
         let encryption = self.encryption.unwrap_or_default();
         let options = Options { meter: hypernetes_apiserver::meter, encryption, ..Default::default() };
+        let takeover = self.store.takeover();
         let store = self.store.open(&root, &shown_root, options).await?;
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
@@ -148,8 +149,7 @@ impl Server {
         });
         let projects = kube::Api::all(clients.tenant(&TenantId::system()));
         let background = Background {
-            // The file's lock is this process's.
-            election: Election::new(&clients, leases::identity(), Takeover::AtOnce),
+            election: Election::new(&clients, leases::identity(), takeover),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
             cluster_ca_pem: authority.certificate().to_owned(),
             authorities: Arc::new(server.authorities()),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use hypernetes_controllers::runtime::Takeover;
 use hypernetes_store::{
     Options, Store,
     log::etcd::{Config, Endpoints},
@@ -49,6 +50,11 @@ impl StoreArgs {
             *path = path.canonicalize().with_context(|| format!("opening {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// When this server may act: where the store is its own, whose lock it has, at once.
+    pub fn takeover(&self) -> Takeover {
+        if self.etcd.is_some() { Takeover::AfterLease } else { Takeover::AtOnce }
     }
 
     /// Opens it. `shown` is what `root` is called by whoever reads an error.
