@@ -2,7 +2,7 @@
 # Installs Debian's packages that building and running need, those that are missing. Needs root for that only.
 set -euo pipefail
 packages=(
-    build-essential ca-certificates containernetworking-plugins cpio curl docker-registry e2fsprogs erofs-utils iproute2
+    build-essential ca-certificates containernetworking-plugins cpio curl docker-registry e2fsprogs erofs-utils etcd-server iproute2
     iptables jq nftables npm protobuf-compiler
     python3-venv qemu-system-x86 qemu-utils skopeo umoci busybox-static xz-utils
 )

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # make test-long: what `make test` tries for seconds, for longer: hyperd is killed at HYPERNETES_KILL_POINTS (200) moments, each
-# flood lasts HYPERNETES_ATTACK_SECONDS (60), and properties are tried with PROPTEST_CASES (5000) inputs.
+# flood lasts HYPERNETES_ATTACK_SECONDS (60), properties are tried with PROPTEST_CASES (5000) inputs, and servers over one etcd go through
+# HYPERNETES_FAULTS (60) faults, which HYPERNETES_FAULT_SEED (the second it is) chooses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/steps.sh
 trap steps_table EXIT
 export HYPERNETES_KILL_POINTS=${HYPERNETES_KILL_POINTS:-200} HYPERNETES_ATTACK_SECONDS=${HYPERNETES_ATTACK_SECONDS:-60}
 export PROPTEST_CASES=${PROPTEST_CASES:-5000} NEXTEST_PROFILE=long
+export HYPERNETES_FAULTS=${HYPERNETES_FAULTS:-60} HYPERNETES_FAULT_SEED=${HYPERNETES_FAULT_SEED:-$(date +%s)}
 
 step "properties, with $PROPTEST_CASES inputs"
 packages='none()'
@@ -14,4 +16,6 @@ for manifest in $(grep -lE '^proptest\b' -- */Cargo.toml */*/Cargo.toml); do
     packages+=" | package($(sed -nE 's/^name = "(.*)"/\1/p' "$manifest" | head -n 1))"
 done
 scripts/nextest.sh -E "not kind(test) & ($packages)"
+step "servers over one etcd, $HYPERNETES_FAULTS faults by seed $HYPERNETES_FAULT_SEED"
+scripts/nextest.sh --run-ignored only -E 'package(hypernetes-store) & test(servers_agree_for_a_long_time)'
 scripts/test-e2e.sh 'binary(kill) or binary(attack)'

@@ -17,6 +17,7 @@ mod privileges;
 mod renewals;
 mod server;
 mod snapshot;
+mod store;
 mod supervise;
 mod tenant;
 mod up;

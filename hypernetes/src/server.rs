@@ -13,10 +13,10 @@ use hypernetes_apiserver::{
     audit::{Audit, Policy},
 };
 use hypernetes_client::Clients;
-use hypernetes_controllers::runtime::{Election, Informers, Takeover};
+use hypernetes_controllers::runtime::{Election, Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
-use hypernetes_store::{Options, Store, log::embedded::Encryption};
+use hypernetes_store::{Options, log::embedded::Encryption};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use crate::{
     pki::{self, Authority, Client},
     privileges,
     renewals::Before,
+    store::StoreArgs,
 };
 
 /// Run the API server, scheduler, controllers, and the identity, network and volume services
@@ -48,7 +49,8 @@ pub struct Server {
     user: Option<u32>,
     /// File of the keys that the store is encrypted with, one a line: a number from 1 on, a space, 32 bytes in base64. The
     /// first is used for what is written; with a new one before it the store is encrypted anew, and then needs no other.
-    #[arg(long, value_name = "FILE")]
+    /// Not with etcd, whose disks have to be encrypted.
+    #[arg(long, value_name = "FILE", conflicts_with = "etcd")]
     encryption_keys: Option<PathBuf>,
     /// Read from that file, which what it has become may not be able to read.
     #[arg(skip)]
@@ -59,6 +61,8 @@ pub struct Server {
     /// What that file says.
     #[arg(skip)]
     policy: Policy,
+    #[command(flatten)]
+    store: StoreArgs,
     /// What its directory is called outside, once it has entered it.
     #[arg(skip)]
     shown_root: Option<PathBuf>,
@@ -70,6 +74,7 @@ impl Server {
     /// # Errors
     /// When it cannot be done: it does not run as root then. When there is no such policy.
     pub fn give_up_root(&mut self) -> Result<()> {
+        self.store.settle_paths()?;
         self.encryption = self.encryption_keys.as_deref().map(Encryption::read).transpose()?;
         // Later it may not be readable any more.
         if let Some(file) = &self.audit_policy {
@@ -101,12 +106,10 @@ impl Server {
         remove_leftovers(&root);
         let before = Before::look(&root);
         let authority = Authority::open(&root.join("pki"))?;
-        let store_path = root.join("store");
-        check_store(&root, &store_path)?;
         let encryption = self.encryption.unwrap_or_default();
         let options = Options { values: hypernetes_apiserver::VALUES, encryption, ..Default::default() };
-        let store =
-            Store::open(&store_path, options).with_context(|| format!("starting in {}", shown_root.display()))?;
+        let takeover = self.store.takeover();
+        let store = self.store.open(&root, &shown_root, options).await?;
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         server.complete_store().await.context("bringing the store up to date")?;
@@ -165,8 +168,7 @@ impl Server {
         });
         let projects = kube::Api::all(clients.tenant(&TenantId::system()));
         let background = Background {
-            // The file's lock is this process's.
-            election: Election::new(&clients, leases::identity(), Takeover::AtOnce),
+            election: Election::new(&clients, leases::identity(), takeover),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
             cluster_ca_pem: authority.certificate().to_owned(),
             authorities: Arc::new(server.authorities()),
@@ -184,28 +186,12 @@ impl Server {
         hypernetes_daemon::notify::ready();
         tokio::select! {
             served = hypernetes_apiserver::serve(listener, router, &tls, server.authorities(), stop) => served?,
-            why = store_ended => bail!("{}: {why}; the next start reads what the disk has", store_path.display()),
+            why = store_ended => bail!("the store has ended: {why}; the next start reads what there is"),
         }
         let _ = background.await;
         let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
         Ok(())
     }
-}
-
-/// A server that was ready once had objects. Without them its credentials are those of nobody, and to start as if it
-/// were new would end every pod.
-fn check_store(root: &Path, store: &Path) -> Result<()> {
-    // What a version before left is taken over.
-    let before = std::fs::metadata(store.with_extension("redb")).is_ok_and(|file| file.len() > 0);
-    if !before && !store.is_dir() && root.join("operator.kubeconfig").exists() {
-        bail!(
-            "{} is missing, although this server has run before: put it back from a copy, or remove {} to start as a \
-             new one",
-            store.display(),
-            root.display()
-        );
-    }
-    Ok(())
 }
 
 /// What was being written when an earlier process ended.
@@ -257,23 +243,6 @@ fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_that_ran_before_does_not_start_without_its_store() {
-        let directory = tempfile::tempdir().unwrap();
-        let (root, store) = (directory.path(), directory.path().join("store"));
-        check_store(root, &store).unwrap();
-        std::fs::write(root.join("operator.kubeconfig"), "").unwrap();
-        for of_before in ["", "something"] {
-            std::fs::write(root.join("store.redb"), of_before).unwrap();
-            assert_eq!(check_store(root, &store).is_ok(), !of_before.is_empty());
-        }
-        std::fs::remove_file(root.join("store.redb")).unwrap();
-        let error = check_store(root, &store).unwrap_err().to_string();
-        assert!(error.contains("store is missing"), "{error}");
-        std::fs::create_dir(&store).unwrap();
-        check_store(root, &store).unwrap();
-    }
 
     #[test]
     fn what_was_half_written_is_removed_and_nothing_else() {

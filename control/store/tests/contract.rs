@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_store::{
-    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Revision, Store,
-    Txn, TxnError, Usage, Values, WatchError, WatchLimits, log::etcd::Config,
+    Exceeded, Guard, Key, MAX_VALUE_BYTES, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId,
+    Revision, Store, Txn, TxnError, Usage, Values, WatchError, WatchLimits, log::etcd::Config,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -81,8 +81,9 @@ async fn transactions_are_guarded_and_counted() {
         let before = store.revision().await.unwrap();
         let none = store.commit(Txn { guards: vec![], ops: vec![Op::Delete(b)] }).await.unwrap();
         assert_eq!(none, before);
-        let too_large = Txn { guards: vec![], ops: vec![Op::Put(a, vec![0; 2 << 20].into())] };
-        assert!(matches!(store.commit(too_large).await, Err(TxnError::TooLarge(_))));
+        let of_size = |size: usize| Txn { guards: vec![], ops: vec![Op::Put(a.clone(), vec![0; size].into())] };
+        store.commit(of_size(MAX_VALUE_BYTES)).await.unwrap();
+        assert!(matches!(store.commit(of_size(MAX_VALUE_BYTES + 1)).await, Err(TxnError::TooLarge(_))));
     }
 }
 

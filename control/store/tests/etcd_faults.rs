@@ -65,6 +65,8 @@ struct Record {
     acknowledged: Mutex<Vec<(u64, String, Value)>>,
     values: AtomicU64,
     done: AtomicU64,
+    /// Every server's clients have done all that they do.
+    over: tokio::sync::Barrier,
 }
 
 impl Record {
@@ -167,6 +169,7 @@ fn server(
         for client in clients.collect::<Vec<_>>() {
             client.await.unwrap();
         }
+        record.over.wait().await;
         // Everything is well again: each server can write, and sees what the others wrote last.
         let end = within(|| async {
             let put = Op::Put(key("end"), Bytes::copy_from_slice(&u64::MAX.to_be_bytes()));
@@ -211,6 +214,7 @@ fn survive(faults: &[(Fault, Duration)]) -> usize {
         acknowledged: Mutex::default(),
         values: AtomicU64::new(1),
         done: AtomicU64::new(0),
+        over: tokio::sync::Barrier::new(SERVERS),
     });
     let phase = watch::Sender::new(Phase::Waiting);
     let (ready, mut are_ready) = mpsc::channel(SERVERS);

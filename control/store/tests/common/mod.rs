@@ -111,10 +111,16 @@ pub fn shared() -> String {
 /// An etcd of one member, with its data in `directory`.
 pub fn single(directory: &Path, remove: &Path) -> (Process, String) {
     let client = address();
-    let (url, peer) = (format!("http://{client}"), format!("http://{}", address()));
+    let url = format!("http://{client}");
+    (single_at(directory, remove, client, &url, &[]), url)
+}
+
+/// The same, where it is said to be, and with more options.
+pub fn single_at(directory: &Path, remove: &Path, client: SocketAddrV4, url: &str, more: &[&str]) -> Process {
+    let peer = format!("http://{}", address());
     let log = directory.join("log");
     let data: PathBuf = directory.join("data");
-    let arguments = text(&[
+    let mut arguments = text(&[
         "--name=one",
         &format!("--data-dir={}", data.display()),
         &format!("--listen-client-urls={url}"),
@@ -123,7 +129,8 @@ pub fn single(directory: &Path, remove: &Path) -> (Process, String) {
         &format!("--initial-advertise-peer-urls={peer}"),
         &format!("--initial-cluster=one={peer}"),
     ]);
+    arguments.extend(text(more));
     let process = Process::start(&arguments, &log, remove);
     listens(client, &log);
-    (process, url)
+    process
 }

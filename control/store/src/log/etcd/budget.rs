@@ -115,3 +115,45 @@ impl Drop for Share {
         self.budget.given_back.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hypernetes_api::{ResourceId, TenantId};
+
+    use super::*;
+    use crate::{Entry, Exceeded, Key, Options, Revision, mvcc::Cache};
+
+    fn create(tenant: &str, names: &[&str]) -> Vec<Change> {
+        let tenant: TenantId = tenant.parse().unwrap();
+        let change = |name: &&str| {
+            let key = Key::new(&ResourceId::new("", "configmaps"), &tenant, "default", name).unwrap();
+            let (value, revision) = (bytes::Bytes::from_static(b"1"), Revision(0));
+            let now = Entry { key: key.clone(), value, create_revision: revision, mod_revision: revision };
+            Change { revision, key, now: Some(now), before: None }
+        };
+        names.iter().map(change).collect()
+    }
+
+    #[test]
+    fn what_was_begun_counts_until_it_is_given_back_and_is_a_slice_at_most() {
+        let (cache, budget) = (Cache::new(Options::default()), Arc::new(Budget::default()));
+        let quota = |objects| Quota { objects, bytes: 1 << 30, metered: [u64::MAX; METERED] };
+        let take = |tenant: &str, names: &[&str]| budget.take(&cache.current(), &create(tenant, names));
+        cache.quotas().set_default(quota(3 * SLICES));
+        let one = take("acme", &["a"]).unwrap().expect("there is room");
+        let others = take("acme", &["b", "c"]).unwrap().expect("a slice is three objects");
+        assert!(take("acme", &["d"]).unwrap().is_none(), "the slice is used up");
+        let _other = take("globex", &["d"]).unwrap().expect("that of another tenant is not");
+        let _system = take("system", &["a", "b", "c", "d", "e"]).unwrap().expect("the operator's own has no limit");
+        drop(one);
+        let again = take("acme", &["d"]).unwrap().expect("there is room again");
+        // What was begun is as if it were there.
+        cache.quotas().set_default(quota(3));
+        let over = take("acme", &["e"]).err().expect("a fourth");
+        assert!(matches!(over, TxnError::Quota { what: Exceeded::Objects, used: 3, limit: 3 }), "{over}");
+        drop(others);
+        // More than a slice, but nothing else was begun.
+        drop(again);
+        take("acme", &["a", "b", "c"]).unwrap().expect("one transaction is always let through");
+    }
+}

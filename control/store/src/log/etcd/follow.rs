@@ -88,7 +88,10 @@ impl Follower {
     pub async fn run(mut self) -> String {
         loop {
             match self.watch().await {
-                Lost::Connection(status) => tracing::warn!(%status, "the watch of etcd was lost, and goes on"),
+                Lost::Connection(status) => {
+                    tracing::warn!(%status, "the watch of etcd was lost, and goes on");
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Lost::Past(why) => {
                     tracing::warn!(why, "the store is loaded anew from etcd");
                     loop {
@@ -102,7 +105,6 @@ impl Follower {
                 }
                 Lost::Data(why) => return why,
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 

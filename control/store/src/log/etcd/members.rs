@@ -3,7 +3,7 @@
 //! All is asked of one member as long as it answers; whoever finds that it does not says so, and everyone goes on with the
 //! next.
 
-use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -18,6 +18,7 @@ use tonic::{
 };
 
 use super::{
+    endpoints::{EndpointError, Endpoints},
     tls::Tls,
     wire::{kv_client::KvClient, watch_client::WatchClient},
 };
@@ -30,30 +31,6 @@ const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(3);
 const READ: Duration = Duration::from_secs(2);
 /// Between attempts when none can be reached.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Where etcd is and how it is spoken to.
-#[derive(Debug, Clone, Default)]
-pub struct Endpoints {
-    /// `https://HOST:PORT` or `http://HOST:PORT`, at least one.
-    pub urls: Vec<String>,
-    /// File of the certificates, in PEM, that members' certificates are signed with. Needed with `https`.
-    pub authority: Option<PathBuf>,
-    /// Files of the certificate and the key, in PEM, that the server shows. Read anew for each connection.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-}
-
-/// The endpoints cannot be used, whether etcd runs or not.
-#[derive(Debug, thiserror::Error)]
-pub enum EndpointError {
-    #[error("no endpoint of etcd is named")]
-    None,
-    #[error("{0} is no endpoint of etcd: https://HOST:PORT, or http://HOST:PORT")]
-    Url(String),
-    #[error("{0} needs the file of etcd's authority (--etcd-cafile)")]
-    NoAuthority(String),
-    #[error("{path}: {why}")]
-    File { path: String, why: String },
-}
 
 /// The members. Cloning shares the connections.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ mod barrier;
 mod budget;
 mod commit;
 mod compaction;
+mod endpoints;
 mod follow;
 mod keyspace;
 mod members;
@@ -50,7 +51,7 @@ use self::{
 use super::Log;
 use crate::{ReadError, Revision, Txn, TxnError, mvcc::Cache};
 
-pub use members::{EndpointError, Endpoints};
+pub use endpoints::{EndpointError, Endpoints};
 
 /// Where the store is, and how it is kept.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::members::{EndpointError, Endpoints};
+use super::endpoints::{EndpointError, Endpoints};
 
 #[derive(Clone)]
 pub(super) struct Tls {
@@ -46,7 +46,9 @@ impl Tls {
         if roots.is_empty() {
             return Err(of(&"there is no certificate in it"));
         }
-        let config = ClientConfig::builder().with_root_certificates(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.map_err(|e| of(&e))?.with_root_certificates(roots);
         let mut config = match &self.certificate {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {

@@ -1,0 +1,285 @@
+//! What the engine over etcd does besides the contract: how it starts, catches up, and shares quotas with other servers.
+
+mod common;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use common::proxy::{Caller, Network};
+use hypernetes_api::TenantId;
+use hypernetes_store::{
+    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store, Txn,
+    TxnError, WatchError,
+    log::etcd::{Config, StartError},
+};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn configmaps() -> ResourceId {
+    ResourceId::new("", "configmaps")
+}
+
+fn acme() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new(&configmaps(), &acme(), "default", name).unwrap()
+}
+
+fn all() -> Prefix {
+    Prefix::tenant(&configmaps(), &acme(), None).unwrap()
+}
+
+fn put(name: &str, value: &[u8]) -> Op {
+    Op::Put(key(name), Bytes::copy_from_slice(value))
+}
+
+fn txn(ops: Vec<Op>) -> Txn {
+    Txn { guards: vec![], ops }
+}
+
+async fn names(store: &Store) -> Vec<String> {
+    let listing = store.range(&all(), RangeOptions::default()).await.unwrap();
+    listing.entries.iter().map(|entry| entry.key.name().to_owned()).collect()
+}
+
+/// A store that can be cut off, and one that is not, over one etcd.
+async fn pair(network: &Network, prefix: &str) -> (Store, Store) {
+    pair_at(network, common::shared(), prefix, Duration::ZERO).await
+}
+
+async fn pair_at(network: &Network, url: String, prefix: &str, compaction: Duration) -> (Store, Store) {
+    let way = common::address();
+    network.way(Caller::Named("a".into()), "", way, url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let a = common::config(vec![format!("http://{way}")], prefix);
+    let b = Config { compaction, ..common::config(vec![url], prefix) };
+    let open = async |config: Config| Store::etcd(&config, Options::default()).await.unwrap();
+    (open(a).await, open(b).await)
+}
+
+/// Until it works.
+async fn within<T, E: std::fmt::Display>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(120), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn servers_see_at_once_what_others_wrote() {
+    let network = Network::default();
+    let (a, b) = pair(&network, "/at-once/").await;
+    for round in 0..20_u8 {
+        let (one, other) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let revision = one.commit(txn(vec![put("x", &[round])])).await.unwrap();
+        let seen = other.get(&key("x")).await.unwrap().unwrap();
+        assert_eq!((&*seen.value, seen.mod_revision), (&[round][..], revision));
+        // What somebody else has seen can be built on.
+        let guard = Guard::Unchanged(key("x"), revision);
+        other.commit(Txn { guards: vec![guard], ops: vec![put("x", &[round])] }).await.unwrap();
+    }
+}
+
+/// More than etcd sends at once: in parts, of which none is shown before its transaction is whole.
+#[tokio::test]
+async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
+    let network = Network::default();
+    let (a, b) = pair(&network, "/catches-up/").await;
+    let start = a.revision().await.unwrap();
+    let mut changes = a.watch(&Prefix::tenant(&configmaps(), &TenantId::system(), None).unwrap(), start).await.unwrap();
+    let of = |name: &str| Key::new(&configmaps(), &TenantId::system(), "default", name).unwrap();
+    network.cut("a");
+    let (mut revisions, large) = (Vec::new(), vec![7; 520 << 10]);
+    for _ in 0..6 {
+        let ops = ["one", "other", "third"].map(|name| Op::Put(of(name), Bytes::from(large.clone())));
+        // A transaction of more than etcd takes.
+        let refused = b.commit(txn(ops.to_vec())).await;
+        assert!(matches!(refused, Err(TxnError::TooLarge(_))), "{refused:?}");
+        revisions.push(b.commit(txn(ops[..2].to_vec())).await.unwrap());
+    }
+    // Meanwhile nothing is said that may not be so any more.
+    assert!(matches!(a.get(&of("one")).await, Err(ReadError::Unavailable(_))));
+    let refused = a.commit(txn(vec![Op::Put(of("one"), Bytes::new())])).await;
+    assert!(matches!(refused, Err(TxnError::Unknown(_) | TxnError::Unavailable(_))), "{refused:?}");
+    network.mend("a");
+    for revision in revisions {
+        for name in ["one", "other"] {
+            let change = changes.recv().await.unwrap().unwrap();
+            assert_eq!((change.revision, change.key.name()), (revision, name));
+        }
+    }
+    within(async || a.get(&of("one")).await).await.unwrap();
+}
+
+/// Until which revision an etcd has forgotten the past.
+async fn compacted(url: &str) -> i64 {
+    let mut stream = tokio::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_compact_revision "));
+    line.unwrap().parse::<f64>().unwrap() as i64
+}
+
+#[tokio::test]
+async fn what_was_compacted_meanwhile_is_loaded_anew() {
+    let (directory, network) = (tempfile::tempdir().unwrap(), Network::default());
+    let (_process, url) = common::single(directory.path(), Path::new(""));
+    let (a, b) = pair_at(&network, url.clone(), "/compacted/", Duration::from_millis(50)).await;
+    a.commit(txn(vec![put("gone", b"1"), put("stays", b"1")])).await.unwrap();
+    let mut changes = a.watch(&all(), a.revision().await.unwrap()).await.unwrap();
+    network.cut("a");
+    let mut last = b.commit(txn(vec![Op::Delete(key("gone"))])).await.unwrap();
+    let deleted = last;
+    while compacted(&url).await <= i64::try_from(deleted.0).unwrap() {
+        last = b.commit(txn(vec![put("stays", &last.0.to_be_bytes())])).await.unwrap();
+    }
+    drop(b);
+    network.mend("a");
+    assert_eq!(changes.recv().await, Some(Err(WatchError::Lagged)));
+    let entry = within(async || a.get(&key("stays")).await).await.unwrap();
+    assert_eq!(entry.mod_revision, last);
+    assert_eq!(names(&a).await, ["stays"]);
+    assert!(matches!(a.watch(&all(), deleted).await, Err(ReadError::Compacted { .. })));
+    // It goes on.
+    let mut changes = a.watch(&all(), a.revision().await.unwrap()).await.unwrap();
+    let b = Store::etcd(&common::config(vec![url], "/compacted/"), Options::default()).await.unwrap();
+    let revision = b.commit(txn(vec![put("new", b"1")])).await.unwrap();
+    assert_eq!(changes.recv().await.unwrap().unwrap().revision, revision);
+}
+
+/// Each of two servers may be behind by what the other has begun, which is a sixteenth of the quota.
+#[tokio::test]
+async fn servers_exceed_a_quota_by_a_slice_at_most() {
+    let network = Network::default();
+    let (a, b) = pair(&network, "/quota/").await;
+    let stores = [Arc::new(a), Arc::new(b)];
+    let quota = Quota { objects: 64, bytes: 1 << 30, metered: [u64::MAX; METERED] };
+    for store in &stores {
+        store.quotas().set_default(quota);
+    }
+    let attempts = (0..120).map(|index| {
+        let store = stores[index % 2].clone();
+        tokio::spawn(async move { store.commit(txn(vec![put(&format!("n{index:03}"), b"1")])).await })
+    });
+    for attempt in attempts.collect::<Vec<_>>() {
+        match attempt.await.unwrap() {
+            Ok(_) | Err(TxnError::Quota { what: Exceeded::Objects, limit: 64, .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    for store in &stores {
+        let count = store.count(&all()).await.unwrap();
+        assert!((64..=64 + 64 / 16).contains(&count), "{count}");
+        let more = store.commit(txn(vec![put("more", b"1")])).await;
+        assert!(matches!(more, Err(TxnError::Quota { .. })), "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_etcd_it_does_not_start_and_says_what_to_do() {
+    let start = async |config: Config| Store::etcd(&config, Options::default()).await.err().expect("it is refused");
+    let nowhere = format!("http://{}", common::address());
+    let config = Config { patience: Duration::from_millis(100), ..common::config(vec![nowhere.clone()], "/x/") };
+    let error = start(config).await;
+    assert!(matches!(error, StartError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(&nowhere), "{error}");
+    // An etcd in which there is nothing, where there was something.
+    let config = Config { must_exist: true, ..common::config(vec![common::shared()], "/nothing/") };
+    let error = start(config.clone()).await;
+    assert!(matches!(error, StartError::Missing { .. }), "{error}");
+    // And one in which there is.
+    drop(Store::etcd(&Config { must_exist: false, ..config.clone() }, Options::default()).await.unwrap());
+    drop(Store::etcd(&config, Options::default()).await.unwrap());
+    // Somebody else's: a prefix above that of a store.
+    drop(Store::etcd(&common::config(vec![common::shared()], "/else/of/"), Options::default()).await.unwrap());
+    let error = start(common::config(vec![common::shared()], "/else/")).await;
+    assert!(matches!(error, StartError::Foreign(_)), "{error}");
+    for (url, wrong) in [("ftp://a:1", "ftp"), ("https://a:1", "--etcd-cafile"), ("http://a:1/b", "HOST")] {
+        let error = start(common::config(vec![url.into()], "/x/")).await;
+        assert!(matches!(error, StartError::Endpoint(_)) && error.to_string().contains(wrong), "{error}");
+    }
+}
+
+/// As if every object had been deleted: going on would end every pod.
+#[tokio::test]
+async fn a_store_that_vanishes_ends_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let client = common::address();
+    let url = format!("http://{client}");
+    let none = Path::new("");
+    let process = common::single_at(directory.path(), none, client, &url, &[]);
+    let store = Store::etcd(&common::config(vec![url.clone()], "/vanishes/"), Options::default()).await.unwrap();
+    store.commit(txn(vec![put("a", b"1")])).await.unwrap();
+    let mut changes = store.watch(&all(), store.revision().await.unwrap()).await.unwrap();
+    drop(process);
+    std::fs::remove_dir_all(directory.path().join("data")).unwrap();
+    let _process = common::single_at(directory.path(), none, client, &url, &[]);
+    let ended = store.ended();
+    let reads = async {
+        loop {
+            // It asks how far etcd is, which is less far than it was.
+            assert!(store.get(&key("a")).await.is_err(), "what is gone is not shown as if it were true");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let why = tokio::select! { why = ended => why, () = reads => unreachable!() };
+    assert!(why.contains("/vanishes/"), "{why}");
+    store.health().unwrap_err();
+    assert_eq!(changes.try_recv(), Ok(None), "nobody was told that anything was deleted");
+}
+
+fn identity(
+    directory: &Path,
+    name: &str,
+    issuer: &Issuer<'static, KeyPair>,
+    usage: ExtendedKeyUsagePurpose,
+) -> [String; 2] {
+    let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new(vec![name.into()]).unwrap());
+    params.extended_key_usages = vec![usage];
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    let file = |end: &str, text: String| {
+        let path = directory.join(format!("{name}.{end}"));
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    [file("crt", certificate.pem()), file("key", key.serialize_pem())]
+}
+
+#[tokio::test]
+async fn an_etcd_that_asks_for_certificates_is_shown_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key_pair, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = directory.path().join("ca.crt");
+    std::fs::write(&authority, params.self_signed(&key_pair).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(params, key_pair);
+    let client = common::address();
+    let [certificate, secret] =
+        identity(directory.path(), &client.ip().to_string(), &issuer, ExtendedKeyUsagePurpose::ServerAuth);
+    let ours = identity(directory.path(), "hypernetes", &issuer, ExtendedKeyUsagePurpose::ClientAuth);
+    let url = format!("https://{client}");
+    let options = [
+        format!("--cert-file={certificate}"),
+        format!("--key-file={secret}"),
+        format!("--trusted-ca-file={}", authority.display()),
+        "--client-cert-auth".to_owned(),
+    ];
+    let options = options.each_ref().map(String::as_str);
+    let _process = common::single_at(directory.path(), Path::new(""), client, &url, &options);
+    let mut config = common::config(vec![url], "/secret/");
+    config.endpoints.authority = Some(authority);
+    config.patience = Duration::from_secs(2);
+    let error = Store::etcd(&config, Options::default()).await.err().expect("it shows no certificate");
+    assert!(matches!(error, StartError::Unreachable { .. }), "{error}");
+    config.endpoints.certificate = Some(ours.map(Into::into).into());
+    config.patience = Duration::from_secs(60);
+    let store = Store::etcd(&config, Options::default()).await.unwrap();
+    store.commit(txn(vec![put("a", b"1")])).await.unwrap();
+    assert_eq!(names(&store).await, ["a"]);
+}
