@@ -13,11 +13,11 @@ pub mod rbac;
 pub mod rights;
 
 pub use attributes::Attributes;
+use compiled::RoleRef;
 pub use decision::Decision;
 use graph::Graph;
 use index::Index;
 use rbac::Rule;
-use compiled::RoleRef;
 use rights::Grant;
 
 use hypernetes_api::{
