@@ -183,7 +183,9 @@ impl Rights {
     /// The rules of a role, if there is such a one.
     pub fn role(&mut self, namespace: &str, name: &str, cluster: bool) -> Option<Rules> {
         if !cluster {
-            return self.places.get(namespace)?.roles.get(name).map(|role| role.own().clone());
+            // What is in no namespace is a ClusterRole, and is not meant.
+            let place = self.places.get(namespace).filter(|_| !namespace.is_empty())?;
+            return place.roles.get(name).map(|role| role.own().clone());
         }
         let role = self.cluster_role(name)?;
         if !role.is_aggregated() {
