@@ -54,7 +54,7 @@ enum Command {
     Image(image::Image),
     Login(login::Login),
     Node(node::Node),
-    Server(server::Server),
+    Server(Box<server::Server>),
     Snapshot(snapshot::Snapshot),
     Tenant(tenant::Tenant),
 }

@@ -17,7 +17,7 @@ impl Forms {
         let mut place = self;
         loop {
             let empty = || Box::new(Slot { next: Self::default(), form: OnceLock::<T>::new() }) as Box<Slot<_>>;
-            let slot = place.0.get_or_init(|| empty());
+            let slot = place.0.get_or_init(empty);
             if let Some(form) = slot.form.downcast_ref::<OnceLock<T>>() {
                 return form.get_or_init(make);
             }

@@ -119,7 +119,7 @@ impl Authenticator {
             Connection::Certificate(certificate) => {
                 let good = self.directory.is_open(&certificate.user.tenant).await?
                     && self.authorities.stand_by(certificate).await?
-                    && !is_revoked(&*self.store, certificate).await?;
+                    && !is_revoked(&self.store, certificate).await?;
                 if good { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
             }
             Connection::Refused => Err(unauthorized()),

@@ -180,7 +180,7 @@ fn check_certificate(text: &str) -> Result<(), String> {
             return Err("no PEM block headers are permitted".into());
         }
         match X509Certificate::from_der(&block.content) {
-            Ok((rest, _)) if rest.is_empty() => any = true,
+            Ok(([], _)) => any = true,
             _ => return Err("x509: malformed certificate".into()),
         }
     }

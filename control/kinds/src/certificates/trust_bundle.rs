@@ -69,7 +69,7 @@ fn anchors(bundle: &Value) -> Result<(), String> {
             return Err(format!("entry {at} has PEM block headers"));
         }
         match X509Certificate::from_der(&block.content) {
-            Ok((rest, certificate)) if rest.is_empty() => {
+            Ok(([], certificate)) => {
                 if !certificate.is_ca() {
                     return Err(format!("entry {at} does not have the CA bit set"));
                 }

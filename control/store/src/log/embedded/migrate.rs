@@ -29,7 +29,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(Revision, Vec<Record>)>, Unope
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Its process was killed before it wrote anything.
         Ok(file) if file.len() == 0 => return Ok(None),
-        other => drop(other?),
+        other => _ = other?,
     }
     let database = Database::open(path).map_err(redb::Error::from)?;
     check(&database)?;

@@ -240,7 +240,7 @@ impl Reading<'_> {
             };
             let (segment, goes_on) = self.segment(candidate)?;
             if !goes_on {
-                let next = candidates.get(&(number + 1)).map(|next| is_used(next)).transpose()?;
+                let next = candidates.get(&(number + 1)).map(is_used).transpose()?;
                 if next == Some(true) {
                     let name = segment_name(segment.room.slot);
                     return Err(self.files.damaged(&name, segment.at, "what is there is not what was written"));

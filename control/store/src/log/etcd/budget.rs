@@ -121,24 +121,26 @@ mod tests {
     use hypernetes_api::{ResourceId, TenantId};
 
     use super::*;
-    use crate::{Entry, Exceeded, Key, Options, Revision, mvcc::Cache};
+    use crate::{Exceeded, Key, Op, Options, Revision, mvcc::Cache};
 
-    fn create(tenant: &str, names: &[&str]) -> Vec<Change> {
+    fn create(tenant: &str, names: &[&str]) -> Vec<Op> {
         let tenant: TenantId = tenant.parse().unwrap();
-        let change = |name: &&str| {
+        let put = |name: &&str| {
             let key = Key::new(&ResourceId::new("", "configmaps"), &tenant, "default", name).unwrap();
-            let (value, revision) = (bytes::Bytes::from_static(b"1"), Revision(0));
-            let now = Entry { key: key.clone(), value, create_revision: revision, mod_revision: revision };
-            Change { revision, key, now: Some(now), before: None }
+            Op::Put(key, bytes::Bytes::from_static(b"1"))
         };
-        names.iter().map(change).collect()
+        names.iter().map(put).collect()
     }
 
     #[test]
     fn what_was_begun_counts_until_it_is_given_back_and_is_a_slice_at_most() {
         let (cache, budget) = (Cache::new(Options::default()), Arc::new(Budget::default()));
         let quota = |objects| Quota { objects, bytes: 1 << 30, metered: [u64::MAX; METERED] };
-        let take = |tenant: &str, names: &[&str]| budget.take(&cache.current(), &create(tenant, names));
+        let take = |tenant: &str, names: &[&str]| {
+            let (ops, there) = (create(tenant, names), cache.current());
+            let steps: Vec<_> = ops.iter().filter_map(|op| Step::of(op, None, Revision(0), there.meter)).collect();
+            budget.take(&there, &steps)
+        };
         cache.quotas().set_default(quota(3 * SLICES));
         let one = take("acme", &["a"]).unwrap().expect("there is room");
         let others = take("acme", &["b", "c"]).unwrap().expect("a slice is three objects");
