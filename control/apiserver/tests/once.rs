@@ -138,6 +138,8 @@ async fn what_many_read_is_made_once() {
 
     // Reading makes nothing, and one copy is what all get.
     api.put("again").await;
+    // By now what selects has looked at it, whoever it was.
+    api.ask(&format!("{maps}?labelSelector=app")).await.collect().await.unwrap();
     let before = counts();
     let (mut one, mut another) = (api.ask(&format!("{maps}/a")).await, api.ask(&format!("{maps}/a")).await);
     assert_eq!(next(&mut one).await.as_ptr(), next(&mut another).await.as_ptr());
@@ -148,7 +150,7 @@ async fn what_many_read_is_made_once() {
     for _ in 0..3 {
         api.ask(&format!("{maps}?labelSelector=app")).await.collect().await.unwrap();
     }
-    assert_eq!(since(before), [0, 1, 0, 0]);
+    assert_eq!(since(before), [0; 4]);
 
     // Components in this process have the same object, parsed once, and no text is made for them.
     let client = || api.0.clients.all_tenants(&AllTenants::grant());

@@ -49,5 +49,5 @@ async fn whatever_one_tenants_objects_say_the_others_volumes_are_made() {
     }
     assert_eq!((mishaps(Mishap::Panicked), mishaps(Mishap::TooLong)), (0, 0), "of which each is caught, and a bug");
     assert!(hypernetes_client::unreadable_objects() > 0, "nothing of all this was of no form");
-    assert!(!cloud.service.controller.is_finished(), "it has ended");
+    assert!(!cloud.service.acting.as_ref().unwrap().is_finished(), "it has ended");
 }

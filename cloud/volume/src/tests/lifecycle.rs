@@ -101,7 +101,7 @@ async fn tenants_with_equal_names_have_their_own_bytes() {
     eventually(|| async { (cloud.files(ACME).len() == 1 && cloud.files(GLOBEX).len() == 1).then_some(()) }).await;
     eventually(|| async { (phase(&cloud, "v").await? == "Available").then_some(()) }).await;
     // What is asked for while the service is away is done when it comes back.
-    cloud.service.controller.abort();
+    cloud.service.acting.as_ref().unwrap().abort();
     cloud.api::<Volume>(GLOBEX).delete("v", &DeleteParams::default()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(cloud.files(GLOBEX).len(), 1);

@@ -404,7 +404,7 @@ proptest! {
         runtime.block_on(async {
             let store = open_with(&path, small(), Arc::new(machine.clone())).unwrap();
             for index in 0..60u8 {
-                store.commit(put(&format!("k{}", index % 20), &vec![index; 150])).await.unwrap();
+                store.commit(put(&format!("k{}", index % 20), &[index; 150])).await.unwrap();
             }
             let expected = content(&store).await;
             drop(store);
