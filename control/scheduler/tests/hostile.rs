@@ -224,7 +224,7 @@ impl Bench {
                     "volume.kubernetes.io/storage-provisioner": text(random, "volume.csi.hypernetes.io"),
                     "network.hypernetes.io/network": text(random, "n"),
                 });
-                hostile::store(&*self.store, &kind, &id(HOSTILE), object).await;
+                hostile::store(&self.store, &kind, &id(HOSTILE), object).await;
             }
         }
     }
@@ -312,7 +312,7 @@ async fn of_a_spec_whose_selector_does_not_find_its_own_nothing_is_made() {
     for kind in kinds().iter().filter(|kind| kind.group == "apps") {
         let metadata = json!({"name": kind.plural, "uid": kind.plural, "generation": 1});
         let object = json!({"metadata": metadata, "spec": spec});
-        hostile::store(&*bench.store, kind, &id(HOSTILE), object).await;
+        hostile::store(&bench.store, kind, &id(HOSTILE), object).await;
     }
     let events = bench.in_default::<Event>(HOSTILE);
     for kind in ["Deployment", "ReplicaSet"] {

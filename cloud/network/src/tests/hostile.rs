@@ -35,7 +35,7 @@ async fn whatever_one_tenants_objects_say_the_others_pods_have_ports() {
     let mut random = hostile::seed();
     let cloud = Cloud::new().await;
     for round in 0..ROUNDS {
-        hostile::attack(&mut random, &*cloud.store, &id(ACME), &kinds(), OBJECTS).await;
+        hostile::attack(&mut random, &cloud.store, &id(ACME), &kinds(), OBJECTS).await;
         let pod = cloud.pod(GLOBEX, &format!("p{round}")).await;
         cloud.port_of(GLOBEX, &pod).await;
         let name = format!("n{round}");

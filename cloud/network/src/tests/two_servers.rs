@@ -112,7 +112,7 @@ async fn what_was_there_before_is_taken_too() {
         |plural: &str| Prefix::all_tenants(&ResourceId::new("network.hypernetes.io", plural), &AllTenants::grant());
     for plural in ["ports.addresses", "ports.stations"] {
         for entry in cloud.store.range(&all(plural), Default::default()).await.unwrap().entries {
-            let txn = Txn { guards: vec![], ops: vec![Op::Delete(entry.key)] };
+            let txn = Txn { guards: vec![], ops: vec![Op::Delete(entry.key.clone())] };
             cloud.store.commit(txn).await.unwrap();
         }
     }

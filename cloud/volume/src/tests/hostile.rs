@@ -31,7 +31,7 @@ async fn whatever_one_tenants_objects_say_the_others_volumes_are_made() {
     let cloud = Cloud::new().await;
     cloud.class().await;
     for round in 0..ROUNDS {
-        hostile::attack(&mut random, &*cloud.store, &id(ACME), &kinds(), OBJECTS).await;
+        hostile::attack(&mut random, &cloud.store, &id(ACME), &kinds(), OBJECTS).await;
         let name = format!("v{round}");
         let spec = json!({"sizeBytes": 1 << 20, "volumeType": "standard"});
         cloud.make::<Volume>(GLOBEX, json!({"metadata": {"name": name}, "spec": spec})).await;

@@ -34,8 +34,6 @@ pub(super) fn end(request: &CertificateSigningRequest) -> Timestamp {
 mod tests {
     use serde_json::json;
 
-    use super::*;
-
     #[test]
     fn each_goes_in_its_time() {
         let end = |status: serde_json::Value| {

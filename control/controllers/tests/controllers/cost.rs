@@ -38,7 +38,8 @@ async fn each(what: &str, controllers: Option<bool>) {
             request
         });
         let informers = Informers::new(Clients::in_process(text), AllTenants::grant(), stop.clone());
-        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into() };
+        let authorities = std::sync::Arc::new(api.server.authorities());
+        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into(), authorities };
         tokio::spawn(hypernetes_controllers::run_with(config, Limits::default(), stop.clone()));
         tokio::time::sleep(Duration::from_secs(2)).await;
         informers.synced().await;

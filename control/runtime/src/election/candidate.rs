@@ -150,7 +150,7 @@ mod tests {
 
     enum Call {
         Read,
-        Write(Lease),
+        Write(Box<Lease>),
     }
 
     enum Answer {
@@ -226,7 +226,7 @@ mod tests {
                 if let Some(call) = request.call.take() {
                     request.answer = Some(match call {
                         Call::Read => Answer::Read(store.0.clone()),
-                        Call::Write(lease) => store.write(lease).map_or(Answer::Refused, Answer::Written),
+                        Call::Write(lease) => store.write(*lease).map_or(Answer::Refused, Answer::Written),
                     });
                 }
                 let runner = &mut runners[request.from];
@@ -250,8 +250,7 @@ mod tests {
                 }
             }
             requests.retain(|request| request.call.is_some() || request.answer.is_some());
-            for from in 0..runners.len() {
-                let runner = &mut runners[from];
+            for (from, runner) in runners.iter_mut().enumerate() {
                 let now = runner.clock(world);
                 if runner.waits_for.is_some_and(|(_, until)| now >= until) {
                     (runner.waits_for, runner.next) = (None, now);
@@ -262,7 +261,7 @@ mod tests {
                 let wall = Timestamp::UNIX_EPOCH + Duration::from_millis(world);
                 // After a refusal, and now and then, it looks first.
                 let claim = runner.candidate.claim(now, wall).filter(|_| random.random_bool(0.7));
-                let call = claim.map_or(Call::Read, Call::Write);
+                let call = claim.map_or(Call::Read, |lease| Call::Write(Box::new(lease)));
                 // What is given up arrives nevertheless, perhaps long after.
                 let slow = random.random_bool(0.1);
                 let mut delay = || random.random_range(0..if slow { 30_000 } else { 500 });
