@@ -16,7 +16,7 @@ use hypernetes_client::Clients;
 use hypernetes_controllers::runtime::{Election, Informers};
 use hypernetes_identity::{Identity, IdentityConfig};
 use hypernetes_network::{NetworkConfig, NetworkService};
-use hypernetes_store::{Options, log::embedded::Encryption};
+use hypernetes_store::{Encryption, Options};
 use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 

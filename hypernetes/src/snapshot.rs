@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use hypernetes_store::log::embedded::{Contents, Encryption};
+use hypernetes_store::{Encryption, log::embedded::Contents};
 use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use hypernetes_api::TenantId;
-use hypernetes_store::{Key, Op, Options, ResourceId, Store, Txn, log::embedded::Encryption};
+use hypernetes_store::{Encryption, Key, Op, Options, ResourceId, Store, Txn};
 use redb::{Database, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 

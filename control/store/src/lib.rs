@@ -10,6 +10,7 @@
 //! ([`WatchError`]).
 #![forbid(unsafe_code)]
 
+mod encryption;
 mod entry;
 mod forms;
 pub mod key;
@@ -23,13 +24,14 @@ use std::fmt;
 
 use hypernetes_api::{ApiError, Reason};
 
+pub use encryption::{Encryption, KeysError};
 pub use entry::{Change, Entry, Values, Version};
 pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};
 pub use mvcc::{Changes, Options, WatchLimits};
-pub use quota::{Exceeded, METERED, Meter, Metered, Quota, Quotas, Usage};
+pub use quota::{METERED, Meter, Metered, Quota, Quotas, Usage};
 pub use store::Store;
-pub use txn::{Guard, MAX_VALUE_BYTES, Op, Txn, TxnError};
+pub use txn::{Exceeded, Guard, MAX_VALUE_BYTES, Op, Txn, TxnError};
 
 /// Number of a committed transaction; 0 is "before everything".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hypernetes_api::TenantId;
 use parking_lot::RwLock;
 
-use crate::{Key, TxnError};
+use crate::{Key, TxnError, txn::Exceeded};
 
 /// How many things a [`Meter`] counts.
 pub const METERED: usize = 4;
@@ -52,15 +52,6 @@ impl Usage {
 
 /// The most of each.
 pub type Quota = Usage;
-
-/// What a transaction would have exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exceeded {
-    Objects,
-    Bytes,
-    /// By its place in [`Metered`].
-    Metered(usize),
-}
 
 /// Each tenant's quota. The operator's own cluster has none.
 #[derive(Debug, Default)]

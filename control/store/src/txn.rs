@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Exceeded, Key, Revision};
+use crate::{Key, Revision};
 
 /// What has to hold for a transaction to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,15 @@ impl Txn {
     pub fn bytes(&self) -> usize {
         self.ops.iter().map(|op| op.key().as_str().len() + op.value().map_or(0, Bytes::len)).sum()
     }
+}
+
+/// What a transaction would have exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceeded {
+    Objects,
+    Bytes,
+    /// By its place in [`Metered`](crate::Metered).
+    Metered(usize),
 }
 
 /// Why a transaction was not carried out.

@@ -7,7 +7,6 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use super::watches::Place;
 use crate::{Change, Revision, WatchError};
 
 /// How far watchers may be behind before they are told [`WatchError::Lagged`].
@@ -61,7 +60,8 @@ impl Waiting {
 pub struct Changes {
     receiver: mpsc::UnboundedReceiver<Item>,
     waiting: Arc<Waiting>,
-    _place: Place,
+    /// Gives the watch's place back.
+    _place: Box<dyn Send + Sync>,
 }
 
 impl Changes {
@@ -135,13 +135,13 @@ impl Feed {
 }
 
 /// A watch that begins with `backlog` and goes on after `from`; its place back when the backlog is too much already.
-pub(super) fn channel(
+pub(super) fn channel<P: Send + Sync + 'static>(
     backlog: Vec<Arc<Change>>,
     from: Revision,
     limits: WatchLimits,
     tenant: Arc<Buffer>,
-    place: Place,
-) -> Result<(Feed, Changes), Place> {
+    place: P,
+) -> Result<(Feed, Changes), P> {
     let waiting = Arc::new(Waiting { own: AtomicUsize::new(0), tenant });
     let bytes = backlog.iter().map(|change| bytes_of(change)).sum();
     if !waiting.has_room(bytes, limits) {
@@ -152,5 +152,8 @@ pub(super) fn channel(
     for change in backlog {
         let _ = sender.send(Ok(change));
     }
-    Ok((Feed { sender, waiting: waiting.clone(), limits, from }, Changes { receiver, waiting, _place: place }))
+    Ok((
+        Feed { sender, waiting: waiting.clone(), limits, from },
+        Changes { receiver, waiting, _place: Box::new(place) },
+    ))
 }

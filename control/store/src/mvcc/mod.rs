@@ -19,9 +19,8 @@ use tokio::sync::watch;
 
 use self::{history::History, watches::Watches};
 use crate::{
-    Change, Entry, Key, Listing, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, Values, WatchError,
-    entry::Record,
-    log::embedded::{Encryption, SEGMENT},
+    Change, Encryption, Entry, Key, Listing, Meter, Prefix, Quotas, RangeOptions, ReadError, Revision, Usage, Values,
+    WatchError, entry::Record,
 };
 
 pub use changes::{Changes, WatchLimits};
@@ -55,7 +54,7 @@ impl Default for Options {
             history_total_bytes: 64 << 20,
             tenant_watch: WatchLimits { bytes: 8 << 20, tenant_bytes: 32 << 20 },
             infrastructure_watch: WatchLimits { bytes: 64 << 20, tenant_bytes: usize::MAX },
-            reserve_bytes: SEGMENT,
+            reserve_bytes: 4 << 20,
             encryption: Encryption::none(),
             values: Values::default(),
         }

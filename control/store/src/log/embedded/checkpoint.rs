@@ -14,13 +14,13 @@ use std::{
 };
 
 use super::{
-    encryption::Encryption,
     files::{CHECKPOINTS, Files},
     frame,
     header::{Header, Kind, SIZE, StoreId},
     medium::Blob,
     pieces::Pieces,
 };
+use crate::Encryption;
 use crate::{Revision, mvcc::Cache};
 
 /// Bytes of entries in a frame: to gather them holds up nobody for long.

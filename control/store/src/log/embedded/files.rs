@@ -14,10 +14,10 @@ use std::{
 
 use super::{
     Unopened,
-    encryption::Encryption,
     header::{Found, Header, SIZE, StoreId},
     medium::{Blob, Medium},
 };
+use crate::Encryption;
 use crate::Revision;
 
 #[derive(Clone)]

@@ -9,7 +9,7 @@
 //! payload: what a file held before it was used again, and what somebody has written into a payload, is no frame of it. A
 //! sealed payload (AES-256-GCM) has its tag behind it; salt and number make the nonce.
 
-use super::encryption::Encryption;
+use crate::Encryption;
 
 const MAGIC: [u8; 4] = *b"HNf\x01";
 pub(super) const HEAD: usize = 24;
@@ -50,7 +50,7 @@ pub(super) fn append(
     let start = out.len();
     out.extend_from_slice(&[0; HEAD]);
     write(out);
-    let key = encryption.seal(salt, number, out, start + HEAD);
+    let key = encryption.seal(salt.0, number, out, start + HEAD);
     let payload = (out.len() - start - HEAD) as u32;
     out[start..start + 4].copy_from_slice(&MAGIC);
     out[start + 4..start + 8].copy_from_slice(&payload.to_le_bytes());
@@ -77,7 +77,7 @@ pub(super) enum Found {
 /// The frame of that number at `at`.
 pub(super) fn read(bytes: &[u8], at: usize, salt: Salt, number: u64, encryption: &Encryption) -> Found {
     let Some((key, payload, next)) = whole(bytes, at, salt, |found| found == number) else { return Found::Nothing };
-    match encryption.open(salt, number, key, payload) {
+    match encryption.open(salt.0, number, key, payload) {
         Some(payload) => Found::Frame { payload, key, next },
         None => Found::Sealed { key },
     }

@@ -9,9 +9,6 @@
 //! written any more ([`Store::ended`](crate::Store::ended)): the process has to end, and the next one reads what the disk has.
 
 mod checkpoint;
-mod encryption;
-#[cfg(test)]
-mod failing;
 mod files;
 mod frame;
 mod header;
@@ -22,6 +19,8 @@ mod record;
 mod recover;
 mod segments;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -44,7 +43,6 @@ use self::{
 use super::Log;
 use crate::{ReadError, Revision, Txn, TxnError, mvcc::Applied, mvcc::Cache};
 
-pub use encryption::{Encryption, KeysError};
 pub use snapshot::{Contents, Snapshot};
 
 /// The directory cannot be opened as a store. Nothing in it has changed.
@@ -98,9 +96,6 @@ struct Request {
     txn: Txn,
     answer: oneshot::Sender<Result<Revision, TxnError>>,
 }
-
-/// Bytes of a segment, where nothing else is said.
-pub(crate) const SEGMENT: u64 = 4 << 20;
 
 /// KiB of transactions that wait: who brings more waits before.
 const QUEUE_KIB: usize = 64 << 10;

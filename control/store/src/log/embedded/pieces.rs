@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, io};
 
 use super::{
     Unopened,
-    encryption::Encryption,
     files::Files,
     frame::{self, Found, Salt},
     header::{Header, Kind, SIZE, StoreId},
     medium::Blob,
     record::{self, Said},
 };
+use crate::Encryption;
 use crate::entry::Record;
 
 /// Pieces that are written before they are made durable, so that it is not all at once.

@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use super::{
     OpenError, Unopened,
-    encryption::Encryption,
     files::{self, Files},
     frame::{self, Salt},
     header::{Found, Header, Kind, StoreId},
     medium::Disk,
     pieces, record, recover,
 };
+use crate::Encryption;
 use crate::{Entry, Revision, Values, entry::Record};
 
 /// What a restored store's revision is ahead of its snapshot's: as etcd's documentation advises.
@@ -108,7 +108,8 @@ impl Contents {
         }
         let files = Files { medium: Arc::new(Disk), directory: directory.to_owned(), encryption: encryption.clone() };
         let revision = Revision(self.revision.0 + AHEAD);
-        let made = recover::open(&files, super::SEGMENT, || Ok((revision, self.entries))).map_err(failed)?;
+        let made = recover::open(&files, crate::Options::default().reserve_bytes, || Ok((revision, self.entries)))
+            .map_err(failed)?;
         // What was here before is no more, however far it had come.
         files.remember(made.segments.store, revision);
         Ok(revision)

@@ -18,9 +18,9 @@ use redb::TableDefinition;
 
 use super::{
     Embedded, OpenError, Unopened,
-    encryption::Encryption,
     medium::{Blob, Disk, Medium},
 };
+use crate::Encryption;
 use crate::{Key, Op, Options, Prefix, RangeOptions, ResourceId, Store, Txn, TxnError, mvcc::Cache};
 
 fn open_with(path: &Path, options: Options, medium: Arc<dyn Medium>) -> Result<Store, OpenError> {

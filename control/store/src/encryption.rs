@@ -5,8 +5,6 @@ use std::{fmt, path::Path, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::frame::Salt;
-
 /// What records on a disk are sealed with (AES-256-GCM). Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Encryption(Arc<Vec<(u32, LessSafeKey)>>);
@@ -34,7 +32,7 @@ pub enum KeysError {
 
 impl Encryption {
     /// Bytes that sealing adds at the most.
-    pub(super) const TAG: usize = 16;
+    pub(crate) const TAG: usize = 16;
 
     /// Records are plain.
     pub fn none() -> Self {
@@ -67,7 +65,7 @@ impl Encryption {
     }
 
     /// Seals what is in `out` from `from` on. The key's number.
-    pub(super) fn seal(&self, salt: Salt, number: u64, out: &mut Vec<u8>, from: usize) -> u32 {
+    pub(crate) fn seal(&self, salt: u64, number: u64, out: &mut Vec<u8>, from: usize) -> u32 {
         let Some((id, key)) = self.0.first() else { return 0 };
         let aad = Aad::from(id.to_le_bytes());
         if let Ok(tag) = key.seal_in_place_separate_tag(nonce(salt, number), aad, &mut out[from..]) {
@@ -77,7 +75,7 @@ impl Encryption {
     }
 
     /// What was sealed with a key; none: it is not there, or another one.
-    pub(super) fn open(&self, salt: Salt, number: u64, id: u32, sealed: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, salt: u64, number: u64, id: u32, sealed: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = sealed.to_vec();
         if id == 0 {
             return Some(bytes);
@@ -89,16 +87,16 @@ impl Encryption {
     }
 
     #[cfg(test)]
-    pub(super) fn test(ids: &[u32]) -> Self {
+    pub(crate) fn test(ids: &[u32]) -> Self {
         let key = |id: &u32| UnboundKey::new(&AES_256_GCM, &[*id as u8; 32]).map(|key| (*id, LessSafeKey::new(key)));
         Self(Arc::new(ids.iter().map(|id| key(id).unwrap()).collect()))
     }
 }
 
 /// Files have random salts, and frames of a file their numbers, of which there are fewer than 2^32: no two are alike.
-fn nonce(salt: Salt, number: u64) -> Nonce {
+fn nonce(salt: u64, number: u64) -> Nonce {
     let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&salt.0.to_le_bytes());
+    bytes[..8].copy_from_slice(&salt.to_le_bytes());
     bytes[8..].copy_from_slice(&(number as u32).to_le_bytes());
     Nonce::assume_unique_for_key(bytes)
 }
