@@ -54,7 +54,7 @@ async fn a_watch_that_nobody_reads_ends() {
         bench.post(&server, &maps, map(&format!("m{i}"), "1")).await.ok();
     }
     tokio::time::pause();
-    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
     let mut told = 0;
     while let Some(Ok(_)) = body.frame().await {
         told += 1;
