@@ -108,7 +108,8 @@ async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
     let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
     let kubelet = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = kubelet.local_addr().unwrap().port();
-    let (certificate, key) = server.identity("127.0.0.1");
+    // A kubelet is called by its node's name.
+    let (certificate, key) = server.identity("n1");
     let identity = TlsConfig { certificate, key, client_authority: server.authority.clone() };
     bench.server.set_kubelet_client(KubeletClient::new(&identity).unwrap());
     tokio::spawn(async move {

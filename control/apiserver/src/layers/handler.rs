@@ -114,27 +114,28 @@ pub async fn answer(
         Call { user, scope, resource, served, target, subresource, query, headers, body: body_read, handed, account };
     if handler == Handler::Node {
         let request = Request::from_parts(request.head.clone(), body);
-        return kubelet_proxy::pod(server, &call, request, ticket).await;
+        return Box::pin(kubelet_proxy::pod(server, &call, request, ticket)).await;
     }
     let body = media::to_json(&call.headers, ticket.read(body).await?)?;
     request.trail.body(&body);
     let call = &Arc::new(Call { body, ..call });
+    // What a handler keeps while it waits is tens of kilobytes: it lies in one place, and is not handed up through all layers.
     match handler {
-        Handler::Get => read::get(server, call).await,
-        Handler::List => list::list(server, call, ticket).await,
-        Handler::Watch => watch::watch(server, call).await,
-        Handler::Review => reviews::review(server, call).await,
-        Handler::Create => write::create(server, call).await,
-        Handler::Update => write::update(server, call).await,
-        Handler::Patch => write::patch(server, call).await,
-        Handler::Delete => write::delete(server, call).await,
-        Handler::DeleteCollection => write::delete_collection(server, call, ticket).await,
-        Handler::GetScale => write::subresource::scale::get(server, call).await,
-        Handler::UpdateScale => write::subresource::scale::update(server, call).await,
-        Handler::PatchScale => write::subresource::scale::patch(server, call).await,
-        Handler::CreateBinding => write::subresource::binding::create(server, call).await,
-        Handler::CreateEviction => write::subresource::eviction::create(server, call).await,
-        Handler::CreateToken => tokens::create(server, call).await,
+        Handler::Get => Box::pin(read::get(server, call)).await,
+        Handler::List => Box::pin(list::list(server, call, ticket)).await,
+        Handler::Watch => Box::pin(watch::watch(server, call)).await,
+        Handler::Review => Box::pin(reviews::review(server, call)).await,
+        Handler::Create => Box::pin(write::create(server, call)).await,
+        Handler::Update => Box::pin(write::update(server, call)).await,
+        Handler::Patch => Box::pin(write::patch(server, call)).await,
+        Handler::Delete => Box::pin(write::delete(server, call)).await,
+        Handler::DeleteCollection => Box::pin(write::delete_collection(server, call, ticket)).await,
+        Handler::GetScale => Box::pin(write::subresource::scale::get(server, call)).await,
+        Handler::UpdateScale => Box::pin(write::subresource::scale::update(server, call)).await,
+        Handler::PatchScale => Box::pin(write::subresource::scale::patch(server, call)).await,
+        Handler::CreateBinding => Box::pin(write::subresource::binding::create(server, call)).await,
+        Handler::CreateEviction => Box::pin(write::subresource::eviction::create(server, call)).await,
+        Handler::CreateToken => Box::pin(tokens::create(server, call)).await,
         Handler::Node => Err(request::not_allowed()),
     }
 }

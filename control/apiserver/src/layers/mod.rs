@@ -27,7 +27,8 @@ use crate::{Inner, answer::error_response};
 
 /// The answer to a request from anywhere.
 pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<Body> {
-    panic::caught(async { through(server, request).await.unwrap_or_else(|error| error_response(&error)) }).await
+    let answer = Box::pin(through(server, request));
+    panic::caught(async { answer.await.unwrap_or_else(|error| error_response(&error)) }).await
 }
 
 async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body>, ApiError> {
@@ -40,14 +41,15 @@ async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body
     let mut entered = fairness::enter(server, &incoming, &user).await.inspect_err(refused)?;
     let account = entered.ticket.account();
     let record = audit::begin(server, &incoming, Some(&user), account.clone());
-    let work = async {
+    // In one place: what is handed on by each layer is a pointer.
+    let work = Box::pin(async {
         let answer = deadline::within(&incoming, async {
             let permitted = authorization::check(server, &incoming, user).await?;
             handler::answer(server, &incoming, body, permitted, &mut entered.ticket).await
         });
         let answer = answer.await?;
         entered.hold(answer)
-    };
+    });
     let measured = metrics::measured(server, &incoming, account, work);
     audit::recorded(record, &incoming, measured).await
 }

@@ -73,7 +73,8 @@ fn acme() -> UserInfo {
 impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
+        let options = Options { values: crate::VALUES, ..Options::default() };
+        let store = Store::open(&directory.path().join("store"), options).unwrap();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         let bench = Self { server, _directory: directory };
         let system = authentication::infrastructure();
