@@ -46,8 +46,8 @@ async fn follow_once(store: &Store, directory: &Directory, accounts: &Accounts) 
                 _ => return Ok(()),
             },
             change = domains.recv() => match change {
-                Some(Ok(_)) => {
-                    store.revision().await?;
+                Some(Ok(change)) => {
+                    store.all_told(change.revision).await;
                     settle_all(directory, accounts).await?;
                 }
                 _ => return Ok(()),
@@ -65,7 +65,7 @@ async fn project_changed(
     let name = change.key.name();
     let Ok(tenant) = name.parse::<TenantId>() else { return Ok(()) };
     // Then the directory has been told, too.
-    store.revision().await?;
+    store.all_told(change.revision).await;
     accounts.settle(&tenant, directory.is_open(&tenant).await?);
     match &change.now {
         Some(entry) => apply(store, accounts, entry),

@@ -123,6 +123,12 @@ impl Store {
         self.cache.told()
     }
 
+    /// Returns when every watch has been told of everything until this revision: for whoever was told of it by one watch and
+    /// asks what is kept current by another. A barrier of [`Store::revision`] says nothing of that.
+    pub async fn all_told(&self, revision: Revision) {
+        self.cache.all_told(revision).await;
+    }
+
     /// Whether it can be written to.
     ///
     /// # Errors

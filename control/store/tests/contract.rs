@@ -238,6 +238,26 @@ async fn what_is_told_is_no_more_than_what_watches_have() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_first_can_wait_for_the_others() {
+    for Engine { store, .. } in engines(Options::default()).await {
+        let prefix = Prefix::tenant(&pods(), &tenant("acme"), None).unwrap();
+        let from = store.revision().await.unwrap();
+        let mut first = store.watch(&prefix, from).await.unwrap();
+        // They are told one after the other.
+        let mut others = Vec::new();
+        for _ in 0..20_000 {
+            others.push(store.watch(&prefix, from).await.unwrap());
+        }
+        let writer = store.clone();
+        tokio::spawn(async move { writer.commit(put(key("acme", "a"), "v")).await.unwrap() });
+        let change = first.recv().await.unwrap().unwrap();
+        store.all_told(change.revision).await;
+        let told = others.iter_mut().map(|watch| watch.try_recv().unwrap()).filter(Option::is_some).count();
+        assert_eq!(told, others.len());
+    }
+}
+
 #[tokio::test]
 async fn nobody_pushes_out_the_past_of_another() {
     let options = Options { history_bytes: 1 << 20, history_total_bytes: 2 << 20, ..Options::default() };

@@ -208,6 +208,11 @@ impl Cache {
         *self.told.borrow()
     }
 
+    pub async fn all_told(&self, revision: Revision) {
+        // The sender is this cache's own: it does not end before.
+        let _ = self.told.subscribe().wait_for(|told| *told >= revision).await;
+    }
+
     pub fn revision(&self) -> Revision {
         self.state.read().revision
     }
