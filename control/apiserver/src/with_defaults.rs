@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    Change, Changes, Entry, Guard, Key, Listing, Op, Prefix, RangeOptions, ReadError, ResourceId, Revision, Store, Txn,
-    TxnError,
+    Change, Changes, Entry, Guard, Key, Listing, Op, Part, Prefix, RangeOptions, ReadError, ResourceId, Revision,
+    Store, Txn, TxnError,
 };
 
 use crate::{authorization::defaults, directory, stored_form};
@@ -153,8 +153,8 @@ impl WithDefaults {
         self.0.watch(prefix, from).await
     }
 
-    pub async fn watch_of(&self, prefix: &Prefix, index: &str, from: Revision) -> Result<Changes, ReadError> {
-        self.0.watch_of(prefix, index, from).await
+    pub async fn watch_part(&self, prefix: &Prefix, part: Part<'_>, from: Revision) -> Result<Changes, ReadError> {
+        self.0.watch_part(prefix, part, from).await
     }
 
     pub async fn revision(&self) -> Result<Revision, ReadError> {

@@ -11,7 +11,6 @@ use std::{
 };
 
 use futures::{SinkExt, Stream, StreamExt, channel::mpsc, stream::BoxStream};
-use http::Request;
 use hypernetes_api::{TenantId, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource, runtime::watcher};
@@ -126,8 +125,12 @@ fn of_seen<K: Resource>(seen: Seen<K>) -> Option<Item<K>> {
 type Event<K> = watcher::Result<watcher::Event<Item<K>>>;
 
 /// All of a kind in all clusters, as [`watch`](crate::watch) has it: of a server in this process shared with all others who
-/// follow the same kind.
-pub fn follow<K>(client: Client, kind: &K::DynamicType) -> impl Stream<Item = Event<K>> + Send + use<K>
+/// follow the same kind. With a `name` only of those that have it.
+pub fn follow<K>(
+    client: Client,
+    kind: &K::DynamicType,
+    name: Option<&str>,
+) -> impl Stream<Item = Event<K>> + Send + use<K>
 where
     K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Send + Sync,
@@ -135,10 +138,11 @@ where
     use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
     let (sender, receiver) = mpsc::channel(1);
     let kind = kind.clone();
+    let selector = name.map(|name| format!("metadata.name={name}"));
     let run = async move {
         let mut sender = sender;
         let mut tell = async |event: Event<K>| sender.send(event).await.is_ok();
-        while let Some(mut objects) = ask::<K>(&client, &kind).await {
+        while let Some(mut objects) = ask::<K>(&client, &kind, selector.as_deref()).await {
             if !tell(Ok(Init)).await {
                 return;
             }
@@ -157,7 +161,8 @@ where
             }
         }
         // Another process, or one that does not answer now.
-        let mut events = std::pin::pin!(watch::watch::<K>(client, &kind));
+        let which = watcher::Config { field_selector: selector, ..watcher::Config::default() };
+        let mut events = std::pin::pin!(watch::watch_with::<K>(client, &kind, which));
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(InitApply(seen)) => of_seen(seen).map(InitApply).map(Ok),
@@ -180,13 +185,13 @@ where
 }
 
 /// The objects themselves, of a server that has them.
-async fn ask<K>(client: &Client, kind: &K::DynamicType) -> Option<Objects>
+async fn ask<K>(client: &Client, kind: &K::DynamicType, selector: Option<&str>) -> Option<Objects>
 where
     K: Resource,
 {
     let wanted = Wanted::default();
-    let path = format!("{}?watch=true", K::url_path(kind, None));
-    let mut request = Request::get(path).body(kube::client::Body::empty()).ok()?;
+    let parameters = kube::core::params::WatchParams { field_selector: selector.map(Into::into), ..Default::default() };
+    let mut request = kube::core::Request::new(K::url_path(kind, None)).watch(&parameters, "").ok()?.map(Into::into);
     request.extensions_mut().insert("watch");
     request.extensions_mut().insert(wanted.clone());
     let response = client.send(request).await.ok()?;

@@ -55,7 +55,7 @@ pub fn start(wiring: &Wiring<'_>, cluster_ca_pem: &str) {
     informers.of::<Namespace>().feed(&queue, |key, _| vec![key.clone()]);
     let namespace = |key: &Key| vec![Key::new(&key.tenant, "", &key.namespace)];
     informers.of::<ServiceAccount>().feed(&queue, move |key, _| namespace(key));
-    informers.of::<ConfigMap>().feed(&queue, move |key, _| if key.name == ROOT_CA { namespace(key) } else { vec![] });
+    informers.named::<ConfigMap>(ROOT_CA).feed(&queue, move |key, _| namespace(key));
     wiring.drive(Namespaces { context, cluster_ca_pem: cluster_ca_pem.to_owned() }, queue);
 }
 
@@ -235,7 +235,7 @@ impl Reconciler for Namespaces {
         }
         let api: Api<ConfigMap> = self.context.namespaced(&key.tenant, &key.name);
         let data = json!({"ca.crt": self.cluster_ca_pem});
-        match informers.of::<ConfigMap>().get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
+        match informers.named::<ConfigMap>(ROOT_CA).get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
             None => {
                 let map = json!({"metadata": {"name": ROOT_CA}, "data": data});
                 self.context.ensure(&api, "making the authority's config map", map).await?;

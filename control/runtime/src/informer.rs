@@ -181,8 +181,8 @@ impl<K: Object> Informer<K> {
 
     /// An object that is not of the kind's form stays as it was when it last was: that it cannot be read is no news of
     /// its end.
-    async fn run(&self, everywhere: Client) {
-        let mut stream = std::pin::pin!(shared::follow::<K>(everywhere, &()));
+    async fn run(&self, everywhere: Client, name: Option<&str>) {
+        let mut stream = std::pin::pin!(shared::follow::<K>(everywhere, &(), name));
         let (mut listed, mut newest, mut last) = (HashSet::new(), 0, 0);
         while let Some(event) = stream.next().await {
             match event {
@@ -267,7 +267,8 @@ fn key_of<K: Resource>(item: &Item<K>) -> Key {
 
 #[derive(Default)]
 struct Registry {
-    informers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    /// By kind, and by the name that all have which are kept.
+    informers: HashMap<(TypeId, Option<&'static str>), Arc<dyn Any + Send + Sync>>,
     synced: Vec<watch::Receiver<bool>>,
 }
 
@@ -304,20 +305,26 @@ impl Informers {
 
     /// The one cache of a kind.
     pub fn of<K: Object>(&self) -> Cache<K> {
-        Cache { informer: self.informer(), until: self.until.clone() }
+        Cache { informer: self.informer(None), until: self.until.clone() }
     }
 
-    fn informer<K: Object>(&self) -> Arc<Informer<K>> {
+    /// The one cache of what of a kind has this name, in every namespace: nothing else of the kind is heard of.
+    pub fn named<K: Object>(&self, name: &'static str) -> Cache<K> {
+        Cache { informer: self.informer(Some(name)), until: self.until.clone() }
+    }
+
+    fn informer<K: Object>(&self, name: Option<&'static str>) -> Arc<Informer<K>> {
         let mut registry = self.registry.lock();
-        let have = registry.informers.get(&TypeId::of::<K>()).cloned();
+        let place = (TypeId::of::<K>(), name);
+        let have = registry.informers.get(&place).cloned();
         if let Some(have) = have.and_then(|have| have.downcast::<Informer<K>>().ok()) {
             return have;
         }
         let informer = Arc::new(Informer::<K>::new());
-        registry.informers.insert(TypeId::of::<K>(), informer.clone());
+        registry.informers.insert(place, informer.clone());
         registry.synced.push(informer.synced.subscribe());
         let (follower, everywhere) = (informer.clone(), self.clients.all_tenants(&self.capability));
-        let run = async move { follower.run(everywhere).await };
+        let run = async move { follower.run(everywhere, name).await };
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(run));
         informer
     }

@@ -15,7 +15,7 @@ pub struct Values {
     pub keep: fn(&Bytes) -> Bytes,
     /// What each tenant's quota is compared with, besides objects and bytes.
     pub meter: Meter,
-    /// What watches of a part of a resource find an entry by ([`Store::watch_of`](crate::Store::watch_of)).
+    /// What watches of a part of a resource find an entry by ([`Store::watch_of`](crate::Part::Indexed)).
     pub index: fn(&Entry) -> Option<&str>,
 }
 

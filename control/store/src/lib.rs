@@ -28,7 +28,7 @@ pub use encryption::{Encryption, KeysError};
 pub use entry::{Change, Entry, Values, Version};
 pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};
-pub use mvcc::{Changes, Options, WatchLimits};
+pub use mvcc::{Changes, Options, Part, WatchLimits};
 pub use quota::{METERED, Meter, Metered, Quota, Quotas, Usage};
 pub use store::Store;
 pub use txn::{Exceeded, Guard, MAX_VALUE_BYTES, Op, Txn, TxnError};

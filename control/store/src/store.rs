@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use hypernetes_api::TenantId;
 
 use crate::{
-    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Prefix, Quotas, RangeOptions, ReadError, Revision, Txn,
-    TxnError, Usage,
+    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError, Revision,
+    Txn, TxnError, Usage,
     log::{
         Log,
         embedded::{Embedded, OpenError, Snapshot},
@@ -97,16 +97,15 @@ impl Store {
         self.cache.watch(prefix, None, from)
     }
 
-    /// [`Store::watch`] of those changes alone whose entry has, or had, this index ([`Values::index`](crate::Values::index)):
-    /// no other change costs it anything.
+    /// [`Store::watch`] of a part of those changes: no other change costs it anything.
     ///
     /// # Errors
     /// As [`Store::watch`].
-    pub async fn watch_of(&self, prefix: &Prefix, index: &str, from: Revision) -> Result<Changes, ReadError> {
+    pub async fn watch_part(&self, prefix: &Prefix, part: Part<'_>, from: Revision) -> Result<Changes, ReadError> {
         if from > self.cache.revision() {
             self.log.barrier().await?;
         }
-        self.cache.watch(prefix, Some(index), from)
+        self.cache.watch(prefix, Some(part), from)
     }
 
     /// The revision of the newest committed transaction.

@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
-use hypernetes_store::{Change, Changes, Entry, RangeOptions, Revision, Store, WatchError};
+use hypernetes_store::{Change, Changes, Entry, Part, RangeOptions, Revision, Store, WatchError};
 use serde_json::json;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -68,10 +68,12 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             None => server.store.revision().await?,
         }
     };
-    // Where it is found by a field, other changes do not reach it.
+    // Where it is of one name, or found by a field, other changes do not reach it.
+    let named = watcher.filter.selector.requires("metadata.name").map(Part::Named);
     let indexed = call.resource.indexed.and_then(|place| call.resource.selectable.get(place));
-    let changes = match indexed.and_then(|field| watcher.filter.selector.requires(&field.name)) {
-        Some(value) => server.store.watch_of(&prefix, value, start).await,
+    let indexed = || indexed.and_then(|field| watcher.filter.selector.requires(&field.name)).map(Part::Indexed);
+    let changes = match named.or_else(indexed) {
+        Some(part) => server.store.watch_part(&prefix, part, start).await,
         None => server.store.watch(&prefix, start).await,
     };
     let changes = match changes {

@@ -1,11 +1,16 @@
-//! Watches of all kinds, of whose objects only the metadata is asked for.
+//! Watches of all kinds, of whose objects only that is read which says who owns them and how they go.
+//!
+//! Nobody waits for garbage to be collected, and there is much to hear of: what comes while nothing is to be done is heard of
+//! at once, and what comes next together, a moment later.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Client, Resource, api::DynamicObject, core::PartialObjectMeta, runtime::watcher};
+use futures::{FutureExt, Stream, StreamExt};
+use hypernetes_client::shared::{self, Item};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use kube::{Client, Resource, core::DynamicResourceScope, discovery::ApiResource, runtime::watcher};
 use parking_lot::Mutex;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::oneshot;
 
 use super::{
@@ -14,6 +19,94 @@ use super::{
     kinds::{Id, Identity, Kind, Kinds},
 };
 use crate::runtime::Queue;
+
+/// How long what comes is gathered.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// An object of any kind, as far as garbage collection goes.
+#[derive(Debug, Clone)]
+struct Relations(ObjectMeta);
+
+impl<'de> Deserialize<'de> for Relations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata {
+            annotations: Option<std::collections::BTreeMap<String, String>>,
+            deletion_timestamp: Option<Time>,
+            finalizers: Option<Vec<String>>,
+            name: Option<String>,
+            namespace: Option<String>,
+            owner_references: Option<Vec<OwnerReference>>,
+            resource_version: Option<String>,
+            uid: Option<String>,
+        }
+        let Metadata {
+            annotations,
+            deletion_timestamp,
+            finalizers,
+            name,
+            namespace,
+            owner_references,
+            resource_version,
+            uid,
+        } = Object::deserialize(deserializer)?.metadata;
+        Ok(Self(ObjectMeta {
+            annotations,
+            deletion_timestamp,
+            finalizers,
+            name,
+            namespace,
+            owner_references,
+            resource_version,
+            uid,
+            ..ObjectMeta::default()
+        }))
+    }
+}
+
+impl Resource for Relations {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &ApiResource) -> Cow<'_, str> {
+        of.kind.as_str().into()
+    }
+
+    fn group(of: &ApiResource) -> Cow<'_, str> {
+        of.group.as_str().into()
+    }
+
+    fn version(of: &ApiResource) -> Cow<'_, str> {
+        of.version.as_str().into()
+    }
+
+    fn plural(of: &ApiResource) -> Cow<'_, str> {
+        of.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.0
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.0
+    }
+}
+
+/// The next of a stream: at once if it is there, else with those that come until it is looked for again.
+async fn gathered<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> Option<T> {
+    if let Some(next) = stream.next().now_or_never() {
+        return next;
+    }
+    // Nobody is woken meanwhile.
+    tokio::time::sleep(GATHER).await;
+    stream.next().await
+}
 
 /// What the watches tell, and whom.
 #[derive(Clone)]
@@ -47,14 +140,13 @@ pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: hypernetes_api:
 impl Follower {
     /// Follows one kind of all tenants until dropped; says when the first list is complete.
     pub async fn follow(self, kind: Arc<Kind>, client: Client, synced: oneshot::Sender<()>) {
-        let watch = hypernetes_client::watch::<PartialObjectMeta<DynamicObject>>(client, &kind.resource);
-        let mut stream = std::pin::pin!(watch);
+        let mut stream = std::pin::pin!(shared::follow::<Relations>(client, &kind.resource, None));
         let mut synced = Some(synced);
         let mut listed = HashSet::new();
-        while let Some(event) = stream.next().await {
+        while let Some(event) = gathered(&mut stream).await {
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(object)) => listed.extend(self.apply(&kind, &object)),
+                Ok(watcher::Event::InitApply(item)) => listed.extend(self.apply(&kind, &item)),
                 Ok(watcher::Event::InitDone) => {
                     let work = self.graph.lock().unlisted(&kind, &std::mem::take(&mut listed));
                     self.add(work);
@@ -63,28 +155,26 @@ impl Follower {
                         let _ = synced.send(());
                     }
                 }
-                Ok(watcher::Event::Apply(object)) => drop(self.apply(&kind, &object)),
-                Ok(watcher::Event::Delete(object)) => {
-                    if let Some(tenant) = hypernetes_client::tenant_of(&object) {
-                        let work = self.graph.lock().gone(&identify(&kind, object.meta(), tenant));
-                        self.add(work);
-                    }
+                Ok(watcher::Event::Apply(item)) => drop(self.apply(&kind, &item)),
+                Ok(watcher::Event::Delete(item)) => {
+                    let work = self.graph.lock().gone(&identify(&kind, item.meta(), item.tenant.clone()));
+                    self.add(work);
                 }
                 Err(error) => tracing::debug!(?kind, %error, "watching for garbage"),
             }
         }
     }
 
-    fn apply(&self, kind: &Arc<Kind>, object: &impl Resource) -> Option<Id> {
-        let identity = identify(kind, object.meta(), hypernetes_client::tenant_of(object)?);
-        let references = object.meta().owner_references.iter().flatten();
+    fn apply(&self, kind: &Arc<Kind>, item: &Item<Relations>) -> Option<Id> {
+        let identity = identify(kind, item.meta(), item.tenant.clone());
+        let references = item.meta().owner_references.iter().flatten();
         let owners = references
             .filter_map(|reference| {
                 let owner = self.kinds.owner(&identity, reference)?;
                 Some((owner, reference.block_owner_deletion.unwrap_or(false)))
             })
             .collect();
-        let (id, work) = self.graph.lock().observe(identity, owners, deletion(object.meta()));
+        let (id, work) = self.graph.lock().observe(identity, owners, deletion(item.meta()));
         self.add(work);
         id
     }

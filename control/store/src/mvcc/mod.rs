@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub use changes::{Changes, WatchLimits};
+pub use watches::Part;
 
 /// How much of the past is kept in memory, how far watches may be behind, and what is counted.
 #[derive(Debug, Clone)]
@@ -261,20 +262,19 @@ impl Cache {
         state.under(prefix, None).filter(|(_, versions)| versions.newest().is_some()).count()
     }
 
-    /// Of those that have the index, if one is given.
-    pub fn watch(&self, prefix: &Prefix, index: Option<&str>, from: Revision) -> Result<Changes, ReadError> {
+    /// Of that part of them, if one is given.
+    pub fn watch(&self, prefix: &Prefix, part: Option<Part<'_>>, from: Revision) -> Result<Changes, ReadError> {
         let state = self.state.read();
         if from > state.revision {
             return Err(ReadError::Future(from));
         }
         let value = self.options.values.index;
-        let is_told =
-            |change: &&Change| index.is_none_or(|index| change.entries().any(|entry| value(entry) == Some(index)));
+        let is_told = |change: &&Change| part.is_none_or(|part| part.is_told(change, value));
         let backlog = state.history.since(prefix, from)?.into_iter().filter(is_told).cloned().map(Arc::new).collect();
         let limits =
             if prefix.of_tenant().is_some() { self.options.tenant_watch } else { self.options.infrastructure_watch };
         // What is applied from now on is told; what is being told now is in the backlog.
-        let changes = self.watches.begin(prefix, index, backlog, state.revision, limits);
+        let changes = self.watches.begin(prefix, part, backlog, state.revision, limits);
         // There is no room for so much of the past: the watcher has to list.
         changes.ok_or(ReadError::Compacted { requested: from, oldest: state.revision })
     }

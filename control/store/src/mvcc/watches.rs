@@ -18,20 +18,71 @@ struct Index {
     /// By the text of their prefix: a change's key has four.
     feeds: Feeds,
     /// Those of a part of what is under a prefix, by the index that it has there and the text of the prefix.
-    parts: HashMap<Box<str>, Feeds>,
+    parts: Parts,
+    /// Those of what has a name.
+    named: Parts,
     begun: u64,
     /// What the watchers of a tenant have not read yet.
     buffers: HashMap<Arc<str>, Arc<Buffer>>,
 }
 
 type Feeds = HashMap<Box<str>, BTreeMap<u64, Feed>>;
+type Parts = HashMap<Box<str>, Feeds>;
+
+/// Which part of what is under a prefix a watch is told of: changes of the rest cost it nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// What has this name, in whatever namespace and of whatever tenant.
+    Named(&'a str),
+    /// What has, or had, this index ([`Values::index`](crate::Values::index)).
+    Indexed(&'a str),
+}
+
+impl Part<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::Named(text) | Self::Indexed(text) => text,
+        }
+    }
+
+    pub(super) fn is_told(&self, change: &Change, index: fn(&Entry) -> Option<&str>) -> bool {
+        match *self {
+            Self::Named(name) => change.key.name() == name,
+            Self::Indexed(value) => change.entries().any(|entry| index(entry) == Some(value)),
+        }
+    }
+}
 
 /// A watch's place, which is given back when it is dropped.
 pub(super) struct Place {
     watches: Watches,
     prefix: Prefix,
-    part: Option<Box<str>>,
+    part: Option<OwnPart>,
     number: u64,
+}
+
+enum OwnPart {
+    Named(Box<str>),
+    Indexed(Box<str>),
+}
+
+impl OwnPart {
+    fn borrowed(&self) -> Part<'_> {
+        match self {
+            Self::Named(text) => Part::Named(text),
+            Self::Indexed(text) => Part::Indexed(text),
+        }
+    }
+}
+
+/// Tells those of one part.
+fn tell_part(parts: &mut Parts, part: &str, change: &Arc<Change>) -> usize {
+    let Some(feeds) = parts.get_mut(part) else { return 0 };
+    let met = tell(feeds, change);
+    if feeds.is_empty() {
+        parts.remove(part);
+    }
+    met
 }
 
 /// Tells all of these that are at one of the prefixes; how many they are.
@@ -49,18 +100,26 @@ fn tell(feeds: &mut Feeds, change: &Arc<Change>) -> usize {
 }
 
 impl Index {
+    fn parts_of(&mut self, part: Part<'_>) -> &mut Parts {
+        match part {
+            Part::Named(_) => &mut self.named,
+            Part::Indexed(_) => &mut self.parts,
+        }
+    }
+
     fn remove(&mut self, place: &Place) -> Option<Feed> {
-        let feeds = match &place.part {
+        let part = place.part.as_ref().map(OwnPart::borrowed);
+        let feeds = match part {
             None => &mut self.feeds,
-            Some(part) => self.parts.get_mut(part)?,
+            Some(part) => self.parts_of(part).get_mut(part.text())?,
         };
         let at = feeds.get_mut(place.prefix.as_str())?;
         let feed = at.remove(&place.number);
         if at.is_empty() {
             feeds.remove(place.prefix.as_str());
         }
-        if let Some(part) = place.part.as_ref().filter(|_| feeds.is_empty()) {
-            self.parts.remove(part);
+        if let Some(part) = part.filter(|_| feeds.is_empty()) {
+            self.parts_of(part).remove(part.text());
         }
         feed
     }
@@ -79,12 +138,12 @@ impl Drop for Place {
 }
 
 impl Watches {
-    /// A watch that begins with `backlog` and is told of what comes after `from`, or of that part of it that has the index;
-    /// none when that is too much already.
+    /// A watch that begins with `backlog` and is told of what comes after `from`, or of that part of it; none when that is too
+    /// much already.
     pub fn begin(
         &self,
         prefix: &Prefix,
-        part: Option<&str>,
+        part: Option<Part<'_>>,
         backlog: Vec<Arc<Change>>,
         from: Revision,
         limits: WatchLimits,
@@ -96,7 +155,11 @@ impl Watches {
         };
         index.begun += 1;
         let number = index.begun;
-        let place = Place { watches: self.clone(), prefix: prefix.clone(), part: part.map(Into::into), number };
+        let own = part.map(|part| match part {
+            Part::Named(text) => OwnPart::Named(text.into()),
+            Part::Indexed(text) => OwnPart::Indexed(text.into()),
+        });
+        let place = Place { watches: self.clone(), prefix: prefix.clone(), part: own, number };
         let (feed, changes) = match changes::channel(backlog, from, limits, buffer, place) {
             Ok(both) => both,
             Err(place) => {
@@ -107,7 +170,7 @@ impl Watches {
         };
         let feeds = match part {
             None => &mut index.feeds,
-            Some(part) => index.parts.entry(part.into()).or_default(),
+            Some(part) => index.parts_of(part).entry(part.text().into()).or_default(),
         };
         feeds.entry(prefix.as_str().into()).or_default().insert(number, feed);
         Some(changes)
@@ -120,25 +183,22 @@ impl Watches {
         let [before, now] =
             [&change.before, &change.now].map(|entry| entry.as_ref().filter(|_| in_parts).and_then(index));
         let mut watches = self.0.lock();
-        let mut met = tell(&mut watches.feeds, change);
+        let mut met = tell(&mut watches.feeds, change) + tell_part(&mut watches.named, change.key.name(), change);
         for part in [before, now.filter(|now| before != Some(*now))].into_iter().flatten() {
-            if let Some(feeds) = watches.parts.get_mut(part) {
-                met += tell(feeds, change);
-                if feeds.is_empty() {
-                    watches.parts.remove(part);
-                }
-            }
+            met += tell_part(&mut watches.parts, part, change);
         }
         met
     }
 
     /// Ends all that there are.
     pub fn end(&self, why: &WatchError) {
-        let (feeds, parts) = {
-            let mut index = self.0.lock();
-            (std::mem::take(&mut index.feeds), std::mem::take(&mut index.parts))
+        let (feeds, parts, named) = {
+            let index = &mut *self.0.lock();
+            (std::mem::take(&mut index.feeds), std::mem::take(&mut index.parts), std::mem::take(&mut index.named))
         };
-        for feed in parts.into_values().chain([feeds]).flatten().flat_map(|(_, at)| at.into_values()) {
+        for feed in
+            parts.into_values().chain(named.into_values()).chain([feeds]).flatten().flat_map(|(_, at)| at.into_values())
+        {
             feed.end(why.clone());
         }
     }
@@ -163,7 +223,7 @@ mod tests {
     }
 
     impl Told {
-        fn watch(&self, prefix: &Prefix, part: Option<&str>) -> Changes {
+        fn watch(&self, prefix: &Prefix, part: Option<Part<'_>>) -> Changes {
             let limits = WatchLimits { bytes: 1 << 20, tenant_bytes: 1 << 20 };
             self.watches.begin(prefix, part, Vec::new(), self.revision, limits).unwrap()
         }
@@ -192,7 +252,7 @@ mod tests {
             |tenant: &str, namespace| Prefix::tenant(&pods(), &tenant.parse::<TenantId>().unwrap(), namespace).unwrap();
         let all = Prefix::all_tenants(&pods(), &AllTenants::grant());
         let nodes: Vec<String> = (0..1000).map(|node| format!("node-{node}")).collect();
-        let mut watches: Vec<Changes> = nodes.iter().map(|node| told.watch(&all, Some(node))).collect();
+        let mut watches: Vec<Changes> = nodes.iter().map(|node| told.watch(&all, Some(Part::Indexed(node)))).collect();
         for tenant in 0..100 {
             watches.push(told.watch(&of(&format!("tenant-{tenant}"), None), None));
             watches.push(told.watch(&of(&format!("tenant-{tenant}"), Some("other")), None));
@@ -210,9 +270,17 @@ mod tests {
             std::iter::from_fn(|| changes.try_recv().unwrap()).map(|change| change.revision.0).collect::<Vec<_>>()
         };
         assert_eq!((told_of(3), told_of(4), told_of(5)), (vec![3, 4, 5], vec![5, 6], vec![]));
+        // A name is a part of its own, that is no index and begins no other name.
+        watches.push(told.watch(&all, Some(Part::Named("node-3"))));
+        watches.push(told.watch(&of("tenant-7", None), Some(Part::Named("b"))));
+        assert_eq!(told.met("tenant-7", "a", None, Some("")), 1);
+        assert_eq!(told.met("tenant-7", "b", None, Some("")), 2);
+        assert_eq!(told.met("tenant-8", "b", None, Some("")), 1);
+        assert_eq!(told.met("tenant-8", "node-3", None, Some("")), 2);
+        assert_eq!(told.met("tenant-8", "node-33", None, Some("node-3")), 2);
         // Nothing is left of those that have ended.
         drop(watches);
         let index = told.watches.0.lock();
-        assert!(index.feeds.is_empty() && index.parts.is_empty() && index.buffers.is_empty());
+        assert!(index.feeds.is_empty() && index.parts.is_empty() && index.named.is_empty() && index.buffers.is_empty());
     }
 }
