@@ -3,7 +3,7 @@
 //! Its pace says how much of it is done, this says when: not while anybody else has something to do. A connection is in one
 //! place or the other as a whole and goes from one to the other between two steps.
 
-use std::{future::poll_fn, pin::Pin, sync::OnceLock, task::Poll};
+use std::{cell::Cell, future::poll_fn, pin::Pin, sync::OnceLock, task::Poll};
 
 use hypernetes_background::{LEAST, give_way};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -22,17 +22,29 @@ tokio::task_local! {
     static HOME: Handle;
 }
 
-/// Does something of somebody's, as tokio's `spawn` would, wherever it belongs.
+thread_local! {
+    /// Whether this thread is one of those.
+    static BEHIND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does something of somebody's, as tokio's `spawn` would, wherever it belongs: there from the start, so that what is begun
+/// where it belongs wakes nobody elsewhere.
 pub(crate) fn spawn(payer: impl Debtor, work: impl Future<Output = ()> + Send + 'static) {
     match background() {
         Some(background) => {
             // What is begun in the background may belong elsewhere later.
             let home = HOME.try_with(Handle::clone).unwrap_or_else(|_| Handle::current());
             let work = HOME.scope(home.clone(), work);
-            go_on(payer, Box::pin(work), [home, background.clone()], false);
+            let behind = payer.gives_way(BEHIND.get());
+            go_on(payer, Box::pin(work), [home, background.clone()], behind);
         }
         None => drop(tokio::spawn(work)),
     }
+}
+
+/// Whether who asks is being worked for in the background.
+pub(crate) fn is_behind() -> bool {
+    BEHIND.get()
 }
 
 fn go_on<D: Debtor>(payer: D, mut work: Pin<Box<dyn Future<Output = ()> + Send>>, places: [Handle; 2], behind: bool) {
@@ -55,7 +67,10 @@ fn background() -> Option<&'static Handle> {
         let started = Builder::new_multi_thread()
             .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
             .thread_name(NAME)
-            .on_thread_start(|| give_way(LEAST))
+            .on_thread_start(|| {
+                BEHIND.set(true);
+                give_way(LEAST);
+            })
             .enable_all()
             .build();
         started.inspect_err(|error| tracing::error!(%error, "starting threads for the background")).ok()

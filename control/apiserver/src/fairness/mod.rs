@@ -4,6 +4,7 @@ pub mod account;
 pub mod accounts;
 pub mod background;
 pub mod budget;
+pub mod clock;
 pub mod flows;
 pub mod held;
 pub mod meter;

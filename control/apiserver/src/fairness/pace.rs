@@ -16,8 +16,9 @@ use std::{
 };
 
 use hypernetes_api::{ApiError, Reason, error::Details};
-use hypernetes_background::processor_time;
 use tokio::time::Instant;
+
+use crate::fairness::clock::timed;
 
 /// Processor time that may be had at once, after a while without any: some dozens of requests.
 const BURST: Duration = Duration::from_millis(20);
@@ -211,15 +212,10 @@ pub(crate) async fn at_pace<T>(pace: &Pace, work: impl Future<Output = T>) -> T 
     .await
 }
 
-/// Does something; and the time of this thread that it took.
-pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let began = processor_time();
-    let result = work();
-    (result, processor_time().saturating_sub(began))
-}
-
 #[cfg(test)]
 mod tests {
+    use hypernetes_background::processor_time;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,8 @@ use crate::fairness::{
     account::{Account, Taken},
     background,
     budget::SERVER_MILLI_CPUS,
-    pace::{self, Pace, Turn},
+    clock::timed,
+    pace::{Pace, Turn},
 };
 
 /// What one source may have of it before it has said who it is.
@@ -67,7 +68,7 @@ impl Payer {
         let mut work = pin!(work);
         poll_fn(|cx| match self.pace() {
             Some(pace) => {
-                let (result, cost) = pace::timed(|| work.as_mut().poll(cx));
+                let (result, cost) = timed(|| work.as_mut().poll(cx));
                 charge(pace, cost);
                 result
             }

@@ -4,6 +4,7 @@
 
 mod drain_body;
 mod patience;
+mod roaming;
 mod streams;
 
 use std::{
@@ -27,7 +28,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -45,7 +46,7 @@ use crate::{
         held::Held,
         places::{Limits, Place, Places},
     },
-    serving::{drain_body::ReadToEnd, patience::Patient, streams::Streams},
+    serving::{drain_body::ReadToEnd, patience::Patient, roaming::Roaming, streams::Streams},
 };
 
 /// How long a client may take.
@@ -167,7 +168,7 @@ pub async fn serve_within(
             }
             // A handshake is the dearest thing that nobody can ask for.
             let Ok(turn) = payer.turn().await else { return };
-            let accepting = payer.admitted(acceptor.accept(Patient::new(stream, deadlines.read)));
+            let accepting = payer.admitted(acceptor.accept(Patient::new(Roaming::new(stream), deadlines.read)));
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
             drop(turn);
             let shown = stream.get_ref().1.peer_certificates();
@@ -195,7 +196,7 @@ struct Client {
 }
 
 async fn connection(
-    stream: TlsStream<Patient<TcpStream>>,
+    stream: TlsStream<Patient<Roaming>>,
     router: axum::Router,
     client: Client,
     deadlines: Deadlines,
