@@ -1,4 +1,4 @@
-//! What reads cost in processor time, in process: `cargo test --release -p hypernetes-apiserver --test cost -- --ignored --nocapture`.
+//! What requests cost in processor time, in process: `cargo test --release -p hypernetes-apiserver --test cost -- --ignored --nocapture`.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
 use hypernetes_testing::{
-    requests::{by, infrastructure},
+    requests::{admin, by, infrastructure},
     server::{ACME, InProcess},
 };
 use serde_json::json;
@@ -60,6 +60,37 @@ impl Costs {
             "metadata": {"name": name, "labels": {"app": "t"}}});
         let path = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps");
         self.0.post(&infrastructure(), &path, map).await.ok();
+    }
+
+    /// What `times` writes of each sort cost, the store's part and the disk's included.
+    async fn writes(&self, times: usize, path: &str) {
+        let user = admin(ACME);
+        let map = |i: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "x".repeat(1000)}, "metadata": {"name": format!("w{i}")}});
+        let report = |what: &str, before: Duration| {
+            let each = (taken() - before) / u32::try_from(times).unwrap();
+            println!("{what:<44} {:>10.1} us", each.as_nanos() as f64 / 1000.0);
+        };
+        let before = taken();
+        for i in 0..times {
+            assert_eq!(self.0.post(&user, &format!("{path}?dryRun=All"), map(i)).await.status, 201);
+        }
+        report("create, dry run", before);
+        let before = taken();
+        for i in 0..times {
+            assert_eq!(self.0.post(&user, path, map(i)).await.status, 201);
+        }
+        report("create", before);
+        let before = taken();
+        for i in 0..times {
+            let patch = json!({"data": {"k": format!("{i}{}", "y".repeat(1000))}});
+            assert_eq!(self.0.merge(&user, &format!("{path}/w{i}"), patch).await.status, 200);
+        }
+        report("patch", before);
+        let before = taken();
+        for i in 0..times {
+            assert_eq!(self.0.put(&user, &format!("{path}/w{i}"), &map(i)).await.status, 200);
+        }
+        report("update", before);
     }
 
     /// What a delivery costs, without what the writes cost with nobody watching.
@@ -120,6 +151,13 @@ async fn costs() {
         let all = "/clusters/*/api/v1/configmaps";
         costs.delivery("watch of all tenants", watchers, all, &format!("c{watchers}")).await;
     }
+}
+
+#[tokio::test]
+#[ignore = "prints what things cost, and asserts nothing"]
+async fn writes() {
+    let costs = Costs(InProcess::with_tenants().await);
+    costs.writes(5_000, &format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps")).await;
 }
 
 const MEASURED: &str = "COST_OF_A_STORE_IN";

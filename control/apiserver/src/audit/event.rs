@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
@@ -79,6 +80,26 @@ struct Head<'a> {
     request_received_timestamp: String,
 }
 
+/// What an event says beside that.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Tail<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated_user: Option<User<'a>>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    object_ref: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_object: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_object: Option<Value>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    response_status: Value,
+    stage: &'static str,
+    stage_timestamp: String,
+}
+
 #[derive(Serialize, Default)]
 struct User<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -87,8 +108,8 @@ struct User<'a> {
     uid: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     groups: &'a [String],
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    extra: Cow<'a, std::collections::BTreeMap<String, Vec<String>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: Cow<'a, BTreeMap<String, Vec<String>>>,
 }
 
 impl<'a> From<&'a UserInfo> for User<'a> {
@@ -170,7 +191,7 @@ impl Record {
             trail: trail.clone(),
             over: false,
         };
-        record.write(Stage::RequestReceived, Value::Null, None, Value::Null);
+        record.write(Stage::RequestReceived, Value::Null, None, None);
         record
     }
 
@@ -180,14 +201,14 @@ impl Record {
 
     /// A long-running answer has begun.
     pub fn started(&mut self, code: u16) {
-        self.write(Stage::ResponseStarted, json!({"metadata": {}, "code": code}), None, Value::Null);
+        self.write(Stage::ResponseStarted, json!({"metadata": {}, "code": code}), None, None);
     }
 
     /// It was answered, with this body if that was to be recorded. None: it was too long, or no JSON.
     pub fn answered(mut self, code: u16, body: Option<&[u8]>) {
         let status = json!({"metadata": {}, "code": code});
         let omitted = self.wants_answer() && body.is_none();
-        let note = if omitted { json!({OMITTED: "responseObject"}) } else { Value::Null };
+        let note = omitted.then_some((OMITTED, "responseObject"));
         self.over = true;
         self.write(Stage::ResponseComplete, status, body, note);
     }
@@ -201,26 +222,27 @@ impl Record {
             status.remove("details");
         }
         self.over = true;
-        self.write(Stage::ResponseComplete, status, None, Value::Null);
+        self.write(Stage::ResponseComplete, status, None, None);
     }
 
-    fn write(&mut self, stage: Stage, status: Value, answer: Option<&[u8]>, note: Value) {
+    /// `note`: an annotation.
+    fn write(
+        &mut self,
+        stage: Stage,
+        status: Value,
+        answer: Option<&[u8]>,
+        note: Option<(&'static str, &'static str)>,
+    ) {
         if self.decision.omit_stages.contains(&stage) {
             return;
         }
-        let mut rest = serde_json::Map::new();
-        rest.insert("stage".into(), stage.as_str().into());
-        let mut annotations = note.as_object().cloned().unwrap_or_default();
-        if let Some((user, tenant)) = self.trail.made_as.get() {
-            if self.user.as_ref() != Some(&user.name) {
-                rest.insert("impersonatedUser".into(), json!(User::from(user)));
-            }
+        let trail = self.trail.clone();
+        let mut annotations = BTreeMap::from_iter(note);
+        let made_as = trail.made_as.get();
+        if let Some((_, tenant)) = made_as {
             self.tenant = Some(tenant.clone());
         }
-        if let Some(tenant) = &self.tenant {
-            annotations.insert(names::TENANT_ANNOTATION.into(), tenant.as_str().into());
-        }
-        let body = self.trail.body.get().filter(|body| !body.is_empty());
+        let body = trail.body.get().filter(|body| !body.is_empty());
         if !self.object.is_null() {
             if self.object["name"].is_null()
                 && let Some(body) = body
@@ -229,30 +251,27 @@ impl Record {
             {
                 self.object["name"] = metadata.name.into();
             }
-            rest.insert("objectRef".into(), self.object.clone());
         }
-        if !status.is_null() {
-            rest.insert("responseStatus".into(), status);
+        let asked = body.filter(|_| self.decision.level >= Level::Request).map(|body| self.shown(body));
+        if asked == Some(None) {
+            annotations.insert(OMITTED, "requestObject");
         }
-        if self.decision.level >= Level::Request
-            && let Some(body) = body
-        {
-            match self.shown(body) {
-                Some(object) => drop(rest.insert("requestObject".into(), object)),
-                None => drop(annotations.insert(OMITTED.into(), "requestObject".into())),
-            }
+        if let Some(tenant) = &self.tenant {
+            annotations.insert(names::TENANT_ANNOTATION, tenant.as_str());
         }
-        if let Some(answer) = answer
-            && let Some(object) = self.shown(answer)
-        {
-            rest.insert("responseObject".into(), object);
-        }
-        rest.insert("stageTimestamp".into(), now().into());
-        if !annotations.is_empty() {
-            rest.insert("annotations".into(), annotations.into());
-        }
-        let rest = Value::from(rest).to_string();
-        let line = format!("{},{}", self.head, &rest[1..]);
+        let other_user = |(user, _): &'_ &(UserInfo, TenantId)| self.user.as_ref() != Some(&user.name);
+        let tail = Tail {
+            annotations,
+            impersonated_user: made_as.filter(other_user).map(|(user, _)| user.into()),
+            object_ref: &self.object,
+            request_object: asked.flatten(),
+            response_object: answer.and_then(|answer| self.shown(answer)),
+            response_status: status,
+            stage: stage.as_str(),
+            stage_timestamp: now(),
+        };
+        let rest = serde_json::to_string(&tail).unwrap_or_default();
+        let line = format!("{},{}", self.head, rest.get(1..).unwrap_or("}"));
         self.audit.write(self.tenant.as_ref(), self.account.as_ref(), line);
     }
 
@@ -302,9 +321,9 @@ impl Drop for Record {
         }
         if std::thread::panicking() {
             let status = json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500});
-            self.write(Stage::Panic, status, None, Value::Null);
+            self.write(Stage::Panic, status, None, None);
         } else {
-            self.write(Stage::ResponseComplete, Value::Null, None, json!({ABANDONED: "true"}));
+            self.write(Stage::ResponseComplete, Value::Null, None, Some((ABANDONED, "true")));
         }
     }
 }

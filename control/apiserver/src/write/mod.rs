@@ -288,12 +288,11 @@ where
             create::authorize(server, call, &own).await?;
         }
         let key = call.key(&own)?;
-        let before = object.clone();
         let (subresource, dry_run) = (write.subresource, options.dry_run);
         let request = admission::Request { server, call, operation, subresource, old: old.as_ref(), dry_run };
         let mut added = admission::Additions::default();
-        admission::mutate(&request, &mut object, &mut added).await?;
-        if operation != Operation::Delete && object != before {
+        let changed = admission::mutate(&request, &mut object, &mut added).await?;
+        if operation != Operation::Delete && changed {
             write.validate(&object, old.as_ref())?;
         }
         admission::validate(&request, &object, &mut added).await?;

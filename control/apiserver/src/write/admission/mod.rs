@@ -2,7 +2,7 @@
 //! every operation and subresource.
 //!
 //! ```text
-//! valid object ─▶ mutators ─▶ validate what they changed ─▶ validators ─▶ commit, with what both have added
+//! valid object ─▶ what comes first ─▶ mutators ─▶ validate what they changed ─▶ validators ─▶ commit, with what both have added
 //! ```
 //!
 //! Each plugin is a file: a name, what it is about, and a function that changes the object or judges it. Both may refuse, and may add guards
@@ -32,7 +32,7 @@ use serde_json::Value;
 use super::{Operation, fields, text};
 use crate::{Call, Inner, stored_form};
 
-/// All of them: the mutators, then the validators.
+/// All of them: those that come first, the mutators, then the validators.
 const CHAIN: &[Plugin] = &[
     namespace_lifecycle::PLUGIN,
     certificates::PLUGIN,
@@ -60,6 +60,8 @@ type Mutate = for<'a> fn(&'a Request<'a>, &'a mut Value, &'a mut Additions) -> B
 type Validate = for<'a> fn(&'a Request<'a>, &'a Value, &'a mut Additions) -> BoxFuture<'a, Result<(), ApiError>>;
 
 enum Step {
+    /// Judges before anybody changes anything.
+    First(Validate),
     Mutate(Mutate),
     Validate(Validate),
 }
@@ -110,15 +112,24 @@ fn ready<'a>(result: Result<(), ApiError>) -> BoxFuture<'a, Result<(), ApiError>
     Box::pin(future::ready(result))
 }
 
+/// Whether the object is another then.
+///
 /// # Errors
 /// The first refusal.
-pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mut Additions) -> Result<(), ApiError> {
+pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mut Additions) -> Result<bool, ApiError> {
+    let mut before = None;
     for plugin in chain().filter(|plugin| (plugin.about)(request)) {
-        if let Step::Mutate(mutate) = plugin.step {
-            mutate(request, object, added).await.inspect_err(|error| refused(plugin, error))?;
-        }
+        let done = match plugin.step {
+            Step::First(validate) => validate(request, object, added).await,
+            Step::Mutate(mutate) => {
+                before.get_or_insert_with(|| object.clone());
+                mutate(request, object, added).await
+            }
+            Step::Validate(_) => Ok(()),
+        };
+        done.inspect_err(|error| refused(plugin, error))?;
     }
-    Ok(())
+    Ok(before.is_some_and(|before| before != *object))
 }
 
 /// # Errors

@@ -1,6 +1,6 @@
 //! New objects come only into namespaces that exist and stay; and every logical cluster keeps its `default`.
 //!
-//! It changes nothing and comes first all the same, as upstream's does: what others look for is in the namespace.
+//! It comes first, as upstream's does: what others look for is in the namespace.
 
 use futures::{FutureExt, future::BoxFuture};
 use hypernetes_api::ApiError;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Additions, Operation, Plugin, Request, Step, ready, text};
 use crate::stored_form;
 
-pub(super) const PLUGIN: Plugin = Plugin { name: "NamespaceLifecycle", about, step: Step::Mutate(mutate) };
+pub(super) const PLUGIN: Plugin = Plugin { name: "NamespaceLifecycle", about, step: Step::First(validate) };
 
 fn about(request: &Request<'_>) -> bool {
     match request.operation {
@@ -20,9 +20,9 @@ fn about(request: &Request<'_>) -> bool {
     }
 }
 
-fn mutate<'a>(
+fn validate<'a>(
     request: &'a Request<'a>,
-    object: &'a mut Value,
+    object: &'a Value,
     added: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     let name = text(object, &["metadata", "name"]);
@@ -38,6 +38,9 @@ fn mutate<'a>(
     .boxed()
 }
 
+/// Whether a namespace is being deleted.
+struct Ends(bool);
+
 /// The namespace as it was seen; a write that it changed beside is tried again.
 async fn guard(request: &Request<'_>, name: &str) -> Result<Option<Guard>, ApiError> {
     let call = request.call;
@@ -45,8 +48,11 @@ async fn guard(request: &Request<'_>, name: &str) -> Result<Option<Guard>, ApiEr
     let missing = || ApiError::not_found("", "namespaces", namespace);
     let key = Key::new(&ResourceId::new("", "namespaces"), &call.tenant()?, "", namespace).map_err(|_| missing())?;
     let entry = request.server.store.get(&key).await?.ok_or_else(missing)?;
-    let object = stored_form::decode(&entry)?;
-    if object["metadata"]["deletionTimestamp"].is_string() && call.resource.plural != "events" {
+    // Asked for each write in it, and answered by each version of it once.
+    let ends = entry.form(|| {
+        stored_form::decode(&entry).map(|namespace| Ends(namespace["metadata"]["deletionTimestamp"].is_string()))
+    });
+    if ends.as_ref().map_err(Clone::clone)?.0 && call.resource.plural != "events" {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(request.forbidden(name, &why));
     }
