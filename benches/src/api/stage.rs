@@ -21,6 +21,8 @@ const AGES: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Names that are read at a time.
 const PAGE: usize = 5000;
+/// In every namespace, as long as there is one.
+const ROOT_CA: &str = "kube-root-ca.crt";
 
 /// A target with namespaces of ours in it.
 #[derive(Clone)]
@@ -83,10 +85,11 @@ impl Stage {
         .await
     }
 
-    /// Removes all ConfigMaps of a namespace.
+    /// Removes all ConfigMaps of a namespace but the one that a controller would make again.
     pub async fn empty(&self, namespace: &str) -> Result<()> {
         loop {
-            let names = self.names(&Self::path(namespace, None)).await?;
+            let mut names = self.names(&Self::path(namespace, None)).await?;
+            names.retain(|name| name != ROOT_CA);
             if names.is_empty() {
                 return Ok(());
             }
