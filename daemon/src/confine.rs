@@ -7,7 +7,11 @@
 pub mod mounts;
 mod refused;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use rustix::{
     fs::Mode,
@@ -28,6 +32,9 @@ pub type Kept = (CapabilitySet, &'static str);
 const CAPABILITIES: u32 = 64;
 /// `__X32_SYSCALL_BIT`: the same calls by other numbers, where a kernel has them.
 const X32: i64 = 0x4000_0000;
+
+/// Mounts of its own would have been of no use to others, so that it has none.
+static HAS_HOSTS_MOUNTS: AtomicBool = AtomicBool::new(false);
 
 /// Why a role cannot give up what it has to.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +65,8 @@ pub enum ConfineError {
 pub fn apply(role: &'static str, kept: &[Kept], touched: &Touched) -> Result<(), ConfineError> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if rustix::process::geteuid().is_root() {
-        mounts::own(touched).map_err(ConfineError::Mounts)?;
+        let own = mounts::own(touched).map_err(ConfineError::Mounts)?;
+        HAS_HOSTS_MOUNTS.store(!own, Ordering::Relaxed);
         let had = capabilities(None).map_err(|error| ConfineError::Capabilities(error.into()))?.permitted;
         if let Some((capability, reason)) = kept.iter().find(|(capability, _)| !had.contains(*capability)) {
             return Err(ConfineError::Missing { role, name: name(*capability), reason });
@@ -67,6 +75,16 @@ pub fn apply(role: &'static str, kept: &[Kept], touched: &Touched) -> Result<(),
     }
     set_no_new_privs(true).map_err(|error| ConfineError::Capabilities(error.into()))?;
     seccompiler::apply_filter(&program()?).map_err(|source| ConfineError::Filter { role, source })
+}
+
+/// Says in the log what could not be given up, once it can be written.
+pub(crate) fn tell() {
+    if HAS_HOSTS_MOUNTS.load(Ordering::Relaxed) {
+        tracing::warn!(
+            "this process sees all of the host's files, since the host does not share its mounts: `hypernetes up` does what is \
+             needed for less, and so does a unit with ReadOnlyPaths= and ProtectHome=, or `mount --make-rshared /` before it starts"
+        );
+    }
 }
 
 /// All of a role's capabilities.

@@ -26,6 +26,7 @@ pub fn run(program: &str, directives: &str, work: impl Future<Output = anyhow::R
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    confine::tell();
     raise_file_limit();
     // One choice of cryptography for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();

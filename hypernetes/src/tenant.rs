@@ -271,7 +271,21 @@ impl Installation {
                 }
             }
         };
-        TenantAuthority::open(id.clone(), &secret)
+        TenantAuthority::open(id.clone(), &self.renewed(id, secret).await?)
+    }
+
+    /// The authority with a key that signs for as long as a certificate may be good, as the server sees to when it signs.
+    async fn renewed(&self, id: &TenantId, secret: Secret) -> Result<Secret> {
+        let mut new = serde_json::to_value(&secret)?;
+        if !material::renew(id, &mut new, jiff::Timestamp::now())? {
+            return Ok(secret);
+        }
+        let name = material::secret_name(id);
+        match self.secrets.replace(&name, &Default::default(), &serde_json::from_value(new)?).await {
+            // The server was quicker.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(self.secrets.get(&name).await?),
+            made => Ok(made?),
+        }
     }
 
     async fn kubeconfig(&self, name: &str) -> Result<()> {

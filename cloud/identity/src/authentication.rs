@@ -1,6 +1,6 @@
 //! From credentials to a token, and from a token to who has it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hypernetes_api::{
     auth::{Source, TokenInfo, TokenScope},
@@ -140,7 +140,7 @@ impl Directory {
 }
 
 impl Identity {
-    /// Checks a password that came from `source`; none: from inside.
+    /// Checks a password that came from `source`; none: from inside. The user's id, and the processor time that it took.
     ///
     /// # Errors
     /// [`Error::WrongPassword`], also for an unknown or disabled user; [`Error::TooManyAttempts`] when
@@ -150,7 +150,7 @@ impl Identity {
         source: Option<Source>,
         user: &UserRef,
         password: String,
-    ) -> Result<String, Error> {
+    ) -> Result<(String, Duration), Error> {
         let id = match user {
             UserRef::Id(id) => Some(id.clone()),
             UserRef::Name(name, domain) => self
@@ -171,7 +171,7 @@ impl Identity {
         match id.filter(|_| matches) {
             Some(id) => {
                 self.attempts.succeeded(source, &called);
-                Ok(id)
+                Ok((id, spent))
             }
             None => {
                 self.attempts.failed(source, &called);

@@ -112,7 +112,7 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if let Self::WrongPassword { spent } = self {
-            response.extensions_mut().insert(Spent(spent));
+            response.extensions_mut().insert(Spent { cost: spent, tenant: None });
         }
         response
     }

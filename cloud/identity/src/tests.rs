@@ -200,9 +200,12 @@ async fn who_guesses_waits_and_nobody_else_does() {
         let mut request = Request::post("/identity/v3/auth/tokens").body(Body::from(body)).unwrap();
         request.extensions_mut().insert(Source::from(std::net::IpAddr::from([127, 0, 0, last])));
         let response = k.router.clone().oneshot(request).await.unwrap();
-        // Who guesses pays for what it costs; who knows does not.
+        // Whoever has a password checked pays for what it costs, and so does the tenant that it was for; who has to wait has not.
         let spent = response.extensions().get::<Spent>();
-        assert_eq!(spent.is_some_and(|spent| !spent.0.is_zero()), response.status() == StatusCode::UNAUTHORIZED);
+        let checked = response.status() != StatusCode::TOO_MANY_REQUESTS;
+        assert_eq!(spent.is_some_and(|spent| !spent.cost.is_zero()), checked);
+        let tenant = spent.and_then(|spent| spent.tenant.as_ref());
+        assert_eq!(tenant.is_some(), response.status() == StatusCode::CREATED);
         (response.status().as_u16(), response.headers().get("retry-after").is_some())
     };
     for _ in 0..5 {

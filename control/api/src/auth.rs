@@ -66,8 +66,12 @@ pub trait TokenAuthority: Send + Sync + 'static {
 
 /// In the extensions of a response: processor time that was spent for it by threads that do not serve the connection, and that whoever
 /// asked is to pay for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spent(pub Duration);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    pub cost: Duration,
+    /// Who it turned out to be: it pays beside the source.
+    pub tenant: Option<TenantId>,
+}
 
 /// Where a connection comes from: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -412,11 +412,17 @@ fn identity(issuer: &Issuer<'static, KeyPair>, name: &str) -> (String, String) {
     (certificate.pem(), key.serialize_pem())
 }
 
+/// What others work for, as a login is: for a source, and for a tenant.
+fn dear(api: &ApiServer, path: &'static str, tenant: Option<&str>) -> axum::Router {
+    let spent = Spent { cost: Duration::from_secs(60), tenant: tenant.map(|tenant| tenant.parse().unwrap()) };
+    let answer = async || (axum::Extension(spent), "what others have worked for");
+    api.observe(path, axum::Router::new().route(path, axum::routing::get(answer)))
+}
+
 impl Server {
     async fn start(api: &ApiServer, limits: Limits, deadlines: Deadlines) -> Self {
-        // As a login that fails does.
-        let dear = async || (axum::Extension(Spent(Duration::from_secs(60))), "what others have worked for");
-        Self::with(api, api.router().route("/dear", axum::routing::get(dear)), limits, deadlines).await
+        let router = api.router().merge(dear(api, "/dear", None)).merge(dear(api, "/dear-to-acme", Some(ACME)));
+        Self::with(api, router, limits, deadlines).await
     }
 
     async fn with(api: &ApiServer, router: axum::Router, limits: Limits, deadlines: Deadlines) -> Self {
@@ -654,4 +660,21 @@ async fn what_was_done_elsewhere_for_a_source_is_paid_for_by_it() {
     assert!(server.connect("127.0.0.2", None).await.is_err());
     let mut other = server.connect("127.0.0.3", None).await.unwrap();
     assert_ne!(other.get("/version").await.unwrap().0, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_elsewhere_for_a_tenant_is_paid_for_by_it_too() {
+    let bench = Bench::new(json!({})).await;
+    let server = Server::start(&bench.server, ROOMY, Deadlines::default()).await;
+    let mut own = server.connect("127.0.0.3", Some(ACME)).await.unwrap();
+    let mut another = server.connect("127.0.0.4", Some(GLOBEX)).await.unwrap();
+    for client in [&mut own, &mut another] {
+        assert_eq!(client.get(MAPS).await.unwrap().0, 200);
+    }
+    // As when its user has logged in, over a connection of nobody's yet.
+    let mut user = server.connect("127.0.0.2", None).await.unwrap();
+    assert_eq!(user.get("/dear-to-acme").await.unwrap().0, 200);
+    assert_eq!(user.get("/version").await.unwrap().0, 429);
+    assert_eq!(own.get(MAPS).await.unwrap().0, 429);
+    assert_eq!(another.get(MAPS).await.unwrap().0, 200);
 }

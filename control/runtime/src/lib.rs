@@ -22,6 +22,6 @@ pub use election::{Election, Takeover, Term, Timing};
 pub use events::{Recorder, Severity, Subject};
 pub use guard::{Mishap, attempt, call, mishaps};
 pub use informer::{Cache, Informer, Informers, Key, Object};
-pub use owners::{Claimed, claim, controller_of, matches, owner_reference};
+pub use owners::{Owned, claim, controller_of, make, matches, owner_reference};
 pub use queue::{Queue, Tenanted};
 pub use work::{Reconciler, drive, work};

@@ -32,6 +32,8 @@ pub struct FakeApi {
 #[derive(Default)]
 struct Objects {
     revision: u64,
+    /// What was read: paths with their queries.
+    asked: Vec<String>,
     /// By cluster, collection's path and name.
     objects: BTreeMap<(String, String, String), Value>,
     log: Vec<Event>,
@@ -43,6 +45,7 @@ struct Event {
     kind: &'static str,
     cluster: String,
     collection: String,
+    before: Option<Value>,
     object: Value,
 }
 
@@ -52,6 +55,18 @@ struct Target {
     collection: String,
     name: Option<String>,
     status: bool,
+    /// What is asked for of the collection: fields, and what they have to be.
+    fields: Vec<(String, String)>,
+}
+
+impl Target {
+    fn selects(&self, object: &Value) -> bool {
+        let is = |path: &str, value: &str| {
+            let found = path.split('.').try_fold(object, |object, field| object.get(field));
+            found.and_then(Value::as_str).unwrap_or_default() == value
+        };
+        self.fields.iter().all(|(path, value)| is(path, value))
+    }
 }
 
 fn target(path: &str) -> Option<Target> {
@@ -66,7 +81,7 @@ fn target(path: &str) -> Option<Target> {
     let plural = if namespaced { version + 2 } else { version };
     let collection = parts.get(..=plural)?.join("/");
     let name = parts.get(plural + 1).map(|name| (*name).to_owned());
-    Some(Target { cluster, collection, name, status: parts.get(plural + 2) == Some(&"status") })
+    Some(Target { cluster, collection, name, status: parts.get(plural + 2) == Some(&"status"), fields: Vec::new() })
 }
 
 impl FakeApi {
@@ -80,6 +95,11 @@ impl FakeApi {
         Clients::in_process(router.into_service::<kube::client::Body>().map_err(|never: Infallible| match never {}))
     }
 
+    /// What has been read of it, in this order: paths with their queries.
+    pub fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
     fn change(
         &self,
         objects: &mut Objects,
@@ -91,16 +111,14 @@ impl FakeApi {
         objects.revision += 1;
         object["metadata"]["resourceVersion"] = json!(objects.revision.to_string());
         let key = (target.cluster.clone(), target.collection.clone(), name.to_owned());
-        if kind == "DELETED" {
-            objects.objects.remove(&key);
-        } else {
-            objects.objects.insert(key, object.clone());
-        }
+        let before =
+            if kind == "DELETED" { objects.objects.remove(&key) } else { objects.objects.insert(key, object.clone()) };
         objects.log.push(Event {
             revision: objects.revision,
             kind,
             cluster: target.cluster.clone(),
             collection: target.collection.clone(),
+            before,
             object: object.clone(),
         });
         self.revision.send_replace(objects.revision);
@@ -176,6 +194,7 @@ impl FakeApi {
                 .filter(|((cluster, collection, _), _)| {
                     (target.cluster == "*" || target.cluster == *cluster) && *collection == target.collection
                 })
+                .filter(|(_, object)| target.selects(object))
                 .map(|((cluster, ..), object)| with_tenant(object, cluster, target))
                 .collect();
             return Ok(json!({
@@ -202,9 +221,16 @@ impl FakeApi {
                                 && event.collection == target.collection
                         });
                         let line = |event: &Event| {
+                            let before = event.before.as_ref().is_some_and(|before| target.selects(before));
+                            let kind = match (before, target.selects(&event.object)) {
+                                (false, false) => return String::new(),
+                                (true, false) => "DELETED",
+                                (false, true) if event.kind == "MODIFIED" => "ADDED",
+                                _ => event.kind,
+                            };
                             let object = with_tenant(&event.object, &event.cluster, &target);
                             // The type first, as API servers have it: the object can be read as it comes then.
-                            format!("{{\"type\":{},\"object\":{object}}}\n", json!(event.kind))
+                            format!("{{\"type\":{},\"object\":{object}}}\n", json!(kind))
                         };
                         (events.map(line).collect::<String>(), objects.revision)
                     };
@@ -252,9 +278,15 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     let parameter = |name: &str| {
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
     };
-    let Some(target) = target(parts.uri.path()) else {
+    let Some(mut target) = target(parts.uri.path()) else {
         return render(Err(ApiError::new(Reason::NotFound, "no such path")));
     };
+    let selector = parameter("fieldSelector").unwrap_or_default().replace("%3D", "=").replace("%2C", ",");
+    target.fields =
+        selector.split(',').filter_map(|term| term.split_once('=')).map(|(f, v)| (f.into(), v.into())).collect();
+    if parts.method == Method::GET {
+        api.state.lock().unwrap().asked.push(parts.uri.to_string());
+    }
     if parts.method == Method::GET && matches!(parameter("watch").as_deref(), Some("true" | "1")) {
         let from = parameter("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
         return Response::new(api.watch(target, from));

@@ -1,17 +1,23 @@
 //! A mount namespace of a role's own, in which what the role does not touch is read-only or gone (docs/decisions/0030).
 //!
 //! What roles mount has to be seen by each other and outlive them: networks' namespaces, pods' secrets in memory. So the
-//! directories for these are mounts that the host's namespace shares ([`share`], which `hypernetes up` calls and `down`
-//! undoes), and all else of a role's namespace is its own.
+//! directories for these are on mounts that the host's namespace shares, and all else of a role's namespace is its own. Where
+//! nobody shares the host's mounts `hypernetes up` makes such mounts of the directories ([`share`], which `down` undoes).
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
+};
+
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
 use crate::mountinfo::{self, Mount};
@@ -101,16 +107,35 @@ pub fn own(touched: &Touched) -> io::Result<bool> {
     let shares: Vec<PathBuf> = touched.shares.iter().filter_map(nearest).collect();
     let (writes, reads) = (found(&touched.writes), found(&touched.reads));
     let before = mounts()?;
-    let holders: Vec<&Mount> = shares.iter().filter_map(|path| holder(&before, path)).collect();
     let root = Path::new("/");
-    if holders.iter().any(|mount| !mount.shared || mount.point == root) {
+    let holders: Vec<(&PathBuf, &Mount)> =
+        shares.iter().filter_map(|path| Some((path, holder(&before, path)?))).collect();
+    if holders.iter().any(|(path, mount)| !mount.shared || *path == root) {
         return Ok(false);
     }
     unshare(CloneFlags::CLONE_NEWNS)?;
-    let is_kept = |path: &Path| holders.iter().any(|holder| path.starts_with(&holder.point));
+    // On the host's root itself, which is not to be written, the directory becomes a mount that only this namespace has: what
+    // is mounted below it is seen by all that share the root.
+    let own_mounts: Vec<(&PathBuf, OwnedFd)> = holders
+        .iter()
+        .filter(|(_, mount)| mount.point == root)
+        .map(|(path, _)| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            Ok((*path, open_tree(CWD, path.as_path(), flags)?))
+        })
+        .collect::<io::Result<_>>()?;
+    let kept: Vec<&Path> = holders
+        .iter()
+        .map(|(path, mount)| if mount.point == root { path.as_path() } else { mount.point.as_path() })
+        .collect();
+    let is_kept = |path: &Path| kept.iter().any(|kept| path.starts_with(kept));
     // What the host mounts later still comes; what is mounted here stays here.
     for mount in before.iter().filter(|mount| !is_kept(&mount.point)) {
         ignore_hidden(self::mount(NOTHING, &mount.point, NOTHING, MsFlags::MS_SLAVE, NOTHING))?;
+    }
+    for (path, own) in &own_mounts {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(own, "", CWD, path.as_path(), flags)?;
     }
     let writes: Vec<&PathBuf> = writes.iter().filter(|path| !is_kept(path)).collect();
     for path in &writes {
@@ -221,6 +246,40 @@ mod tests {
             unshared(&path("root")).unwrap();
             assert!(mounts().unwrap().iter().all(|mount| mount.point != path("root")));
             fs::remove_dir_all(path("root")).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_role_without_up_has_mounts_of_its_own_where_the_host_shares_its_own() {
+        on_a_host(|directory| {
+            mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_SHARED, NOTHING).unwrap();
+            let path = |name: &str| directory.join(name);
+            for name in ["root/pod", "root/later", "other"] {
+                fs::create_dir_all(path(name)).unwrap();
+            }
+            // Of a role before this one.
+            tmpfs(&path("root/pod"));
+            fs::write(path("root/pod/secret"), "s").unwrap();
+            let (touched, before) =
+                (Touched { shares: vec![path("root")], ..Touched::default() }, mounts().unwrap().len());
+            as_role(&touched, |own| {
+                assert!(own && path("root/pod/secret").exists());
+                fs::write(path("root/file"), "s").unwrap();
+                assert_eq!(fs::write(path("other/file"), "s").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+                tmpfs(&path("root/later"));
+                fs::write(path("root/later/secret"), "s").unwrap();
+                nix::mount::umount(&path("root/pod")).unwrap();
+            });
+            // Both are the host's, which has nothing mounted besides.
+            assert!(path("root/later/secret").exists() && !path("root/pod/secret").exists());
+            assert_eq!(mounts().unwrap().len(), before);
+            fs::write(path("other/file"), "the host may").unwrap();
+            as_role(&touched, |own| {
+                assert!(own && path("root/later/secret").exists());
+                // The host's mounts of later are seen.
+                nix::mount::umount(&path("root/later")).unwrap();
+            });
+            assert!(!path("root/later/secret").exists());
         });
     }
 

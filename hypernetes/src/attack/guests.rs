@@ -30,10 +30,15 @@ const DEEDS: &[(&str, &str)] = &[
 
 pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
     let wire = Wire::new(&stage.address, &stage.authority)?;
-    let victim = Pod::start(&stage.blue.member, "attack-victim", &stage.image, WAIT).await?;
+    let victim = victim(stage).await?;
     let outcome = attempts(stage, &wire, &victim, findings).await;
     victim.remove().await;
     outcome
+}
+
+/// A pod that others may hold up.
+pub(super) async fn victim(stage: &Stage) -> Result<Pod<'_>> {
+    Pod::start(&stage.blue.member, "attack-victim", &stage.image, WAIT).await
 }
 
 async fn attempts(stage: &Stage, wire: &Wire, victim: &Pod<'_>, findings: &mut Findings) -> Result<()> {
@@ -55,7 +60,7 @@ async fn attempts(stage: &Stage, wire: &Wire, victim: &Pod<'_>, findings: &mut F
     Ok(())
 }
 
-fn judge(findings: &mut Findings, what: &str, watched: Result<String>) {
+pub(super) fn judge(findings: &mut Findings, what: &str, watched: Result<String>) {
     match watched {
         Ok(seen) => findings.held(what, seen),
         Err(error) => findings.succeeded_at(what, format!("{error:#}")),
@@ -63,7 +68,7 @@ fn judge(findings: &mut Findings, what: &str, watched: Result<String>) {
 }
 
 /// What the victim does meanwhile has to end: programs in a pod that runs, and a pod that starts.
-async fn watch(stage: &Stage, wire: &Wire, victim: &Pod<'_>) -> Result<String> {
+pub(super) async fn watch(stage: &Stage, wire: &Wire, victim: &Pod<'_>) -> Result<String> {
     let began = Instant::now();
     let (mut programs, mut slowest) = (0, 0);
     while began.elapsed() < stage.seconds || programs == 0 {

@@ -4,15 +4,18 @@
 //! Attackers are throwaway tenants, made at the beginning and removed at the end; the victim is another such tenant.
 
 mod attacker;
+mod audit;
 mod controllers;
 mod credentials;
 mod findings;
 mod floods;
 mod guests;
+mod images;
 mod measure;
 mod names;
 mod network;
 mod nodes;
+mod operators;
 mod pods;
 mod requests;
 mod stage;
@@ -20,7 +23,7 @@ mod tenancy;
 mod wire;
 mod writes;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -48,6 +51,9 @@ pub struct Attack {
     /// What its pods run: an image that is there already, with a shell's programs.
     #[arg(long, default_value = "demo/web:1")]
     image: String,
+    /// An address that hyperd has been configured to have a registry at (hosts.toml in its certs.d): a hostile one is served there.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    registry: Option<SocketAddr>,
     /// Attack nothing: remove the tenants that attacks have left which were killed.
     #[arg(long)]
     clear: bool,
@@ -90,6 +96,12 @@ const ATTACKS: &[Line] = &[
         run: |stage, findings| Box::pin(tenancy::run(stage, findings)),
     },
     Line {
+        claim: "C4",
+        says: "nobody reads or writes what is another tenant's or the operator's",
+        name: "operators",
+        run: |stage, findings| Box::pin(operators::run(stage, findings)),
+    },
+    Line {
         claim: "C5",
         says: "a node's credential reaches what the pods bound to it need, and no more",
         name: "nodes",
@@ -119,6 +131,18 @@ const ATTACKS: &[Line] = &[
         name: "guests",
         run: |stage, findings| Box::pin(guests::run(stage, findings)),
     },
+    Line {
+        claim: "C9",
+        says: "what a pod does in its VM holds up neither its node nor other tenants' pods",
+        name: "images",
+        run: |stage, findings| Box::pin(images::run(stage, findings)),
+    },
+    Line {
+        claim: "C10",
+        says: "what a tenant does is recorded as it was, and no other tenant's record is touched",
+        name: "audit",
+        run: |stage, findings| Box::pin(audit::run(stage, findings)),
+    },
 ];
 
 const SUCCEEDED: u8 = 3;
@@ -133,7 +157,8 @@ impl Attack {
             return stage::clear_all(&self.root).await.map(|()| 0);
         }
         let mut stop = hypernetes_daemon::stop_signal();
-        let stage = Stage::set(&self.root, Duration::from_secs(self.seconds), self.image.clone()).await?;
+        let stage =
+            Stage::set(&self.root, Duration::from_secs(self.seconds), self.image.clone(), self.registry).await?;
         let result = tokio::select! {
             result = self.carry_out(&stage, chosen) => result,
             _ = stop.changed() => Err(anyhow::anyhow!("stopped: what it made is removed")),

@@ -15,6 +15,8 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
         return Ok(());
     };
     let blue = format!("/clusters/{}", stage.blue.id);
+    // It has no pod on the node.
+    let red = format!("/clusters/{}", stage.red.id);
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "unmounted"}, "stringData": {"key": "x"}});
     let secrets = "/api/v1/namespaces/default/secrets";
@@ -36,6 +38,13 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
         "/clusters/system/apis/identity.hypernetes.io/v1alpha1/users".to_owned(),
         "/clusters/system/apis/identity.hypernetes.io/v1alpha1/projects".to_owned(),
         "/clusters/system/apis/identity.hypernetes.io/v1alpha1/roleassignments".to_owned(),
+        "/clusters/*/apis/network.hypernetes.io/v1alpha1/networks".to_owned(),
+        "/clusters/*/apis/network.hypernetes.io/v1alpha1/ports".to_owned(),
+        "/clusters/*/apis/network.hypernetes.io/v1alpha1/ports?fieldSelector=status.host%3Danother".to_owned(),
+        "/clusters/*/apis/network.hypernetes.io/v1alpha1/subnets?watch=true&timeoutSeconds=1".to_owned(),
+        format!("{blue}/apis/network.hypernetes.io/v1alpha1/ports"),
+        format!("{red}/apis/network.hypernetes.io/v1alpha1/networks/default"),
+        format!("{red}/apis/network.hypernetes.io/v1alpha1/subnets?fieldSelector=spec.network%3Ddefault"),
     ] {
         findings.refused(&format!("a node reads {path}"), &node.get(&path).await, FORBIDDEN);
     }

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// A program that runs in a pod, and what it has written.
 pub type Session = WebSocketStream<TlsStream<TcpStream>>;
 
-/// A pod of one container.
+/// A pod that was made.
 pub struct Pod<'a> {
     caller: &'a Caller,
     name: &'static str,
@@ -32,15 +32,12 @@ pub struct Pod<'a> {
 impl<'a> Pod<'a> {
     /// Makes it and waits until it is ready.
     pub async fn start(caller: &'a Caller, name: &'static str, image: &str, script: &str) -> Result<Self> {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
-        "terminationGracePeriodSeconds": 0,
-        "containers": [{
+        let containers = json!([{
             "name": "c", "image": image, "command": ["sh", "-c", script],
             // All that it can have in its own VM.
             "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}},
-        }]}});
-        let pods = Self { caller, name };
-        caller.post(PODS, &pod).await.needed(&format!("making the pod {name}"))?;
+        }]);
+        let pods = Self::place(caller, name, containers).await?;
         let begun = Instant::now();
         loop {
             let status = pods.get().await;
@@ -51,6 +48,28 @@ impl<'a> Pod<'a> {
             ensure!(begun.elapsed() < PATIENCE, "the pod {name} of {image} was not ready: {status}");
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Makes it, of these containers.
+    pub async fn place(caller: &'a Caller, name: &'static str, containers: Value) -> Result<Self> {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": containers}});
+        caller.post(PODS, &pod).await.needed(&format!("making the pod {name}"))?;
+        Ok(Self { caller, name })
+    }
+
+    /// For which of these reasons its first container waits; none: it does not, after all this time.
+    pub async fn until_waits(&self, reasons: &[&str], patience: Duration) -> String {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            let status = self.get().await;
+            let reason = status["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default();
+            if reasons.contains(&reason) {
+                return reason.to_owned();
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        String::new()
     }
 
     async fn get(&self) -> Value {

@@ -1,6 +1,11 @@
 //! Who takes part: attackers and victims with credentials of their own, and how they speak to the server.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
@@ -32,6 +37,8 @@ pub struct Stage {
     pub flood: Team,
     /// What pods run: one that is there already, with a shell's programs.
     pub image: String,
+    /// Where hyperd asks for images that the attacker serves, if it has been told to.
+    pub registry: Option<SocketAddr>,
     /// Of each flood.
     pub seconds: Duration,
     /// `127.0.0.1:6443`, and the authority of its certificate in PEM.
@@ -185,7 +192,7 @@ impl Caller {
 }
 
 impl Stage {
-    pub async fn set(root: &Root, seconds: Duration, image: String) -> Result<Self> {
+    pub async fn set(root: &Root, seconds: Duration, image: String, registry: Option<SocketAddr>) -> Result<Self> {
         let installation = Installation::open(root).await?;
         let kubeconfig = Kubeconfig::read_from(installation.server_root.join("operator.kubeconfig"))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -217,6 +224,7 @@ impl Stage {
             blue,
             flood,
             image,
+            registry,
             seconds,
             address,
             authority,
@@ -224,6 +232,10 @@ impl Stage {
             anonymous,
             installation,
         })
+    }
+
+    pub fn server_root(&self) -> &Path {
+        &self.installation.server_root
     }
 
     /// Removes the tenants.

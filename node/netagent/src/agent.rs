@@ -66,7 +66,7 @@ impl Agent {
     /// Takes over what is recorded.
     pub async fn open(config: &NetagentConfig) -> Result<Self, Error> {
         let records = Records::open(&config.root)?;
-        let (mirror, changes) = Mirror::new();
+        let (mirror, changes) = Mirror::new(&config.node_name);
         let (reports, reports_to_write) = mpsc::unbounded_channel();
         let (unused, unused_to_leave) = mpsc::unbounded_channel();
         let agent = Self {
@@ -361,8 +361,10 @@ impl Agent {
         let mut addresses = Vec::new();
         let mut nameservers: Vec<String> = Vec::new();
         for fixed in &port.spec.fixed_ips {
-            let subnet =
-                self.mirror.subnet(tenant, &fixed.subnet).ok_or_else(|| Unready::missing("subnet", &fixed.subnet))?;
+            let subnet = self
+                .mirror
+                .subnet(tenant, &port.spec.network, &fixed.subnet)
+                .ok_or_else(|| Unready::missing("subnet", &fixed.subnet))?;
             let (base, prefix_length) = parse_cidr(&subnet.spec.cidr).ok_or(Unready::Invalid("the subnet's range"))?;
             let gateway = match subnet.spec.gateway.as_str() {
                 "none" => None,

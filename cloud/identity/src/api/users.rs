@@ -10,7 +10,7 @@ use axum::{
 };
 use http::StatusCode;
 use hypernetes_api::{
-    auth::Source,
+    auth::{Source, Spent},
     types::identity::{Domain, Group, User, UserSpec},
 };
 use hypernetes_facade::{Body, Parameters};
@@ -208,15 +208,20 @@ async fn change_password(
     source: Option<Extension<Source>>,
     Path(id): Path<String>,
     Body(body): Body<PasswordEnvelope>,
-) -> Result<StatusCode, Error> {
+) -> Result<Response, Error> {
     identity.ready().await?;
     Passwords::check_form(&body.user.password)?;
-    let id = identity
+    let (id, cost) = identity
         .check_password(source.map(|Extension(source)| source), &UserRef::Id(id), body.user.original_password)
         .await?;
-    identity.passwords.set(&id, body.user.password).await?;
-    identity.revoke_user(&id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let changed = async {
+        identity.passwords.set(&id, body.user.password).await?;
+        identity.revoke_user(&id).await
+    };
+    let mut response = changed.await.map(|()| StatusCode::NO_CONTENT).into_response();
+    // To make a hash costs as much as to check one.
+    response.extensions_mut().insert(Spent { cost: cost * 2, tenant: None });
+    Ok(response)
 }
 
 async fn list_projects(State(identity): Shared, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Error> {

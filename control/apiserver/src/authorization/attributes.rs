@@ -20,6 +20,11 @@ pub struct Attributes<'a> {
 }
 
 impl Attributes<'_> {
+    /// The only value that a field of what is asked for may have.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.selected.and_then(|selected| selected.requires(field))
+    }
+
     /// The plural, with the subresource behind a slash.
     pub fn full_resource(&self) -> String {
         if self.subresource.is_empty() {

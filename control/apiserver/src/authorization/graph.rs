@@ -17,8 +17,9 @@ use crate::{
     stored_form,
 };
 
-/// What pods refer to, by the plural of its resource. Namespaces are those that the pods are in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What pods refer to, by the plural of its resource. Namespaces are those that the pods are in, networks those that their
+/// ports are on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     pub tenant: String,
     pub plural: &'static str,
@@ -31,7 +32,9 @@ pub const CONFIG_MAPS: &str = "configmaps";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const ACCOUNTS: &str = "serviceaccounts";
 pub const NAMESPACES: &str = "namespaces";
+pub const NETWORKS: &str = "networks";
 const PODS: &str = "pods";
+const PORTS: &str = "ports";
 const VOLUMES: &str = "persistentvolumes";
 /// The pods' tenants: Projects of the operator's cluster.
 pub const PROJECTS: &str = "projects";
@@ -42,18 +45,19 @@ pub struct Graph(Following<Index>);
 #[derive(Default)]
 pub struct Index {
     pods: HashMap<Key, Bound>,
-    /// By node: how many of its pods refer to a thing.
+    ports: HashMap<Key, Bound>,
+    /// By node: how many of its pods and ports refer to a thing.
     reach: HashMap<String, HashMap<Reference, u32>>,
     volumes: HashMap<Key, PersistentVolume>,
     /// PersistentVolumes by tenant and the Volume that they stand for.
     by_volume: HashMap<(String, String), BTreeSet<Key>>,
 }
 
-/// A pod that has a node.
+/// A pod or a port that has a node.
 struct Bound {
     node: String,
     uid: String,
-    references: BTreeSet<(&'static str, String)>,
+    references: BTreeSet<Reference>,
 }
 
 struct PersistentVolume {
@@ -64,8 +68,9 @@ struct PersistentVolume {
 
 impl Graph {
     pub fn new(store: Arc<Store>, all: &AllTenants) -> Self {
-        let prefix = |plural| Prefix::all_tenants(&ResourceId::new("", plural), all);
-        Self(Following::new(store, vec![prefix(PODS), prefix(VOLUMES)]))
+        let prefix = |group, plural| Prefix::all_tenants(&ResourceId::new(group, plural), all);
+        let ports = prefix("network.hypernetes.io", PORTS);
+        Self(Following::new(store, vec![prefix("", PODS), prefix("", VOLUMES), ports]))
     }
 
     /// Whether a pod of the node refers to it.
@@ -97,7 +102,11 @@ impl Graph {
 
 impl Known for Index {
     fn changed(&mut self, key: &Key, now: Option<&Entry>) {
-        if key.plural() == PODS { self.pod_changed(key, now) } else { self.volume_changed(key, now) }
+        match key.plural() {
+            PODS => self.pod_changed(key, now),
+            PORTS => self.port_changed(key, now),
+            _ => self.volume_changed(key, now),
+        }
     }
 }
 
@@ -119,9 +128,21 @@ impl Index {
         if now.is_some() && self.pods.contains_key(key) {
             return;
         }
-        self.remove_pod(key);
-        if let Some(entry) = now {
-            self.put_pod(entry);
+        let gone = self.pods.remove(key);
+        self.let_go(gone);
+        if let Some(pod) = now.and_then(bound_pod) {
+            self.reach(&pod);
+            self.pods.insert(key.clone(), pod);
+        }
+    }
+
+    /// Whoever gives a port its node writes that behind its making, and a port may change its network.
+    fn port_changed(&mut self, key: &Key, now: Option<&Entry>) {
+        let gone = self.ports.remove(key);
+        self.let_go(gone);
+        if let Some(port) = now.and_then(bound_port) {
+            self.reach(&port);
+            self.ports.insert(key.clone(), port);
         }
     }
 
@@ -132,30 +153,21 @@ impl Index {
         }
     }
 
-    fn put_pod(&mut self, entry: &Entry) {
-        // What cannot be read refers to nothing.
-        let Ok(pod) = stored_form::decode(entry) else { return };
-        let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else { return };
-        let mut references = references(&pod);
-        references.insert((NAMESPACES, entry.key.namespace().to_owned()));
-        references.insert((PROJECTS, entry.key.tenant().to_owned()));
-        let things = self.reach.entry(node.to_owned()).or_default();
-        for (plural, name) in &references {
-            *things.entry(reference(&entry.key, plural, name)).or_default() += 1;
+    fn reach(&mut self, bound: &Bound) {
+        let things = self.reach.entry(bound.node.clone()).or_default();
+        for thing in &bound.references {
+            *things.entry(thing.clone()).or_default() += 1;
         }
-        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        self.pods.insert(entry.key.clone(), Bound { node: node.to_owned(), uid, references });
     }
 
-    fn remove_pod(&mut self, key: &Key) {
-        let Some(bound) = self.pods.remove(key) else { return };
+    fn let_go(&mut self, bound: Option<Bound>) {
+        let Some(bound) = bound else { return };
         let Some(things) = self.reach.get_mut(&bound.node) else { return };
-        for (plural, name) in &bound.references {
-            let thing = reference(key, plural, name);
-            if let Some(count) = things.get_mut(&thing) {
+        for thing in &bound.references {
+            if let Some(count) = things.get_mut(thing) {
                 *count -= 1;
                 if *count == 0 {
-                    things.remove(&thing);
+                    things.remove(thing);
                 }
             }
         }
@@ -191,11 +203,37 @@ impl Index {
     }
 }
 
-fn reference(pod: &Key, plural: &'static str, name: &str) -> Reference {
+/// What cannot be read has no node and refers to nothing.
+fn bound_pod(entry: &Entry) -> Option<Bound> {
+    let pod = stored_form::decode(entry).ok()?;
+    let node = node(&pod["spec"]["nodeName"])?;
+    let mut references = references(&pod);
+    references.insert((NAMESPACES, entry.key.namespace().to_owned()));
+    references.insert((PROJECTS, entry.key.tenant().to_owned()));
+    let references = references.iter().map(|(plural, name)| reference(&entry.key, plural, name)).collect();
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Some(Bound { node, uid, references })
+}
+
+fn bound_port(entry: &Entry) -> Option<Bound> {
+    let port = stored_form::decode(entry).ok()?;
+    let node = node(&port["status"]["host"])?;
+    let network = port["spec"]["network"].as_str().filter(|name| !name.is_empty());
+    let references = network.iter().map(|name| reference(&entry.key, NETWORKS, name)).collect();
+    let uid = port["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Some(Bound { node, uid, references })
+}
+
+fn node(name: &Value) -> Option<String> {
+    name.as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// `of` refers to it.
+fn reference(of: &Key, plural: &'static str, name: &str) -> Reference {
     let (tenant, namespace) = match plural {
         PROJECTS => (TenantId::system().to_string(), ""),
-        NAMESPACES => (pod.tenant().to_owned(), ""),
-        _ => (pod.tenant().to_owned(), pod.namespace()),
+        NAMESPACES | NETWORKS => (of.tenant().to_owned(), ""),
+        _ => (of.tenant().to_owned(), of.namespace()),
     };
     Reference { tenant, plural, namespace: namespace.into(), name: name.into() }
 }

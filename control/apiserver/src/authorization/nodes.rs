@@ -42,7 +42,7 @@ impl Asked<'_> {
             ("", "nodes", "") => verb == "create" || (own && (read || matches!(verb, "update" | "patch"))),
             ("", "nodes", "status") => own && matches!(verb, "get" | "update" | "patch"),
             ("", "pods", "") => match verb {
-                "list" | "watch" => wanted.selected.is_some_and(|s| s.requires("spec.nodeName") == Some(self.node)),
+                "list" | "watch" => wanted.requires("spec.nodeName") == Some(self.node),
                 "get" | "delete" => self.has_pod(wanted).await?,
                 _ => false,
             },
@@ -67,8 +67,17 @@ impl Asked<'_> {
                 verb == "create" || own && matches!(verb, "get" | "update" | "patch" | "delete")
             }
             ("storage.k8s.io", "csidrivers" | "storageclasses", "") | ("node.k8s.io", "runtimeclasses", "") => read,
-            // A port says only later which node its pod is on, so that all are seen: addresses, nothing secret.
-            ("network.hypernetes.io", "networks" | "ports" | "subnets", "") => read,
+            // The ports that are on the node, the networks that those are on, and these networks' subnets.
+            ("network.hypernetes.io", "ports", "") => match verb {
+                "list" | "watch" => wanted.requires("status.host") == Some(self.node),
+                "get" => self.has_port(wanted).await?,
+                _ => false,
+            },
+            ("network.hypernetes.io", "networks", "") => read && self.reaches_network(wanted, wanted.name).await?,
+            ("network.hypernetes.io", "subnets", "") => {
+                let network = wanted.requires("spec.network");
+                matches!(verb, "list" | "watch") && self.reaches_network(wanted, network).await?
+            }
             ("network.hypernetes.io", "ports", "status") => {
                 matches!(verb, "get" | "update" | "patch") && self.has_port(wanted).await?
             }
@@ -109,6 +118,13 @@ impl Asked<'_> {
         match (graph::plural(wanted.resource), wanted.namespace, wanted.name) {
             (Some(plural), Some(namespace), Some(name)) => self.reaches(wanted, plural, namespace, name).await,
             _ => Ok(false),
+        }
+    }
+
+    async fn reaches_network(&self, wanted: &Attributes<'_>, network: Option<&str>) -> Result<bool, ApiError> {
+        match network {
+            Some(name) => self.reaches(wanted, graph::NETWORKS, "", name).await,
+            None => Ok(false),
         }
     }
 

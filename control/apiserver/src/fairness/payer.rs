@@ -107,7 +107,7 @@ impl Payer {
         background::spawn(self.clone(), async move { payer.charged(work).await });
     }
 
-    pub(super) fn is(&self, account: &Arc<Account>) -> bool {
+    pub(crate) fn is(&self, account: &Arc<Account>) -> bool {
         matches!(self.0.known.get(), Some(Some(taken)) if Arc::ptr_eq(&taken.account, account))
     }
 }

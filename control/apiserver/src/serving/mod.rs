@@ -225,7 +225,7 @@ async fn connection(
                 let response = match payer.turn().await {
                     Ok(_turn) => {
                         let response = router.oneshot(request).await?;
-                        if let Some(Spent(cost)) = response.extensions().get() {
+                        if let Some(Spent { cost, .. }) = response.extensions().get() {
                             payer.charge(*cost);
                         }
                         response

@@ -1,7 +1,12 @@
 //! What one tenant's authority signs is worth nothing anywhere else, whatever it says.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use http::Request;
 use hypernetes_api::names;
 use hypernetes_apiserver::authentication::authorities::openid;
@@ -16,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{RBAC, admin, furnished, member, node, operator},
-    tls::{Tls, authority, secret, tenants},
+    tls::{Tls, authority, long_authority, secret, tenants},
 };
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -96,6 +101,45 @@ async fn what_an_authority_signed_ends_with_it() {
     bench.post(&infrastructure(), &path, json!({"spec": {}})).await.refused(404, "NotFound");
     bench.get(&operator(), &place).await.refused(404, "NotFound");
     assert_eq!(other.get(MAPS).await.unwrap(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_is_renewed_and_what_it_signed_goes_on_until_its_end() {
+    let bench = furnished().await;
+    let tls = Tls::start(&bench.server).await;
+    let place = format!("/clusters/system/api/v1/namespaces/hypernetes-identity/secrets/authority-{ACME}");
+    // None is good for longer than one may be, whoever has the authority's key.
+    let (first, year) = (tenants(&bench, ACME).await, Duration::from_secs(366 * 86_400));
+    for (lifetime, wanted) in [(year, 200), (year + year, 0)] {
+        let code = match tls.connect_for(lifetime, &first, ADMIN, &[ACME]).await {
+            Ok(mut client) => client.get(MAPS).await.unwrap_or(0),
+            Err(_) => 0,
+        };
+        assert_eq!(code, wanted, "{lifetime:?}");
+    }
+    // One of when they lasted for ten years.
+    let ten_years = long_authority(&format!("hypernetes:tenant:{ACME}"));
+    let data = |name: &str, text: &str| json!({"data": {name: STANDARD.encode(text)}});
+    bench.merge(&operator(), &place, data("ca.crt", &ten_years.1)).await.ok();
+    bench.merge(&operator(), &place, data("ca.key", &ten_years.0.key().serialize_pem())).await.ok();
+    let mut open = tls.connect(&ten_years.0, ADMIN, &[ACME]).await.unwrap();
+    assert_eq!(open.get(MAPS).await.unwrap(), 200);
+    let token = bench.post(&admin(ACME), TOKEN, json!({"spec": {}})).await.ok()["status"]["token"].clone();
+    let renewed = bench.get(&operator(), &place).await.ok();
+    assert_ne!(renewed["data"]["ca.crt"], STANDARD.encode(&ten_years.1));
+    assert_eq!(renewed["data"]["earlier-ca.crt"], STANDARD.encode(&ten_years.1));
+    let again = tenants(&bench, ACME).await;
+    assert_eq!(bench.get(&operator(), &place).await.ok()["data"], renewed["data"], "once");
+    assert_eq!(tls.code(&again, ADMIN, &[ACME], MAPS).await, 200);
+    assert_eq!(tls.code(&ten_years.0, ADMIN, &[ACME], MAPS).await, 200);
+    assert_eq!(open.get(MAPS).await.unwrap(), 200);
+    with(&bench, token.as_str().unwrap()).await.refused(403, "Forbidden");
+    // Its time is over when all has ended that it signed.
+    let over = jiff::Timestamp::now().to_string();
+    bench.merge(&operator(), &place, data("earlier-ca-until", &over)).await.ok();
+    assert_eq!(tls.code(&ten_years.0, ADMIN, &[ACME], MAPS).await, 0);
+    assert_eq!(open.get(MAPS).await.unwrap(), 401);
+    assert_eq!(tls.code(&again, ADMIN, &[ACME], MAPS).await, 200);
 }
 
 async fn with(bench: &InProcess, token: &str) -> Answer {
@@ -217,7 +261,7 @@ async fn what_was_given_out_before_ends_by_itself() {
     // Past the time that they had at most.
     let place = "/clusters/system/api/v1/namespaces/hypernetes-identity/secrets/authority-system";
     let until = jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_hours(31 * 24)).unwrap().to_string();
-    let until = base64::engine::general_purpose::STANDARD.encode(until);
+    let until = STANDARD.encode(until);
     bench.merge(&operator(), place, json!({"data": {"earlier-until": until}})).await.ok();
     assert_eq!(tls.code(&tls.authority, ADMIN, &[ACME], MAPS).await, 401);
     with(&bench, &old(issued, issued + 3600)).await.refused(401, "Unauthorized");

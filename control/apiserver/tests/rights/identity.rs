@@ -104,8 +104,10 @@ async fn a_cluster_is_called_by_its_own_and_by_the_operator() {
 async fn what_was_given_out_for_a_project_ends_with_it() {
     let bench = furnished().await;
     let own = bench.server.authorities().of(&ACME.parse().unwrap()).await.unwrap();
-    let issuer = Issuer::Tenant(own.clients.as_ref().unwrap().key_id.clone());
-    let certificate = |tenant| Certificate { user: member(tenant), serial: "4a01".into(), issuer: issuer.clone() };
+    let issuer = Issuer::Tenant(own.clients.as_ref().unwrap().current.key_id.clone());
+    let until = jiff::Timestamp::MAX;
+    let certificate =
+        |tenant| Certificate { user: member(tenant), serial: "4a01".into(), issuer: issuer.clone(), until };
     let shown = async |certificate: Option<Certificate>| {
         let mut request = Request::builder().uri(MAPS).body(Body::empty()).unwrap();
         request.extensions_mut().insert(certificate);
@@ -119,6 +121,9 @@ async fn what_was_given_out_for_a_project_ends_with_it() {
     };
     shown(Some(certificate(ACME))).await.ok();
     with_token().await.ok();
+    // Its own end, on a connection that lasts longer.
+    let over = Certificate { until: jiff::Timestamp::now(), ..certificate(ACME) };
+    shown(Some(over)).await.refused(401, "Unauthorized");
     shown(None).await.refused(401, "Unauthorized");
 
     let identity = "/apis/identity.hypernetes.io/v1alpha1";
@@ -148,12 +153,12 @@ async fn tenants_see_of_a_node_what_is_theirs_to_know() {
     let status = json!({"status": {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}, {"type": "Hostname", "address": "one"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-        "nodeInfo": {"machineID": "m-1", "systemUUID": "s-1", "bootID": "b-1", "kernelVersion": "6", "osImage": "x",
+        "nodeInfo": {"machineID": "m-1", "systemUUID": "s-1", "bootID": "boot-1", "kernelVersion": "6", "osImage": "x",
             "containerRuntimeVersion": "c", "kubeletVersion": "k", "kubeProxyVersion": "", "operatingSystem": "linux",
             "architecture": "amd64"},
     }});
     bench.merge(&node("one"), &format!("{nodes}/one/status"), status).await.ok();
-    let secret = ["192.0.2.7", "10250", "m-1", "s-1", "b-1"];
+    let secret = ["192.0.2.7", "10250", "m-1", "s-1", "boot-1"];
     let paths = [
         nodes.to_owned(),
         format!("{nodes}/one"),

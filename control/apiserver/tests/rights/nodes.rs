@@ -1,7 +1,9 @@
 //! A node's credential reaches what the pods bound to it need, and nothing else.
 
+use axum::body::Body;
+use http::Request;
 use hypernetes_testing::{
-    requests::{Refused, infrastructure, user},
+    requests::{Refused, by, infrastructure, user},
     server::{ACME, GLOBEX, InProcess},
 };
 use serde_json::{Value, json};
@@ -267,6 +269,76 @@ async fn it_takes_volumes_for_its_pods_and_binds_their_ports() {
     bench.merge(&one, &format!("{ports}/x/status"), status("two")).await.forbidden();
     bench.merge(&one, &format!("{ports}/x/status"), status("one")).await.ok();
     bench.merge(&one, &format!("{ports}/x"), json!({"spec": {"network": "y"}})).await.forbidden();
+}
+
+#[tokio::test]
+async fn it_sees_the_networks_that_its_pods_are_on() {
+    let bench = bench().await;
+    let (one, infra) = (node("one"), infrastructure());
+    let of = |tenant: &str, plural: &str| format!("/clusters/{tenant}/apis/network.hypernetes.io/v1alpha1/{plural}");
+    for (tenant, host) in [(ACME, "one"), (GLOBEX, "two")] {
+        for network in ["used", "other"] {
+            let name = json!({"name": network});
+            bench.post(&infra, &of(tenant, "networks"), json!({"metadata": name})).await.ok();
+            let spec = json!({"network": network, "cidr": "10.0.0.0/24"});
+            bench.post(&infra, &of(tenant, "subnets"), json!({"metadata": name, "spec": spec})).await.ok();
+            bench
+                .post(&infra, &of(tenant, "ports"), json!({"metadata": name, "spec": {"network": network}}))
+                .await
+                .ok();
+        }
+        let host = json!({"status": {"phase": "Down", "host": host}});
+        bench.merge(&infra, &format!("{}/used/status", of(tenant, "ports")), host).await.ok();
+    }
+    let reads = async |path: String, query: &str| {
+        for watch in ["", "&watch=true&timeoutSeconds=1"] {
+            let path = format!("{path}?fieldSelector={query}{watch}");
+            let request = by(&one, Request::get(&path).body(Body::empty()).unwrap());
+            assert_eq!(bench.response(request).await.status(), 200, "{path}");
+        }
+    };
+    let may_not = async |path: String| {
+        for query in ["", "?watch=true", "?fieldSelector=status.host!%3Done", "?labelSelector=a%3Db"] {
+            bench.get(&one, &format!("{path}{query}")).await.forbidden();
+        }
+    };
+    reads(of("*", "ports"), "status.host%3Done").await;
+    let seen = bench.get(&one, &format!("{}?fieldSelector=status.host%3Done", of("*", "ports"))).await.ok();
+    let seen: Vec<&Value> = seen["items"].as_array().unwrap().iter().map(|port| &port["metadata"]).collect();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0]["annotations"]["hypernetes.io/tenant"], ACME);
+    reads(of(ACME, "networks"), "metadata.name%3Dused").await;
+    reads(of(ACME, "subnets"), "spec.network%3Dused").await;
+    bench.get(&one, &format!("{}/used", of(ACME, "networks"))).await.ok();
+    bench.get(&one, &format!("{}/used", of(ACME, "ports"))).await.ok();
+    for tenant in [ACME, GLOBEX, "*", "system"] {
+        for plural in ["networks", "subnets", "ports"] {
+            may_not(of(tenant, plural)).await;
+            let other = bench.get(&one, &format!("{}/other", of(tenant, plural))).await;
+            // A port that is not there is nobody's.
+            match (tenant, plural) {
+                ("system", "ports") => drop(other.refused(404, "NotFound")),
+                _ => drop(other.forbidden()),
+            }
+            for query in ["metadata.name%3Dother", "spec.network%3Dother", "status.host%3Dtwo"] {
+                // A field that the resource cannot be selected by selects nothing.
+                bench.get(&one, &format!("{}?fieldSelector={query}", of(tenant, plural))).await.forbidden();
+            }
+        }
+        if tenant != ACME {
+            let narrowed = [("networks", "metadata.name%3Dused"), ("subnets", "spec.network%3Dused")];
+            for (plural, query) in narrowed {
+                bench.get(&one, &format!("{}?fieldSelector={query}", of(tenant, plural))).await.forbidden();
+            }
+        }
+    }
+    // A network that the port leaves goes with it, and so does one whose port does.
+    let moved = json!({"spec": {"network": "other"}});
+    bench.merge(&infra, &format!("{}/used", of(ACME, "ports")), moved).await.ok();
+    bench.get(&one, &format!("{}/used", of(ACME, "networks"))).await.forbidden();
+    bench.get(&one, &format!("{}/other", of(ACME, "networks"))).await.ok();
+    bench.delete(&infra, &format!("{}/used", of(ACME, "ports"))).await.ok();
+    bench.get(&one, &format!("{}/other", of(ACME, "networks"))).await.forbidden();
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! The server behind TLS, and certificates of all kinds for its clients.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hypernetes_apiserver::{ApiServer, TlsConfig, serve};
@@ -32,7 +35,18 @@ pub struct Client(tokio_rustls::client::TlsStream<TcpStream>);
 
 /// One that anybody can make, of any name.
 pub fn authority(name: &str) -> (Authority, String) {
-    let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+    named(name, CertificateParams::default())
+}
+
+/// One that lasts for ten years.
+pub fn long_authority(name: &str) -> (Authority, String) {
+    let mut params = CertificateParams::default();
+    params.not_after = (SystemTime::now() + Duration::from_secs(3650 * 86_400)).into();
+    named(name, params)
+}
+
+fn named(name: &str, mut params: CertificateParams) -> (Authority, String) {
+    let key = KeyPair::generate().unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -74,7 +88,20 @@ impl Tls {
 
     /// With a certificate of this authority, for a group, which names these tenants.
     pub async fn connect(&self, by: &Authority, group: &str, tenants: &[&str]) -> std::io::Result<Client> {
+        self.connect_for(Duration::from_secs(86_400), by, group, tenants).await
+    }
+
+    /// [`Self::connect`] with a certificate that is good for so long.
+    pub async fn connect_for(
+        &self,
+        lifetime: Duration,
+        by: &Authority,
+        group: &str,
+        tenants: &[&str],
+    ) -> std::io::Result<Client> {
         let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        let now = SystemTime::now();
+        (params.not_before, params.not_after) = (now.into(), (now + lifetime).into());
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "ann");
         params.distinguished_name.push(DnType::OrganizationName, group);

@@ -20,8 +20,8 @@ use self::rolling::{Bounds, Share, Size};
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, matches,
-        owner_reference, write_status,
+        Context, During, Error, Key, Owned, Reconciler, Recorder, Severity, Subject, claim, controller_of, make,
+        matches, owner_reference, write_status,
     },
     template,
 };
@@ -84,8 +84,9 @@ impl Reconciler for Deployments {
             self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
             return Ok(None);
         }
-        let sets: Vec<Arc<ReplicaSet>> = claim(&self.context, &key.tenant, &*deployment, &spec.selector).await?;
-        let sets = sets.iter().map(|set| ReplicaSet::clone(set)).collect();
+        // One that has gone astray keeps its name, so that it is not made again.
+        let sets: Owned<ReplicaSet> = claim(&self.context, &key.tenant, &*deployment, &spec.selector).await?;
+        let sets = sets.ours.iter().map(|set| ReplicaSet::clone(set)).collect();
         let (new, old) = revision::split(&deployment, sets);
         let conditions = deployment.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let rollout = Rollout {
@@ -280,11 +281,9 @@ impl Rollout<'_> {
                 "selector": selector, "template": template,
             },
         });
-        match self.context.create(&self.sets(), "creating a replica set", set).await {
-            Ok(made) => {
-                self.context.informers.of::<ReplicaSet>().observe(&self.key.tenant, made.clone());
-                self.new = Some(made);
-            }
+        let (owner, what) = ((&self.key.tenant, &*deployment), ("creating a replica set", set));
+        match make(self.context, &self.sets(), owner, &spec.selector, what).await {
+            Ok(made) => self.new = Some(made),
             Err(error) if error.code() == Some(409) => return self.collide(&name, collisions).await,
             Err(error) => {
                 let message = format!("Failed to create new replica set {name:?}: {}", error.message());

@@ -27,8 +27,8 @@ use serde_json::json;
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, matches,
-        owner_reference, write_status,
+        Context, During, Error, Key, Owned, Reconciler, Recorder, Severity, Subject, claim, controller_of, make,
+        matches, owner_reference, write_status,
     },
     template,
 };
@@ -77,14 +77,15 @@ impl Reconciler for ReplicaSets {
             self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
             return Ok(None);
         }
-        let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
-        let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
-        pods.retain(|pod| ranking::is_active(pod));
+        let mut pods: Owned<Pod> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
+        let terminating = pods.ours.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        pods.ours.retain(|pod| ranking::is_active(pod));
+        pods.astray.retain(|pod| ranking::is_active(pod));
         let managed = match set.metadata.deletion_timestamp {
             None => self.manage(key, &set, &pods).await,
             Some(_) => Ok(()),
         };
-        let status = status(&set, &pods, terminating, managed.as_ref().err());
+        let status = status(&set, &pods.ours, terminating, managed.as_ref().err());
         let old = set.status.clone().unwrap_or_default();
         let api: Api<ReplicaSet> = self.context.namespaced(&key.tenant, &key.namespace);
         if let Some(written) = write_status(&self.context, &api, &*set, &old, &status).await? {
@@ -101,15 +102,16 @@ impl Reconciler for ReplicaSets {
 }
 
 impl ReplicaSets {
-    /// Makes what is missing, deletes what is too much.
-    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Result<(), Error> {
+    /// Makes what is missing, deletes what is too much, first of what has gone astray.
+    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &Owned<Pod>) -> Result<(), Error> {
         let Some(spec) = &set.spec else { return Ok(()) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
         let cache = self.context.informers.of::<Pod>();
         let subject = Subject::of(&key.tenant, set);
         let events = &self.context.events;
-        if pods.len() < wanted {
+        let have = pods.ours.len() + pods.astray.len();
+        if have < wanted {
             let template = spec.template.clone().unwrap_or_default();
             let meta = template.metadata.unwrap_or_default();
             let mut pod = json!({
@@ -122,15 +124,14 @@ impl ReplicaSets {
             });
             drop_nulls(&mut pod["metadata"]);
             let began = Instant::now();
-            for _ in 0..(wanted - pods.len()).min(BURST) {
+            for _ in 0..(wanted - have).min(BURST) {
                 if began.elapsed() > SLICE {
                     break;
                 }
-                let made = self.context.create(&api, "creating a pod", pod.clone()).await;
-                match made.and_then(|made| found_again(set, made)) {
+                let what = ("creating a pod", pod.clone());
+                match make(&self.context, &api, (&key.tenant, set), &spec.selector, what).await {
                     Ok(made) => {
                         let message = format!("Created pod: {}", made.name_any());
-                        cache.observe(&key.tenant, made);
                         events.say(&subject, Severity::Normal, "SuccessfulCreate", message).await;
                     }
                     Err(error) => {
@@ -141,9 +142,11 @@ impl ReplicaSets {
                 }
             }
         }
-        let surplus = pods.len().saturating_sub(wanted).min(BURST);
+        let surplus = have.saturating_sub(wanted).min(BURST);
         if surplus > 0 {
-            for pod in ranking::victims(pods.to_vec(), surplus) {
+            let mut victims: Vec<Arc<Pod>> = pods.astray.iter().take(surplus).cloned().collect();
+            victims.extend(ranking::victims(pods.ours.clone(), surplus - victims.len()));
+            for pod in victims {
                 let name = pod.name_any();
                 let parameters =
                     DeleteParams::default().preconditions(Preconditions { uid: pod.uid(), resource_version: None });
@@ -164,19 +167,16 @@ impl ReplicaSets {
                 }
             }
         }
-        Ok(())
+        match pods.astray.first() {
+            Some(pod) if pods.ours.len() < wanted => {
+                let (count, name) = (pods.astray.len(), pod.name_any());
+                Err(Error::Waiting(format!(
+                    "{count} of its pods are not selected by the replica set, and count until they are deleted: {name} is one"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
-}
-
-/// A pod that was changed on its way into the store so that its set does not know it any more ends the making of more.
-fn found_again(set: &ReplicaSet, pod: Pod) -> Result<Pod, Error> {
-    let selected = set.spec.as_ref().is_some_and(|spec| matches(&spec.selector, pod.metadata.labels.as_ref()));
-    let owned = controller_of(&pod).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref());
-    if selected && owned {
-        return Ok(pod);
-    }
-    let name = pod.name_any();
-    Err(Error::Waiting(format!("pod {name} was made, and is not selected by the replica set that it was made for")))
 }
 
 fn drop_nulls(value: &mut serde_json::Value) {

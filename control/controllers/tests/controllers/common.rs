@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use hypernetes_api::{AllTenants, TenantId, types::identity::Project};
+use hypernetes_client::Clients;
 use hypernetes_controllers::{ControllersConfig, Limits, runtime::Informers};
 use hypernetes_testing::{
     server::{ACME, GLOBEX, InProcess},
@@ -39,9 +40,14 @@ pub async fn bench() -> Bench {
 }
 
 pub async fn bench_with(limits: Limits) -> Bench {
+    bench_through(limits, Clients::clone).await
+}
+
+/// What the controllers say may be changed on its way.
+pub async fn bench_through(limits: Limits, way: impl FnOnce(&Clients) -> Clients) -> Bench {
     let api = InProcess::start();
     let stop = CancellationToken::new();
-    let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
+    let informers = Informers::new(way(&api.clients), AllTenants::grant(), stop.clone());
     let authorities = Arc::new(api.server.authorities());
     let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into(), authorities };
     tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));

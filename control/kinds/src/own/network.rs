@@ -35,6 +35,9 @@ pub(crate) fn resources() -> Vec<Resource> {
                 wide("Host", path("status.host")),
                 column("Pod", Cell::Of(|o| pod_reference(o, "spec.pod"))),
             ]))
+            // A host follows its own ports, and the subnets of the networks that they are on.
+            .selectable(["spec.network", "status.host"])
+            .indexed("status.host")
             .unique(on_network),
         Resource::own::<Subnet>(OF, "Subnet", "subnets")
             .columns(between([
@@ -42,6 +45,7 @@ pub(crate) fn resources() -> Vec<Resource> {
                 column("CIDR", path("spec.cidr")),
                 wide("Gateway", path("spec.gateway")),
             ]))
+            .selectable(["spec.network"])
             .immutable(&[&["spec", "network"], &["spec", "cidr"]]),
     ]
 }

@@ -24,6 +24,7 @@ use crate::{
 
 struct Setup {
     host: Host,
+    fake: FakeApi,
     clients: Clients,
     socket: PathBuf,
     linger: Duration,
@@ -47,10 +48,11 @@ impl Setup {
 
     fn with_linger(linger: Duration) -> Self {
         let host = Host::new();
-        let clients = FakeApi::new().clients();
+        let fake = FakeApi::new();
+        let clients = fake.clients();
         let socket = host.directory.path().join("netagent.sock");
         let agent = start(config(&host, &clients, linger));
-        Self { host, clients, socket, linger, agent }
+        Self { host, fake, clients, socket, linger, agent }
     }
 
     async fn stop(&mut self) -> NetagentConfig {
@@ -93,6 +95,10 @@ impl Setup {
     }
 
     async fn port(&self, tenant: &str, pod: &str, last: u8) -> Port {
+        self.port_on("node-1", tenant, pod, last).await
+    }
+
+    async fn port_on(&self, host: &str, tenant: &str, pod: &str, last: u8) -> Port {
         let spec = PortSpec {
             network: "default".into(),
             fixed_ips: vec![FixedIp { subnet: "default".into(), ip_address: format!("10.244.0.{last}") }],
@@ -102,7 +108,7 @@ impl Setup {
         };
         let api: Api<Port> = self.api(tenant);
         let port = api.create(&PostParams::default(), &Port::new(&format!("pod-{pod}"), spec)).await.unwrap();
-        let status = json!({"status": PortStatus { phase: "Down".into(), ..Default::default() }});
+        let status = json!({"status": PortStatus { phase: "Down".into(), host: host.into() }});
         api.patch_status(&port.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap()
     }
 
@@ -258,6 +264,33 @@ async fn a_pod_waits_for_its_port() {
     tokio::time::pause();
     let none = tokio::join!(setup.add("globex", "p2"), tokio::time::advance(super::super::agent::PATIENCE)).0;
     assert_eq!(none.unwrap_err().code, code::TRY_AGAIN_LATER);
+}
+
+#[tokio::test]
+async fn only_what_is_on_this_host_is_followed() {
+    let setup = Setup::new();
+    for tenant in ["acme", "globex"] {
+        setup.network(tenant).await;
+    }
+    setup.port("acme", "p2", 2).await;
+    // Of another host's.
+    let ports: Api<Port> = setup.api("globex");
+    setup.port_on("node-2", "globex", "p2", 2).await;
+    setup.synced().await;
+    setup.add("acme", "p2").await.unwrap();
+    let asked = setup.fake.asked();
+    let of_globex = |path: &&String| path.contains("/clusters/globex/") && !path.contains("/ports");
+    assert_eq!(asked.iter().find(of_globex), None);
+    for path in asked.iter().filter(|path| path.contains("/clusters/*/")) {
+        assert!(path.contains("fieldSelector=status.host%3Dnode-1"), "{path}");
+    }
+    // What comes here is followed then, with its network.
+    let waiting = add("globex", "p2");
+    let (parameters, here) = (PatchParams::default(), Patch::Merge(json!({"status": {"host": "node-1"}})));
+    let (answer, moved) = tokio::join!(setup.ask(&waiting), ports.patch_status("pod-p2", &parameters, &here));
+    moved.unwrap();
+    answer.unwrap();
+    assert!(setup.fake.asked().iter().any(|path| of_globex(&path)));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
-use hypernetes_api::auth::Source;
+use hypernetes_api::auth::{Source, Spent};
 use hypernetes_facade::{Body, Parameters, header};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -46,22 +46,31 @@ async fn issue(
     identity.ready().await?;
     let Auth { identity: input, scope } = body.auth;
     let scope = wanted(scope)?;
-    let (token, valid) = match input.methods.as_slice() {
+    let with_catalog = filters.get("nocatalog").is_none();
+    let issued = |(token, valid): (String, Valid)| {
+        with_token(StatusCode::CREATED, &token, describe(&identity, &valid, with_catalog))
+    };
+    match input.methods.as_slice() {
         [method] if method == "password" => {
             let (user, password) = input.password.ok_or_else(|| malformed("password"))?.user.reference()?;
-            let user = identity.check_password(source.map(|Extension(source)| source), &user, password).await?;
-            identity.issue(&user, Method::Password, &scope, None).await?
+            let source = source.map(|Extension(source)| source);
+            let (user, cost) = identity.check_password(source, &user, password).await?;
+            // It has been worked for, also where no token comes of it.
+            let made = identity.issue(&user, Method::Password, &scope, None).await;
+            let project = made.as_ref().ok().and_then(|(_, valid)| valid.project_id());
+            let spent = Spent { cost, tenant: project.and_then(|id| id.parse().ok()) };
+            let mut response = made.and_then(issued).into_response();
+            response.extensions_mut().insert(spent);
+            Ok(response)
         }
         [method] if method == "token" => {
             let token = input.token.ok_or_else(|| malformed("token"))?.id;
             let parent = identity.examine(&token).await?.ok_or(Error::Unauthorized)?;
-            identity.issue(&parent.claims.user, Method::Token, &scope, Some(&parent.claims)).await?
+            identity.issue(&parent.claims.user, Method::Token, &scope, Some(&parent.claims)).await.and_then(issued)
         }
-        [] => return Err(malformed("an authentication method")),
-        _ => return Err(Error::UnsupportedMethod),
-    };
-    let body = describe(&identity, &valid, filters.get("nocatalog").is_none());
-    with_token(StatusCode::CREATED, &token, body)
+        [] => Err(malformed("an authentication method")),
+        _ => Err(Error::UnsupportedMethod),
+    }
 }
 
 /// The token that the request is about. The caller must own it, or be allowed to see everyone's.

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use hypernetes_api::{TenantId, auth::UserInfo, names};
+use jiff::Timestamp;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -20,7 +21,10 @@ use x509_parser::{
     x509::AttributeTypeAndValue,
 };
 
-use super::Authorities;
+use super::{
+    Authorities,
+    material::{LONGEST_CLIENT, ROUNDED},
+};
 
 /// Who a client's certificate says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Certificate {
     /// Lower-case hexadecimal digits.
     pub serial: String,
     pub issuer: Issuer,
+    /// When it ends: connections may last longer.
+    pub until: Timestamp,
 }
 
 /// Whose authority has signed a certificate, by the name that it bears.
@@ -69,7 +75,8 @@ pub fn certificate(der: &[u8]) -> Option<Certificate> {
     let serial = certificate.raw_serial().iter().skip_while(|byte| **byte == 0);
     let serial = serial.map(|byte| format!("{byte:02x}")).collect();
     let user = UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant };
-    Some(Certificate { user, serial, issuer })
+    let until = Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
+    Some(Certificate { user, serial, issuer, until })
 }
 
 /// The one tenant that a certificate says that it is of: as a URI, or as it was before, as an organizational unit.
@@ -107,13 +114,12 @@ fn authority_key_id(certificate: &X509Certificate<'_>) -> Option<Box<[u8]>> {
     })
 }
 
-/// How an authority's certificate names its key.
-pub fn subject_key_id(authority: &[u8]) -> Option<Box<[u8]>> {
-    let (_, certificate) = X509Certificate::from_der(authority).ok()?;
-    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.into()),
-        _ => None,
-    })
+/// Whether it is good for longer than any that a tenant may have. Whoever has an authority's key could else make one that is
+/// still good when the authority has been renewed for that.
+fn is_too_long(certificate: &X509Certificate<'_>) -> bool {
+    let validity = certificate.validity();
+    let seconds = validity.not_after.timestamp().saturating_sub(validity.not_before.timestamp());
+    seconds > (LONGEST_CLIENT + ROUNDED).as_secs()
 }
 
 /// Verifies a client's certificate with the authority that it names, which is found in memory: there may be a thousand.
@@ -158,8 +164,13 @@ impl ClientCertVerifier for Verifier {
         };
         let authority = self.tenants.known(&tenant).ok_or(CertificateError::UnknownIssuer)?;
         let clients = authority.clients.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        let key_id = authority_key_id(&parsed).ok_or(CertificateError::UnknownIssuer)?;
+        let trusted = clients.trusted(&key_id, Timestamp::now()).ok_or(CertificateError::UnknownIssuer)?;
+        if is_too_long(&parsed) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
         // It has none below it.
-        clients.verifier.verify_client_cert(end_entity, &[], now)
+        trusted.verifier.verify_client_cert(end_entity, &[], now)
     }
 
     fn verify_tls12_signature(

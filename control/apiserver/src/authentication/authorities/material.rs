@@ -3,8 +3,9 @@
 //! The Secret is `authority-<tenant>` in the namespace `hypernetes-identity` of the operator's cluster, which is read by
 //! the operator and the server's own components alone. It belongs to the tenant's Project, with which it is collected. Its
 //! entries: `token.key`, P-256 in PKCS #8 PEM; `ca.key`, the same, and `ca.crt`, PEM, which the system's own has not: its
-//! certificate authority is that of the installation. The system's has besides what was recorded when there was one key
-//! for all tenants until then: `earlier-token.pub`, SPKI PEM, and `earlier-until`, RFC 3339.
+//! certificate authority is that of the installation. One that has been renewed has the certificate of the one before,
+//! `earlier-ca.crt`, whose key is gone, and until when that is trusted, `earlier-ca-until`, RFC 3339. The system's has besides
+//! what was recorded when there was one key for all tenants until then: `earlier-token.pub`, SPKI PEM, and `earlier-until`.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use base64::{
 };
 use hypernetes_api::{TenantId, names, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_certificates::issue::{IssueError, Issuer};
+use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::{
@@ -22,6 +24,10 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use serde_json::{Map, Value, json};
+use x509_parser::{
+    extensions::ParsedExtension,
+    prelude::{FromDer, X509Certificate},
+};
 
 const PREFIX: &str = "authority-";
 const TYPE: &str = "hypernetes.io/authority";
@@ -31,8 +37,15 @@ pub const CA_KEY: &str = "ca.key";
 pub const CA_CERTIFICATE: &str = "ca.crt";
 const EARLIER_TOKEN_KEY: &str = "earlier-token.pub";
 const EARLIER_UNTIL: &str = "earlier-until";
-/// As long as the installation's own.
-const AUTHORITY_DAYS: i64 = 3650;
+const EARLIER_CA_CERTIFICATE: &str = "earlier-ca.crt";
+const EARLIER_CA_UNTIL: &str = "earlier-ca-until";
+/// No certificate of a tenant's is good for longer: as long as `hypernetes tenant kubeconfig --static` gives one at most.
+pub const LONGEST_CLIENT: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// An authority signs for as long as this, and is trusted as long again, until all has ended that it has signed. A week more,
+/// as it is renewed when somebody needs it.
+const AUTHORITY: SignedDuration = SignedDuration::from_hours((2 * 366 + 7) * 24);
+/// From so long ago a certificate is good, and to so much its times are rounded: clocks of hosts differ.
+pub(super) const ROUNDED: SignedDuration = SignedDuration::from_hours(2 * 24);
 
 /// It could not be made, or is none.
 #[derive(Debug, thiserror::Error)]
@@ -68,17 +81,24 @@ pub struct Authority {
     pub clients: Option<Clients>,
 }
 
+/// Whom a tenant's client certificates are trusted by: the authority that signs them, and the one that did before.
 pub struct Clients {
+    pub current: Trusted,
+    earlier: Option<Trusted>,
+}
+
+pub struct Trusted {
     pub verifier: Arc<dyn ClientCertVerifier>,
     /// The authority's key, as its certificates name it.
     pub key_id: Box<[u8]>,
+    until: Timestamp,
 }
 
 /// What signed for all tenants before each had its own.
 pub struct Earlier {
     pub decoding: DecodingKey,
     /// When that ended.
-    pub until: jiff::Timestamp,
+    pub until: Timestamp,
 }
 
 /// Name of the Secret.
@@ -116,13 +136,50 @@ pub fn tenants(tenant: &TenantId, project: &str) -> Result<Value, MaterialError>
 ///
 /// # Errors
 /// As [`tenants`].
-pub fn systems(earlier: Option<&str>, now: jiff::Timestamp) -> Result<Value, MaterialError> {
+pub fn systems(earlier: Option<&str>, now: Timestamp) -> Result<Value, MaterialError> {
     let (key, now) = (KeyPair::generate()?.serialize_pem(), now.to_string());
     let mut entries = vec![(TOKEN_KEY, key.as_str())];
     if let Some(public) = earlier {
         entries.extend([(EARLIER_TOKEN_KEY, public), (EARLIER_UNTIL, &now)]);
     }
     Ok(secret(&TenantId::system(), &entries))
+}
+
+/// Gives an authority another key and certificate for those of its clients, if it is time for that. What signed until now is
+/// trusted for as long as something that it has signed can be good. The key of tokens stays.
+///
+/// # Errors
+/// When it is none, or there is no randomness to make a key of.
+pub fn renew(tenant: &TenantId, secret: &mut Value, now: Timestamp) -> Result<bool, MaterialError> {
+    let certificate_now = entry(secret, CA_CERTIFICATE)?.ok_or(MaterialError::Missing(CA_CERTIFICATE))?;
+    let until = end_of(&certificate_now)?;
+    if !is_due(until, now) {
+        return Ok(false);
+    }
+    let trusted = now.saturating_add(LONGEST_CLIENT).unwrap_or(until).min(until);
+    let key = KeyPair::generate()?;
+    let renewed = certificate(tenant, &key)?;
+    for (name, text) in [
+        (CA_KEY, key.serialize_pem()),
+        (CA_CERTIFICATE, renewed),
+        (EARLIER_CA_CERTIFICATE, certificate_now),
+        (EARLIER_CA_UNTIL, trusted.to_string()),
+    ] {
+        secret["data"][name] = STANDARD.encode(text).into();
+    }
+    Ok(true)
+}
+
+/// Whether what ends then cannot sign for as long as a certificate may be good any more, or was made when authorities lasted
+/// for longer.
+fn is_due(until: Timestamp, now: Timestamp) -> bool {
+    let left = now.duration_until(until);
+    left < LONGEST_CLIENT || left > AUTHORITY + ROUNDED
+}
+
+fn end_of(certificate: &str) -> Result<Timestamp, MaterialError> {
+    let validity = hypernetes_certificates::issue::validity(certificate.as_bytes());
+    validity.map(|(_, until)| until).ok_or(MaterialError::Damaged(CA_CERTIFICATE))
 }
 
 fn secret(tenant: &TenantId, entries: &[(&str, &str)]) -> Value {
@@ -140,13 +197,13 @@ fn certificate(tenant: &TenantId, key: &KeyPair) -> Result<String, rcgen::Error>
     params.distinguished_name.push(DnType::CommonName, format!("{}{tenant}", names::CERTIFICATE_TENANT_URI));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let day = |days: i64| {
-        let then = jiff::Timestamp::now().saturating_add(jiff::SignedDuration::from_hours(days * 24));
-        let then = then.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+    let day = |after: SignedDuration| {
+        let then = Timestamp::now().saturating_add(after);
+        let then = then.unwrap_or(Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
         rcgen::date_time_ymd(then.year().into(), then.month() as u8, then.day() as u8)
     };
     // Clocks of hosts differ.
-    (params.not_before, params.not_after) = (day(-1), day(AUTHORITY_DAYS));
+    (params.not_before, params.not_after) = (day(SignedDuration::from_hours(-24)), day(AUTHORITY));
     Ok(params.self_signed(key)?.pem())
 }
 
@@ -157,6 +214,15 @@ fn certificate(tenant: &TenantId, key: &KeyPair) -> Result<String, rcgen::Error>
 pub fn issuer(secret: &Value) -> Result<Issuer, MaterialError> {
     let needed = |name| entry(secret, name)?.ok_or(MaterialError::Missing(name));
     Ok(Issuer::from_pem(&needed(CA_CERTIFICATE)?, &needed(CA_KEY)?)?)
+}
+
+/// How an authority's certificate names its key.
+fn subject_key_id(authority: &[u8]) -> Option<Box<[u8]>> {
+    let (_, certificate) = X509Certificate::from_der(authority).ok()?;
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.into()),
+        _ => None,
+    })
 }
 
 /// An entry of a Secret's data.
@@ -183,7 +249,7 @@ impl Authority {
         let der = rustls::pki_types::SubjectPublicKeyInfoDer::from_pem_slice(public.as_bytes())?;
         let clients = match tenant.is_system() {
             true => None,
-            false => Some(Clients::read(&needed(CA_CERTIFICATE)?)?),
+            false => Some(Clients::read(secret)?),
         };
         Ok(Self {
             kid: URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, &der)),
@@ -196,15 +262,45 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Whether it is time for another of its clients' certificates.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.clients.as_ref().is_some_and(|clients| is_due(clients.current.until, now))
+    }
+}
+
 impl Clients {
-    fn read(certificate: &str) -> Result<Self, MaterialError> {
+    fn read(secret: &Value) -> Result<Self, MaterialError> {
+        let certificate = entry(secret, CA_CERTIFICATE)?.ok_or(MaterialError::Missing(CA_CERTIFICATE))?;
+        let current = Trusted::read(&certificate, end_of(&certificate)?)?;
+        let earlier = match (entry(secret, EARLIER_CA_CERTIFICATE)?, entry(secret, EARLIER_CA_UNTIL)?) {
+            (Some(certificate), Some(until)) => {
+                let until = until.parse().map_err(|_| MaterialError::Damaged(EARLIER_CA_UNTIL))?;
+                Some(Trusted::read(&certificate, until)?)
+            }
+            _ => None,
+        };
+        Ok(Self { current, earlier })
+    }
+
+    /// The one with the key that a certificate says it is signed with, if that is trusted now.
+    pub fn trusted(&self, key_id: &[u8], now: Timestamp) -> Option<&Trusted> {
+        [Some(&self.current), self.earlier.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|one| *one.key_id == *key_id && now < one.until)
+    }
+}
+
+impl Trusted {
+    fn read(certificate: &str, until: Timestamp) -> Result<Self, MaterialError> {
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())?;
-        let key_id = super::client::subject_key_id(&certificate).ok_or(MaterialError::Damaged(CA_CERTIFICATE))?;
+        let key_id = subject_key_id(&certificate).ok_or(MaterialError::Damaged(CA_CERTIFICATE))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier, key_id })
+        Ok(Self { verifier, key_id, until })
     }
 }
 
@@ -233,7 +329,7 @@ mod tests {
         let (one, again) =
             (Authority::read(tenant.clone(), &secret).unwrap(), Authority::read(tenant.clone(), &secret).unwrap());
         assert_eq!((&one.kid, &one.point), (&again.kid, &again.point));
-        assert_eq!(one.clients.unwrap().key_id, again.clients.unwrap().key_id);
+        assert_eq!(one.clients.unwrap().current.key_id, again.clients.unwrap().current.key_id);
         let other = Authority::read(tenant.clone(), &tenants(&tenant, "u-1").unwrap()).unwrap();
         assert_ne!(one.kid, other.kid);
         for name in [TOKEN_KEY, CA_CERTIFICATE] {
@@ -246,8 +342,51 @@ mod tests {
     }
 
     #[test]
+    fn it_is_renewed_in_time_and_the_one_before_is_trusted_until_what_it_signed_has_ended() {
+        let tenant: TenantId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let after = |days: i64| Timestamp::now().saturating_add(SignedDuration::from_hours(days * 24)).unwrap();
+        let mut secret = tenants(&tenant, "u-1").unwrap();
+        let key_id = |secret: &Value| Clients::read(secret).unwrap().current.key_id;
+        let (first, kid) = (key_id(&secret), Authority::read(tenant.clone(), &secret).unwrap().kid);
+        for days in [0, 300, 371] {
+            assert!(!renew(&tenant, &mut secret, after(days)).unwrap(), "{days}");
+        }
+        assert_eq!(key_id(&secret), first);
+        let authority = Authority::read(tenant.clone(), &secret).unwrap();
+        assert!(!authority.is_due(after(371)) && authority.is_due(after(374)));
+        // Whatever it has signed until then lasts until its own end, and no longer.
+        assert!(renew(&tenant, &mut secret, after(374)).unwrap());
+        let second = key_id(&secret);
+        assert_ne!(second, first);
+        let clients = Clients::read(&secret).unwrap();
+        let trusted = |key: &[u8], days| clients.trusted(key, after(days)).is_some();
+        assert!(trusted(&first, 374) && trusted(&first, 737) && !trusted(&first, 741) && trusted(&second, 374));
+        assert!(!trusted(b"another", 374));
+        assert_eq!(Authority::read(tenant.clone(), &secret).unwrap().kid, kid, "tokens go on");
+        // Its key is the new one's: what it signs now is verified by that.
+        assert!(issuer(&secret).is_ok());
+
+        // One of when they lasted for ten years ends when what it has signed does.
+        let mut secret = tenants(&tenant, "u-1").unwrap();
+        let long = |key: &KeyPair| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.not_after = rcgen::date_time_ymd(2036, 1, 1);
+            params.self_signed(key).unwrap().pem()
+        };
+        let key = KeyPair::generate().unwrap();
+        secret["data"][CA_CERTIFICATE] = STANDARD.encode(long(&key)).into();
+        secret["data"][CA_KEY] = STANDARD.encode(key.serialize_pem()).into();
+        let first = key_id(&secret);
+        assert!(renew(&tenant, &mut secret, after(0)).unwrap());
+        assert!(!renew(&tenant, &mut secret, after(0)).unwrap(), "once");
+        let clients = Clients::read(&secret).unwrap();
+        assert!(clients.trusted(&first, after(365)).is_some() && clients.trusted(&first, after(367)).is_none());
+    }
+
+    #[test]
     fn the_system_remembers_what_was_before() {
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         let public = KeyPair::generate().unwrap().public_key_pem();
         let secret = systems(Some(&public), now).unwrap();
         assert_eq!(Earlier::read(&secret).unwrap().unwrap().until, now);

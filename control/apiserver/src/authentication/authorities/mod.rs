@@ -2,8 +2,8 @@
 //! accounts' tokens, and nothing for anybody else. The system has another.
 //!
 //! A tenant's is made when it is first needed, in one transaction that asks for the project to be there and for no authority
-//! to be, so that there is never a second. All that there are lie in memory, and follow the store: what has changed is taken
-//! in when somebody asks.
+//! to be, so that there is never a second; what signs its certificates is renewed likewise, when less is left of it than a
+//! certificate may last. All that there are lie in memory, and follow the store: what has changed is taken in when somebody asks.
 
 pub mod claims;
 pub mod client;
@@ -115,22 +115,31 @@ impl Authorities {
         self.of(&TenantId::system()).await.map(drop)
     }
 
-    /// The tenant's, which is made if it has none yet.
+    /// The tenant's, which is made if it has none yet, and renewed if it is time for that.
     ///
     /// # Errors
     /// `NotFound` for a tenant that there is not; when the store does not answer, or has no room.
     pub async fn of(&self, tenant: &TenantId) -> Result<Arc<Authority>, ApiError> {
         self.catch_up().await?;
-        if let Some(known) = self.known(tenant) {
+        let now = Timestamp::now();
+        if let Some(known) = self.known(tenant).filter(|known| !known.is_due(now)) {
             return Ok(known);
         }
         let _making = self.0.making.lock().await;
         for _ in 0..ATTEMPTS {
             self.catch_up().await?;
-            if let Some(known) = self.known(tenant) {
+            let Some(known) = self.known(tenant) else {
+                self.make(tenant).await?;
+                continue;
+            };
+            if !known.is_due(now) {
                 return Ok(known);
             }
-            self.make(tenant).await?;
+            // It signs on until it can be.
+            if let Err(error) = self.renew(tenant, now).await {
+                tracing::warn!(%tenant, %error, "renewing an authority");
+                return Ok(known);
+            }
         }
         let message = format!("the authority of {tenant} is not there and cannot be made now; please try again");
         Err(ApiError::new(Reason::ServerTimeout, message))
@@ -178,14 +187,16 @@ impl Authorities {
         self.0.known.ask(still).await
     }
 
-    /// Whether the authority that signed a certificate still is one: the system's, or the tenant's present one. A tenant's of
-    /// the system's, as there were before, is good for a time.
+    /// Whether a certificate has not ended since its connection began, and the authority that signed it still is one: the
+    /// system's, or the tenant's present one or the one before. A tenant's of the system's, as there were before, is good for a
+    /// time.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn stand_by(&self, certificate: &Certificate) -> Result<bool, ApiError> {
         let tenant = &certificate.user.tenant;
         match &certificate.issuer {
+            _ if certificate.until <= Timestamp::now() => Ok(false),
             Signed::System if tenant.is_system() => Ok(true),
             Signed::System => {
                 self.catch_up().await?;
@@ -195,8 +206,9 @@ impl Authorities {
             }
             Signed::Tenant(key_id) => {
                 self.catch_up().await?;
-                let clients = self.known(tenant);
-                Ok(clients.is_some_and(|of| of.clients.as_ref().is_some_and(|clients| clients.key_id == *key_id)))
+                let (of, now) = (self.known(tenant), Timestamp::now());
+                let trusts = |of: &Authority| of.clients.as_ref().is_some_and(|of| of.trusted(key_id, now).is_some());
+                Ok(of.is_some_and(|of| trusts(&of)))
             }
         }
     }
@@ -220,7 +232,23 @@ impl Authorities {
         let mut secret = secret.map_err(|error| failed(tenant, &error))?;
         secret["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
         secret["metadata"]["creationTimestamp"] = time::now().to_string().into();
-        let ops = vec![Op::Put(key, stored_form::encode(&secret)?)];
+        self.put(tenant, guards, key, &secret).await
+    }
+
+    /// Tries to store it with another key of its certificates. Another server may have been quicker.
+    async fn renew(&self, tenant: &TenantId, now: Timestamp) -> Result<(), ApiError> {
+        let key = secret_key(tenant)?;
+        let Some(entry) = self.0.store.get(&key).await? else { return Ok(()) };
+        let mut secret = stored_form::decode(&entry)?;
+        if !material::renew(tenant, &mut secret, now).map_err(|error| failed(tenant, &error))? {
+            return Ok(());
+        }
+        tracing::info!(%tenant, "what signs its client certificates is renewed");
+        self.put(tenant, vec![Guard::Unchanged(key.clone(), entry.mod_revision)], key, &secret).await
+    }
+
+    async fn put(&self, tenant: &TenantId, guards: Vec<Guard>, key: Key, secret: &Value) -> Result<(), ApiError> {
+        let ops = vec![Op::Put(key, stored_form::encode(secret)?)];
         match self.0.store.commit(Txn { guards, ops }).await {
             Ok(_) | Err(TxnError::Conflict { .. }) => Ok(()),
             Err(TxnError::NoSpace(why)) => {

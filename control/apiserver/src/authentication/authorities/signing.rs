@@ -9,7 +9,11 @@ use hypernetes_certificates::{
     signer::Grant,
 };
 
-use super::{Authorities, material, secret_key};
+use super::{
+    Authorities,
+    material::{self, LONGEST_CLIENT},
+    secret_key,
+};
 use crate::stored_form;
 
 impl Authorities {
@@ -51,6 +55,8 @@ impl CertificateAuthorities for Authorities {
             made = self.issuer(tenant).await.map_err(unable)?;
             &made
         };
+        let longest = Duration::from_secs(LONGEST_CLIENT.as_secs().unsigned_abs());
+        let lifetime = if tenant.is_system() { lifetime } else { lifetime.min(longest) };
         issuer.issue(tenant, grant, public_key, lifetime).map_err(|error| match error {
             IssueError::Name(_) => SignError::Refused(error.to_string()),
             error => SignError::Authority { tenant: tenant.clone(), why: error.to_string() },
