@@ -83,6 +83,16 @@ impl Root {
     }
 }
 
+/// Prints what may be long. Whoever does not read it to its end has seen enough.
+fn show(text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
 fn main() -> std::process::ExitCode {
     let mut cli = Cli::parse();
     let given_up = match &mut cli.command {

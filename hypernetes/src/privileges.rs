@@ -111,6 +111,16 @@ fn give_away_content(directory: &OwnedFd, user: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives what root has made in a directory of another user's to that user.
+///
+/// # Errors
+/// When the directory cannot be read, or something in it cannot be given away.
+pub fn give_content_to_owner(directory: &Path) -> io::Result<()> {
+    let opened: OwnedFd = File::open(directory)?.into();
+    let owner = rustix::fs::fstat(&opened)?.st_uid;
+    if rustix::process::geteuid().is_root() && owner != 0 { give_away_content(&opened, owner) } else { Ok(()) }
+}
+
 /// Gives a file that root has made in a directory of another user's to that user, who could not read it otherwise.
 ///
 /// # Errors
@@ -147,6 +157,18 @@ mod tests {
         }
         assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
         assert_eq!(std::fs::metadata(&home).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_root_puts_into_anothers_directory_is_that_others() {
+        let home = tempfile::tempdir().unwrap();
+        own(home.path(), 12345).unwrap();
+        std::fs::create_dir(home.path().join("store")).unwrap();
+        std::fs::write(home.path().join("store/log-0"), "x").unwrap();
+        give_content_to_owner(home.path()).unwrap();
+        for path in ["store", "store/log-0"] {
+            assert_eq!(std::fs::metadata(home.path().join(path)).unwrap().uid(), 12345, "{path}");
+        }
     }
 
     /// Interrupted before the directory itself was given away, it begins again.

@@ -14,7 +14,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::Root;
+use crate::{Root, privileges, show};
 
 /// Keep what a server has stored, look at what was kept, and go on with it
 ///
@@ -51,18 +51,22 @@ impl Snapshot {
             Action::Save { file } => save(&self.root.server(), file).await,
             Action::Inspect { file } => {
                 let contents = Contents::read(file, &keys()?)?;
-                println!("version {}, {} objects", contents.revision, contents.objects());
+                let mut text = format!("version {}, {} objects\n", contents.revision, contents.objects());
                 for (tenant, (objects, bytes)) in contents.tenants() {
-                    println!("{tenant:<34} {objects:>8} objects {bytes:>12} bytes");
+                    text += &format!("{tenant:<34} {objects:>8} objects {bytes:>12} bytes\n");
                 }
-                Ok(())
+                Ok(show(&text)?)
             }
             Action::Restore { file } => {
                 let keys = keys()?;
-                let store = self.root.server().join("store");
+                let server = self.root.server();
+                let store = server.join("store");
                 let contents = Contents::read(file, &keys)?;
                 let objects = contents.objects();
                 let revision = contents.restore(&store, &keys)?;
+                // Under `up` the server is another user than who restores.
+                privileges::give_content_to_owner(&server)
+                    .with_context(|| format!("giving {} to the server's user", store.display()))?;
                 println!("{}: {objects} objects; it goes on at version {revision}", store.display());
                 Ok(())
             }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use hypernetes_controllers::runtime::Takeover;
 use hypernetes_store::{
     Options, Store,
-    log::etcd::{Config, Endpoints},
+    log::etcd::{Config, Endpoints, StartError},
 };
 
 /// Where the server keeps its data.
@@ -86,13 +86,18 @@ impl StoreArgs {
             must_exist: has_run(root),
             ..Config::default()
         };
-        let store = Store::etcd(&config, options).await.with_context(|| {
-            format!("starting in {}; remove it to start as a new server of that etcd", shown.display())
-        })?;
+        let store = Store::etcd(&config, options).await.map_err(|error| not_started(error, shown))?;
         std::fs::write(&marker, format!("{}\n", config.prefix))
             .with_context(|| format!("writing {}", marker.display()))?;
         Ok(store)
     }
+}
+
+/// What its directory has to do with it is said only where it has.
+fn not_started(error: StartError, shown: &Path) -> anyhow::Error {
+    let missing = matches!(error, StartError::Missing { .. });
+    let then = if missing { "; remove it to start as a new server of that etcd" } else { "" };
+    anyhow::Error::new(error).context(format!("starting in {}{then}", shown.display()))
 }
 
 fn has_run(root: &Path) -> bool {
@@ -106,8 +111,8 @@ fn check_directory(root: &Path, store: &Path) -> Result<()> {
     let before = std::fs::metadata(store.with_extension("redb")).is_ok_and(|file| file.len() > 0);
     if !before && !store.is_dir() && has_run(root) {
         bail!(
-            "{} is missing, although this server has run before: put it back from a copy, or remove {} to start as a \
-             new one",
+            "{} is missing, although this server has run before: put it back from a copy, make it of a snapshot \
+             (`hypernetes snapshot restore FILE`), or remove {} to start as a new one",
             store.display(),
             root.display()
         );
@@ -155,6 +160,16 @@ mod tests {
         for wrong in ["--store redb=x", "--etcd-cafile x", "--store etcd=http://a --etcd-keyfile k"] {
             assert!(line(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn only_whose_etcd_is_empty_is_told_to_begin_anew() {
+        let said = |error| format!("{:#}", not_started(error, Path::new("data/server")));
+        let urls = || "http://a:1".to_owned();
+        let missing = said(StartError::Missing { urls: urls(), prefix: "/hypernetes/".into() });
+        assert!(missing.starts_with("starting in data/server; remove it to start as a new server"), "{missing}");
+        let unreachable = said(StartError::Unreachable { urls: urls(), why: "refused".into() });
+        assert!(unreachable.starts_with("starting in data/server: etcd cannot be reached"), "{unreachable}");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use kube::{
 use crate::{
     Root, kubeconfig, openrc,
     pki::{self, Authority, Client, TenantAuthority},
+    show,
 };
 
 /// How long a new tenant may take until its namespaces and its network are there.
@@ -197,7 +198,7 @@ impl Installation {
             }
         };
         self.until_ready(&project.id).await.with_context(|| format!("the tenant {name:?} was made"))?;
-        println!("tenant {name} ({}) is ready", project.id);
+        show(&format!("tenant {name} ({}) is ready\n", project.id))?;
         if let Some(directory) = directory {
             std::fs::create_dir_all(directory)?;
             let directory = directory.canonicalize()?;
@@ -205,8 +206,8 @@ impl Installation {
                 (directory.join(format!("{name}.kubeconfig")), directory.join(format!("{name}.openrc")));
             pki::write_private(&openrc, &std::fs::read(self.openrc(name))?)?;
             pki::write_private(&kubeconfig, self.render(name, &openrc)?.as_bytes())?;
-            println!("  kubectl --kubeconfig {}", kubeconfig.display());
-            println!("  . {}; openstack …", openrc.display());
+            let (kubeconfig, openrc) = (kubeconfig.display(), openrc.display());
+            show(&format!("  kubectl --kubeconfig {kubeconfig}\n  . {openrc}; openstack …\n"))?;
         }
         Ok(())
     }
@@ -232,16 +233,17 @@ impl Installation {
 
     async fn list(&self) -> Result<()> {
         let projects = self.projects.list(&Default::default()).await?;
-        println!("{:<24} {:<34} STATUS", "NAME", "ID");
+        let mut text = format!("{:<24} {:<34} STATUS\n", "NAME", "ID");
         for project in projects {
             let status = match &project.status {
                 _ if !project.spec.enabled => "Disabled",
                 Some(status) if !status.phase.is_empty() => status.phase.as_str(),
                 _ => "Pending",
             };
-            println!("{:<24} {:<34} {status}", project.spec.display_name, project.metadata.name.unwrap_or_default());
+            let (name, id) = (project.spec.display_name, project.metadata.name.unwrap_or_default());
+            text += &format!("{name:<24} {id:<34} {status}\n");
         }
-        Ok(())
+        Ok(show(&text)?)
     }
 
     async fn find(&self, name: &str) -> Result<TenantId> {
@@ -295,8 +297,7 @@ impl Installation {
             bail!("the tenant {name:?} was not made by `hypernetes tenant create` here: use --static");
         }
         self.renew(name)?;
-        print!("{}", self.render(name, &openrc)?);
-        Ok(())
+        Ok(show(&self.render(name, &openrc)?)?)
     }
 
     /// A static kubeconfig: to standard output; what it is good for, to standard error.

@@ -42,6 +42,9 @@ pub struct Up {
     /// What of requests is recorded: a file with a Policy of audit.k8s.io/v1, as `server` takes it.
     #[arg(long, value_name = "FILE")]
     audit_policy: Option<PathBuf>,
+    /// File of the keys that the server's store is encrypted with, as `server` takes it.
+    #[arg(long, value_name = "FILE")]
+    encryption_keys: Option<PathBuf>,
     /// Return when everything is ready; go on in the background.
     #[arg(long)]
     detach: bool,
@@ -208,9 +211,14 @@ impl Up {
             argument("--user"),
             crate::privileges::SERVER_USER.to_string().into(),
         ];
-        if let Some(file) = &self.audit_policy {
-            let file = file.canonicalize().with_context(|| format!("the audit policy {}", file.display()))?;
-            of_server.extend([argument("--audit-policy"), file.into()]);
+        let files = [
+            ("--audit-policy", "the audit policy", &self.audit_policy),
+            ("--encryption-keys", "the encryption keys", &self.encryption_keys),
+        ];
+        for (option, what, file) in files {
+            let Some(file) = file else { continue };
+            let file = file.canonicalize().with_context(|| format!("{what} {}", file.display()))?;
+            of_server.extend([argument(option), file.into()]);
         }
         Ok(vec![
             Role { name: "server", program: "hypernetes", memory_part: 4, arguments: of_server },

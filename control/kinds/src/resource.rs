@@ -165,6 +165,14 @@ const ALL: [Verb; 8] =
 const ALL_BUT_TOGETHER: [Verb; 7] =
     [Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 
+/// Who acts on one of the system's own objects reads its spec, and would pass over one without.
+fn spec_is_there(object: &Field<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    if !spec.is_set() {
+        spec.required(errors, "");
+    }
+}
+
 fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -181,7 +189,7 @@ impl Resource {
         let group = format!("{of}.hypernetes.io");
         let ty = ObjectType::without_metadata::<T>(&group, "v1alpha1", kind, false);
         let resource = Self { guarded_status: true, ..Self::of(ty, plural) };
-        resource.categories(&["hypernetes"]).counts_changes()
+        resource.categories(&["hypernetes"]).counts_changes().check(spec_is_there)
     }
 
     /// A kind of any shape, each tenant's own.

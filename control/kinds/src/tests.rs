@@ -49,6 +49,21 @@ fn labels_are_words() {
     }
 }
 
+/// The components that it is for would not see it.
+#[test]
+fn an_object_of_our_own_has_a_spec() {
+    for (group, kind) in [("network", "Network"), ("volume", "Volume"), ("identity", "Project")] {
+        let group = format!("{group}.hypernetes.io");
+        let resource = of((&group, "v1alpha1", kind));
+        let without = json!({"metadata": {"name": "a"}});
+        assert_eq!(said(resource.errors_of_create(&without)), ["spec: Required value"], "{kind}");
+        let with = json!({"metadata": {"name": "a"}, "spec": {}});
+        assert!(resource.errors_of_create(&with).is_empty(), "{kind}");
+        // One that was stored before can be labelled, and deleted.
+        assert!(resource.errors_of_update(&without, &without).is_empty(), "{kind}");
+    }
+}
+
 #[test]
 fn what_is_for_life_stays() {
     let resource = of(("storage.k8s.io", "v1", "StorageClass"));

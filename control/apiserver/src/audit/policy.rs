@@ -66,7 +66,7 @@ rules:
 
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    #[error("it is no Policy of audit.k8s.io/v1: {0}")]
+    #[error("it is no Policy of audit.k8s.io/v1")]
     Shape(#[from] serde_saphyr::Error),
     #[error("it is {0}, and not a Policy of audit.k8s.io/v1")]
     Kind(String),
