@@ -243,14 +243,13 @@ impl Record {
             self.tenant = Some(tenant.clone());
         }
         let body = trail.body.get().filter(|body| !body.is_empty());
-        if !self.object.is_null() {
-            if self.object["name"].is_null()
-                && let Some(body) = body
-                && let Ok(Named { metadata }) = serde_json::from_slice(body)
-                && !metadata.name.is_empty()
-            {
-                self.object["name"] = metadata.name.into();
-            }
+        if !self.object.is_null()
+            && self.object["name"].is_null()
+            && let Some(body) = body
+            && let Ok(Named { metadata }) = serde_json::from_slice(body)
+            && !metadata.name.is_empty()
+        {
+            self.object["name"] = metadata.name.into();
         }
         let asked = body.filter(|_| self.decision.level >= Level::Request).map(|body| self.shown(body));
         if asked == Some(None) {
