@@ -57,6 +57,11 @@ impl Store {
         Ok(self.cache.get(key))
     }
 
+    /// What the key held a moment ago: for who guards it, and is told when that was not the newest.
+    pub fn recent(&self, key: &Key) -> Option<Entry> {
+        self.cache.get(key)
+    }
+
     /// Entries under a prefix in key order.
     ///
     /// # Errors

@@ -109,9 +109,23 @@ pub async fn answer(
     let subresource = check_target(&resource, &target, verb, &tenant)?;
     let handler = handler(resource.home, subresource, verb).ok_or_else(request::not_allowed)?;
     let (query, headers, account) = (request.info.query.clone(), request.headers().clone(), ticket.account());
-    let (handed, body_read) = (request.extensions().get().cloned(), Bytes::new());
-    let call =
-        Call { user, scope, resource, served, target, subresource, query, headers, body: body_read, handed, account };
+    // What only who is in this process can say.
+    let (handed, fence) = (request.extensions().get().cloned(), request.extensions().get().cloned());
+    let body_read = Bytes::new();
+    let call = Call {
+        user,
+        scope,
+        resource,
+        served,
+        target,
+        subresource,
+        query,
+        headers,
+        body: body_read,
+        handed,
+        fence,
+        account,
+    };
     if handler == Handler::Node {
         let request = Request::from_parts(request.head.clone(), body);
         return Box::pin(kubelet_proxy::pod(server, &call, request, ticket)).await;
