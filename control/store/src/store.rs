@@ -133,15 +133,15 @@ impl Store {
         self.cache.all_told(revision).await;
     }
 
-    /// Whether it can be written to.
+    /// Whether it answers, and can be written to but for a full disk, on which reads and deletions go on.
     ///
     /// # Errors
-    /// When it never will be again.
-    pub fn health(&self) -> Result<(), ReadError> {
-        match &*self.log.ended().borrow() {
-            None => Ok(()),
-            Some(why) => Err(ReadError::Io(why.clone())),
+    /// When what keeps it does not answer now, or nothing will ever be written to it again.
+    pub async fn health(&self) -> Result<(), ReadError> {
+        if let Some(why) = self.log.ended().borrow().clone() {
+            return Err(ReadError::Io(why));
         }
+        self.log.barrier().await
     }
 
     /// Returns when nothing can be written any more, and says why. The process should end then: only opening the log

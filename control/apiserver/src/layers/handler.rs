@@ -14,7 +14,7 @@ use crate::{
     authentication::authorities::openid,
     discovery,
     fairness::ticket::Ticket,
-    kubelet_proxy, media, metrics,
+    health, kubelet_proxy, media, metrics,
     read::{self, list, watch},
     request::{self, ResourceTarget, info::Asked},
     reviews, snapshot, tokens, write,
@@ -164,6 +164,9 @@ async fn document(
 ) -> Result<Response<Body>, ApiError> {
     let answer = if path == "/metrics" {
         metrics::page::answer(server, tenant).await?
+    } else if let Some(asked) = health::Asked::of(path) {
+        let query = &request.info.query;
+        asked.answer(server.store.stored(), query.all("exclude"), !query.all("verbose").is_empty()).await
     } else if path == "/snapshot" {
         snapshot::answer(server, user, tenant)?
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
