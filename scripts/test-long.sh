@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test-long: what `make test` tries for seconds, for longer: hyperd is killed at HYPERNETES_KILL_POINTS (200) moments, each
 # flood lasts HYPERNETES_ATTACK_SECONDS (60), properties are tried with PROPTEST_CASES (5000) inputs, and servers over one etcd go through
-# HYPERNETES_FAULTS (60) faults, which HYPERNETES_FAULT_SEED (the second it is) chooses.
+# HYPERNETES_FAULTS (60) faults, which HYPERNETES_FAULT_SEED (the second it is) chooses. What tries the API in process is done over etcd, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/steps.sh
@@ -18,4 +18,7 @@ done
 scripts/nextest.sh -E "not kind(test) & ($packages)"
 step "servers over one etcd, $HYPERNETES_FAULTS faults by seed $HYPERNETES_FAULT_SEED"
 scripts/nextest.sh --run-ignored only -E 'package(hypernetes-store) & test(servers_agree_for_a_long_time)'
+step "everything over an API server in process, on etcd"
+# With etcd a server that starts knows nothing of the past: watches list anew.
+scripts/on-etcd.sh -E 'package(/^hypernetes-(apiserver|runtime|controllers|scheduler|network|volume)$/) - test(a_watch_goes_on_over_a_restart)'
 scripts/test-e2e.sh 'binary(kill) or binary(attack)'

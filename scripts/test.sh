@@ -27,6 +27,8 @@ with_vms='(package(hypernetes-hypervisor) | package(hypernetes-hyperd) | package
 step "tests of each crate that need no kernel for guests"
 # One that boots a VM all the same is refused always, not only where the kernel is not there yet.
 HYPERNETES_GUEST=/nonexistent scripts/nextest.sh -E "not package(hypernetes-tests) & not ($with_vms)"
+step "a sample of them over an API server in process, on etcd"
+scripts/on-etcd.sh -E 'package(hypernetes-apiserver) & binary(api) & test(/^(reads::|fence::|writes::[^e])/) | package(hypernetes-scheduler) & kind(test)'
 step "guest kernels: the rest of ours, and Debian's"
 wait "$kernel" || { cat "$kernel_log" >&2; exit 1; }
 kernel=''

@@ -47,7 +47,8 @@ impl Background {
         });
         let networks = election.run(NETWORK, &stop, |term| networks.act(term));
         let volumes = election.run(VOLUME, &stop, |term| volumes.act(AllTenants::grant(), term));
-        let identity = election.run(IDENTITY, &stop, |term| identity.keep_house(term.stop().clone()));
+        let identity = election
+            .run(IDENTITY, &stop, |term| identity.keep_house(&term.clients(informers.clients()), term.stop().clone()));
         tokio::join!(controllers, scheduler, networks, volumes, identity);
     }
 }

@@ -48,9 +48,9 @@ pub struct Server {
     #[arg(long, value_name = "UID")]
     user: Option<u32>,
     /// File of the keys that the store is encrypted with, one a line: a number from 1 on, a space, 32 bytes in base64. The
-    /// first is used for what is written; with a new one before it the store is encrypted anew, and then needs no other.
-    /// Not with etcd, whose disks have to be encrypted.
-    #[arg(long, value_name = "FILE", conflicts_with = "etcd")]
+    /// first is used for what is written; with a new one before it the store is encrypted anew, and then needs no other. Of several
+    /// servers over one etcd all have to have a new key, behind the first, before any of them has it first.
+    #[arg(long, value_name = "FILE")]
     encryption_keys: Option<PathBuf>,
     /// Read from that file, which what it has become may not be able to read.
     #[arg(skip)]

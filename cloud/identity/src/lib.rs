@@ -82,7 +82,7 @@ impl Identity {
     /// [`Identity::follow`] of the only server: it keeps the house, too.
     pub fn start(clients: &Clients, config: IdentityConfig) -> Arc<Self> {
         let identity = Self::follow(clients, config);
-        tokio::spawn(identity.keep_house(CancellationToken::new()));
+        tokio::spawn(identity.keep_house(clients, CancellationToken::new()));
         identity
     }
 
@@ -103,12 +103,16 @@ impl Identity {
         })
     }
 
-    /// Forgets what has expired and replaces the key of tokens, until `stop`, or until it is dropped. One server does it;
-    /// when two do, each thing is still done once.
-    pub fn keep_house(self: &Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        let identity = Arc::downgrade(self);
+    /// Forgets what has expired and replaces the key of tokens, through these clients, until `stop`, or until it is dropped. One
+    /// server does it; when two do, each thing is still done once.
+    pub fn keep_house(
+        self: &Arc<Self>,
+        clients: &Clients,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (identity, system) = (Arc::downgrade(self), clients.tenant(&TenantId::system()));
         async move {
-            let _ = stop.run_until_cancelled(housekeeping(identity)).await;
+            let _ = stop.run_until_cancelled(housekeeping(identity, system)).await;
         }
     }
 
@@ -132,7 +136,7 @@ impl Identity {
     /// # Errors
     /// When the API server does not answer, or another server does the same at the same time.
     pub async fn rotate_token_key(&self) -> Result<(), Error> {
-        self.keyring.rotate(self.config.token_lifetime).await
+        self.keyring.rotate(&self.system, self.config.token_lifetime).await
     }
 }
 
@@ -153,16 +157,16 @@ impl TokenAuthority for Identity {
     }
 }
 
-async fn housekeeping(identity: std::sync::Weak<Identity>) {
+async fn housekeeping(identity: std::sync::Weak<Identity>, system: kube::Client) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         let Some(identity) = identity.upgrade() else { return };
-        if let Err(error) = identity.forget_revocations().await {
+        if let Err(error) = identity.forget_revocations(&system).await {
             tracing::warn!(%error, "forgetting expired token revocations");
         }
         let age = identity.keyring.newest().map(|made| jiff::Timestamp::now().duration_since(made).unsigned_abs());
         if age.is_some_and(|age| age > identity.config.key_lifetime)
-            && let Err(error) = identity.rotate_token_key().await
+            && let Err(error) = identity.keyring.rotate(&system, identity.config.token_lifetime).await
         {
             tracing::warn!(%error, "replacing the key of tokens");
         }

@@ -1,8 +1,12 @@
 //! Tokens that end before their time.
 
 use hypernetes_api::types::identity::{TokenRevocation, TokenRevocationSpec};
+use hypernetes_client::Api;
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Preconditions},
+};
 
 use crate::{
     Identity,
@@ -96,11 +100,18 @@ impl Identity {
     }
 
     /// Forgets revocations of tokens that have expired anyway.
-    pub(crate) async fn forget_revocations(&self) -> Result<(), Error> {
-        let now = Timestamp::now();
+    /// Through that client. One that says more since it was looked at stays.
+    pub(crate) async fn forget_revocations(&self, system: &kube::Client) -> Result<(), Error> {
+        let (now, api) = (Timestamp::now(), Api::<TokenRevocation>::all(system.clone()));
         for revocation in self.directory.revocations.all() {
             if revocation.spec.expires_at.parse::<Timestamp>().is_ok_and(|expiry| expiry < now) {
-                self.directory.delete::<TokenRevocation>(&revocation.name_any()).await?;
+                let seen = Preconditions { uid: revocation.uid(), resource_version: revocation.resource_version() };
+                let deletion = DeleteParams { preconditions: Some(seen), ..DeleteParams::default() };
+                match api.delete(&revocation.name_any(), &deletion).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())

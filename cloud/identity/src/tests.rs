@@ -8,11 +8,15 @@ use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use hypernetes_api::{
     auth::{Source, Spent, TokenAuthority, TokenError, TokenScope},
-    types::identity::TokenRevocation,
+    types::identity::{TokenRevocation, TokenRevocationSpec},
 };
 use hypernetes_testing::{fake_api::FakeApi, http::send_with};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
-use tower::ServiceExt;
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     Identity, IdentityConfig, PasswordCost,
@@ -364,6 +368,41 @@ async fn a_projects_revocations_have_an_end() {
         k.identity.revoke_project(&id).await.unwrap();
     }
     assert_eq!(revocations.all().len(), before + 1);
+}
+
+/// Another server writes down anew that all of a user's tokens end, at the moment at which what was written before is forgotten.
+#[tokio::test]
+async fn a_revocation_that_says_more_meanwhile_is_not_forgotten() {
+    let k = keystone().await;
+    let past = "2020-01-01T00:00:00Z";
+    for user in ["again", "ended"] {
+        let spec = TokenRevocationSpec {
+            user: Some(user.into()),
+            issued_before: past.into(),
+            expires_at: past.into(),
+            ..TokenRevocationSpec::default()
+        };
+        k.identity.directory.create(&TokenRevocation::new(user, spec)).await.unwrap();
+    }
+    let system = hypernetes_api::TenantId::system();
+    let records: Api<TokenRevocation> = Api::all(k.api.clients().tenant(&system));
+    let others = records.clone();
+    let clients = k.api.clients().layered(move |inner| {
+        let others = others.clone();
+        BoxCloneSyncService::new(tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (mut inner, others) = (inner.clone(), others.clone());
+            async move {
+                if request.method() == Method::DELETE && request.uri().path().ends_with("/again") {
+                    let later = json!({"spec": {"expiresAt": "2999-01-01T00:00:00Z"}});
+                    others.patch("again", &PatchParams::default(), &Patch::Merge(later)).await?;
+                }
+                inner.call(request).await
+            }
+        }))
+    });
+    k.identity.forget_revocations(&clients.tenant(&system)).await.unwrap();
+    assert!(records.get_opt("again").await.unwrap().is_some());
+    assert!(records.get_opt("ended").await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -124,12 +124,13 @@ impl Keyring {
         self.reload().await
     }
 
-    /// Puts a new key before the others and drops those that no living token can be under.
+    /// Puts a new key before the others, through that client, and drops those that no living token can be under.
     ///
     /// # Errors
     /// [`Error::Conflict`] when another server does the same.
-    pub async fn rotate(&self, token_lifetime: Duration) -> Result<(), Error> {
-        let mut secret = self.secrets.get(SECRET).await?;
+    pub async fn rotate(&self, system: &Client, token_lifetime: Duration) -> Result<(), Error> {
+        let secrets: Api<Secret> = Api::namespaced(system.clone(), IDENTITY_NAMESPACE);
+        let mut secret = secrets.get(SECRET).await?;
         let data = secret.data.get_or_insert_default();
         let (name, key) = new_key()?;
         let made: Vec<u64> = data.keys().filter_map(|name| name.parse().ok()).collect();
@@ -140,7 +141,7 @@ impl Keyring {
             successor.is_none_or(|successor| successor.saturating_add(token_lifetime.as_secs()) > now)
         });
         data.insert(name, key);
-        self.secrets.replace(SECRET, &PostParams::default(), &secret).await?;
+        secrets.replace(SECRET, &PostParams::default(), &secret).await?;
         self.reload().await
     }
 

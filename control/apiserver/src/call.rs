@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header;
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, names};
-use hypernetes_client::shared::Wanted;
+use hypernetes_client::{fence::Fence, shared::Wanted};
 use hypernetes_kinds::{Home, Resource, Served, Subresource};
 use hypernetes_schema::{Decoded, FieldValidation};
 use hypernetes_store::Key;
@@ -29,6 +29,8 @@ pub(crate) struct Call {
     pub body: Bytes,
     /// Where a component in this process takes the objects of a watch from.
     pub handed: Option<Wanted>,
+    /// In whose term a component in this process asks.
+    pub fence: Option<Arc<Fence>>,
     /// What it is charged to; none for the system's own.
     pub account: Option<Arc<Account>>,
 }

@@ -1,4 +1,4 @@
-//! What the server has: groups, versions, resources, their schemas; and how it is.
+//! What the server has: groups, versions, resources, and their schemas.
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -16,19 +16,6 @@ use crate::{
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
 
-/// Not well is what will not be well again: on a full disk reads and deletions go on.
-fn health(server: &Inner, check: &str) -> Response<Body> {
-    match server.store.stored().health() {
-        Ok(()) => plain("ok"),
-        Err(error) => {
-            let text = format!("[-]store failed: {error}\n{check} check failed\n");
-            let mut response = bytes_response(StatusCode::INTERNAL_SERVER_ERROR, text.into());
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-            response
-        }
-    }
-}
-
 pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList");
@@ -36,7 +23,6 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
     let resources: Vec<&Endpoint> = view.all().iter().collect();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {
-        [check @ ("healthz" | "livez" | "readyz"), ..] => return Ok(health(server, check)),
         ["budgets"] => server.accounts.show(server.store.stored(), tenant),
         ["version"] => json!({
             "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
@@ -78,12 +64,6 @@ pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) 
 fn document(view: &View, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
     let bytes = view.document(group, version).ok_or_else(request::not_found)?;
     Ok(bytes_response(StatusCode::OK, bytes))
-}
-
-fn plain(text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 /// Groups with their versions, in the table's order.

@@ -15,6 +15,7 @@ mod directory;
 mod discovery;
 mod fairness;
 mod follow;
+mod health;
 mod kubelet_proxy;
 mod layers;
 mod made;

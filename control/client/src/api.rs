@@ -7,12 +7,14 @@
 
 use std::fmt::Debug;
 
+use futures::{Stream, StreamExt};
 use hypernetes_api::{InvalidName, ObjectName};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Client, Resource,
     api::{DeleteParams, ListParams, ObjectList, Patch, PatchParams, PostParams},
     core::{DynamicResourceScope, PartialObjectMeta, Status},
+    runtime::{WatchStreamExt, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -103,6 +105,17 @@ impl<K: Clone + DeserializeOwned + Debug> Api<K> {
 
     pub async fn list_metadata(&self, parameters: &ListParams) -> Result<ObjectList<PartialObjectMeta<K>>> {
         self.collection()?.list_metadata(parameters).await
+    }
+
+    /// The object as it is and after each change; `None`: there is none. Begins again by itself when it is interrupted. What can be no
+    /// object's name is never heard of.
+    pub fn watch_object(&self, name: &str) -> impl Stream<Item = watcher::Result<Option<K>>> + Send + use<K>
+    where
+        K: Resource + Send + 'static,
+    {
+        let object = self.object(name).ok();
+        let changes = object.map(|(api, name)| watcher::watch_object(api.clone(), &name).default_backoff());
+        futures::stream::iter(changes).flatten()
     }
 
     pub async fn create(&self, parameters: &PostParams, object: &K) -> Result<K>

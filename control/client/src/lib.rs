@@ -9,6 +9,7 @@
 
 mod api;
 pub mod deadline;
+pub mod fence;
 mod forward;
 mod path;
 pub mod shared;

@@ -289,10 +289,16 @@ impl Informers {
         Self { clients, capability, until: stop.clone(), stop, registry: Arc::default() }
     }
 
-    /// The same caches for who acts during a term alone: what is subscribed ends with it, and so do the clients.
+    /// Caches for who acts during a term alone: what is subscribed ends with it, and so do the clients. Where others may have
+    /// acted before it they are caches of its own, which are read after the term has begun and so have all that
+    /// was done before it.
     #[must_use]
     pub fn during(&self, term: &Term) -> Self {
-        Self { clients: term.clients(&self.clients), until: term.stop().clone(), ..self.clone() }
+        let (clients, until) = (term.clients(&self.clients), term.stop().clone());
+        if term.is_alone() {
+            return Self { clients, until, ..self.clone() };
+        }
+        Self::new(clients, self.capability.clone(), until)
     }
 
     pub fn clients(&self) -> &Clients {

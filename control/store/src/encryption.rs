@@ -3,16 +3,44 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use rand::TryRngCore;
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, Prk},
+};
 
 /// What records on a disk are sealed with (AES-256-GCM). Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Encryption(Arc<Vec<(u32, LessSafeKey)>>);
+pub struct Encryption(Arc<Vec<Key>>);
+
+struct Key {
+    id: u32,
+    /// Of files' frames.
+    frames: LessSafeKey,
+    /// What the keys of single values are derived from.
+    values: Prk,
+}
+
+impl Key {
+    fn new(id: u32, secret: &[u8]) -> Option<Self> {
+        let frames = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret).ok()?);
+        Some(Self { id, frames, values: Prk::new_less_safe(HKDF_SHA256, secret) })
+    }
+
+    /// Of the one value with this salt, which is random: a nonce comes once, however many values there are.
+    fn of_value(&self, salt: &[u8]) -> Option<LessSafeKey> {
+        let info = [b"hypernetes value".as_slice(), salt];
+        let key = self.values.expand(&info, &AES_256_GCM).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(key)))
+    }
+}
+
+const SALT: usize = 24;
 
 /// Says which keys there are, and nothing of them.
 impl fmt::Debug for Encryption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
     }
 }
 
@@ -47,13 +75,13 @@ impl Encryption {
     pub fn read(path: &Path) -> Result<Self, KeysError> {
         let shown = || path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|why| KeysError::Unread { path: shown(), why })?;
-        let mut keys: Vec<(u32, LessSafeKey)> = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let key = parse(line).filter(|(id, _)| keys.iter().all(|(have, _)| have != id));
+            let key = parse(line).filter(|key| keys.iter().all(|have| have.id != key.id));
             keys.push(key.ok_or_else(|| KeysError::Malformed { path: shown(), line: index + 1 })?);
         }
         if keys.is_empty() { Err(KeysError::Empty { path: shown() }) } else { Ok(Self(Arc::new(keys))) }
@@ -61,14 +89,14 @@ impl Encryption {
 
     /// The number of the key that is sealed with; 0: none.
     pub fn current(&self) -> u32 {
-        self.0.first().map_or(0, |(id, _)| *id)
+        self.0.first().map_or(0, |key| key.id)
     }
 
     /// Seals what is in `out` from `from` on. The key's number.
     pub(crate) fn seal(&self, salt: u64, number: u64, out: &mut Vec<u8>, from: usize) -> u32 {
-        let Some((id, key)) = self.0.first() else { return 0 };
+        let Some(Key { id, frames, .. }) = self.0.first() else { return 0 };
         let aad = Aad::from(id.to_le_bytes());
-        if let Ok(tag) = key.seal_in_place_separate_tag(nonce(salt, number), aad, &mut out[from..]) {
+        if let Ok(tag) = frames.seal_in_place_separate_tag(nonce(salt, number), aad, &mut out[from..]) {
             out.extend_from_slice(tag.as_ref());
         }
         *id
@@ -80,16 +108,51 @@ impl Encryption {
         if id == 0 {
             return Some(bytes);
         }
-        let (_, key) = self.0.iter().find(|(have, _)| *have == id)?;
-        let plain = key.open_in_place(nonce(salt, number), Aad::from(id.to_le_bytes()), &mut bytes).ok()?.len();
+        let key = self.0.iter().find(|key| key.id == id)?;
+        let plain = key.frames.open_in_place(nonce(salt, number), Aad::from(id.to_le_bytes()), &mut bytes).ok()?.len();
         bytes.truncate(plain);
         Some(bytes)
     }
 
+    /// Seals a value that is kept by itself, as what `about` says: key's number, salt, content. `None`: there is no key, or
+    /// no random number.
+    pub(crate) fn seal_value(&self, about: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let key = self.0.first()?;
+        let mut salt = [0; SALT];
+        rand::rngs::OsRng.try_fill_bytes(&mut salt).ok()?;
+        let mut content = value.to_vec();
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+        key.of_value(&salt)?.seal_in_place_append_tag(nonce, Aad::from(about), &mut content).ok()?;
+        Some([&key.id.to_le_bytes(), salt.as_slice(), &content].concat())
+    }
+
+    /// The key's number of a value that was sealed by itself.
+    pub(crate) fn key_of_value(sealed: &[u8]) -> Option<u32> {
+        sealed.first_chunk().map(|id| u32::from_le_bytes(*id))
+    }
+
+    /// Opens what [`Self::seal_value`] sealed as the same; none: the key is not there, or this is not what was sealed with it.
+    pub(crate) fn open_value(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (id, rest) = sealed.split_first_chunk()?;
+        let (salt, content) = rest.split_first_chunk::<SALT>()?;
+        let key = self.0.iter().find(|key| key.id == u32::from_le_bytes(*id))?;
+        let (nonce, mut content) = (Nonce::assume_unique_for_key([0; NONCE_LEN]), content.to_vec());
+        let plain = key.of_value(salt)?.open_in_place(nonce, Aad::from(about), &mut content).ok()?.len();
+        content.truncate(plain);
+        Some(content)
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+
     #[cfg(test)]
     pub(crate) fn test(ids: &[u32]) -> Self {
-        let key = |id: &u32| UnboundKey::new(&AES_256_GCM, &[*id as u8; 32]).map(|key| (*id, LessSafeKey::new(key)));
-        Self(Arc::new(ids.iter().map(|id| key(id).unwrap()).collect()))
+        Self(Arc::new(ids.iter().map(|id| Key::new(*id, &[*id as u8; 32]).unwrap()).collect()))
     }
 }
 
@@ -101,11 +164,11 @@ fn nonce(salt: u64, number: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn parse(line: &str) -> Option<(u32, LessSafeKey)> {
+fn parse(line: &str) -> Option<Key> {
     let (id, key) = line.split_once(' ')?;
     let id = id.parse().ok().filter(|id| *id > 0)?;
     let key = STANDARD.decode(key.trim()).ok()?;
-    Some((id, LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).ok()?)))
+    Key::new(id, &key)
 }
 
 #[cfg(test)]
@@ -129,5 +192,24 @@ mod tests {
         }
         assert!(matches!(read("# none\n"), Err(KeysError::Empty { .. })));
         assert_eq!(Encryption::none().current(), 0);
+    }
+
+    #[test]
+    fn a_value_is_opened_as_what_it_was_sealed_as_and_as_nothing_else() {
+        let (old, both) = (Encryption::test(&[4]), Encryption::test(&[9, 4]));
+        let (one, other) = (old.seal_value(b"a", b"text").unwrap(), old.seal_value(b"a", b"text").unwrap());
+        assert_ne!(one, other);
+        assert!(!one.windows(4).any(|part| part == b"text"));
+        assert_eq!((Encryption::key_of_value(&one), both.current()), (Some(4), 9));
+        assert_eq!(both.open_value(b"a", &one).unwrap(), b"text");
+        assert_eq!(both.open_value(b"b", &one), None, "another object's");
+        assert_eq!(Encryption::test(&[9]).open_value(b"a", &one), None);
+        for at in 0..one.len() {
+            let mut changed = one.clone();
+            changed[at] ^= 1;
+            assert_eq!(both.open_value(b"a", &changed), None, "{at}");
+            assert_eq!(both.open_value(b"a", &one[..at]), None, "{at}");
+        }
+        assert_eq!(Encryption::none().seal_value(b"a", b"text"), None);
     }
 }

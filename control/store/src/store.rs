@@ -57,6 +57,11 @@ impl Store {
         Ok(self.cache.get(key))
     }
 
+    /// What the key held a moment ago: for who guards it, and is told when that was not the newest.
+    pub fn recent(&self, key: &Key) -> Option<Entry> {
+        self.cache.get(key)
+    }
+
     /// Entries under a prefix in key order.
     ///
     /// # Errors
@@ -128,15 +133,15 @@ impl Store {
         self.cache.all_told(revision).await;
     }
 
-    /// Whether it can be written to.
+    /// Whether it answers, and can be written to but for a full disk, on which reads and deletions go on.
     ///
     /// # Errors
-    /// When it never will be again.
-    pub fn health(&self) -> Result<(), ReadError> {
-        match &*self.log.ended().borrow() {
-            None => Ok(()),
-            Some(why) => Err(ReadError::Io(why.clone())),
+    /// When what keeps it does not answer now, or nothing will ever be written to it again.
+    pub async fn health(&self) -> Result<(), ReadError> {
+        if let Some(why) = self.log.ended().borrow().clone() {
+            return Err(ReadError::Io(why));
         }
+        self.log.barrier().await
     }
 
     /// Returns when nothing can be written any more, and says why. The process should end then: only opening the log

@@ -4,12 +4,13 @@ mod common;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use common::proxy::{Caller, Network};
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store, Txn,
-    TxnError, WatchError,
+    Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store,
+    Txn, TxnError, WatchError,
     log::etcd::{Config, StartError},
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -103,6 +104,7 @@ async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
         revisions.push(b.commit(txn(ops[..2].to_vec())).await.unwrap());
     }
     // Meanwhile nothing is said that may not be so any more.
+    assert!(matches!(a.health().await, Err(ReadError::Unavailable(_))) && b.health().await.is_ok());
     assert!(matches!(a.get(&of("one")).await, Err(ReadError::Unavailable(_))));
     let refused = a.commit(txn(vec![Op::Put(of("one"), Bytes::new())])).await;
     assert!(matches!(refused, Err(TxnError::Unknown(_) | TxnError::Unavailable(_))), "{refused:?}");
@@ -114,6 +116,7 @@ async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
         }
     }
     within(async || a.get(&of("one")).await).await.unwrap();
+    a.health().await.unwrap();
 }
 
 /// Until which revision an etcd has forgotten the past.
@@ -230,7 +233,7 @@ async fn a_store_that_vanishes_ends_the_server() {
     };
     let why = tokio::select! { why = ended => why, () = reads => unreachable!() };
     assert!(why.contains("/vanishes/"), "{why}");
-    store.health().unwrap_err();
+    store.health().await.unwrap_err();
     assert_eq!(changes.try_recv(), Ok(None), "nobody was told that anything was deleted");
 }
 
@@ -282,4 +285,64 @@ async fn an_etcd_that_asks_for_certificates_is_shown_one() {
     let store = Store::etcd(&config, Options::default()).await.unwrap();
     store.commit(txn(vec![put("a", b"1")])).await.unwrap();
     assert_eq!(names(&store).await, ["a"]);
+}
+
+/// Keys of these numbers, the first of which seals.
+fn keys(directory: &Path, numbers: &[u8]) -> Encryption {
+    let file = directory.join("keys");
+    let lines: Vec<String> = numbers.iter().map(|n| format!("{n} {}", STANDARD.encode([*n; 32]))).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    Encryption::read(&file).unwrap()
+}
+
+/// Whether a file beneath has these bytes.
+fn holds(directory: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+        if path.is_dir() {
+            return holds(&path, bytes);
+        }
+        std::fs::read(path).unwrap().windows(bytes.len()).any(|part| part == bytes)
+    })
+}
+
+#[tokio::test]
+async fn what_is_in_etcd_is_sealed_with_the_operators_keys_and_anew_with_a_new_one() {
+    let (directory, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_process, url) = common::single(directory.path(), Path::new(""));
+    let open = async |numbers: &[u8]| {
+        let encryption = if numbers.is_empty() { Encryption::none() } else { keys(files.path(), numbers) };
+        let mut config = common::config(vec![url.clone()], "/sealed/");
+        config.patience = Duration::from_secs(2);
+        Store::etcd(&config, Options { encryption, ..Options::default() }).await
+    };
+    let refused = async |numbers: &[u8]| match open(numbers).await {
+        Err(StartError::Foreign(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it opens with keys {numbers:?}"),
+    };
+    let plain = open(&[]).await.unwrap();
+    plain.commit(txn(vec![put("plain", b"shown-to-all")])).await.unwrap();
+    assert!(holds(&directory.path().join("data"), b"shown-to-all"));
+
+    // A server that does not know the key ends rather than misreading what others write.
+    let first = open(&[4]).await.unwrap();
+    let ended = plain.ended();
+    first.commit(txn(vec![put("sealed", b"shown-to-none")])).await.unwrap();
+    let why = ended.await;
+    assert!(why.contains("encryption key 4"), "{why}");
+    assert!(!holds(&directory.path().join("data"), b"shown-to-none"));
+    let why = refused(&[]).await;
+    assert!(why.contains("encryption key 4") && why.contains("--encryption-keys"), "{why}");
+    drop(first);
+
+    // What there was before is sealed, too, and all of it with a new first key: then the old one is not needed.
+    let rotating = open(&[9, 4]).await.unwrap();
+    assert_eq!(names(&rotating).await, ["plain", "sealed"]);
+    within(async || open(&[9]).await).await;
+    for name in ["plain", "sealed"] {
+        let entry = rotating.get(&key(name)).await.unwrap().unwrap();
+        assert!(entry.create_revision < entry.mod_revision && entry.value.starts_with(b"shown-to-"));
+    }
+    let why = refused(&[4]).await;
+    assert!(why.contains("encryption key 9"), "{why}");
 }

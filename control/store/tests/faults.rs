@@ -145,7 +145,7 @@ async fn a_full_disk_refuses_writes_and_loses_none() {
     let acknowledged = fill(&store).await;
     assert!(acknowledged.len() > 5);
     assert_eq!(names(&store).await, acknowledged, "reads go on, and show only what is durable");
-    store.health().unwrap();
+    store.health().await.unwrap();
 
     // With room again, the same process writes again.
     std::fs::remove_file(&ballast).unwrap();

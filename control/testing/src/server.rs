@@ -1,4 +1,4 @@
-//! The API server over a store on disk, in process.
+//! The API server over a store, in process: on disk, or in the etcd that `HYPERNETES_TEST_ETCD` names.
 
 use std::{fmt::Debug, path::Path, sync::Arc};
 
@@ -47,7 +47,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// With a store in a directory that is gone with it.
+    /// With a store that nobody else has.
     pub fn start() -> Self {
         Self::with(Options::default())
     }
@@ -73,7 +73,7 @@ impl InProcess {
 
     fn over(directory: TempDir, options: Options) -> Self {
         let options = Options { values: hypernetes_apiserver::VALUES, ..options };
-        let store = Arc::new(Store::open(&directory.path().join("store"), options).unwrap());
+        let store = Arc::new(crate::store::open(directory.path(), options));
         let server = ApiServer::new(Config { store: store.clone(), all_tenants: AllTenants::grant() });
         let clients = Clients::in_process(server.loopback());
         Self { server, store, clients, directory }

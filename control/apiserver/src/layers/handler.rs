@@ -14,7 +14,7 @@ use crate::{
     authentication::authorities::openid,
     discovery,
     fairness::ticket::Ticket,
-    kubelet_proxy, media, metrics,
+    health, kubelet_proxy, media, metrics,
     read::{self, list, watch},
     request::{self, ResourceTarget, info::Asked},
     reviews, snapshot, tokens, write,
@@ -109,9 +109,23 @@ pub async fn answer(
     let subresource = check_target(&resource, &target, verb, &tenant)?;
     let handler = handler(resource.home, subresource, verb).ok_or_else(request::not_allowed)?;
     let (query, headers, account) = (request.info.query.clone(), request.headers().clone(), ticket.account());
-    let (handed, body_read) = (request.extensions().get().cloned(), Bytes::new());
-    let call =
-        Call { user, scope, resource, served, target, subresource, query, headers, body: body_read, handed, account };
+    // What only who is in this process can say.
+    let (handed, fence) = (request.extensions().get().cloned(), request.extensions().get().cloned());
+    let body_read = Bytes::new();
+    let call = Call {
+        user,
+        scope,
+        resource,
+        served,
+        target,
+        subresource,
+        query,
+        headers,
+        body: body_read,
+        handed,
+        fence,
+        account,
+    };
     if handler == Handler::Node {
         let request = Request::from_parts(request.head.clone(), body);
         return Box::pin(kubelet_proxy::pod(server, &call, request, ticket)).await;
@@ -150,6 +164,9 @@ async fn document(
 ) -> Result<Response<Body>, ApiError> {
     let answer = if path == "/metrics" {
         metrics::page::answer(server, tenant).await?
+    } else if let Some(asked) = health::Asked::of(path) {
+        let query = &request.info.query;
+        asked.answer(server.store.stored(), query.all("exclude"), !query.all("verbose").is_empty()).await
     } else if path == "/snapshot" {
         snapshot::answer(server, user, tenant)?
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {

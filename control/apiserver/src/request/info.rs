@@ -5,6 +5,7 @@ use hypernetes_api::ApiError;
 use hypernetes_kinds::Verb;
 
 use super::{Cluster, Query, ResourceTarget, Target, parse, verb};
+use crate::health;
 
 /// What a request is.
 #[derive(Debug, Clone)]
@@ -65,6 +66,10 @@ impl RequestInfo {
 
     pub fn is_watch(&self) -> bool {
         matches!(self.asked, Asked::Resource { verb: Verb::Watch, .. })
+    }
+
+    pub fn is_of_health(&self) -> bool {
+        matches!(&self.asked, Asked::Path { path, .. } if health::Asked::of(path).is_some())
     }
 
     /// A connection to a pod, or its log.

@@ -11,6 +11,7 @@
 pub(crate) mod admission;
 mod create;
 mod delete;
+mod fence;
 mod patch;
 pub(crate) mod subresource;
 pub(crate) mod unique;
@@ -317,6 +318,9 @@ where
         let now = (!gone).then_some(&object);
         let uniques = Uniques::of_change(&call.resource, &call.tenant()?, &own, old.as_ref(), now);
         let refused = |cause| ApiError::invalid(&ty.group, &ty.kind, &own, vec![cause]);
+        if let Some(fence) = &call.fence {
+            guards.push(fence::guard(server.store.stored(), fence)?);
+        }
         if options.dry_run {
             for key in uniques.guarded() {
                 if let (Some(_), Some(cause)) = (server.store.get(key).await?, uniques.refusal(key)) {

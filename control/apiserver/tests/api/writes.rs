@@ -34,12 +34,12 @@ fn deployment(name: &str) -> Value {
 }
 
 /// A path in the tenant's cluster, for those whose own is another.
-fn acmes(path: &str) -> String {
+pub fn acmes(path: &str) -> String {
     format!("/clusters/{ACME}{path}")
 }
 
 /// A pod, a deployment, a config map and a service account, all called `x`, and what pods need.
-async fn furnished() -> (InProcess, UserInfo) {
+pub async fn furnished() -> (InProcess, UserInfo) {
     furnished_for(admin(ACME)).await
 }
 
@@ -62,7 +62,7 @@ async fn patch(bench: &InProcess, who: &UserInfo, path: &str, language: &str, bo
 }
 
 /// The newest version of anything: it stays when nothing is written.
-async fn version(bench: &InProcess) -> String {
+pub async fn version(bench: &InProcess) -> String {
     let list = bench.get(&admin("system"), "/api/v1/nodes").await.ok();
     list["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
@@ -100,7 +100,7 @@ async fn a_subresource_has_its_own_verbs_and_no_others() {
 }
 
 /// Every way to write, with a dry run in the query, and in the body where there is room for it.
-fn writes() -> Vec<(&'static str, String, &'static str, Value)> {
+pub fn writes() -> Vec<(&'static str, String, &'static str, Value)> {
     let applied =
         |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": "2"}});
     let scale = json!({"metadata": {"name": "x"}, "spec": {"replicas": 7}});

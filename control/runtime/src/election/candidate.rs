@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use hypernetes_client::fence::Fence;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -63,17 +64,28 @@ impl Candidate {
         }
     }
 
+    /// Whether this says more than what was seen.
+    pub fn is_news(&self, lease: Option<&Lease>) -> bool {
+        let revision = |lease: &Lease| lease.metadata.resource_version.as_deref().and_then(|text| text.parse().ok());
+        let revision = |lease: Option<&Lease>| lease.and_then(revision).unwrap_or(0u64);
+        lease.is_none() || revision(lease) > revision(self.seen.as_ref().map(|(lease, _)| lease))
+    }
+
+    /// When it may be taken from who has it, unless it changes before; `None`: nobody else has it.
+    pub fn free(&self) -> Option<Instant> {
+        let (lease, since) = self.seen.as_ref().filter(|(lease, _)| !["", &self.identity].contains(&holder(lease)))?;
+        let lasts = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
+        Some(*since + lasts.map_or(self.timing.lease, Duration::from_secs))
+    }
+
     /// The lease as it is to be written, over the version that was seen; `None` while it is another's. `wall`: for people.
     pub fn claim(&self, now: Instant, wall: Timestamp) -> Option<Lease> {
-        let (mut lease, since) = self.seen.clone().unwrap_or_else(|| (Lease::default(), now));
-        let spec = lease.spec.get_or_insert_default();
-        let has = spec.holder_identity.as_deref().unwrap_or_default();
-        let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let lasts = lasts.map_or(self.timing.lease, Duration::from_secs);
-        if !has.is_empty() && has != self.identity && now < since + lasts {
+        if self.free().is_some_and(|free| now < free) {
             return None;
         }
-        if has != self.identity {
+        let mut lease = self.seen.as_ref().map(|(lease, _)| lease.clone()).unwrap_or_default();
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
             spec.acquire_time = Some(MicroTime(wall));
             spec.lease_transitions = Some(match &self.seen {
                 Some(_) => spec.lease_transitions.unwrap_or(0).saturating_add(1),
@@ -117,6 +129,12 @@ impl Candidate {
     /// Until when it may act, unless it is renewed; `None`: it may not.
     pub fn until(&self) -> Option<Instant> {
         self.until
+    }
+
+    /// Which term of its own it is, if it is one.
+    pub fn fence(&self) -> Option<Fence> {
+        let (lease, _) = self.seen.as_ref().filter(|(lease, _)| holder(lease) == self.identity)?;
+        Fence::of(lease)
     }
 
     pub fn holds(&self, now: Instant) -> bool {

@@ -2,18 +2,22 @@
 //! fields and times; [`candidate`] has the rules).
 //!
 //! What is promised: work is done only while the lease is held. When it could not be renewed in time the work is given
-//! up, no request is begun and no answer is taken ([`Term`]), all of it before anybody else can hold the lease. What is
-//! not: a request that was sent before the end may be carried out by the API server after it, unless that knows better.
-//! Most of what controllers write names the version or the uid that it is about, and is refused then; docs/decisions/0036
-//! says what would close the rest.
+//! up, no request is begun and no answer is taken ([`Term`]), all of it before anybody else can hold the lease. A write that was
+//! sent before the end and arrives after it is refused once the lease is another's: the store compares the lease in the same
+//! transaction ([`Fence`](hypernetes_client::fence::Fence)). So who reads after it has got the lease reads all that its
+//! predecessor has done.
+//!
+//! Who does not hold it is told of each change of it, so that it begins as soon as the holder lets go, or has been silent for
+//! the lease's time.
 
 mod candidate;
 mod term;
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use hypernetes_api::TenantId;
-use hypernetes_client::{Api, Clients};
+use hypernetes_client::{Api, Clients, fence::Fence};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{ResourceExt, api::PostParams};
@@ -78,11 +82,12 @@ impl Election {
         while stop.run_until_cancelled(self.campaign(name, &mut candidate)).await.is_some() {
             tracing::info!(lease = name, identity = self.identity, "leading");
             let (until, watched) = watch::channel(candidate.until());
-            let term = Term::new(stop.child_token(), watched);
+            let fence = candidate.fence();
+            let term = Term::new(stop.child_token(), watched, fence.clone().map(Arc::new));
             let mut working = pin!(work(term.clone()));
             let lost = tokio::select! {
                 biased;
-                () = self.renew(name, &mut candidate, &until) => true,
+                () = self.renew(name, &mut candidate, &until, fence.as_ref()) => true,
                 () = stop.cancelled() => false,
                 () = &mut working => false,
             };
@@ -105,24 +110,47 @@ impl Election {
 
     /// Until it holds the lease.
     async fn campaign(&self, name: &str, candidate: &mut Candidate) {
+        let mut changes = pin!(self.api.watch_object(name));
         loop {
             match self.attempt(name, candidate).await {
                 Ok(()) if candidate.holds(Instant::now()) => return,
                 Ok(()) => {}
-                Err(error) => tracing::debug!(lease = name, %error, "the lease cannot be had"),
+                Err(error) => {
+                    tracing::debug!(lease = name, %error, "the lease cannot be had");
+                    sleep(self.timing.retry.mul_f64(1.0 + rand::random_range(0.0..JITTER))).await;
+                }
             }
-            sleep(self.timing.retry.mul_f64(1.0 + rand::random_range(0.0..JITTER))).await;
+            // A watch that is silent although there is something to tell costs a refused attempt, which looks.
+            while let Some(free) = candidate.free().filter(|free| Instant::now() < *free) {
+                match timeout_at(free, changes.next()).await {
+                    Ok(Some(Ok(lease))) if candidate.is_news(lease.as_ref()) => candidate.saw(lease, Instant::now()),
+                    Ok(Some(Ok(_))) => {}
+                    Ok(Some(Err(error))) => tracing::debug!(lease = name, %error, "watching the lease"),
+                    Ok(None) | Err(_) => sleep_until(free).await,
+                }
+            }
         }
     }
 
-    /// For as long as it holds the lease.
-    async fn renew(&self, name: &str, candidate: &mut Candidate, until: &watch::Sender<Option<Instant>>) {
+    /// For as long as it holds the lease, and holds it by the same term: one that was deleted is made anew in another.
+    async fn renew(
+        &self,
+        name: &str,
+        candidate: &mut Candidate,
+        until: &watch::Sender<Option<Instant>>,
+        fence: Option<&Fence>,
+    ) {
         let mut period = self.timing.retry;
-        while let Some(end) = candidate.until().filter(|end| Instant::now() < *end) {
+        let holds = |candidate: &Candidate| {
+            let end = candidate.until().filter(|end| Instant::now() < *end)?;
+            (candidate.fence().as_ref() == fence).then_some(end)
+        };
+        while let Some(end) = holds(candidate) {
             sleep_until(self.next(period).min(end)).await;
             period = self.timing.retry;
             match timeout_at(end, self.attempt(name, candidate)).await {
-                Ok(Ok(())) => drop(until.send_replace(candidate.until().or(Some(end)))),
+                Ok(Ok(())) if holds(candidate).is_some() => drop(until.send_replace(candidate.until())),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(lease = name, %error, "the lease is not renewed");
                     // Little time is left.

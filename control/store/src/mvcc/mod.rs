@@ -40,7 +40,7 @@ pub struct Options {
     /// How far watchers of all tenants may be behind.
     pub infrastructure_watch: WatchLimits,
     /// Bytes on the disk that only deletions, and half of it small changes, may use, which are a segment of the log: of the
-    /// embedded engine, as are the keys.
+    /// embedded engine.
     pub reserve_bytes: u64,
     pub encryption: Encryption,
     /// What is in it.
@@ -220,6 +220,11 @@ impl Cache {
 
     pub fn get(&self, key: &Key) -> Option<Entry> {
         self.state.read().get(key).cloned()
+    }
+
+    /// What a key holds, as it is stored.
+    pub fn record(&self, key: &Key) -> Option<Record> {
+        self.get(key).map(|entry| entry.record(&self.options.values))
     }
 
     pub fn usage(&self, tenant: &str) -> Usage {

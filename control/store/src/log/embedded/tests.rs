@@ -279,7 +279,7 @@ async fn after_a_failure_in_doubt_the_store_ends() {
         let store = open_with(&path, small(), Arc::new(mortal)).unwrap();
         let ended = store.ended();
         let good = store.commit(put("good", b"1")).await.unwrap();
-        store.health().unwrap();
+        store.health().await.unwrap();
 
         let flag = if which == "sync" { &fails.sync } else { &fails.write };
         flag.store(true, Ordering::SeqCst);
@@ -289,7 +289,7 @@ async fn after_a_failure_in_doubt_the_store_ends() {
         // The disk is well again, but this process does not know what is on it.
         flag.store(false, Ordering::SeqCst);
         assert!(matches!(store.commit(put("later", b"3")).await, Err(TxnError::Unknown(_))));
-        store.health().unwrap_err();
+        store.health().await.unwrap_err();
         drop(store);
 
         // The next one does, also after the power has failed.
@@ -386,7 +386,7 @@ proptest! {
                     let value = found.get(name).cloned();
                     assert!(may.contains(&value), "{name}: {:?}", value.map(|value| value.len()));
                     // After an opening there is no doubt any more; before, what is seen is what was acknowledged.
-                    if store.health().is_ok() {
+                    if store.health().await.is_ok() {
                         *may = vec![value];
                     }
                 }

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use super::{
     barrier::Barriers,
     budget::{Budget, Share},
+    envelope,
     keyspace::{Keyspace, Mark, number, revision},
     members::{Members, is_final, not_sent},
     said,
@@ -30,7 +31,7 @@ use super::{
     },
 };
 use crate::{
-    Key, Op, Revision, Txn, TxnError,
+    Encryption, Key, Op, Revision, Txn, TxnError,
     log::batch::{Head, Step},
     mvcc::{Cache, Current},
 };
@@ -92,23 +93,31 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn request(&self, space: &Keyspace, mark: Mark) -> TxnRequest {
+    /// # Errors
+    /// `Unavailable` where a value cannot be sealed.
+    fn request(&self, space: &Keyspace, encryption: &Encryption, mark: Mark) -> Result<TxnRequest, TxnError> {
         let compare = |(key, revision): &(Key, Revision)| Compare {
             result: CompareResult::Equal.into(),
             target: CompareTarget::Mod.into(),
             key: space.object(key),
             target_union: Some(TargetUnion::ModRevision(number(*revision))),
         };
+        let unsealed = || TxnError::Unavailable("there are no random numbers to encrypt with".into());
         let op = |op: &Op| match op {
-            Op::Put(key, value) => Request::RequestPut(PutRequest { key: space.object(key), value: value.clone() }),
-            Op::Delete(key) => Request::RequestDeleteRange(DeleteRangeRequest { key: space.object(key) }),
+            Op::Put(key, value) => {
+                let value = envelope::wrap(encryption, key, value).ok_or_else(unsealed)?;
+                Ok(Request::RequestPut(PutRequest { key: space.object(key), value }))
+            }
+            Op::Delete(key) => Ok(Request::RequestDeleteRange(DeleteRangeRequest { key: space.object(key) })),
         };
         let head = Request::RequestPut(PutRequest { key: space.head(), value: mark.bytes() });
-        let ops = self.ops.iter().map(op).chain([head]);
-        TxnRequest {
+        let ops = self.ops.iter().map(op).chain([Ok(head)]);
+        Ok(TxnRequest {
             compare: self.compares.iter().map(compare).collect(),
-            success: ops.map(|request| RequestOp { request: Some(request) }).collect(),
-        }
+            success: ops
+                .map(|request| request.map(|request| RequestOp { request: Some(request) }))
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -159,7 +168,13 @@ impl Committer {
 
     async fn send(&self, plan: &Plan<'_>, share: Share, txn: &Txn, deadline: Instant) -> Result<Outcome, TxnError> {
         let mut pending = self.waiting.begin(share);
-        let request = plan.request(&self.space, pending.mark());
+        let request = match plan.request(&self.space, &self.cache.options().encryption, pending.mark()) {
+            Ok(request) => request,
+            Err(error) => {
+                pending.settled();
+                return Err(error);
+            }
+        };
         loop {
             let asked = self.members.ask();
             let mut kv = asked.kv();

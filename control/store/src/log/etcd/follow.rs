@@ -19,13 +19,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use super::{
-    keyspace::{FORMAT, Keyspace, Mark, Place, entry, number, revision},
+    envelope::Unread,
+    keyspace::{self, Keyspace, Mark, Place, entry, number, revision},
     members::Members,
     waiting::Waiting,
     wire::{self, event::EventType, watch_request::RequestUnion},
 };
 use crate::{
-    Revision,
+    Key, Revision,
     entry::Record,
     mvcc::{Applied, Cache},
 };
@@ -72,6 +73,13 @@ impl From<Status> for Lost {
     }
 }
 
+/// Another server has a key that this one has not, or somebody else has written.
+impl From<Unread> for Lost {
+    fn from(unread: Unread) -> Self {
+        Self::Data(unread.to_string())
+    }
+}
+
 pub(super) struct Follower {
     pub members: Members,
     pub space: Keyspace,
@@ -81,6 +89,8 @@ pub(super) struct Follower {
     pub followed: watch::Sender<Followed>,
     /// Somebody has seen that etcd has less than it had.
     pub went_back: Arc<Notify>,
+    /// What was not sealed with the first of the operator's keys when it was loaded.
+    pub otherwise_sealed: Vec<(Key, Revision)>,
 }
 
 impl Follower {
@@ -117,6 +127,8 @@ impl Follower {
         let (mut key, range_end) = self.space.range();
         let (mut at, mut limit) = (0, PAGE);
         let (mut entries, mut format, mut heads) = (Vec::<Record>::new(), None, None);
+        let encryption = &self.cache.options().encryption;
+        self.otherwise_sealed.clear();
         loop {
             let range =
                 wire::RangeRequest { key, range_end: range_end.clone(), limit, revision: at, ..Default::default() };
@@ -139,7 +151,13 @@ impl Follower {
             key.push(0);
             for found in page.kvs {
                 match self.space.place(&found.key) {
-                    Place::Object(key) => entries.push(entry(key, found)),
+                    Place::Object(key) => {
+                        let (entry, sealed_with) = entry(encryption, key, found)?;
+                        if sealed_with != encryption.current() {
+                            self.otherwise_sealed.push((entry.key.clone(), entry.mod_revision));
+                        }
+                        entries.push(entry);
+                    }
                     Place::Head => heads = Some(found.version),
                     Place::Format => format = Some(found.value),
                     Place::Other => {}
@@ -239,8 +257,9 @@ impl Follower {
             let put = kind == EventType::Put;
             match self.space.place(&found.key) {
                 Place::Object(key) => {
-                    let now = put.then(|| entry(key.clone(), found));
-                    changes.push(Applied { revision: new, key, now });
+                    let encryption = &self.cache.options().encryption;
+                    let now = put.then(|| entry(encryption, key.clone(), found)).transpose()?;
+                    changes.push(Applied { revision: new, key, now: now.map(|(now, _)| now) });
                 }
                 Place::Head if put => {
                     if found.version != at.heads + 1 {
@@ -287,10 +306,11 @@ pub(super) fn check_format(space: &Keyspace, value: Option<&[u8]>) -> Result<(),
         return Err(Lost::Data(format!("what is under {prefix} in etcd was not written by this program")));
     };
     match std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()) {
-        Some(FORMAT) => Ok(()),
+        Some(keyspace::PLAIN | keyspace::SEALED) => Ok(()),
         found => Err(Lost::Data(format!(
-            "what is under {prefix} in etcd has format {}, this program knows {FORMAT}: a newer version has written it",
-            found.map_or_else(|| "unknown".to_owned(), |found| found.to_string())
+            "what is under {prefix} in etcd has format {}, this program knows {}: a newer version has written it",
+            found.map_or_else(|| "unknown".to_owned(), |found| found.to_string()),
+            keyspace::SEALED
         ))),
     }
 }

@@ -13,11 +13,15 @@
 
 use uuid::Uuid;
 
-use super::wire;
-use crate::{Key, Revision, entry::Record};
+use super::{
+    envelope::{self, Unread},
+    wire,
+};
+use crate::{Encryption, Key, Revision, entry::Record};
 
-/// Version of what is stored.
-pub(super) const FORMAT: u64 = 1;
+/// Version of what is stored: of values as they are, and of those that may be sealed ([`envelope`]).
+pub(super) const PLAIN: u64 = 1;
+pub(super) const SEALED: u64 = 2;
 
 #[derive(Debug, Clone)]
 pub(super) struct Keyspace {
@@ -109,13 +113,14 @@ pub(super) fn number(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
 }
 
-pub(super) fn entry(key: Key, found: wire::KeyValue) -> Record {
-    Record {
-        key,
-        value: found.value.into(),
-        create_revision: revision(found.create_revision),
-        mod_revision: revision(found.mod_revision),
-    }
+/// What is in etcd, and the number of the key that it was sealed with.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn entry(encryption: &Encryption, key: Key, found: wire::KeyValue) -> Result<(Record, u32), Unread> {
+    let (value, sealed_with) = envelope::open(encryption, &key, found.value)?;
+    let [create_revision, mod_revision] = [found.create_revision, found.mod_revision].map(revision);
+    Ok((Record { key, value, create_revision, mod_revision }, sealed_with))
 }
 
 #[cfg(test)]

@@ -13,9 +13,11 @@ mod budget;
 mod commit;
 mod compaction;
 mod endpoints;
+mod envelope;
 mod follow;
 mod keyspace;
 mod members;
+mod reseal;
 mod tls;
 mod waiting;
 
@@ -39,7 +41,7 @@ use self::{
     barrier::Barriers,
     commit::Committer,
     follow::{Followed, Follower, Lost, check_format},
-    keyspace::{FORMAT, Keyspace, Mark},
+    keyspace::{Keyspace, Mark, PLAIN, SEALED},
     members::Members,
     waiting::Waiting,
     wire::{
@@ -97,7 +99,7 @@ pub enum StartError {
 
 /// Closed when it is dropped.
 pub(crate) struct Etcd {
-    committer: Committer,
+    committer: Arc<Committer>,
     barriers: Barriers,
     ended: watch::Receiver<Option<String>>,
     tasks: Vec<AbortHandle>,
@@ -120,12 +122,17 @@ impl Etcd {
             waiting: waiting.clone(),
             followed,
             went_back: went_back.clone(),
+            otherwise_sealed: Vec::new(),
         };
+        let sealed = !cache.options().encryption.is_none();
         let deadline = Instant::now() + config.patience;
         loop {
             let beginning = async {
                 let there = is_there(&members, &space, !config.must_exist, deadline).await?;
                 if there {
+                    if sealed {
+                        raise_format(&members, &space, deadline).await?;
+                    }
                     follower.load().await?;
                 }
                 Ok(there)
@@ -146,6 +153,7 @@ impl Etcd {
             tokio::time::sleep(PAUSE).await;
         }
         let (barriers, asker) = barrier::barriers(members.clone(), space.clone(), following, went_back);
+        let otherwise_sealed = std::mem::take(&mut follower.otherwise_sealed);
         let (ending, ended) = watch::channel(None);
         let mut tasks = vec![
             tokio::spawn(async move {
@@ -162,6 +170,10 @@ impl Etcd {
         }
         let budget = Arc::default();
         let committer = Committer { members, space, cache, budget, waiting, barriers: barriers.clone() };
+        let committer = Arc::new(committer);
+        if sealed && !otherwise_sealed.is_empty() {
+            tasks.push(tokio::spawn(reseal::run(committer.clone(), otherwise_sealed)).abort_handle());
+        }
         Ok(Self { committer, barriers, ended, tasks })
     }
 }
@@ -194,12 +206,34 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
         key: space.format(),
         target_union: Some(TargetUnion::ModRevision(0)),
     };
-    let puts = [(space.format(), FORMAT.to_string().into()), (space.head(), Mark::new().bytes())];
+    let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
     let success = puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value })) });
     // Whoever makes it, and whatever the answer is: it is looked for once more.
     let making = TxnRequest { compare: vec![absent], success: success.into() };
     members.ask().kv().txn(making).await?;
     Ok(true)
+}
+
+/// Before anything is sealed: what would misread it ends, or does not start.
+async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) -> Result<(), Lost> {
+    let range = RangeRequest { key: space.format(), ..Default::default() };
+    let found = members.read(deadline, |mut kv| {
+        let range = range.clone();
+        async move { kv.range(range).await }
+    });
+    let found = found.await?.kvs.into_iter().next();
+    let Some(found) = found.filter(|found| found.value == PLAIN.to_string().as_bytes()) else { return Ok(()) };
+    let same = Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key: space.format(),
+        target_union: Some(TargetUnion::ModRevision(found.mod_revision)),
+    };
+    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into() });
+    let raising = TxnRequest { compare: vec![same], success: vec![RequestOp { request: Some(put) }] };
+    // Where it fails another server has done it.
+    members.ask().kv().txn(raising).await?;
+    Ok(())
 }
 
 #[async_trait]
