@@ -2,7 +2,7 @@
 //! node's credential may read.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map},
     fmt::Debug,
     hash::Hash,
     sync::{
@@ -208,10 +208,10 @@ impl Mirror {
                     });
                     self.networks.write().retain(|key, _| keys.contains(key));
                     for key in keys {
-                        if !followed.contains_key(&key) {
-                            let (watch, handle) = abortable(self.follow_network(clients, key.clone()));
+                        if let hash_map::Entry::Vacant(place) = followed.entry(key) {
+                            let (watch, handle) = abortable(self.follow_network(clients, place.key().clone()));
                             watches.push(watch);
-                            followed.insert(key, handle);
+                            place.insert(handle);
                         }
                     }
                     self.changed(Change::All);
