@@ -279,7 +279,7 @@ async fn it_sees_the_networks_that_its_pods_are_on() {
     for (tenant, host) in [(ACME, "one"), (GLOBEX, "two")] {
         for network in ["used", "other"] {
             let name = json!({"name": network});
-            bench.post(&infra, &of(tenant, "networks"), json!({"metadata": name})).await.ok();
+            bench.post(&infra, &of(tenant, "networks"), json!({"metadata": name, "spec": {}})).await.ok();
             let spec = json!({"network": network, "cidr": "10.0.0.0/24"});
             bench.post(&infra, &of(tenant, "subnets"), json!({"metadata": name, "spec": spec})).await.ok();
             bench
