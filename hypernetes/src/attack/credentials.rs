@@ -1,6 +1,8 @@
 //! C7: credentials of one's own making, and of one's own tenant with another's name in them; as far as one could get who had
 //! stolen the keys of a tenant's authority, which this command has from the operator.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hypernetes_api::{TenantId, names};
@@ -42,8 +44,14 @@ fn self_made(name: &str) -> Result<Authority> {
     Ok(Issuer::new(params, key))
 }
 
-/// A client that shows a certificate of the authority, for a group, which names these tenants.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A client that shows a certificate of the authority, for a group, which names these tenants and is good for a day.
 fn client(stage: &Stage, by: &Authority, group: &str, tenants: &[&str]) -> Result<Wire> {
+    lasting(stage, by, group, tenants, DAY)
+}
+
+fn lasting(stage: &Stage, by: &Authority, group: &str, tenants: &[&str], time: Duration) -> Result<Wire> {
     let (key, mut params) = (KeyPair::generate()?, CertificateParams::default());
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "attack");
@@ -53,6 +61,8 @@ fn client(stage: &Stage, by: &Authority, group: &str, tenants: &[&str]) -> Resul
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
     }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let now = SystemTime::now();
+    (params.not_before, params.not_after) = ((now - DAY).into(), (now + time).into());
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, by)?;
     Wire::with_certificate(&stage.address, &stage.authority, certificate.der().clone(), &key.serialize_pem())
@@ -72,6 +82,9 @@ async fn certificates(stage: &Stage, findings: &mut Findings) -> Result<()> {
     let own = stage.authority_of(&stage.red).await?.issuer;
     let mine = code(&client(stage, &own, names::GROUP_KEYSTONE_ADMIN, &[red])?, SECRETS).await;
     anyhow::ensure!(mine == 200, "a tenant's own certificate is answered with {mine}");
+    let long = lasting(stage, &own, names::GROUP_KEYSTONE_ADMIN, &[red], DAY * 3650)?;
+    let long = code(&long, SECRETS).await;
+    findings.judge("one's own certificate, for ten years", matches!(long, 0 | 401), answered(long));
 
     let names = [
         ("a self-made authority with another tenant's name", format!("{}{blue}", names::CERTIFICATE_TENANT_URI)),
