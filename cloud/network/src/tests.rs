@@ -119,12 +119,15 @@ impl Cloud {
         self.call(token, "DELETE", path, Value::Null).await
     }
 
-    /// The id of the only object of that name.
+    /// The id of the only object of that name, once the service has heard of it.
     async fn id_of(&self, token: &str, collection: &str, name: &str) -> String {
-        let list = self.get(token, &format!("/{collection}?name={name}")).await.ok();
-        let objects = list[collection].as_array().unwrap();
-        assert_eq!(objects.len(), 1, "{list}");
-        objects[0]["id"].as_str().unwrap().to_owned()
+        eventually(|| async {
+            let list = self.get(token, &format!("/{collection}?name={name}")).await.ok();
+            let objects = list[collection].as_array().unwrap();
+            assert!(objects.len() < 2, "{list}");
+            objects.first().map(|object| object["id"].as_str().unwrap().to_owned())
+        })
+        .await
     }
 }
 
