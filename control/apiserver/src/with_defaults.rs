@@ -153,7 +153,7 @@ impl WithDefaults {
         self.0.watch(prefix, from).await
     }
 
-    pub async fn watch_part(&self, prefix: &Prefix, part: Part<'_>, from: Revision) -> Result<Changes, ReadError> {
+    pub async fn watch_part(&self, prefix: &Prefix, part: Part<&str>, from: Revision) -> Result<Changes, ReadError> {
         self.0.watch_part(prefix, part, from).await
     }
 

@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::watch`].
-    pub async fn watch_part(&self, prefix: &Prefix, part: Part<'_>, from: Revision) -> Result<Changes, ReadError> {
+    pub async fn watch_part(&self, prefix: &Prefix, part: Part<&str>, from: Revision) -> Result<Changes, ReadError> {
         if from > self.cache.revision() {
             self.log.barrier().await?;
         }

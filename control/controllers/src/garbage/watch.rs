@@ -45,25 +45,16 @@ impl<'de> Deserialize<'de> for Relations {
             resource_version: Option<String>,
             uid: Option<String>,
         }
-        let Metadata {
-            annotations,
-            deletion_timestamp,
-            finalizers,
-            name,
-            namespace,
-            owner_references,
-            resource_version,
-            uid,
-        } = Object::deserialize(deserializer)?.metadata;
+        let read = Object::deserialize(deserializer)?.metadata;
         Ok(Self(ObjectMeta {
-            annotations,
-            deletion_timestamp,
-            finalizers,
-            name,
-            namespace,
-            owner_references,
-            resource_version,
-            uid,
+            annotations: read.annotations,
+            deletion_timestamp: read.deletion_timestamp,
+            finalizers: read.finalizers,
+            name: read.name,
+            namespace: read.namespace,
+            owner_references: read.owner_references,
+            resource_version: read.resource_version,
+            uid: read.uid,
             ..ObjectMeta::default()
         }))
     }

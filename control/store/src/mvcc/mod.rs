@@ -268,7 +268,7 @@ impl Cache {
     }
 
     /// Of that part of them, if one is given.
-    pub fn watch(&self, prefix: &Prefix, part: Option<Part<'_>>, from: Revision) -> Result<Changes, ReadError> {
+    pub fn watch(&self, prefix: &Prefix, part: Option<Part<&str>>, from: Revision) -> Result<Changes, ReadError> {
         let state = self.state.read();
         if from > state.revision {
             return Err(ReadError::Future(from));

@@ -18,7 +18,7 @@ struct Index {
     /// By the text of their prefix: a change's key has four.
     feeds: Feeds,
     /// Those of a part of what is under a prefix, by the index that it has there and the text of the prefix.
-    parts: Parts,
+    indexed: Parts,
     /// Those of what has a name.
     named: Parts,
     begun: u64,
@@ -31,24 +31,33 @@ type Parts = HashMap<Box<str>, Feeds>;
 
 /// Which part of what is under a prefix a watch is told of: changes of the rest cost it nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum Part<T> {
     /// What has this name, in whatever namespace and of whatever tenant.
-    Named(&'a str),
+    Named(T),
     /// What has, or had, this index ([`Values::index`](crate::Values::index)).
-    Indexed(&'a str),
+    Indexed(T),
 }
 
-impl Part<'_> {
+impl<T: AsRef<str>> Part<T> {
     fn text(&self) -> &str {
         match self {
-            Self::Named(text) | Self::Indexed(text) => text,
+            Self::Named(text) | Self::Indexed(text) => text.as_ref(),
         }
     }
 
     pub(super) fn is_told(&self, change: &Change, index: fn(&Entry) -> Option<&str>) -> bool {
-        match *self {
-            Self::Named(name) => change.key.name() == name,
-            Self::Indexed(value) => change.entries().any(|entry| index(entry) == Some(value)),
+        match self {
+            Self::Named(name) => change.key.name() == name.as_ref(),
+            Self::Indexed(value) => change.entries().any(|entry| index(entry) == Some(value.as_ref())),
+        }
+    }
+}
+
+impl From<Part<&str>> for Part<Box<str>> {
+    fn from(part: Part<&str>) -> Self {
+        match part {
+            Part::Named(text) => Self::Named(text.into()),
+            Part::Indexed(text) => Self::Indexed(text.into()),
         }
     }
 }
@@ -57,22 +66,8 @@ impl Part<'_> {
 pub(super) struct Place {
     watches: Watches,
     prefix: Prefix,
-    part: Option<OwnPart>,
+    part: Option<Part<Box<str>>>,
     number: u64,
-}
-
-enum OwnPart {
-    Named(Box<str>),
-    Indexed(Box<str>),
-}
-
-impl OwnPart {
-    fn borrowed(&self) -> Part<'_> {
-        match self {
-            Self::Named(text) => Part::Named(text),
-            Self::Indexed(text) => Part::Indexed(text),
-        }
-    }
 }
 
 /// Tells those of one part.
@@ -100,16 +95,15 @@ fn tell(feeds: &mut Feeds, change: &Arc<Change>) -> usize {
 }
 
 impl Index {
-    fn parts_of(&mut self, part: Part<'_>) -> &mut Parts {
+    fn parts_of<T>(&mut self, part: &Part<T>) -> &mut Parts {
         match part {
             Part::Named(_) => &mut self.named,
-            Part::Indexed(_) => &mut self.parts,
+            Part::Indexed(_) => &mut self.indexed,
         }
     }
 
     fn remove(&mut self, place: &Place) -> Option<Feed> {
-        let part = place.part.as_ref().map(OwnPart::borrowed);
-        let feeds = match part {
+        let feeds = match &place.part {
             None => &mut self.feeds,
             Some(part) => self.parts_of(part).get_mut(part.text())?,
         };
@@ -118,7 +112,7 @@ impl Index {
         if at.is_empty() {
             feeds.remove(place.prefix.as_str());
         }
-        if let Some(part) = part.filter(|_| feeds.is_empty()) {
+        if let Some(part) = place.part.as_ref().filter(|_| feeds.is_empty()) {
             self.parts_of(part).remove(part.text());
         }
         feed
@@ -143,7 +137,7 @@ impl Watches {
     pub fn begin(
         &self,
         prefix: &Prefix,
-        part: Option<Part<'_>>,
+        part: Option<Part<&str>>,
         backlog: Vec<Arc<Change>>,
         from: Revision,
         limits: WatchLimits,
@@ -155,11 +149,7 @@ impl Watches {
         };
         index.begun += 1;
         let number = index.begun;
-        let own = part.map(|part| match part {
-            Part::Named(text) => OwnPart::Named(text.into()),
-            Part::Indexed(text) => OwnPart::Indexed(text.into()),
-        });
-        let place = Place { watches: self.clone(), prefix: prefix.clone(), part: own, number };
+        let place = Place { watches: self.clone(), prefix: prefix.clone(), part: part.map(Into::into), number };
         let (feed, changes) = match changes::channel(backlog, from, limits, buffer, place) {
             Ok(both) => both,
             Err(place) => {
@@ -168,7 +158,7 @@ impl Watches {
                 return None;
             }
         };
-        let feeds = match part {
+        let feeds = match &part {
             None => &mut index.feeds,
             Some(part) => index.parts_of(part).entry(part.text().into()).or_default(),
         };
@@ -179,25 +169,29 @@ impl Watches {
     /// How many watches it meets. `index` says which part an entry is of; a change can be of two.
     pub fn tell(&self, change: &Arc<Change>, index: fn(&Entry) -> Option<&str>) -> usize {
         // Finding out which part takes time in which nobody should wait for the lock.
-        let in_parts = !self.0.lock().parts.is_empty();
+        let in_parts = !self.0.lock().indexed.is_empty();
         let [before, now] =
             [&change.before, &change.now].map(|entry| entry.as_ref().filter(|_| in_parts).and_then(index));
         let mut watches = self.0.lock();
         let mut met = tell(&mut watches.feeds, change) + tell_part(&mut watches.named, change.key.name(), change);
         for part in [before, now.filter(|now| before != Some(*now))].into_iter().flatten() {
-            met += tell_part(&mut watches.parts, part, change);
+            met += tell_part(&mut watches.indexed, part, change);
         }
         met
     }
 
     /// Ends all that there are.
     pub fn end(&self, why: &WatchError) {
-        let (feeds, parts, named) = {
+        let (feeds, indexed, named) = {
             let index = &mut *self.0.lock();
-            (std::mem::take(&mut index.feeds), std::mem::take(&mut index.parts), std::mem::take(&mut index.named))
+            (std::mem::take(&mut index.feeds), std::mem::take(&mut index.indexed), std::mem::take(&mut index.named))
         };
-        for feed in
-            parts.into_values().chain(named.into_values()).chain([feeds]).flatten().flat_map(|(_, at)| at.into_values())
+        for feed in indexed
+            .into_values()
+            .chain(named.into_values())
+            .chain([feeds])
+            .flatten()
+            .flat_map(|(_, at)| at.into_values())
         {
             feed.end(why.clone());
         }
@@ -223,7 +217,7 @@ mod tests {
     }
 
     impl Told {
-        fn watch(&self, prefix: &Prefix, part: Option<Part<'_>>) -> Changes {
+        fn watch(&self, prefix: &Prefix, part: Option<Part<&str>>) -> Changes {
             let limits = WatchLimits { bytes: 1 << 20, tenant_bytes: 1 << 20 };
             self.watches.begin(prefix, part, Vec::new(), self.revision, limits).unwrap()
         }
@@ -281,6 +275,8 @@ mod tests {
         // Nothing is left of those that have ended.
         drop(watches);
         let index = told.watches.0.lock();
-        assert!(index.feeds.is_empty() && index.parts.is_empty() && index.named.is_empty() && index.buffers.is_empty());
+        assert!(
+            index.feeds.is_empty() && index.indexed.is_empty() && index.named.is_empty() && index.buffers.is_empty()
+        );
     }
 }

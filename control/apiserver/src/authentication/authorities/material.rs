@@ -260,9 +260,7 @@ impl Authority {
             tenant,
         })
     }
-}
 
-impl Authority {
     /// Whether it is time for another of its clients' certificates.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.clients.as_ref().is_some_and(|clients| is_due(clients.current.until, now))
