@@ -97,8 +97,7 @@ impl Server {
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
         let shown_root = self.shown_root.map_or_else(|| self.root.canonicalize(), Ok)?;
         let root = self.root;
-        let listener = tokio::net::TcpListener::bind(self.bind)
-            .await
+        let listener = hypernetes_apiserver::listen(self.bind)
             .with_context(|| format!("listening on {}: stop what listens there, or choose --bind", self.bind))?;
         let address = listener.local_addr()?;
         let url = format!("https://{address}");

@@ -37,17 +37,17 @@ enum Deed {
 
 const DEEDS: [(Deed, &str); 3] = [(Deed::Get, "get"), (Deed::Exec, "exec"), (Deed::Start, "pod start")];
 
-/// Prints, by flood and deed, the medians of the windows' figures and their ratio.
+/// Prints, by flood whose name begins as `named` and deed, the medians of the windows' figures and their ratio.
 ///
 /// # Errors
 /// When the victim cannot do what it does in quiet, or the attacker cannot be started.
-pub async fn run(stage: &Stage, windows: usize) -> Result<()> {
+pub async fn run(stage: &Stage, windows: usize, named: &str) -> Result<()> {
     let wire = Wire::new(&stage.address, &stage.authority)?;
     floods::raise_file_limit();
     floods::make_wanted(stage).await?;
     let standing = Pod::start(&stage.blue.member, "attack-victim", &stage.image, WAIT).await?;
     println!("{:<44} {:<10} {:>12} {:>12} {:>7}", "flood", "deed", "quiet p99", "flooded p99", "ratio");
-    for flood in FLOODS {
+    for flood in FLOODS.iter().filter(|flood| flood.what.starts_with(named)) {
         let mut figures = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         for window in 0..windows * 2 {
             let flooded = window % 2 == 1;

@@ -48,6 +48,9 @@ pub struct Attack {
     /// --seconds. Needs root.
     #[arg(long, value_name = "N")]
     windows: Option<usize>,
+    /// Of the floods only those whose name begins so, in windows.
+    #[arg(long, requires = "windows", default_value = "")]
+    flood: String,
     /// What its pods run: an image that is there already, with a shell's programs.
     #[arg(long, default_value = "demo/web:1")]
     image: String,
@@ -170,7 +173,7 @@ impl Attack {
     /// The exit code.
     async fn carry_out(&self, stage: &Stage, chosen: Vec<&Line>) -> Result<u8> {
         if let Some(windows) = self.windows {
-            return measure::run(stage, windows).await.map(|()| 0);
+            return measure::run(stage, windows, &self.flood).await.map(|()| 0);
         }
         let mut verdict = 0;
         for line in chosen {
