@@ -6,6 +6,7 @@ pub mod confine;
 pub mod log;
 pub mod mountinfo;
 pub mod notify;
+pub mod text;
 
 use std::{io::IsTerminal, process::ExitCode};
 

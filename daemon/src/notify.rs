@@ -5,6 +5,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     sync::OnceLock,
+    time::Duration,
 };
 
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -34,8 +35,16 @@ pub fn tell(state: &str) {
     }
 }
 
+/// How long what is begun with readiness takes at the most, usually.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Tells it, and that what was only needed until now is not any more. Called from where tokio is.
 pub fn ready() {
     tell("READY=1");
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        crate::text::forget();
+    });
 }
 
 pub fn status(text: &str) {
