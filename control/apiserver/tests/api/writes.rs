@@ -349,6 +349,16 @@ async fn a_namespace_that_changes_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn updates_of_whatever_version_there_is_are_in_nobodys_way() {
+    let (bench, acme) = furnished().await;
+    bench.post(&acme, MAPS, map("shared", "0")).await.ok();
+    let put = async |i: usize| {
+        bench.put(&acme, &format!("{MAPS}/shared"), &map("shared", &i.to_string())).await.ok();
+    };
+    futures::future::join_all((0..24).map(put)).await;
+}
+
+#[tokio::test]
 async fn a_scale_is_a_write_like_others() {
     let (bench, acme) = furnished().await;
     let path = format!("{DEPLOYMENTS}/x/scale");
