@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod disk;
+mod floor;
 mod load;
 mod objects;
 mod processes;
@@ -42,6 +43,7 @@ enum Command {
     Start(start::Start),
     Fill(Fill),
     Disk(DiskCost),
+    Floor(floor::Floor),
 }
 
 /// Put loads on one server, or on two in turn
@@ -118,6 +120,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(run) => run.run().await,
         Command::Start(start) => start.run().await,
+        Command::Floor(floor) => floor.run().await,
         Command::Fill(fill) => {
             let target = Target::open(&fill.target, Http::Two)?;
             let stage = Stage { target, template: Template::new(fill.object_bytes), run: String::new() };

@@ -191,6 +191,18 @@ impl Target {
         })
     }
 
+    /// One that asks nobody who they are.
+    pub fn bare(
+        name: &str,
+        pid: i32,
+        address: String,
+        server_name: ServerName<'static>,
+        tls: Arc<ClientConfig>,
+    ) -> Self {
+        let (headers, prefix) = (HeaderMap::new(), String::new());
+        Self { name: name.into(), pids: vec![pid], http: Http::Two, address, server_name, tls, headers, prefix }
+    }
+
     /// Of a path that begins with a slash, with its query.
     ///
     /// # Errors
