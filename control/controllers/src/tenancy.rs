@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use hypernetes_api::{
     TenantId, names,
     types::{
@@ -87,8 +88,8 @@ impl Reconciler for Projects {
         if !project.spec.enabled || project.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
-        self.namespaces(&tenant).await?;
-        self.network(&tenant).await?;
+        // Beside each other: each is a write, and waits for the disk.
+        tokio::try_join!(self.namespaces(&tenant), self.network(&tenant))?;
         if project.status.as_ref().is_none_or(|status| status.phase != "Ready") {
             let projects: Api<Project> = self.context.cluster(&TenantId::system());
             let patch = kube::api::Patch::Merge(json!({"status": {"phase": "Ready"}}));
@@ -108,13 +109,12 @@ impl Projects {
     async fn namespaces(&self, tenant: &TenantId) -> Result<(), Error> {
         let cache = self.context.informers.of::<Namespace>();
         let api: Api<Namespace> = self.context.cluster(tenant);
-        for name in NAMESPACES {
-            if cache.get(&Key::new(tenant, "", name)).is_none() {
-                let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-                self.context.ensure(&api, "making a namespace", namespace).await?;
-            }
-        }
-        Ok(())
+        let missing = NAMESPACES.iter().filter(|name| cache.get(&Key::new(tenant, "", name)).is_none());
+        let made = missing.map(|name| {
+            let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+            self.context.ensure(&api, "making a namespace", namespace)
+        });
+        try_join_all(made).await.map(drop)
     }
 
     async fn network(&self, tenant: &TenantId) -> Result<(), Error> {
@@ -223,19 +223,33 @@ impl Reconciler for Namespaces {
     type Key = Key;
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let informers = &self.context.informers;
-        let Some(namespace) = informers.of::<Namespace>().get(key) else { return Ok(None) };
-        if namespace.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
+        let Some(namespace) = self.context.informers.of::<Namespace>().get(key) else { return Ok(None) };
+        if namespace.metadata.deletion_timestamp.is_none() {
+            tokio::try_join!(self.account(key), self.authority(key))?;
         }
-        if informers.of::<ServiceAccount>().get(&Key::new(&key.tenant, &key.name, "default")).is_none() {
+        Ok(None)
+    }
+
+    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
+        self.context.told::<Namespace>(key)
+    }
+}
+
+impl Namespaces {
+    async fn account(&self, key: &Key) -> Result<(), Error> {
+        let accounts = self.context.informers.of::<ServiceAccount>();
+        if accounts.get(&Key::new(&key.tenant, &key.name, "default")).is_none() {
             let api: Api<ServiceAccount> = self.context.namespaced(&key.tenant, &key.name);
             let account = json!({"metadata": {"name": "default"}});
             self.context.ensure(&api, "making a service account", account).await?;
         }
+        Ok(())
+    }
+
+    async fn authority(&self, key: &Key) -> Result<(), Error> {
         let api: Api<ConfigMap> = self.context.namespaced(&key.tenant, &key.name);
         let data = json!({"ca.crt": self.cluster_ca_pem});
-        match informers.named::<ConfigMap>(ROOT_CA).get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
+        match self.context.informers.named::<ConfigMap>(ROOT_CA).get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
             None => {
                 let map = json!({"metadata": {"name": ROOT_CA}, "data": data});
                 self.context.ensure(&api, "making the authority's config map", map).await?;
@@ -245,10 +259,6 @@ impl Reconciler for Namespaces {
             }
             Some(_) => {}
         }
-        Ok(None)
-    }
-
-    fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
-        self.context.told::<Namespace>(key)
+        Ok(())
     }
 }

@@ -19,10 +19,10 @@ const PATH: &str = "/apis/identity.hypernetes.io/v1alpha1/projects";
 const OBJECT: &str = "bench-object";
 
 /// A Keystone id, which is a tenant's name in URLs.
-fn id(stage: &Stage, number: usize) -> String {
-    // The run's own digits, and the tenant's.
+fn id(stage: &Stage, tenants: usize, number: usize) -> String {
+    // The run's own digits, the workload's, and the tenant's: those of a workload before may still be going.
     let run: String = stage.run.chars().filter(char::is_ascii_hexdigit).collect();
-    format!("{run:0>16.16}{number:016x}")
+    format!("{run:0>16.16}{tenants:08x}{number:08x}")
 }
 
 fn configmaps(id: &str) -> String {
@@ -36,7 +36,7 @@ pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
     let (uri, of) = (stage.target.uri(PATH)?, stage.clone());
     stage
         .send_all((0..tenants).map(move |number| {
-            let id = id(&of, number);
+            let id = id(&of, tenants, number);
             let project = json!({
                 "apiVersion": "identity.hypernetes.io/v1alpha1", "kind": "Project", "metadata": {"name": id},
                 "spec": {"displayName": format!("{}-{number}", of.run), "domain": "default", "enabled": true},
@@ -65,7 +65,7 @@ pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
     let of = stage.clone();
     stage
         .send_all((0..tenants).map(move |number| {
-            let uri = of.target.uri(&configmaps(&id(&of, number)))?;
+            let uri = of.target.uri(&configmaps(&id(&of, tenants, number)))?;
             Ok(Prepared::post(uri, of.template.object(OBJECT, 0)))
         }))
         .await
@@ -74,7 +74,7 @@ pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
 pub async fn remove(stage: &Stage, tenants: usize) -> Result<()> {
     let of = stage.clone();
     let gone =
-        (0..tenants).map(move |number| Ok(Prepared::delete(of.target.uri(&format!("{PATH}/{}", id(&of, number)))?)));
+        (0..tenants).map(move |number| Ok(Prepared::delete(of.target.uri(&format!("{PATH}/{}", id(&of, tenants, number)))?)));
     stage.send_all(gone).await
 }
 
@@ -97,7 +97,7 @@ impl Requests for Mixed {
 }
 
 pub async fn run(stage: &Stage, tenants: usize, settings: &Settings) -> Result<Sample> {
-    let objects = (0..tenants).map(|n| stage.target.uri(&format!("{}/{OBJECT}", configmaps(&id(stage, n)))));
+    let objects = (0..tenants).map(|n| stage.target.uri(&format!("{}/{OBJECT}", configmaps(&id(stage, tenants, n)))));
     let objects = objects.collect::<Result<Vec<_>>>()?;
     ensure!(!objects.is_empty(), "no tenants");
     let mixed = Mixed { stage: stage.clone(), objects, count: 0 };
