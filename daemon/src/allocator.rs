@@ -8,12 +8,30 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// What a burst of work took goes back to the system when it is free. Otherwise that waits for a later allocation of the same
 /// thread, and a thread that waits for the next burst makes none.
-pub fn give_back_at_once() {
+pub(crate) fn give_back_at_once() {
+    give_back_after(0);
+}
+
+fn give_back_after(milliseconds: i64) {
     #[allow(unsafe_code)]
     // SAFETY: two numbers, the first of which is an option's.
     unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, 0);
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds);
     }
+}
+
+/// Of work that takes, frees and takes again, and is awaited by the thread that does it: what it frees goes back behind it, and not
+/// meanwhile, when it would be cleared before it comes again.
+pub async fn give_back_behind<T>(work: impl Future<Output = T>) -> T {
+    give_back_after(10);
+    let result = work.await;
+    give_back_at_once();
+    #[allow(unsafe_code)]
+    // SAFETY: it is this thread's own heap.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+    result
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the processes of every role have in common: memory, log, runtime, readiness and their end, and what
 //! those that are root give up.
 
-mod allocator;
+pub mod allocator;
 pub mod confine;
 pub mod log;
 pub mod mountinfo;

@@ -108,7 +108,8 @@ impl Server {
         let encryption = self.encryption.unwrap_or_default();
         let options = Options { values: hypernetes_apiserver::VALUES, encryption, ..Default::default() };
         let takeover = self.store.takeover();
-        let store = self.store.open(&root, &shown_root, options).await?;
+        let opening = self.store.open(&root, &shown_root, options);
+        let store = hypernetes_daemon::allocator::give_back_behind(opening).await?;
         let store_ended = store.ended();
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         server.complete_store().await.context("bringing the store up to date")?;

@@ -109,7 +109,8 @@ pub fn json(stored: &[u8]) -> &[u8] {
 /// whoever reads it as one is told so.
 pub fn show(stored: &Bytes, revision: Revision, new: bool) -> Bytes {
     count(Made::Shown);
-    let Some((START, rest)) = parts(stored) else { return stored.clone() };
+    // Of its own: it may be a part of all that was read with it.
+    let Some((START, rest)) = parts(stored) else { return Bytes::copy_from_slice(stored) };
     let event = if new { Event::Added } else { Event::Modified };
     let version = revision.to_string();
     let size = event.head().len() + HEAD.len() + version.len() + stored.len() + END.len();

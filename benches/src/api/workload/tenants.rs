@@ -73,8 +73,8 @@ pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
 
 pub async fn remove(stage: &Stage, tenants: usize) -> Result<()> {
     let of = stage.clone();
-    let gone =
-        (0..tenants).map(move |number| Ok(Prepared::delete(of.target.uri(&format!("{PATH}/{}", id(&of, tenants, number)))?)));
+    let gone = (0..tenants)
+        .map(move |number| Ok(Prepared::delete(of.target.uri(&format!("{PATH}/{}", id(&of, tenants, number)))?)));
     stage.send_all(gone).await
 }
 

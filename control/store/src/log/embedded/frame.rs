@@ -9,6 +9,8 @@
 //! payload: what a file held before it was used again, and what somebody has written into a payload, is no frame of it. A
 //! sealed payload (AES-256-GCM) has its tag behind it; salt and number make the nonce.
 
+use bytes::Bytes;
+
 use crate::Encryption;
 
 const MAGIC: [u8; 4] = *b"HNf\x01";
@@ -67,7 +69,7 @@ pub(super) fn append(
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A frame, the key that it was sealed with, and where the next begins.
-    Frame { payload: Vec<u8>, key: u32, next: usize },
+    Frame { payload: Bytes, key: u32, next: usize },
     /// None that is whole.
     Nothing,
     /// One that is whole, and sealed with a key that is not there or another one.
@@ -78,7 +80,7 @@ pub(super) enum Found {
 pub(super) fn read(bytes: &[u8], at: usize, salt: Salt, number: u64, encryption: &Encryption) -> Found {
     let Some((key, payload, next)) = whole(bytes, at, salt, |found| found == number) else { return Found::Nothing };
     match encryption.open(salt.0, number, key, payload) {
-        Some(payload) => Found::Frame { payload, key, next },
+        Some(payload) => Found::Frame { payload: payload.into(), key, next },
         None => Found::Sealed { key },
     }
 }
@@ -131,7 +133,7 @@ mod tests {
     fn read_all(bytes: &[u8], encryption: &Encryption) -> Vec<Vec<u8>> {
         let (mut at, mut all) = (0, Vec::new());
         while let Found::Frame { payload, next, .. } = read(bytes, at, Salt(7), all.len() as u64, encryption) {
-            all.push(payload);
+            all.push(payload.into());
             at = next;
         }
         all
