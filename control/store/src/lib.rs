@@ -30,7 +30,7 @@ pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};
 pub use mvcc::{Changes, Options, Part, WatchLimits};
 pub use quota::{METERED, Meter, Metered, Quota, Quotas, Usage};
-pub use store::Store;
+pub use store::{Store, as_of_now};
 pub use txn::{Exceeded, Guard, MAX_VALUE_BYTES, Op, Txn, TxnError};
 
 /// Number of a committed transaction; 0 is "before everything".

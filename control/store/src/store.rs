@@ -1,6 +1,6 @@
 //! A log and the cache above it.
 
-use std::{path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 
 use hypernetes_api::TenantId;
 
@@ -14,6 +14,17 @@ use crate::{
     },
     mvcc::Cache,
 };
+
+tokio::task_local! {
+    /// Whether the cache has all that had been acknowledged when this was begun.
+    static IS_CURRENT: Cell<bool>;
+}
+
+/// Does something that has to see what had been acknowledged when it began: only the first that it asks waits for that, where it has to
+/// be asked for. Each answer is of a moment since then.
+pub async fn as_of_now<T>(work: impl Future<Output = T>) -> T {
+    IS_CURRENT.scope(Cell::new(false), work).await
+}
 
 /// The store of a cluster. Closed when it is dropped and nothing that was begun waits for an answer any more.
 pub struct Store {
@@ -48,12 +59,21 @@ impl Store {
         Self { cache, log }
     }
 
+    /// The cache has all that was acknowledged before now, or before what this belongs to began ([`as_of_now`]).
+    async fn barrier(&self) -> Result<(), ReadError> {
+        if IS_CURRENT.try_with(Cell::get) != Ok(true) {
+            self.log.barrier().await?;
+            let _ = IS_CURRENT.try_with(|current| current.set(true));
+        }
+        Ok(())
+    }
+
     /// What the key holds.
     ///
     /// # Errors
     /// When the log cannot tell how far it is.
     pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        self.log.barrier().await?;
+        self.barrier().await?;
         Ok(self.cache.get(key))
     }
 
@@ -67,7 +87,7 @@ impl Store {
     /// # Errors
     /// When the revision that is asked for is not kept any more, or not there yet.
     pub async fn range(&self, prefix: &Prefix, options: RangeOptions) -> Result<Listing, ReadError> {
-        self.log.barrier().await?;
+        self.barrier().await?;
         self.cache.range(prefix, &options)
     }
 
@@ -76,7 +96,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn count(&self, prefix: &Prefix) -> Result<usize, ReadError> {
-        self.log.barrier().await?;
+        self.barrier().await?;
         Ok(self.cache.count(prefix))
     }
 
@@ -97,7 +117,7 @@ impl Store {
     /// When `from` is not kept any more, or not there yet.
     pub async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Changes, ReadError> {
         if from > self.cache.revision() {
-            self.log.barrier().await?;
+            self.barrier().await?;
         }
         self.cache.watch(prefix, None, from)
     }
@@ -108,7 +128,7 @@ impl Store {
     /// As [`Store::watch`].
     pub async fn watch_part(&self, prefix: &Prefix, part: Part<&str>, from: Revision) -> Result<Changes, ReadError> {
         if from > self.cache.revision() {
-            self.log.barrier().await?;
+            self.barrier().await?;
         }
         self.cache.watch(prefix, Some(part), from)
     }
@@ -118,7 +138,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn revision(&self) -> Result<Revision, ReadError> {
-        self.log.barrier().await?;
+        self.barrier().await?;
         Ok(self.cache.revision())
     }
 
@@ -183,5 +203,58 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.log.close();
         self.cache.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counts(Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl Log for Counts {
+        async fn commit(&self, _: Txn) -> Result<Revision, TxnError> {
+            Err(TxnError::Unavailable("it takes nothing".into()))
+        }
+
+        async fn barrier(&self) -> Result<(), ReadError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn ended(&self) -> watch::Receiver<Option<String>> {
+            watch::channel(None).1
+        }
+
+        fn close(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn what_belongs_together_waits_once() {
+        let log = Counts::default();
+        let asked = log.0.clone();
+        let store = Store::of(Arc::new(Cache::new(Options::default())), Box::new(log));
+        let read = async || {
+            store.revision().await.unwrap();
+            store.get(&Key::parse("//pods/acme/ns/name").unwrap()).await.unwrap();
+            asked.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!(read().await, 2);
+        assert_eq!(as_of_now(read()).await, 1);
+        // Something else inside is as new as its own beginning; and whether the store answers is asked of itself.
+        let inside = as_of_now(async {
+            store.revision().await.unwrap();
+            as_of_now(store.revision()).await.unwrap();
+            store.health().await.unwrap();
+            asked.swap(0, Ordering::Relaxed)
+        });
+        assert_eq!(inside.await, 3);
     }
 }

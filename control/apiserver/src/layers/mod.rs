@@ -27,7 +27,7 @@ use crate::{Inner, answer::error_response};
 
 /// The answer to a request from anywhere.
 pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<Body> {
-    let answer = Box::pin(through(server, request));
+    let answer = Box::pin(hypernetes_store::as_of_now(through(server, request)));
     panic::caught(async { answer.await.unwrap_or_else(|error| error_response(&error)) }).await
 }
 

@@ -177,9 +177,10 @@ impl Committer {
         };
         loop {
             let asked = self.members.ask();
-            let mut kv = asked.kv();
-            let answering = timeout(ANSWER, kv.txn(request.clone()));
-            tokio::pin!(answering);
+            // Never given up: of an answer that comes for a stream that is no more, HTTP/2 takes a thousand, and then ends the
+            // connection, with everybody's watch on it.
+            let (mut kv, request) = (asked.kv(), request.clone());
+            let mut answering = tokio::spawn(async move { timeout(ANSWER, kv.txn(request)).await });
             let answer = tokio::select! {
                 biased;
                 seen = pending.seen(), if !pending.is_over() => match seen {
@@ -190,7 +191,7 @@ impl Committer {
                 answer = &mut answering => answer,
             };
             let status = match answer {
-                Ok(Ok(answer)) => {
+                Ok(Ok(Ok(answer))) => {
                     let answer = answer.into_inner();
                     if !answer.succeeded {
                         pending.settled();
@@ -199,8 +200,9 @@ impl Committer {
                     let revision = revision(answer.header.map_or(0, |header| header.revision));
                     return Ok(Outcome::Done(self.shown(&mut pending, revision, deadline).await));
                 }
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("{} has not answered in time", asked.url())),
+                Ok(Ok(Err(status))) => status,
+                // The second: this process is ending.
+                Ok(Err(_)) | Err(_) => Status::deadline_exceeded(format!("{} has not answered in time", asked.url())),
             };
             if is_final(&status) {
                 pending.settled();
