@@ -5,12 +5,12 @@ use std::{path::Path, sync::Arc};
 use hypernetes_api::TenantId;
 
 use crate::{
-    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError, Revision,
+    Changes, Encryption, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError, Revision,
     Txn, TxnError, Usage,
     log::{
         Log,
-        embedded::{Embedded, OpenError, Snapshot},
-        etcd::{Config, Etcd, StartError},
+        embedded::{Contents, Embedded, OpenError, Snapshot},
+        etcd::{self, Config, Etcd, StartError},
     },
     mvcc::Cache,
 };
@@ -41,6 +41,18 @@ impl Store {
         let cache = Arc::new(Cache::new(options));
         let log = Etcd::start(config, cache.clone()).await?;
         Ok(Self { cache, log: Box::new(log) })
+    }
+
+    /// Makes a store in an etcd that has nothing under the prefix, of a snapshot of a store on any engine.
+    ///
+    /// # Errors
+    /// When there is something, or etcd does not take it. What was begun then is no store, and has to be deleted.
+    pub async fn restore_to_etcd(
+        config: &Config,
+        contents: Contents,
+        encryption: &Encryption,
+    ) -> Result<(), StartError> {
+        etcd::restore::restore(config, contents.into_records(), encryption).await
     }
 
     #[cfg(test)]

@@ -11,7 +11,10 @@ use hypernetes_api::TenantId;
 use hypernetes_store::{
     Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store,
     Txn, TxnError, WatchError,
-    log::etcd::{Config, StartError},
+    log::{
+        embedded::Contents,
+        etcd::{Config, StartError},
+    },
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -345,4 +348,48 @@ async fn what_is_in_etcd_is_sealed_with_the_operators_keys_and_anew_with_a_new_o
     }
     let why = refused(&[4]).await;
     assert!(why.contains("encryption key 9"), "{why}");
+}
+
+/// Key and value of all that a store has.
+async fn content(store: &Store) -> Vec<(String, Bytes)> {
+    let listing = store.range(&all(), RangeOptions::default()).await.unwrap();
+    listing.entries.iter().map(|entry| (entry.key.as_str().to_owned(), entry.value.clone())).collect()
+}
+
+#[tokio::test]
+async fn snapshots_go_from_one_engine_to_the_other_whole_and_over_nothing_that_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let encryption = keys(directory.path(), &[3]);
+    let options = || Options { encryption: encryption.clone(), ..Options::default() };
+    let embedded = Store::open(&at("store"), options()).unwrap();
+    // More objects than there are in one transaction, more bytes, and what begins like something else.
+    for index in 0..230_u16 {
+        embedded.commit(txn(vec![put(&format!("n{index}"), &index.to_be_bytes())])).await.unwrap();
+    }
+    for (index, value) in [vec![7; 1_500_000], vec![7; 600_000], vec![0, 1, 2], vec![]].iter().enumerate() {
+        embedded.commit(txn(vec![put(&format!("large{index}"), value)])).await.unwrap();
+    }
+    let before = content(&embedded).await;
+    assert_eq!(before.len(), 234);
+    let save = |store: &Store, name: &str| {
+        std::fs::write(at(name), store.snapshot().flatten().collect::<Vec<u8>>()).unwrap();
+        Contents::read(&at(name), &encryption).unwrap()
+    };
+    let config = common::config(vec![common::shared()], "/restored/");
+    Store::restore_to_etcd(&config, save(&embedded, "one"), &encryption).await.unwrap();
+    let again = Store::restore_to_etcd(&config, save(&embedded, "one"), &encryption).await;
+    assert!(matches!(again, Err(StartError::Occupied { .. })), "{again:?}");
+    let etcd = Store::etcd(&config, options()).await.unwrap();
+    assert_eq!(content(&etcd).await, before);
+    let back = save(&etcd, "other");
+    back.restore(&at("back"), &encryption).unwrap();
+    let back = Store::open(&at("back"), options()).unwrap();
+    assert_eq!(content(&back).await, before);
+
+    // It is a store like any other.
+    etcd.commit(txn(vec![put("n0", b"changed")])).await.unwrap();
+    drop(etcd);
+    let etcd = Store::etcd(&config, options()).await.unwrap();
+    assert_eq!(&*etcd.get(&key("n0")).await.unwrap().unwrap().value, b"changed");
 }

@@ -303,7 +303,9 @@ fn take_whole(events: &mut Vec<wire::Event>, more_follows: bool) -> Vec<wire::Ev
 pub(super) fn check_format(space: &Keyspace, value: Option<&[u8]>) -> Result<(), Lost> {
     let prefix = space.prefix();
     let Some(value) = value else {
-        return Err(Lost::Data(format!("what is under {prefix} in etcd was not written by this program")));
+        return Err(Lost::Data(format!(
+            "what is under {prefix} in etcd was not written by this program, or a snapshot that was not restored to its end"
+        )));
     };
     match std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(keyspace::PLAIN | keyspace::SEALED) => Ok(()),

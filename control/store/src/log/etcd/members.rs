@@ -20,7 +20,7 @@ use tonic::{
 use super::{
     endpoints::{EndpointError, Endpoints},
     tls::Tls,
-    wire::{kv_client::KvClient, watch_client::WatchClient},
+    wire::{kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient},
 };
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -118,6 +118,10 @@ impl Asked<'_> {
 
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel())
     }
 
     pub fn watch(&self) -> WatchClient<Channel> {

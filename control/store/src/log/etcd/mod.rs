@@ -18,6 +18,8 @@ mod follow;
 mod keyspace;
 mod members;
 mod reseal;
+pub(crate) mod restore;
+mod shared;
 mod tls;
 mod waiting;
 
@@ -54,6 +56,7 @@ use super::Log;
 use crate::{ReadError, Revision, Txn, TxnError, mvcc::Cache};
 
 pub use endpoints::{EndpointError, Endpoints};
+pub use shared::Shared;
 
 /// Where the store is, and how it is kept.
 #[derive(Debug, Clone)]
@@ -92,6 +95,11 @@ pub enum StartError {
     Unreachable { urls: String, why: String },
     #[error("there is nothing of a store under {prefix} in the etcd at {urls}, although there was one")]
     Missing { urls: String, prefix: String },
+    #[error(
+        "there is something under {prefix} in the etcd at {urls}: choose another prefix, or delete what is there \
+         (etcdctl del --prefix {prefix})"
+    )]
+    Occupied { urls: String, prefix: String },
     /// Of a newer version, or something else.
     #[error("{0}")]
     Foreign(String),
@@ -105,6 +113,8 @@ pub(crate) struct Etcd {
     tasks: Vec<AbortHandle>,
 }
 
+/// How long etcd may take for a write.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Between attempts to reach etcd at the start.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -200,18 +210,23 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
     if !others.kvs.is_empty() {
         return check_format(space, None).map(|()| true);
     }
-    let absent = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: space.format(),
-        target_union: Some(TargetUnion::ModRevision(0)),
-    };
     let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
-    let success = puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value })) });
+    let success = puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value, lease: 0 })) });
     // Whoever makes it, and whatever the answer is: it is looked for once more.
-    let making = TxnRequest { compare: vec![absent], success: success.into() };
+    let nobody = [space.format(), space.restoring()].map(absent);
+    let making = TxnRequest { compare: nobody.into(), success: success.into() };
     members.ask().kv().txn(making).await?;
     Ok(true)
+}
+
+/// There is no such key.
+fn absent(key: Vec<u8>) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key,
+        target_union: Some(TargetUnion::ModRevision(0)),
+    }
 }
 
 /// Before anything is sealed: what would misread it ends, or does not start.
@@ -229,7 +244,7 @@ async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) ->
         key: space.format(),
         target_union: Some(TargetUnion::ModRevision(found.mod_revision)),
     };
-    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into() });
+    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into(), lease: 0 });
     let raising = TxnRequest { compare: vec![same], success: vec![RequestOp { request: Some(put) }] };
     // Where it fails another server has done it.
     members.ask().kv().txn(raising).await?;

@@ -1,0 +1,177 @@
+//! Servers over one etcd, and snapshots between it and a directory.
+
+mod common;
+
+use std::{
+    net::Ipv4Addr,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{BINARY, PATIENCE, Server, client, good, refused, refused_to_start};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::PostParams};
+use serde_json::json;
+
+struct Etcd {
+    process: Child,
+    directory: tempfile::TempDir,
+    url: String,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // An address that nobody else has, and so are its ports.
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        let host = Ipv4Addr::new(127, 64 + (high & 63), middle, low);
+        let (url, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        // It ends with the test, by whatever.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "etcd", "--name=one"])
+            .arg(format!("--data-dir={}", directory.path().join("data").display()))
+            .args([format!("--listen-client-urls={url}"), format!("--advertise-client-urls={url}")])
+            .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
+            .arg(format!("--initial-cluster=one={peer}"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect((host, 2379)).is_err() {
+            assert!(began.elapsed() < PATIENCE, "etcd (package etcd-server) does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { process, directory, url }
+    }
+}
+
+fn holds(directory: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+        if path.is_dir() {
+            return holds(&path, bytes);
+        }
+        std::fs::read(path).unwrap().windows(bytes.len()).any(|part| part == bytes)
+    })
+}
+
+async fn secrets(server: &Server) -> Api<Secret> {
+    Api::namespaced(client(&server.path("server/operator.kubeconfig")).await, "kube-system")
+}
+
+fn password(server: &Server) -> String {
+    let openrc = server.read("server/admin.openrc");
+    openrc.lines().find(|line| line.contains("OS_PASSWORD")).unwrap().to_owned()
+}
+
+fn run(words: &[&str]) -> String {
+    good(Command::new(BINARY).args(words).output().unwrap())
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn servers_share_an_etcd_and_snapshots_move_what_is_in_it() {
+    let (etcd, files) = (Etcd::start(), tempfile::tempdir().unwrap());
+    let at = |name: &str| files.path().join(name).display().to_string();
+    let keys = at("keys");
+    std::fs::write(&keys, "1 AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    let store = format!("--store=etcd={}", etcd.url);
+    let options = [store.as_str(), "--encryption-keys", &keys];
+
+    let first = Server::start_with(tempfile::tempdir().unwrap(), &options);
+    let object = json!({"metadata": {"name": "s"}, "stringData": {"k": "c2hvd24tdG8tbm9uZQ"}});
+    let object: Secret = serde_json::from_value(object).unwrap();
+    secrets(&first).await.create(&PostParams::default(), &object).await.unwrap();
+
+    // Who has no token, or another authority, is no server of it.
+    let place = tempfile::tempdir().unwrap();
+    let why = refused_to_start(&place, &options);
+    assert!(why.contains("--token-file"), "{why}");
+    let alone = Server::start().killed();
+    std::fs::remove_dir_all(alone.path().join("server/store")).unwrap();
+    let why = refused_to_start(&alone, &options);
+    assert!(why.contains("another authority"), "{why}");
+
+    // A token is good until it is revoked, or its time is over.
+    let root = first.path("server").display().to_string();
+    let create = |file: &str| run(&["store", "token", "create", file, &store, "--root", &root]);
+    let (revoked, token) = (at("revoked"), at("token"));
+    let id = |said: String| said.split_once("token ").unwrap().1.split(',').next().unwrap().to_owned();
+    let ended = id(create(&revoked));
+    run(&["store", "token", "revoke", &ended, &store]);
+    let with = |file: &str| options.iter().copied().chain(["--token-file", file]).map(str::to_owned).collect::<Vec<_>>();
+    let refused_with = |file: &str| {
+        let options = with(file);
+        refused_to_start(&place, &options.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let why = refused_with(&revoked);
+    assert!(why.contains(&ended) && why.contains("not good any more"), "{why}");
+    let said = create(&token);
+    let secret = std::fs::read_to_string(&token).unwrap();
+    assert_eq!(mode(Path::new(&token)), 0o600);
+    assert!(!said.contains(secret.trim().split_once('.').unwrap().1), "{said}");
+    // Another's key for its ID.
+    let forged = format!("{}.{}", id(said), std::fs::read_to_string(&revoked).unwrap().split_once('.').unwrap().1);
+    std::fs::write(at("forged"), forged).unwrap();
+    let why = refused_with(&at("forged"));
+    assert!(why.contains("the token is not what the etcd has"), "{why}");
+    assert!(!place.path().join("server/pki").exists() && !place.path().join("server/admin.openrc").exists());
+
+    let words = with(&token);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let second = Server::start_with(place, &words);
+    for name in ["server/pki/ca.crt", "server/pki/ca.key"] {
+        assert_eq!(first.read(name), second.read(name));
+    }
+    assert_eq!(password(&first), password(&second));
+    assert_eq!(mode(&second.path("server/pki/ca.key")), 0o600);
+    assert!(secrets(&second).await.get_opt("s").await.unwrap().is_some());
+    // Neither what was written nor what a token opens is in the etcd to be read.
+    let data = etcd.directory.path().join("data");
+    let admins = password(&first);
+    let admins = admins.split('\'').nth(1).unwrap();
+    for secret in ["c2hvd24tdG8tbm9uZQ", "PRIVATE KEY", "\"kube-system\"", admins] {
+        assert!(!holds(&data, secret.as_bytes()), "{secret}");
+    }
+    // A server needs its token once.
+    std::fs::remove_file(&token).unwrap();
+    let second = Server::start_with(second.killed(), &words);
+
+    // What is in it goes into another place of it, and from there into a directory: all of it.
+    let (one, other) = (at("one"), at("other"));
+    let root = second.path("server").display().to_string();
+    run(&["snapshot", "save", &one, "--root", &root]);
+    let place = second.killed();
+    drop(first);
+    let restore = ["snapshot", "restore", &one, "--encryption-keys", &keys, &store, "--etcd-prefix", "/restored/"];
+    let said = run(&restore);
+    assert!(said.contains("/restored/ in etcd"), "{said}");
+    let why = refused(&restore.map(str::to_owned));
+    assert!(why.contains("there is something under /restored/"), "{why}");
+    let restored = Server::start_with(place, &[&options[..], &["--etcd-prefix", "/restored/"]].concat());
+    let made = secrets(&restored).await.get("s").await.unwrap();
+    assert_eq!(made.data.unwrap()["k"].0, b"c2hvd24tdG8tbm9uZQ");
+    run(&["snapshot", "save", &other, "--root", &root]);
+    let place = restored.killed();
+    run(&["snapshot", "restore", &other, "--encryption-keys", &keys, "--root", &root]);
+    let why = refused_to_start(&place, &["--encryption-keys", &keys]);
+    assert!(why.contains("this server's data is in an etcd"), "{why}");
+    std::fs::remove_file(place.path().join("server/store.etcd")).unwrap();
+    let embedded = Server::start_with(place, &["--encryption-keys", &keys]);
+    assert!(secrets(&embedded).await.get_opt("s").await.unwrap().is_some());
+}
