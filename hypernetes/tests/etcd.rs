@@ -7,12 +7,17 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 use common::{BINARY, PATIENCE, Server, client, good, refused, refused_to_start};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client, api::PostParams};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 
 struct Etcd {
@@ -28,13 +33,29 @@ impl Drop for Etcd {
     }
 }
 
+/// Addresses that nobody else has: of clients and of members.
+fn addresses() -> [String; 2] {
+    static PORTS: AtomicU16 = AtomicU16::new(20_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 + (high & 63), middle, low);
+    [0; 2].map(|_: u8| format!("http://{host}:{}", PORTS.fetch_add(1, Ordering::Relaxed)))
+}
+
 impl Etcd {
     fn start() -> Self {
+        let [url, peer] = addresses();
+        let etcd = Self::begin(&url, &peer);
+        let began = Instant::now();
+        while std::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).is_err() {
+            assert!(began.elapsed() < PATIENCE, "etcd (package etcd-server) does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        etcd
+    }
+
+    /// One that may not listen yet.
+    fn begin(url: &str, peer: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // An address that nobody else has, and so are its ports.
-        let [_, high, middle, low] = std::process::id().to_be_bytes();
-        let host = Ipv4Addr::new(127, 64 + (high & 63), middle, low);
-        let (url, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         // It ends with the test, by whatever.
         let process = Command::new("setpriv")
@@ -49,12 +70,11 @@ impl Etcd {
             .process_group(0)
             .spawn()
             .unwrap();
-        let began = Instant::now();
-        while std::net::TcpStream::connect((host, 2379)).is_err() {
-            assert!(began.elapsed() < PATIENCE, "etcd (package etcd-server) does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { process, directory, url }
+        Self { process, directory, url: url.to_owned() }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
     }
 }
 
@@ -68,7 +88,7 @@ fn holds(directory: &Path, bytes: &[u8]) -> bool {
 }
 
 async fn secrets(server: &Server) -> Api<Secret> {
-    Api::namespaced(client(&server.path("server/operator.kubeconfig")).await, "kube-system")
+    Api::namespaced(operator(server).await, "kube-system")
 }
 
 fn password(server: &Server) -> String {
@@ -114,7 +134,8 @@ async fn servers_share_an_etcd_and_snapshots_move_what_is_in_it() {
     let id = |said: String| said.split_once("token ").unwrap().1.split(',').next().unwrap().to_owned();
     let ended = id(create(&revoked));
     run(&["store", "token", "revoke", &ended, &store]);
-    let with = |file: &str| options.iter().copied().chain(["--token-file", file]).map(str::to_owned).collect::<Vec<_>>();
+    let with =
+        |file: &str| options.iter().copied().chain(["--token-file", file]).map(str::to_owned).collect::<Vec<_>>();
     let refused_with = |file: &str| {
         let options = with(file);
         refused_to_start(&place, &options.iter().map(String::as_str).collect::<Vec<_>>())
@@ -174,4 +195,75 @@ async fn servers_share_an_etcd_and_snapshots_move_what_is_in_it() {
     std::fs::remove_file(place.path().join("server/store.etcd")).unwrap();
     let embedded = Server::start_with(place, &["--encryption-keys", &keys]);
     assert!(secrets(&embedded).await.get_opt("s").await.unwrap().is_some());
+}
+
+async fn operator(server: &Server) -> Client {
+    client(&server.path("server/operator.kubeconfig")).await
+}
+
+/// Until there is something.
+async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        match attempt().await {
+            Some(found) => return found,
+            None => assert!(began.elapsed() < PATIENCE, "it does not come"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// It says so in seconds, and goes on trying.
+#[tokio::test]
+async fn a_server_says_that_it_waits_for_its_etcd_and_begins_when_there_is_one() {
+    let [url, peer] = addresses();
+    let (store, mut etcd, began) = (format!("--store=etcd={url}"), None, Instant::now());
+    let mut said = None;
+    let server = Server::start_when(tempfile::tempdir().unwrap(), &[&store], |log| {
+        let waits = log.contains("etcd cannot be reached: waiting for it") && log.contains(&url);
+        if waits && etcd.is_none() {
+            said = Some(began.elapsed());
+            etcd = Some(Etcd::begin(&url, &peer));
+        }
+        waits
+    });
+    println!("said after {said:?}");
+    let (etcd, client) = (etcd.unwrap(), operator(&server).await);
+    assert_eq!(health(&client, "/readyz").await, (200, "ok".into()));
+    let verbose = (200, "[+]ping ok\n[+]etcd ok\nlivez check passed\n".into());
+    assert_eq!(health(&client, "/livez?verbose").await, verbose);
+
+    // It goes away, and comes back.
+    etcd.signal(Signal::SIGSTOP);
+    let checks = async {
+        for check in ["readyz", "livez"] {
+            let told = format!("[+]ping ok\n[-]etcd failed: reason withheld\n{check} check failed\n");
+            assert_eq!(health(&client, &format!("/{check}")).await, (500, told));
+        }
+    };
+    // As upstream's answer is.
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}})).unwrap();
+    let (all, posting) = (Default::default(), PostParams::default());
+    let (got, listed, made, ()) = tokio::join!(maps.get("m"), maps.list(&all), maps.create(&posting, &map), checks);
+    for error in [got.err(), listed.err(), made.err()] {
+        let Some(kube::Error::Api(status)) = error else { panic!("{error:?}") };
+        assert_eq!((status.code, status.reason.as_str()), (504, "Timeout"), "{status:?}");
+        let message = "Timeout: request did not complete within requested timeout - ";
+        assert!(status.message.starts_with(message), "{status:?}");
+    }
+    for path in ["/livez/ping", "/livez?exclude=etcd"] {
+        assert_eq!(health(&client, path).await, (200, "ok".into()));
+    }
+    etcd.signal(Signal::SIGCONT);
+    eventually(async || (health(&client, "/readyz").await.0 == 200).then_some(())).await;
+}
+
+/// What a check of health says, and whether that is success.
+async fn health(client: &Client, path: &str) -> (u16, String) {
+    use http_body_util::BodyExt;
+    let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+    let answer = client.send(request).await.unwrap();
+    let (code, body) = (answer.status().as_u16(), answer.into_body().collect().await.unwrap().to_bytes());
+    (code, String::from_utf8(body.to_vec()).unwrap())
 }

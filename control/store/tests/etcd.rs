@@ -393,3 +393,43 @@ async fn snapshots_go_from_one_engine_to_the_other_whole_and_over_nothing_that_i
     let etcd = Store::etcd(&config, options()).await.unwrap();
     assert_eq!(&*etcd.get(&key("n0")).await.unwrap().unwrap().value, b"changed");
 }
+
+/// A watch of before a server started goes on where etcd has not forgotten what came since.
+#[tokio::test]
+async fn who_starts_knows_what_etcd_has_not_forgotten() {
+    let (directory, network) = (tempfile::tempdir().unwrap(), Network::default());
+    let (_process, url) = common::single(directory.path(), Path::new(""));
+    let config = common::config(vec![url.clone()], "/past/");
+    let open = async |config: &Config| Store::etcd(config, Options::default()).await.unwrap();
+    let store = open(&config).await;
+    let first = store.commit(txn(vec![put("a", b"1"), put("b", b"1")])).await.unwrap();
+    let second = store.commit(txn(vec![Op::Delete(key("a"))])).await.unwrap();
+    let third = store.commit(txn(vec![put("a", b"2")])).await.unwrap();
+    drop(store);
+    let store = open(&config).await;
+    let mut changes = store.watch(&all(), first).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let change = changes.recv().await.unwrap().unwrap();
+        told.push((change.revision, change.before.is_some(), change.now.as_ref().map(|now| now.value.to_vec())));
+    }
+    assert_eq!(told, [(second, true, None), (third, false, Some(b"2".to_vec()))]);
+    let then = store.range(&all(), RangeOptions { revision: Some(second), ..RangeOptions::default() }).await.unwrap();
+    assert_eq!(then.entries.iter().map(|entry| entry.key.name()).collect::<Vec<_>>(), ["b"]);
+    // It goes on with what is new.
+    let fourth = store.commit(txn(vec![put("c", b"1")])).await.unwrap();
+    assert_eq!(changes.recv().await.unwrap().unwrap().revision, fourth);
+    drop(store);
+
+    // What is forgotten is: who was told less lists anew.
+    let (_, compacting) = pair_at(&network, url.clone(), "/past/", Duration::from_millis(50)).await;
+    let mut last = fourth;
+    while compacted(&url).await <= i64::try_from(fourth.0).unwrap() {
+        last = compacting.commit(txn(vec![put("c", &last.0.to_be_bytes())])).await.unwrap();
+    }
+    drop(compacting);
+    let store = open(&config).await;
+    assert!(matches!(store.watch(&all(), third).await, Err(ReadError::Compacted { .. })));
+    assert_eq!(store.get(&key("c")).await.unwrap().unwrap().mod_revision, last);
+    store.watch(&all(), last).await.unwrap();
+}

@@ -3,7 +3,10 @@
 mod command;
 pub mod further;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use hypernetes_controllers::runtime::Takeover;
@@ -13,6 +16,9 @@ use hypernetes_store::{
 };
 
 pub use command::{Store as Command, read_token};
+
+/// A server waits for its etcd as long as it takes, and says so.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Where the server keeps its data.
 #[derive(clap::Args)]
@@ -90,7 +96,8 @@ impl StoreArgs {
 
     /// The etcd that it is in, if it is in one.
     pub fn etcd(&self) -> Option<Config> {
-        self.etcd.config()
+        let compaction = Duration::from_secs(self.etcd_compaction_interval);
+        Some(Config { compaction, patience: AS_LONG_AS_IT_TAKES, ..self.etcd.config()? })
     }
 
     /// Opens it. `shown` is what `root` is called by whoever reads an error.
@@ -113,11 +120,7 @@ impl StoreArgs {
             check_directory(root, &path)?;
             return Store::open(&path, options).with_context(|| format!("starting in {}", shown.display()));
         };
-        let config = Config {
-            compaction: std::time::Duration::from_secs(self.etcd_compaction_interval),
-            must_exist: has_run(root),
-            ..config
-        };
+        let config = Config { must_exist: has_run(root), ..config };
         let store = Store::etcd(&config, options).await.map_err(|error| not_started(error, shown))?;
         std::fs::write(&marker, format!("{}\n", config.prefix))
             .with_context(|| format!("writing {}", marker.display()))?;

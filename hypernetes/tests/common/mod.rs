@@ -13,6 +13,10 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_hypernetes");
 /// How long anything may take until the test gives up on it: the machine may be busy.
@@ -37,6 +41,11 @@ impl Server {
 
     /// A server that is ready, in a place whose `server` is its directory, with more options.
     pub fn start_with(place: tempfile::TempDir, options: &[&str]) -> Self {
+        Self::start_when(place, options, |_| true)
+    }
+
+    /// [`Self::start_with`], where something else has to be the case before it can be ready: it is asked for with what the server has logged.
+    pub fn start_when(place: tempfile::TempDir, options: &[&str], mut may: impl FnMut(&str) -> bool) -> Self {
         let (notify, log) = (place.path().join("notify"), File::create(place.path().join("log")).unwrap());
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).unwrap();
@@ -49,9 +58,11 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap();
-        let (mut server, began, mut buffer) = (Self { process, place }, Instant::now(), [0; 4096]);
+        let (mut server, began, mut buffer, mut waits) = (Self { process, place }, Instant::now(), [0; 4096], true);
         loop {
+            waits = waits && !may(&server.read("log"));
             if socket.recv(&mut buffer).is_ok_and(|length| buffer[..length] == *b"READY=1") {
+                assert!(!waits, "it is ready too soon");
                 return server;
             }
             let log = || std::fs::read_to_string(server.place.path().join("log")).unwrap();
@@ -67,6 +78,18 @@ impl Server {
 
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Its place, when it has ended as it is asked to.
+    pub fn stopped(mut self) -> tempfile::TempDir {
+        self.signal(Signal::SIGTERM);
+        let ended = self.process.wait().unwrap();
+        assert!(ended.success(), "{ended}:\n{}", self.read("log"));
+        std::mem::replace(&mut self.place, tempfile::tempdir().unwrap())
     }
 
     fn kill(&mut self) {

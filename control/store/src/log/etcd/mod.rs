@@ -17,6 +17,8 @@ mod envelope;
 mod follow;
 mod keyspace;
 mod members;
+mod opening;
+mod pages;
 mod reseal;
 pub(crate) mod restore;
 mod shared;
@@ -132,7 +134,7 @@ impl Etcd {
             waiting: waiting.clone(),
             followed,
             went_back: went_back.clone(),
-            otherwise_sealed: Vec::new(),
+            otherwise_sealed: false,
         };
         let sealed = !cache.options().encryption.is_none();
         let deadline = Instant::now() + config.patience;
@@ -143,7 +145,7 @@ impl Etcd {
                     if sealed {
                         raise_format(&members, &space, deadline).await?;
                     }
-                    follower.load().await?;
+                    opening::load(&mut follower, deadline).await?;
                 }
                 Ok(there)
             };
@@ -163,7 +165,7 @@ impl Etcd {
             tokio::time::sleep(PAUSE).await;
         }
         let (barriers, asker) = barrier::barriers(members.clone(), space.clone(), following, went_back);
-        let otherwise_sealed = std::mem::take(&mut follower.otherwise_sealed);
+        let otherwise_sealed = follower.otherwise_sealed;
         let (ending, ended) = watch::channel(None);
         let mut tasks = vec![
             tokio::spawn(async move {
@@ -181,8 +183,8 @@ impl Etcd {
         let budget = Arc::default();
         let committer = Committer { members, space, cache, budget, waiting, barriers: barriers.clone() };
         let committer = Arc::new(committer);
-        if sealed && !otherwise_sealed.is_empty() {
-            tasks.push(tokio::spawn(reseal::run(committer.clone(), otherwise_sealed)).abort_handle());
+        if sealed && otherwise_sealed {
+            tasks.push(tokio::spawn(reseal::run(committer.clone())).abort_handle());
         }
         Ok(Self { committer, barriers, ended, tasks })
     }
@@ -191,7 +193,7 @@ impl Etcd {
 /// Whether there is a store; made when it may be.
 async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Instant) -> Result<bool, Lost> {
     let read = |range: RangeRequest| {
-        members.read(deadline, move |mut kv| {
+        members.wait_for(deadline, move |mut kv| {
             let range = range.clone();
             async move { kv.range(range).await }
         })
@@ -211,7 +213,8 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
         return check_format(space, None).map(|()| true);
     }
     let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
-    let success = puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value, lease: 0 })) });
+    let success =
+        puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value, lease: 0 })) });
     // Whoever makes it, and whatever the answer is: it is looked for once more.
     let nobody = [space.format(), space.restoring()].map(absent);
     let making = TxnRequest { compare: nobody.into(), success: success.into() };
@@ -232,7 +235,7 @@ fn absent(key: Vec<u8>) -> Compare {
 /// Before anything is sealed: what would misread it ends, or does not start.
 async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) -> Result<(), Lost> {
     let range = RangeRequest { key: space.format(), ..Default::default() };
-    let found = members.read(deadline, |mut kv| {
+    let found = members.wait_for(deadline, |mut kv| {
         let range = range.clone();
         async move { kv.range(range).await }
     });

@@ -36,7 +36,7 @@ pub(crate) async fn restore(config: &Config, records: Vec<Record>, encryption: &
     let occupied = || StartError::Occupied { urls: members.urls(), prefix: space.prefix().into() };
     let (key, range_end) = space.range();
     let anything = RangeRequest { key, range_end, limit: 1, keys_only: true, ..Default::default() };
-    let found = members.read(Instant::now() + config.patience, |mut kv| {
+    let found = members.wait_for(Instant::now() + config.patience, |mut kv| {
         let range = anything.clone();
         async move { kv.range(range).await }
     });

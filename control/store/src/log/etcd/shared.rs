@@ -118,7 +118,7 @@ impl Shared {
     }
 
     async fn range(&self, range: RangeRequest) -> Result<Vec<super::wire::KeyValue>, StartError> {
-        let reading = self.members.read(self.deadline, |mut kv| {
+        let reading = self.members.wait_for(self.deadline, |mut kv| {
             let range = range.clone();
             async move { kv.range(range).await }
         });
