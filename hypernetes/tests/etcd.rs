@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
@@ -12,13 +13,18 @@ use std::{
 };
 
 use common::{BINARY, PATIENCE, Server, client, good, refused, refused_to_start};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, api::PostParams};
+use hypernetes_api::types::network::{Network, Port, Subnet};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Secret},
+};
+use kube::{Api, Client, Resource, api::PostParams};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 struct Etcd {
     process: Child,
@@ -201,6 +207,20 @@ async fn operator(server: &Server) -> Client {
     client(&server.path("server/operator.kubeconfig")).await
 }
 
+async fn make<K>(client: &Client, object: Value)
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let object: K = serde_json::from_value(object).unwrap();
+    Api::<K>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+}
+
+async fn holder(client: &Client) -> String {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let lease = leases.get_opt("hypernetes-network").await.unwrap();
+    lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()
+}
+
 /// Until there is something.
 async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -210,6 +230,81 @@ async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
             None => assert!(began.elapsed() < PATIENCE, "it does not come"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Two servers of one etcd, and a network with a few hundred addresses in it.
+async fn two(etcd: &Etcd, store: &str) -> [Server; 2] {
+    let first = Server::start_with(tempfile::tempdir().unwrap(), &[store]);
+    let token = etcd.directory.path().join("token").display().to_string();
+    run(&["store", "token", "create", &token, store, "--root", &first.path("server").display().to_string()]);
+    let second = Server::start_with(tempfile::tempdir().unwrap(), &[store, "--token-file", &token]);
+    let client = operator(&first).await;
+    make::<Network>(&client, json!({"metadata": {"name": "n"}, "spec": {}})).await;
+    make::<Subnet>(&client, json!({"metadata": {"name": "s"}, "spec": {"network": "n", "cidr": "10.9.0.0/24"}})).await;
+    [first, second]
+}
+
+const PORTS: usize = 12;
+
+async fn make_ports(client: &Client, round: usize) {
+    for number in 0..PORTS {
+        make::<Port>(client, json!({"metadata": {"name": format!("p{round}-{number}")}, "spec": {"network": "n"}}))
+            .await;
+    }
+}
+
+/// All ports have an address, and no two the same, when there are so many.
+async fn all_are_apart(client: &Client, ports: usize) {
+    let api: Api<Port> = Api::all(client.clone());
+    let found = eventually(async || {
+        let found = api.list(&Default::default()).await.unwrap().items;
+        let placed = found.iter().filter(|port| !port.spec.fixed_ips.is_empty()).count();
+        (placed == ports).then_some(found)
+    });
+    let found = found.await;
+    let addresses: BTreeSet<&str> = found.iter().map(|port| port.spec.fixed_ips[0].ip_address.as_str()).collect();
+    let macs: BTreeSet<&str> = found.iter().map(|port| port.spec.mac_address.as_str()).collect();
+    assert_eq!((addresses.len(), macs.len()), (ports, ports));
+}
+
+/// Whoever acts is stopped while it gives addresses, and the other goes on.
+#[tokio::test]
+async fn no_address_is_given_twice_where_servers_take_turns() {
+    let etcd = Etcd::start();
+    let store = format!("--store=etcd={}", etcd.url);
+    let [mut one, mut other] = two(&etcd, &store).await;
+    let mut holders = BTreeSet::new();
+    for round in 0..4 {
+        make_ports(&operator(&one).await, round).await;
+        let place = one.stopped();
+        let client = operator(&other).await;
+        holders.insert(eventually(async || Some(holder(&client).await).filter(|holder| !holder.is_empty())).await);
+        all_are_apart(&client, (round + 1) * PORTS).await;
+        one = std::mem::replace(&mut other, Server::start_with(place, &[&store]));
+    }
+    assert!(holders.len() > 2, "{holders:?}");
+}
+
+/// Whoever acts stands still for so long that the other goes on, and then does what it was about to do. A quarter of a minute.
+#[tokio::test]
+#[ignore = "make test-long"]
+async fn no_address_is_given_twice_where_a_server_stood_still() {
+    let etcd = Etcd::start();
+    let store = format!("--store=etcd={}", etcd.url);
+    let servers = two(&etcd, &store).await;
+    let mut made = 0;
+    for [one, other] in [[0, 1], [1, 0]].map(|order| order.map(|index| &servers[index])) {
+        let client = operator(other).await;
+        make_ports(&operator(one).await, made).await;
+        one.signal(Signal::SIGSTOP);
+        make_ports(&client, made + 1).await;
+        made += 2;
+        all_are_apart(&client, made * PORTS).await;
+        one.signal(Signal::SIGCONT);
+        make_ports(&operator(one).await, made).await;
+        made += 1;
+        all_are_apart(&client, made * PORTS).await;
     }
 }
 
