@@ -86,12 +86,17 @@ impl Snapshot {
     }
 }
 
-async fn save(server: &Path, file: &Path) -> Result<()> {
+/// The operator's client of the server in a directory.
+pub async fn operator(server: &Path) -> Result<Client> {
     let kubeconfig = server.join("operator.kubeconfig");
     let missing = || format!("reading {}: is the server running, and --root right?", kubeconfig.display());
     let config = Kubeconfig::read_from(&kubeconfig).with_context(missing)?;
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    Ok(Client::try_from(config)?)
+}
+
+async fn save(server: &Path, file: &Path) -> Result<()> {
+    let client = operator(server).await?;
     let request = http::Request::get("/snapshot").body(kube::client::Body::empty())?;
     let answer = client.send(request).await.context("asking the server for a snapshot")?;
     if !answer.status().is_success() {

@@ -201,6 +201,20 @@ async fn servers_share_an_etcd_and_snapshots_move_what_is_in_it() {
     std::fs::remove_file(place.path().join("server/store.etcd")).unwrap();
     let embedded = Server::start_with(place, &["--encryption-keys", &keys]);
     assert!(secrets(&embedded).await.get_opt("s").await.unwrap().is_some());
+
+    // Another key, while it runs: then the old one is of no use.
+    let (new, old) = ("2 //79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=\n", std::fs::read_to_string(&keys).unwrap());
+    let root = embedded.path("server").display().to_string();
+    let rotate = ["store", "rotate-keys", &keys, "--root", &root];
+    std::fs::write(&keys, new).unwrap();
+    let why = refused(&rotate.map(str::to_owned));
+    assert!(why.contains("key 1 is still needed"), "{why}");
+    std::fs::write(&keys, format!("{new}{old}")).unwrap();
+    let said = run(&rotate);
+    assert!(said.contains("another key than 2"), "{said}");
+    std::fs::write(&keys, new).unwrap();
+    let embedded = Server::start_with(embedded.killed(), &["--encryption-keys", &keys]);
+    assert!(secrets(&embedded).await.get_opt("s").await.unwrap().is_some());
 }
 
 async fn operator(server: &Server) -> Client {

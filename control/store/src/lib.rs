@@ -24,7 +24,7 @@ use std::fmt;
 
 use hypernetes_api::{ApiError, Reason, error::Details};
 
-pub use encryption::{Encryption, KeysError};
+pub use encryption::{Encryption, KeysError, RotationError};
 pub use entry::{Change, Entry, Values, Version};
 pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};

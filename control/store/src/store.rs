@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use hypernetes_api::TenantId;
 
 use crate::{
-    Changes, Encryption, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError, Revision,
-    Txn, TxnError, Usage,
+    Changes, Encryption, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError,
+    Revision, RotationError, Txn, TxnError, Usage,
     log::{
         Log,
         embedded::{Contents, Embedded, OpenError, Snapshot},
@@ -166,6 +166,19 @@ impl Store {
         }
     }
 
+    /// Uses other keys from now on. When it returns nothing that this store keeps is sealed with another than the first of them, but for what an etcd
+    /// remembers of the past. One at a time.
+    ///
+    /// # Errors
+    /// When a key that is needed is not among them: nothing has changed. Or when it could not be finished: the new keys are used, and those of
+    /// before needed. It may be tried again.
+    pub async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
+        if self.cache.options().encryption.is_none() {
+            return Err(RotationError::None);
+        }
+        self.log.rotate(keys).await
+    }
+
     /// How much each tenant may keep.
     pub fn quotas(&self) -> &Quotas {
         self.cache.quotas()
@@ -174,7 +187,7 @@ impl Store {
     /// All that there is now, to be kept elsewhere: sealed as the store's own files are.
     pub fn snapshot(&self) -> Snapshot {
         let (revision, entries) = self.cache.all();
-        Snapshot::new(revision, entries, self.cache.options().values, self.cache.options().encryption.clone())
+        Snapshot::new(revision, entries, self.cache.options().values, self.cache.options().encryption.now())
     }
 
     /// What a tenant keeps now.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use common::proxy::{Caller, Network};
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store,
-    Txn, TxnError, WatchError,
+    Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId,
+    RotationError, Store, Txn, TxnError, WatchError,
     log::{
         embedded::Contents,
         etcd::{Config, StartError},
@@ -392,6 +392,39 @@ async fn snapshots_go_from_one_engine_to_the_other_whole_and_over_nothing_that_i
     drop(etcd);
     let etcd = Store::etcd(&config, options()).await.unwrap();
     assert_eq!(&*etcd.get(&key("n0")).await.unwrap().unwrap().value, b"changed");
+}
+
+/// While servers run: a new key is made known to all of them behind the old one, then used by all of them, and then the old one is of no use.
+#[tokio::test]
+async fn keys_are_changed_while_servers_run() {
+    let files = tempfile::tempdir().unwrap();
+    let config = common::config(vec![common::shared()], "/rotated/");
+    let open = async |numbers: &[u8]| {
+        let encryption = keys(files.path(), numbers);
+        Store::etcd(&config, Options { encryption, ..Options::default() }).await
+    };
+    let (a, b) = (open(&[4]).await.unwrap(), open(&[4]).await.unwrap());
+    a.commit(txn(vec![put("a", b"1"), put("both", b"1")])).await.unwrap();
+    // What others have is needed, and a server that does not know a key would end.
+    for (numbers, missing) in [(&[9][..], 4), (&[9, 8], 4)] {
+        assert_eq!(a.rotate(keys(files.path(), numbers)).await, Err(RotationError::Missing(missing)));
+    }
+    for store in [&a, &b] {
+        store.rotate(keys(files.path(), &[4, 9])).await.unwrap();
+    }
+    a.rotate(keys(files.path(), &[9, 4])).await.unwrap();
+    // The other still has the old one first.
+    b.commit(txn(vec![put("b", b"1"), put("both", b"2")])).await.unwrap();
+    assert_eq!(names(&a).await, ["a", "b", "both"]);
+    assert!(open(&[9]).await.is_err());
+    b.rotate(keys(files.path(), &[9, 4])).await.unwrap();
+    for store in [&a, &b] {
+        store.rotate(keys(files.path(), &[9])).await.unwrap();
+        store.commit(txn(vec![put("both", b"3")])).await.unwrap();
+    }
+    drop((a, b));
+    let after = open(&[9]).await.unwrap();
+    assert_eq!((names(&after).await.len(), &*after.get(&key("both")).await.unwrap().unwrap().value), (3, &b"3"[..]));
 }
 
 /// A watch of before a server started goes on where etcd has not forgotten what came since.

@@ -13,10 +13,11 @@ use hypernetes_store::log::etcd::{Config, Shared};
 use super::{
     EtcdArgs,
     further::{self, Token},
+    rotate,
 };
 use crate::{Root, openrc, pki::Authority};
 
-/// Let further servers use the store
+/// Change the keys that the store of a running server is encrypted with, and let further servers use it
 #[derive(clap::Args)]
 pub struct Store {
     #[command(subcommand)]
@@ -25,6 +26,16 @@ pub struct Store {
 
 #[derive(clap::Subcommand)]
 enum Action {
+    /// Use other encryption keys, and return when nothing that the server keeps is sealed with another than the first of FILE
+    ///
+    /// FILE is the one that the server is started with (`--encryption-keys`), with a new key before the others. It is sent to the server, which need not be
+    /// able to read it. When this has returned the other lines may be removed; whatever interrupts it, run it again. Each of several servers over one etcd
+    /// is told: first of the new key behind the old one, and then of the new one before it.
+    RotateKeys {
+        file: PathBuf,
+        #[command(flatten)]
+        root: Root,
+    },
     #[command(subcommand)]
     Token(TokenAction),
 }
@@ -57,6 +68,7 @@ enum TokenAction {
 impl Store {
     pub async fn run(self) -> Result<()> {
         match self.action {
+            Action::RotateKeys { file, root } => rotate::run(&root.server(), &file).await,
             Action::Token(TokenAction::Create { file, etcd, root, minutes }) => {
                 create(&etcd.named()?, &root.server(), &file, minutes).await
             }
@@ -85,7 +97,12 @@ async fn create(config: &Config, server: &Path, file: &Path, minutes: u32) -> Re
         }
     };
     out.write_all(token.text().as_bytes()).and_then(|()| out.sync_all()).with_context(writing)?;
-    println!("{}: token {}, good for {minutes} minutes; to end it: `hypernetes store token revoke {}`", file.display(), token.id(), token.id());
+    println!(
+        "{}: token {}, good for {minutes} minutes; to end it: `hypernetes store token revoke {}`",
+        file.display(),
+        token.id(),
+        token.id()
+    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod command;
 pub mod further;
+mod rotate;
 
 use std::{
     path::{Path, PathBuf},

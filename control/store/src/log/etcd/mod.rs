@@ -55,7 +55,7 @@ use self::{
     },
 };
 use super::Log;
-use crate::{ReadError, Revision, Txn, TxnError, mvcc::Cache};
+use crate::{Encryption, ReadError, Revision, RotationError, Txn, TxnError, mvcc::Cache};
 
 pub use endpoints::{EndpointError, Endpoints};
 pub use shared::Shared;
@@ -262,6 +262,10 @@ impl Log for Etcd {
 
     async fn barrier(&self) -> Result<(), ReadError> {
         self.barriers.wait().await
+    }
+
+    async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
+        reseal::rotate(&self.committer, keys).await
     }
 
     fn ended(&self) -> watch::Receiver<Option<String>> {
