@@ -9,12 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use hypernetes_store::{Encryption, Store, log::embedded::Contents};
-use kube::{
-    Client,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 
-use crate::{Root, privileges, show, store::EtcdArgs};
+use crate::{Root, kubeconfig, privileges, show, store::EtcdArgs};
 
 /// Keep what a server has stored, look at what was kept, and go on with it
 ///
@@ -86,17 +82,8 @@ impl Snapshot {
     }
 }
 
-/// The operator's client of the server in a directory.
-pub async fn operator(server: &Path) -> Result<Client> {
-    let kubeconfig = server.join("operator.kubeconfig");
-    let missing = || format!("reading {}: is the server running, and --root right?", kubeconfig.display());
-    let config = Kubeconfig::read_from(&kubeconfig).with_context(missing)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
-}
-
 async fn save(server: &Path, file: &Path) -> Result<()> {
-    let client = operator(server).await?;
+    let client = kubeconfig::operator(server).await?;
     let request = http::Request::get("/snapshot").body(kube::client::Body::empty())?;
     let answer = client.send(request).await.context("asking the server for a snapshot")?;
     if !answer.status().is_success() {

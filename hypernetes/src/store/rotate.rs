@@ -7,7 +7,7 @@ use hypernetes_store::Encryption;
 use kube::Client;
 use serde::Deserialize;
 
-use crate::snapshot;
+use crate::kubeconfig;
 
 /// Between questions how far it is.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ pub async fn run(server: &Path, file: &Path) -> Result<()> {
     // Here, where it can be said which file it is.
     Encryption::read(file)?;
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let client = snapshot::operator(server).await?;
+    let client = kubeconfig::operator(server).await?;
     let mut state = ask(&client, http::Method::POST, text.into_bytes()).await?;
     loop {
         match state {

@@ -130,6 +130,8 @@ pub fn refused(words: &[String]) -> String {
 
 pub async fn client(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    // What the server answers, and not what comes of asking again and again for minutes.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
