@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
+use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
 
 use crate::pki::Identity;
@@ -52,4 +57,13 @@ pub fn render(name: &str, server: &str, authority: &str, user: &User<'_>) -> Str
         "current-context": name,
     });
     format!("{config:#}\n")
+}
+
+/// The operator's client of the server in a directory.
+pub async fn operator(server: &Path) -> Result<Client> {
+    let kubeconfig = server.join("operator.kubeconfig");
+    let missing = || format!("reading {}: is the server running, and --root right?", kubeconfig.display());
+    let config = Kubeconfig::read_from(&kubeconfig).with_context(missing)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }

@@ -56,6 +56,7 @@ enum Command {
     Node(node::Node),
     Server(Box<server::Server>),
     Snapshot(snapshot::Snapshot),
+    Store(store::Command),
     Tenant(tenant::Tenant),
 }
 
@@ -129,6 +130,7 @@ fn main() -> std::process::ExitCode {
             Command::Node(command) => command.run().await,
             Command::Server(command) => command.run().await,
             Command::Snapshot(command) => command.run().await,
+            Command::Store(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
         }
     });

@@ -103,21 +103,37 @@ impl Authority {
     pub fn open(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-        if !certificate_path.exists() || !key_path.exists() {
+        if !Self::is_there(directory) {
             let key = KeyPair::generate()?;
             let mut params = params("hypernetes", AUTHORITY_DAYS);
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages =
                 vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
             let certificate = params.self_signed(&key)?;
-            write_private(&key_path, key.serialize_pem().as_bytes())?;
-            write_private(&certificate_path, certificate.pem().as_bytes())?;
+            write_authority(directory, &certificate.pem(), &key.serialize_pem())?;
         }
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
         let (certificate, key) = (read(&certificate_path)?, read(&key_path)?);
         let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)
             .with_context(|| format!("{} is not a certificate authority", certificate_path.display()))?;
         Ok(Self { directory: directory.to_owned(), certificate, issuer })
+    }
+
+    /// Whether a directory has one.
+    pub fn is_there(directory: &Path) -> bool {
+        directory.join("ca.key").exists() && directory.join("ca.crt").exists()
+    }
+
+    /// Makes one of others that of a directory that has none.
+    pub fn keep(directory: &Path, certificate: &str, key: &str) -> Result<()> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        write_authority(directory, certificate, key)
+    }
+
+    /// Removes one that nothing was signed with.
+    pub fn forget(directory: &Path) -> Result<()> {
+        let remove = |name: &str| fs::remove_file(directory.join(name));
+        remove("ca.crt").and_then(|()| remove("ca.key")).with_context(|| format!("removing {}", directory.display()))
     }
 
     /// The authority's own certificate, PEM.
@@ -132,8 +148,7 @@ impl Authority {
 
     /// SHA-256 of its public key (DER, SPKI), as `node join` is told it.
     pub fn hash(&self) -> String {
-        let public = rcgen::PublicKeyData::subject_public_key_info(self.issuer.key());
-        format_hash(&public)
+        hash_of(self.issuer.key())
     }
 
     /// A server's certificate for addresses and names, kept under `name` and made anew when it does not fit or is old.
@@ -243,10 +258,28 @@ impl Authority {
     }
 }
 
+/// [`Authority::hash`] of one with this private key, PEM.
+///
+/// # Errors
+/// When it is no key.
+pub fn hash_of_key(key: &str) -> Result<String> {
+    Ok(hash_of(&KeyPair::from_pem(key)?))
+}
+
+fn hash_of(key: &KeyPair) -> String {
+    format_hash(&rcgen::PublicKeyData::subject_public_key_info(key))
+}
+
 /// `sha256:` and the digits of a key's digest.
 pub fn format_hash(public_key: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, public_key);
     digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The certificate last: without it there is none.
+fn write_authority(directory: &Path, certificate: &str, key: &str) -> Result<()> {
+    write_private(&directory.join("ca.key"), key.as_bytes())?;
+    write_private(&directory.join("ca.crt"), certificate.as_bytes())
 }
 
 fn params(common_name: &str, days: i64) -> CertificateParams {

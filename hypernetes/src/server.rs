@@ -26,7 +26,10 @@ use crate::{
     pki::{self, Authority, Client},
     privileges,
     renewals::Before,
-    store::StoreArgs,
+    store::{
+        self, StoreArgs,
+        further::{self, Token},
+    },
 };
 
 /// Run the API server, scheduler, controllers, and the identity, network and volume services
@@ -63,6 +66,13 @@ pub struct Server {
     policy: Policy,
     #[command(flatten)]
     store: StoreArgs,
+    /// File with a token that another server of the etcd has made (`store token create`): at its first start this one gets the installation's authority
+    /// and the admin's password by it. Later it is not looked at.
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    token_file: Option<PathBuf>,
+    /// What that file says.
+    #[arg(skip)]
+    token: Option<Token>,
     /// What its directory is called outside, once it has entered it.
     #[arg(skip)]
     shown_root: Option<PathBuf>,
@@ -76,6 +86,9 @@ impl Server {
     pub fn give_up_root(&mut self) -> Result<()> {
         self.store.settle_paths()?;
         self.encryption = self.encryption_keys.as_deref().map(Encryption::read).transpose()?;
+        if let Some(file) = self.token_file.as_deref().filter(|_| !Authority::is_there(&self.root.join("pki"))) {
+            self.token = Some(store::read_token(file)?);
+        }
         // Later it may not be readable any more.
         if let Some(file) = &self.audit_policy {
             let about = || format!("the audit policy {}", file.display());
@@ -104,13 +117,26 @@ impl Server {
 
         remove_leftovers(&root);
         let before = Before::look(&root);
-        let authority = Authority::open(&root.join("pki"))?;
+        let (pki, etcd) = (root.join("pki"), self.store.etcd());
+        if let Some(etcd) = &etcd {
+            let joined = further::join(etcd, self.token.as_ref(), &pki).await;
+            if let Some(needed) = joined.with_context(|| format!("starting in {}", shown_root.display()))? {
+                // The authority last: with it this is a server that has all that it needs.
+                write_openrc(&root, &shown_root, &url, &needed.admin_password)?;
+                Authority::keep(&pki, &needed.certificate, &needed.key)?;
+            }
+        }
+        let made = !Authority::is_there(&pki);
+        let authority = Authority::open(&pki)?;
         let encryption = self.encryption.unwrap_or_default();
         let options = Options { values: hypernetes_apiserver::VALUES, encryption, ..Default::default() };
         let takeover = self.store.takeover();
         let opening = self.store.open(&root, &shown_root, options);
         let store = hypernetes_daemon::allocator::give_back_behind(opening).await?;
         let store_ended = store.ended();
+        if let Some(etcd) = &etcd {
+            further::agree(etcd, &authority, &pki, made).await?;
+        }
         let server = ApiServer::new(Config { store: Arc::new(store), all_tenants: AllTenants::grant() });
         server.complete_store().await.context("bringing the store up to date")?;
         let audit =
@@ -230,6 +256,10 @@ fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str
     let user = kubeconfig::User::Certificate(&operator);
     let config = kubeconfig::render("system", url, authority.certificate(), &user);
     pki::write_private(&root.join("operator.kubeconfig"), config.as_bytes())?;
+    write_openrc(root, shown, url, password)
+}
+
+fn write_openrc(root: &Path, shown: &Path, url: &str, password: &str) -> Result<()> {
     let openrc = crate::openrc::render(&crate::openrc::Settings {
         url,
         ca: &shown.join("pki/ca.crt"),

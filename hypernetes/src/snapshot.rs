@@ -8,13 +8,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use hypernetes_store::{Encryption, log::embedded::Contents};
-use kube::{
-    Client,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use hypernetes_store::{Encryption, Store, log::embedded::Contents};
 
-use crate::{Root, privileges, show};
+use crate::{Root, kubeconfig, privileges, show, store::EtcdArgs};
 
 /// Keep what a server has stored, look at what was kept, and go on with it
 ///
@@ -37,11 +33,16 @@ enum Action {
     Save { file: PathBuf },
     /// Check a snapshot, every byte of it, and say what is in it
     Inspect { file: PathBuf },
-    /// Make the store of a server that is not there any more of a snapshot
+    /// Make the store of a server that is not there any more of a snapshot, whichever kind of store that was of
     ///
     /// The server must not run, and have no store: move ROOT/server/store away before. It goes on with what was there then; whatever came later
-    /// is lost, and every client lists anew.
-    Restore { file: PathBuf },
+    /// is lost, and every client lists anew. With --store it is made in that etcd, where nothing may be under the prefix, and servers are
+    /// started with the same; versions are that etcd's then, and may be lower than before: restart what runs on the nodes, too.
+    Restore {
+        file: PathBuf,
+        #[command(flatten)]
+        etcd: EtcdArgs,
+    },
 }
 
 impl Snapshot {
@@ -57,8 +58,15 @@ impl Snapshot {
                 }
                 Ok(show(&text)?)
             }
-            Action::Restore { file } => {
+            Action::Restore { file, etcd } => {
                 let keys = keys()?;
+                if let Some(config) = etcd.config() {
+                    let contents = Contents::read(file, &keys)?;
+                    let objects = contents.objects();
+                    Store::restore_to_etcd(&config, contents, &keys).await?;
+                    println!("{} in etcd: {objects} objects", config.prefix);
+                    return Ok(());
+                }
                 let server = self.root.server();
                 let store = server.join("store");
                 let contents = Contents::read(file, &keys)?;
@@ -75,11 +83,7 @@ impl Snapshot {
 }
 
 async fn save(server: &Path, file: &Path) -> Result<()> {
-    let kubeconfig = server.join("operator.kubeconfig");
-    let missing = || format!("reading {}: is the server running, and --root right?", kubeconfig.display());
-    let config = Kubeconfig::read_from(&kubeconfig).with_context(missing)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    let client = kubeconfig::operator(server).await?;
     let request = http::Request::get("/snapshot").body(kube::client::Body::empty())?;
     let answer = client.send(request).await.context("asking the server for a snapshot")?;
     if !answer.status().is_success() {

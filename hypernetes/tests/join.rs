@@ -1,98 +1,31 @@
 //! A host that has nothing joins a server, by the command that the operator gives it.
 
+mod common;
+
 use std::{
-    fs::File,
     io::{BufRead, BufReader},
-    os::unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt},
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
 };
 
+use common::{BINARY, Server, client, good, refused};
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest as Request, core::v1::Node};
 use kube::{
-    Api, Client, Config,
+    Api,
     api::{Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_hypernetes");
-/// How long anything may take until the test gives up on it: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-struct Server {
-    process: Child,
-    place: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Server {
-    /// A server that is ready.
-    fn start() -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let (notify, log) = (place.path().join("notify"), File::create(place.path().join("log")).unwrap());
-        let socket = UnixDatagram::bind(&notify).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let process = Command::new(BINARY)
-            .args(["server", "--bind", "127.0.0.1:0", "--root"])
-            .arg(place.path().join("server"))
-            .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let (mut server, began, mut buffer) = (Self { process, place }, Instant::now(), [0; 4096]);
-        loop {
-            if socket.recv(&mut buffer).is_ok_and(|length| buffer[..length] == *b"READY=1") {
-                return server;
-            }
-            let log = || std::fs::read_to_string(server.place.path().join("log")).unwrap();
-            assert!(began.elapsed() < PATIENCE, "the server is not ready:\n{}", log());
-            let ended = server.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the server ended");
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    /// The words of the command that joins a host, for a directory and a name.
-    fn command(&self, directory: &Path, name: &str) -> Vec<String> {
-        let made = Command::new(BINARY).args(["node", "token", "create", "--root"]).arg(self.path("server")).output();
-        let made = good(made.unwrap());
-        let words: Vec<String> = made.split_whitespace().map(str::to_owned).collect();
-        assert_eq!(words[..3], ["hypernetes", "node", "join"], "{made}");
-        let directory = directory.to_str().unwrap();
-        let words = words.into_iter().skip(1).map(|word| if word == "DIR" { directory.to_owned() } else { word });
-        words.chain(["--name".to_owned(), name.to_owned()]).collect()
-    }
-}
-
-fn good(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn refused(words: &[String]) -> String {
-    let output = Command::new(BINARY).args(words).output().unwrap();
-    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-async fn client(kubeconfig: &Path) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+/// The words of the command that joins a host, for a directory and a name.
+fn command(server: &Server, directory: &Path, name: &str) -> Vec<String> {
+    let made = Command::new(BINARY).args(["node", "token", "create", "--root"]).arg(server.path("server")).output();
+    let made = good(made.unwrap());
+    let words: Vec<String> = made.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words[..3], ["hypernetes", "node", "join"], "{made}");
+    let directory = directory.to_str().unwrap();
+    let words = words.into_iter().skip(1).map(|word| if word == "DIR" { directory.to_owned() } else { word });
+    words.chain(["--name".to_owned(), name.to_owned()]).collect()
 }
 
 fn with(words: &[String], option: &str, value: &str) -> Vec<String> {
@@ -106,7 +39,7 @@ fn with(words: &[String], option: &str, value: &str) -> Vec<String> {
 async fn a_host_joins_by_what_the_operator_gives_it() {
     let server = Server::start();
     let directory = server.path("node");
-    let words = server.command(&directory, "host-1");
+    let words = command(&server, &directory, "host-1");
     // Another authority is not asked for anything, and a wrong token gets nothing.
     let other = format!("sha256:{}", "0".repeat(64));
     let why = refused(&with(&words, "--ca-hash", &other));
@@ -133,7 +66,7 @@ async fn a_host_joins_by_what_the_operator_gives_it() {
     // The name of a node that there is, the operator gives.
     let again = server.path("again");
     let mut joining =
-        Command::new(BINARY).args(server.command(&again, "host-1")).stdout(Stdio::piped()).spawn().unwrap();
+        Command::new(BINARY).args(command(&server, &again, "host-1")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(joining.stdout.take().unwrap()).lines();
     let asked = lines.next().unwrap().unwrap();
     let name = asked.rsplit(' ').next().unwrap();

@@ -13,12 +13,14 @@ mod call;
 mod cluster;
 mod directory;
 mod discovery;
+mod encryption_keys;
 mod fairness;
 mod follow;
 mod health;
 mod kubelet_proxy;
 mod layers;
 mod made;
+mod masters;
 mod media;
 mod metrics;
 mod read;
@@ -97,6 +99,7 @@ pub(crate) struct Inner {
     seats: Arc<Seats>,
     metrics: Arc<Metrics>,
     audit: OnceLock<Arc<Audit>>,
+    rotation: encryption_keys::Rotation,
 }
 
 impl Inner {
@@ -123,6 +126,7 @@ impl ApiServer {
             seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
             audit: OnceLock::new(),
+            rotation: Default::default(),
         }))
     }
 

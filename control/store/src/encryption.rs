@@ -3,18 +3,22 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use parking_lot::RwLock;
 use rand::TryRngCore;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::SHA256,
     hkdf::{HKDF_SHA256, Prk},
 };
 
-/// What records on a disk are sealed with (AES-256-GCM). Cheap to clone.
+/// What records on a disk are sealed with (AES-256-GCM). Cheap to clone; clones share what they are changed to.
 #[derive(Clone, Default)]
-pub struct Encryption(Arc<Vec<Key>>);
+pub struct Encryption(Arc<RwLock<Arc<Vec<Key>>>>);
 
 struct Key {
     id: u32,
+    /// By which it is known again.
+    digest: [u8; 32],
     /// Of files' frames.
     frames: LessSafeKey,
     /// What the keys of single values are derived from.
@@ -24,7 +28,8 @@ struct Key {
 impl Key {
     fn new(id: u32, secret: &[u8]) -> Option<Self> {
         let frames = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret).ok()?);
-        Some(Self { id, frames, values: Prk::new_less_safe(HKDF_SHA256, secret) })
+        let digest = ring::digest::digest(&SHA256, secret).as_ref().try_into().ok()?;
+        Some(Self { id, digest, frames, values: Prk::new_less_safe(HKDF_SHA256, secret) })
     }
 
     /// Of the one value with this salt, which is random: a nonce comes once, however many values there are.
@@ -40,7 +45,7 @@ const SALT: usize = 24;
 /// Says which keys there are, and nothing of them.
 impl fmt::Debug for Encryption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
+        f.debug_list().entries(self.keys().iter().map(|key| key.id)).finish()
     }
 }
 
@@ -56,6 +61,20 @@ pub enum KeysError {
     Malformed { path: String, line: usize },
     #[error("{path} has no encryption keys")]
     Empty { path: String },
+}
+
+/// The keys cannot be changed to these.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    #[error("the store is not encrypted: start the server with --encryption-keys")]
+    None,
+    #[error("key {0} is still needed, and not among them: put it behind the new one")]
+    Missing(u32),
+    #[error("key {0} is not the one that it was: a new key has a new number")]
+    Changed(u32),
+    /// The new keys are used, and all of them needed.
+    #[error("not all is sealed with the new key yet: {0}; try again")]
+    Failed(String),
 }
 
 impl Encryption {
@@ -75,6 +94,15 @@ impl Encryption {
     pub fn read(path: &Path) -> Result<Self, KeysError> {
         let shown = || path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|why| KeysError::Unread { path: shown(), why })?;
+        Self::parse(&text, &shown())
+    }
+
+    /// What is in such a file, which is called `shown`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str, shown: &str) -> Result<Self, KeysError> {
+        let shown = || shown.to_owned();
         let mut keys: Vec<Key> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -84,17 +112,50 @@ impl Encryption {
             let key = parse(line).filter(|key| keys.iter().all(|have| have.id != key.id));
             keys.push(key.ok_or_else(|| KeysError::Malformed { path: shown(), line: index + 1 })?);
         }
-        if keys.is_empty() { Err(KeysError::Empty { path: shown() }) } else { Ok(Self(Arc::new(keys))) }
+        if keys.is_empty() { Err(KeysError::Empty { path: shown() }) } else { Ok(Self::of(keys)) }
     }
 
     /// The number of the key that is sealed with; 0: none.
     pub fn current(&self) -> u32 {
-        self.0.first().map_or(0, |key| key.id)
+        self.keys().first().map_or(0, |key| key.id)
+    }
+
+    fn of(keys: Vec<Key>) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    fn keys(&self) -> Arc<Vec<Key>> {
+        self.0.read().clone()
+    }
+
+    /// As they are now: what they are changed to later changes nothing of it.
+    pub(crate) fn now(&self) -> Self {
+        Self(Arc::new(RwLock::new(self.keys())))
+    }
+
+    /// All clones of this use the others' keys from now on.
+    pub(crate) fn replace(&self, others: &Self) {
+        let keys = others.keys();
+        *self.0.write() = keys;
+    }
+
+    /// Whether these keys can be changed to those: the first, or `all`, are still needed.
+    pub(crate) fn check_successor(&self, keys: &Self, all: bool) -> Result<(), RotationError> {
+        let (own, keys) = (self.keys(), keys.keys());
+        for (index, key) in own.iter().enumerate() {
+            match keys.iter().find(|other| other.id == key.id) {
+                None if index == 0 || all => return Err(RotationError::Missing(key.id)),
+                Some(other) if other.digest != key.digest => return Err(RotationError::Changed(key.id)),
+                None | Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Seals what is in `out` from `from` on. The key's number.
     pub(crate) fn seal(&self, salt: u64, number: u64, out: &mut Vec<u8>, from: usize) -> u32 {
-        let Some(Key { id, frames, .. }) = self.0.first() else { return 0 };
+        let keys = self.keys();
+        let Some(Key { id, frames, .. }) = keys.first() else { return 0 };
         let aad = Aad::from(id.to_le_bytes());
         if let Ok(tag) = frames.seal_in_place_separate_tag(nonce(salt, number), aad, &mut out[from..]) {
             out.extend_from_slice(tag.as_ref());
@@ -108,7 +169,8 @@ impl Encryption {
         if id == 0 {
             return Some(bytes);
         }
-        let key = self.0.iter().find(|key| key.id == id)?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.id == id)?;
         let plain = key.frames.open_in_place(nonce(salt, number), Aad::from(id.to_le_bytes()), &mut bytes).ok()?.len();
         bytes.truncate(plain);
         Some(bytes)
@@ -117,7 +179,8 @@ impl Encryption {
     /// Seals a value that is kept by itself, as what `about` says: key's number, salt, content. `None`: there is no key, or
     /// no random number.
     pub(crate) fn seal_value(&self, about: &[u8], value: &[u8]) -> Option<Vec<u8>> {
-        let key = self.0.first()?;
+        let keys = self.keys();
+        let key = keys.first()?;
         let mut salt = [0; SALT];
         rand::rngs::OsRng.try_fill_bytes(&mut salt).ok()?;
         let mut content = value.to_vec();
@@ -135,7 +198,8 @@ impl Encryption {
     pub(crate) fn open_value(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (id, rest) = sealed.split_first_chunk()?;
         let (salt, content) = rest.split_first_chunk::<SALT>()?;
-        let key = self.0.iter().find(|key| key.id == u32::from_le_bytes(*id))?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.id == u32::from_le_bytes(*id))?;
         let (nonce, mut content) = (Nonce::assume_unique_for_key([0; NONCE_LEN]), content.to_vec());
         let plain = key.of_value(salt)?.open_in_place(nonce, Aad::from(about), &mut content).ok()?.len();
         content.truncate(plain);
@@ -143,16 +207,16 @@ impl Encryption {
     }
 
     pub(crate) fn is_none(&self) -> bool {
-        self.0.is_empty()
+        self.keys().is_empty()
     }
 
     pub(crate) fn has(&self, id: u32) -> bool {
-        self.0.iter().any(|key| key.id == id)
+        self.keys().iter().any(|key| key.id == id)
     }
 
     #[cfg(test)]
     pub(crate) fn test(ids: &[u32]) -> Self {
-        Self(Arc::new(ids.iter().map(|id| Key::new(*id, &[*id as u8; 32]).unwrap()).collect()))
+        Self::of(ids.iter().map(|id| Key::new(*id, &[*id as u8; 32]).unwrap()).collect())
     }
 }
 
@@ -192,6 +256,19 @@ mod tests {
         }
         assert!(matches!(read("# none\n"), Err(KeysError::Empty { .. })));
         assert_eq!(Encryption::none().current(), 0);
+    }
+
+    #[test]
+    fn keys_are_changed_to_those_that_open_what_they_have_sealed() {
+        let (old, other) = (Encryption::test(&[4, 2]), Encryption::test(&[4]));
+        assert_eq!(old.check_successor(&Encryption::test(&[9, 4]), false), Ok(()));
+        assert_eq!(old.check_successor(&Encryption::test(&[9, 4]), true), Err(RotationError::Missing(2)));
+        assert_eq!(old.check_successor(&Encryption::test(&[9, 2]), false), Err(RotationError::Missing(4)));
+        let changed = Encryption::of(vec![Key::new(4, &[5; 32]).unwrap()]);
+        assert_eq!(old.check_successor(&changed, false), Err(RotationError::Changed(4)));
+        let (clone, before) = (old.clone(), old.now());
+        old.replace(&Encryption::test(&[9, 4]));
+        assert_eq!((clone.current(), before.current(), other.current()), (9, 4, 4));
     }
 
     #[test]

@@ -22,9 +22,9 @@ mod txn;
 
 use std::fmt;
 
-use hypernetes_api::{ApiError, Reason};
+use hypernetes_api::{ApiError, Reason, error::Details};
 
-pub use encryption::{Encryption, KeysError};
+pub use encryption::{Encryption, KeysError, RotationError};
 pub use entry::{Change, Entry, Values, Version};
 pub use hypernetes_api::ResourceId;
 pub use key::{Key, Prefix};
@@ -69,9 +69,15 @@ impl From<ReadError> for ApiError {
                 Self::new(Reason::Timeout, format!("Too large resource version: {revision}"))
             }
             ReadError::Io(why) => Self::internal(why),
-            ReadError::Unavailable(_) => Self::new(Reason::ServiceUnavailable, error.to_string()),
+            ReadError::Unavailable(_) => timed_out(&error),
         }
     }
+}
+
+/// What kept the store has not answered in time: as upstream, whose etcd is away, though sooner.
+pub fn timed_out(why: &dyn fmt::Display) -> ApiError {
+    let message = format!("Timeout: request did not complete within requested timeout - {why}");
+    ApiError::new(Reason::Timeout, message).with_details(Details::default())
 }
 
 /// Why a watch ended early; the watcher lists again and starts anew.

@@ -5,12 +5,12 @@ use std::{cell::Cell, path::Path, sync::Arc};
 use hypernetes_api::TenantId;
 
 use crate::{
-    Changes, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError, Revision,
-    Txn, TxnError, Usage,
+    Changes, Encryption, Entry, Key, Listing, MAX_VALUE_BYTES, Options, Part, Prefix, Quotas, RangeOptions, ReadError,
+    Revision, RotationError, Txn, TxnError, Usage,
     log::{
         Log,
-        embedded::{Embedded, OpenError, Snapshot},
-        etcd::{Config, Etcd, StartError},
+        embedded::{Contents, Embedded, OpenError, Snapshot},
+        etcd::{self, Config, Etcd, StartError},
     },
     mvcc::Cache,
 };
@@ -52,6 +52,18 @@ impl Store {
         let cache = Arc::new(Cache::new(options));
         let log = Etcd::start(config, cache.clone()).await?;
         Ok(Self { cache, log: Box::new(log) })
+    }
+
+    /// Makes a store in an etcd that has nothing under the prefix, of a snapshot of a store on any engine.
+    ///
+    /// # Errors
+    /// When there is something, or etcd does not take it. What was begun then is no store, and has to be deleted.
+    pub async fn restore_to_etcd(
+        config: &Config,
+        contents: Contents,
+        encryption: &Encryption,
+    ) -> Result<(), StartError> {
+        etcd::restore::restore(config, contents.into_records(), encryption).await
     }
 
     #[cfg(test)]
@@ -174,6 +186,19 @@ impl Store {
         }
     }
 
+    /// Uses other keys from now on. When it returns nothing that this store keeps is sealed with another than the first of them, but for what an etcd
+    /// remembers of the past. One at a time.
+    ///
+    /// # Errors
+    /// When a key that is needed is not among them: nothing has changed. Or when it could not be finished: the new keys are used, and those of
+    /// before needed. It may be tried again.
+    pub async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
+        if self.cache.options().encryption.is_none() {
+            return Err(RotationError::None);
+        }
+        self.log.rotate(keys).await
+    }
+
     /// How much each tenant may keep.
     pub fn quotas(&self) -> &Quotas {
         self.cache.quotas()
@@ -182,7 +207,7 @@ impl Store {
     /// All that there is now, to be kept elsewhere: sealed as the store's own files are.
     pub fn snapshot(&self) -> Snapshot {
         let (revision, entries) = self.cache.all();
-        Snapshot::new(revision, entries, self.cache.options().values, self.cache.options().encryption.clone())
+        Snapshot::new(revision, entries, self.cache.options().values, self.cache.options().encryption.now())
     }
 
     /// What a tenant keeps now.

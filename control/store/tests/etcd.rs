@@ -9,9 +9,12 @@ use bytes::Bytes;
 use common::proxy::{Caller, Network};
 use hypernetes_api::TenantId;
 use hypernetes_store::{
-    Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId, Store,
-    Txn, TxnError, WatchError,
-    log::etcd::{Config, StartError},
+    Encryption, Exceeded, Guard, Key, METERED, Op, Options, Prefix, Quota, RangeOptions, ReadError, ResourceId,
+    RotationError, Store, Txn, TxnError, WatchError,
+    log::{
+        embedded::Contents,
+        etcd::{Config, StartError},
+    },
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -345,4 +348,121 @@ async fn what_is_in_etcd_is_sealed_with_the_operators_keys_and_anew_with_a_new_o
     }
     let why = refused(&[4]).await;
     assert!(why.contains("encryption key 9"), "{why}");
+}
+
+/// Key and value of all that a store has.
+async fn content(store: &Store) -> Vec<(String, Bytes)> {
+    let listing = store.range(&all(), RangeOptions::default()).await.unwrap();
+    listing.entries.iter().map(|entry| (entry.key.as_str().to_owned(), entry.value.clone())).collect()
+}
+
+#[tokio::test]
+async fn snapshots_go_from_one_engine_to_the_other_whole_and_over_nothing_that_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let encryption = keys(directory.path(), &[3]);
+    let options = || Options { encryption: encryption.clone(), ..Options::default() };
+    let embedded = Store::open(&at("store"), options()).unwrap();
+    // More objects than there are in one transaction, more bytes, and what begins like something else.
+    for index in 0..230_u16 {
+        embedded.commit(txn(vec![put(&format!("n{index}"), &index.to_be_bytes())])).await.unwrap();
+    }
+    for (index, value) in [vec![7; 1_500_000], vec![7; 600_000], vec![0, 1, 2], vec![]].iter().enumerate() {
+        embedded.commit(txn(vec![put(&format!("large{index}"), value)])).await.unwrap();
+    }
+    let before = content(&embedded).await;
+    assert_eq!(before.len(), 234);
+    let save = |store: &Store, name: &str| {
+        std::fs::write(at(name), store.snapshot().flatten().collect::<Vec<u8>>()).unwrap();
+        Contents::read(&at(name), &encryption).unwrap()
+    };
+    let config = common::config(vec![common::shared()], "/restored/");
+    Store::restore_to_etcd(&config, save(&embedded, "one"), &encryption).await.unwrap();
+    let again = Store::restore_to_etcd(&config, save(&embedded, "one"), &encryption).await;
+    assert!(matches!(again, Err(StartError::Occupied { .. })), "{again:?}");
+    let etcd = Store::etcd(&config, options()).await.unwrap();
+    assert_eq!(content(&etcd).await, before);
+    let back = save(&etcd, "other");
+    back.restore(&at("back"), &encryption).unwrap();
+    let back = Store::open(&at("back"), options()).unwrap();
+    assert_eq!(content(&back).await, before);
+
+    // It is a store like any other.
+    etcd.commit(txn(vec![put("n0", b"changed")])).await.unwrap();
+    drop(etcd);
+    let etcd = Store::etcd(&config, options()).await.unwrap();
+    assert_eq!(&*etcd.get(&key("n0")).await.unwrap().unwrap().value, b"changed");
+}
+
+/// While servers run: a new key is made known to all of them behind the old one, then used by all of them, and then the old one is of no use.
+#[tokio::test]
+async fn keys_are_changed_while_servers_run() {
+    let files = tempfile::tempdir().unwrap();
+    let config = common::config(vec![common::shared()], "/rotated/");
+    let open = async |numbers: &[u8]| {
+        let encryption = keys(files.path(), numbers);
+        Store::etcd(&config, Options { encryption, ..Options::default() }).await
+    };
+    let (a, b) = (open(&[4]).await.unwrap(), open(&[4]).await.unwrap());
+    a.commit(txn(vec![put("a", b"1"), put("both", b"1")])).await.unwrap();
+    // What others have is needed, and a server that does not know a key would end.
+    for (numbers, missing) in [(&[9][..], 4), (&[9, 8], 4)] {
+        assert_eq!(a.rotate(keys(files.path(), numbers)).await, Err(RotationError::Missing(missing)));
+    }
+    for store in [&a, &b] {
+        store.rotate(keys(files.path(), &[4, 9])).await.unwrap();
+    }
+    a.rotate(keys(files.path(), &[9, 4])).await.unwrap();
+    // The other still has the old one first.
+    b.commit(txn(vec![put("b", b"1"), put("both", b"2")])).await.unwrap();
+    assert_eq!(names(&a).await, ["a", "b", "both"]);
+    assert!(open(&[9]).await.is_err());
+    b.rotate(keys(files.path(), &[9, 4])).await.unwrap();
+    for store in [&a, &b] {
+        store.rotate(keys(files.path(), &[9])).await.unwrap();
+        store.commit(txn(vec![put("both", b"3")])).await.unwrap();
+    }
+    drop((a, b));
+    let after = open(&[9]).await.unwrap();
+    assert_eq!((names(&after).await.len(), &*after.get(&key("both")).await.unwrap().unwrap().value), (3, &b"3"[..]));
+}
+
+/// A watch of before a server started goes on where etcd has not forgotten what came since.
+#[tokio::test]
+async fn who_starts_knows_what_etcd_has_not_forgotten() {
+    let (directory, network) = (tempfile::tempdir().unwrap(), Network::default());
+    let (_process, url) = common::single(directory.path(), Path::new(""));
+    let config = common::config(vec![url.clone()], "/past/");
+    let open = async |config: &Config| Store::etcd(config, Options::default()).await.unwrap();
+    let store = open(&config).await;
+    let first = store.commit(txn(vec![put("a", b"1"), put("b", b"1")])).await.unwrap();
+    let second = store.commit(txn(vec![Op::Delete(key("a"))])).await.unwrap();
+    let third = store.commit(txn(vec![put("a", b"2")])).await.unwrap();
+    drop(store);
+    let store = open(&config).await;
+    let mut changes = store.watch(&all(), first).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let change = changes.recv().await.unwrap().unwrap();
+        told.push((change.revision, change.before.is_some(), change.now.as_ref().map(|now| now.value.to_vec())));
+    }
+    assert_eq!(told, [(second, true, None), (third, false, Some(b"2".to_vec()))]);
+    let then = store.range(&all(), RangeOptions { revision: Some(second), ..RangeOptions::default() }).await.unwrap();
+    assert_eq!(then.entries.iter().map(|entry| entry.key.name()).collect::<Vec<_>>(), ["b"]);
+    // It goes on with what is new.
+    let fourth = store.commit(txn(vec![put("c", b"1")])).await.unwrap();
+    assert_eq!(changes.recv().await.unwrap().unwrap().revision, fourth);
+    drop(store);
+
+    // What is forgotten is: who was told less lists anew.
+    let (_, compacting) = pair_at(&network, url.clone(), "/past/", Duration::from_millis(50)).await;
+    let mut last = fourth;
+    while compacted(&url).await <= i64::try_from(fourth.0).unwrap() {
+        last = compacting.commit(txn(vec![put("c", &last.0.to_be_bytes())])).await.unwrap();
+    }
+    drop(compacting);
+    let store = open(&config).await;
+    assert!(matches!(store.watch(&all(), third).await, Err(ReadError::Compacted { .. })));
+    assert_eq!(store.get(&key("c")).await.unwrap().unwrap().mod_revision, last);
+    store.watch(&all(), last).await.unwrap();
 }

@@ -91,6 +91,12 @@ impl InProcess {
         Self::over(directory, Options::default())
     }
 
+    /// Another server over the same etcd; none: the store is in a directory, which is one server's.
+    pub fn beside(&self) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        crate::store::share(self.directory.path(), directory.path()).then(|| Self::over(directory, Options::default()))
+    }
+
     /// Room beside the store.
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -12,9 +12,9 @@ use super::{authorization::Permitted, request_info::Incoming};
 use crate::{
     Call, Inner,
     authentication::authorities::openid,
-    discovery,
+    discovery, encryption_keys,
     fairness::ticket::Ticket,
-    health, kubelet_proxy, media, metrics,
+    health, kubelet_proxy, masters, media, metrics,
     read::{self, list, watch},
     request::{self, ResourceTarget, info::Asked},
     reviews, snapshot, tokens, write,
@@ -102,6 +102,16 @@ pub async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let Permitted { user, scope, tenant, endpoint } = permitted;
     let (target, verb) = match &request.info.asked {
+        Asked::Path { path, method } if path == encryption_keys::PATH => {
+            masters::check(&user, &tenant, &method.to_lowercase(), path)?;
+            return match request.info.reads() {
+                true => encryption_keys::state(server),
+                false if method.eq_ignore_ascii_case("POST") => {
+                    encryption_keys::begin(server, &ticket.read(body).await?)
+                }
+                false => Err(request::not_allowed()),
+            };
+        }
         Asked::Path { path, .. } => return document(server, request, &user, &tenant, path).await,
         Asked::Resource { target, verb } => (target.clone(), *verb),
     };
@@ -167,8 +177,9 @@ async fn document(
     } else if let Some(asked) = health::Asked::of(path) {
         let query = &request.info.query;
         asked.answer(server.store.stored(), query.all("exclude"), !query.all("verbose").is_empty()).await
-    } else if path == "/snapshot" {
-        snapshot::answer(server, user, tenant)?
+    } else if path == snapshot::PATH {
+        masters::check(user, tenant, "get", path)?;
+        snapshot::answer(server)
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
         document
     } else {

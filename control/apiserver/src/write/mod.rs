@@ -27,7 +27,7 @@ use hypernetes_schema::{
     managed::{self, Writer},
     walk::fields,
 };
-use hypernetes_store::{Entry, Guard, Op, Revision, Txn, TxnError};
+use hypernetes_store::{Entry, Guard, Op, Revision, Txn, TxnError, timed_out};
 use serde_json::Value;
 
 pub(crate) use create::create;
@@ -195,9 +195,9 @@ impl Write<'_> {
             }
             // In etcd's words, which clients look for; of upstream it is a 500.
             TxnError::TooLarge(_) => ApiError::new(Reason::RequestEntityTooLarge, "etcdserver: request is too large"),
-            TxnError::Unavailable(_) => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
+            TxnError::Unavailable(_) => timed_out(&error),
             TxnError::Quota { .. } => crate::fairness::budget::over_quota(self.call, name, &error),
-            TxnError::Unknown(_) => ApiError::new(Reason::Timeout, format!("{error}: it may have been written")),
+            TxnError::Unknown(_) => timed_out(&format_args!("{error}: it may have been written")),
         }
     }
 }

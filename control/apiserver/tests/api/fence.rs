@@ -72,3 +72,42 @@ async fn every_write_of_a_term_ends_with_it() {
     send(&bench, &first, "POST", MAPS, posting, &map("n", "1")).await.refused(409, "Conflict");
     assert_eq!(bench.get(&server, &acmes(&format!("{MAPS}/n"))).await.status, 404);
 }
+
+/// What another server is told of the lease, this one may not have heard of yet: it is the store that they share which refuses. Where the store is in a directory
+/// there is no other server.
+#[tokio::test]
+async fn nothing_is_written_after_a_term_has_ended_at_another_server() {
+    let (bench, _) = furnished().await;
+    let Some(other) = bench.beside() else { return };
+    let server = infrastructure();
+    bench.post(&server, "/api/v1/namespaces", json!({"metadata": {"name": "kube-system"}})).await.ok();
+    let version_of =
+        |object: &Value| -> u64 { object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap() };
+    let (path, posting) = (format!("{LEASES}/l"), "application/json");
+    let spec =
+        |holder: &str, transitions: u32| json!({"spec": {"holderIdentity": holder, "leaseTransitions": transitions}});
+    let mut lease = spec("one", 0);
+    lease["metadata"] = json!({"name": "l"});
+    bench.post(&server, LEASES, lease).await.ok();
+    let (mut done, mut refused) = (0, 0);
+    for round in 1..=40 {
+        let term = bench.merge(&server, &path, spec("one", 2 * round)).await.ok();
+        let map = map(&format!("m{round}"), "1");
+        let taken = async {
+            // Sometimes sooner, sometimes later.
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            other.merge(&server, &path, spec("two", 2 * round + 1)).await.ok()
+        };
+        let (taken, written) = tokio::join!(taken, send(&bench, &term, "POST", MAPS, posting, &map));
+        if written.status.is_success() {
+            assert!(version_of(&written.body) < version_of(&taken), "round {round}: {taken} {}", written.body);
+            done += 1;
+        } else {
+            written.refused(409, "Conflict");
+            refused += 1;
+        }
+    }
+    assert_eq!(done + refused, 40);
+}

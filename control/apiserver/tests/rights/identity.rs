@@ -1,8 +1,10 @@
 //! Who a request is made as.
 
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Request;
 use hypernetes_apiserver::authentication::{Certificate, Issuer};
+use hypernetes_store::{Encryption, Options};
 use hypernetes_testing::{
     http::Answer,
     requests::{Refused, by, infrastructure, user},
@@ -190,12 +192,45 @@ async fn the_whole_store_is_the_operators_masters_alone() {
         (user("m", &["system:masters"], ACME), "/snapshot"),
         (user("m", &["system:masters"], ACME), "/clusters/system/snapshot"),
         (user("r", &["keystone:reader"], "system"), "/snapshot"),
+        (admin("system"), "/encryption-keys"),
+        (user("m", &["system:masters"], ACME), "/clusters/system/encryption-keys"),
     ] {
         bench.get(&user, path).await.refused(403, "Forbidden");
+        bench.post(&user, "/encryption-keys", json!({})).await.refused(403, "Forbidden");
     }
     let operator = user("operator", &["system:masters"], "system");
     let request = Request::builder().uri("/snapshot").body(Body::empty()).unwrap();
     assert_eq!(bench.response(by(&operator, request)).await.status(), 200);
     // Of a tenant's cluster there is none.
     bench.get(&operator, &format!("/clusters/{ACME}/snapshot")).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn the_stores_keys_are_changed_while_it_works() {
+    let keys = |numbers: &[u8]| -> String {
+        numbers.iter().map(|number| format!("{number} {}\n", STANDARD.encode([*number; 32]))).collect()
+    };
+    let encryption = Encryption::parse(&keys(&[4]), "keys").unwrap();
+    let bench = InProcess::with(Options { encryption, ..Options::default() });
+    let operator = user("operator", &["system:masters"], "system");
+    let post = async |text: &str| bench.send(&operator, "POST", "/encryption-keys", "text/plain", text).await;
+    let done = async || loop {
+        let state = bench.get(&operator, "/encryption-keys").await.ok();
+        if state["state"] != "going" {
+            return state;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(done().await, json!({"state": "none"}));
+    // What was sent is not shown again.
+    let secret = STANDARD.encode([7; 32]);
+    let why = post(&format!("7 {secret}\nx {secret}")).await.refused(400, "BadRequest");
+    assert!(why.contains("line 2") && !why.contains(&secret), "{why}");
+    assert_eq!(post(&keys(&[9])).await.status, 202);
+    let refused = done().await;
+    assert_eq!(refused["state"], "failed");
+    assert!(refused["why"].as_str().unwrap().contains("key 4 is still needed"), "{refused}");
+    assert_eq!(post(&keys(&[9, 4])).await.status, 202);
+    assert_eq!(done().await, json!({"state": "done", "key": 9}));
+    bench.send(&operator, "DELETE", "/encryption-keys", "text/plain", "").await.refused(405, "MethodNotAllowed");
 }

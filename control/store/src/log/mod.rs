@@ -9,7 +9,7 @@ pub mod etcd;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::{ReadError, Revision, Txn, TxnError};
+use crate::{Encryption, ReadError, Revision, RotationError, Txn, TxnError};
 
 /// An engine. One contract test suite runs on each.
 #[async_trait]
@@ -25,6 +25,13 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// # Errors
     /// When that cannot be found out.
     async fn barrier(&self) -> Result<(), ReadError>;
+
+    /// Uses other keys from now on, and returns when nothing that is there now is sealed with another than the first of them.
+    ///
+    /// # Errors
+    /// When a key that is needed is not among them: nothing has changed. Or when it could not be finished: the new keys are used, and those of
+    /// before needed.
+    async fn rotate(&self, keys: Encryption) -> Result<(), RotationError>;
 
     /// Why nothing can be written any more; none: something can.
     fn ended(&self) -> watch::Receiver<Option<String>>;

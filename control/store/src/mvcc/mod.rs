@@ -129,6 +129,8 @@ impl Current<'_> {
 
 impl Cache {
     pub fn new(options: Options) -> Self {
+        // What these keys are changed to is this store's alone.
+        let options = Options { encryption: options.encryption.now(), ..options };
         let history = History::new(&options, Revision(0));
         let state = State {
             keys: BTreeMap::new(),

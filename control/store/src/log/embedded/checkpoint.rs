@@ -17,7 +17,7 @@ use super::{
     files::{CHECKPOINTS, Files},
     frame,
     header::{Header, Kind, SIZE, StoreId},
-    medium::Blob,
+    medium::{Blob, fill},
     pieces::Pieces,
 };
 use crate::Encryption;
@@ -41,6 +41,8 @@ pub(super) struct Checkpoints {
     /// The number of the newest, which is in the place of its parity.
     pub newest: u64,
     pub writing: Option<Writing>,
+    /// Which of the places has something that is sealed with another key, somewhere in it.
+    pub stale: [bool; 2],
 }
 
 pub(super) struct Writing {
@@ -86,6 +88,7 @@ impl Checkpoints {
             from: cache.revision(),
             cache: cache.clone(),
             encryption: self.files.encryption.clone(),
+            wipe: self.stale[place_of(number)],
             stop: stop.clone(),
         };
         let spawned = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || task.run(place));
@@ -102,6 +105,10 @@ impl Checkpoints {
     fn reopen(&self, index: usize) -> io::Result<Place> {
         let blob = self.files.open(CHECKPOINTS[index], true)?;
         Ok(Place { len: blob.len()?, blob })
+    }
+
+    pub fn is_any_stale(&self) -> bool {
+        self.stale.contains(&true)
     }
 
     pub fn is_writing(&self) -> bool {
@@ -122,6 +129,7 @@ impl Checkpoints {
         match written {
             Ok(Header { kind: Kind::Checkpoint { segment, .. }, .. }) => {
                 self.newest = number;
+                self.stale[place_of(number)] = false;
                 Some(segment)
             }
             Ok(_) => None,
@@ -150,6 +158,8 @@ struct Task {
     from: Revision,
     cache: Arc<Cache>,
     encryption: Encryption,
+    /// Nothing of what was there may be left.
+    wipe: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -162,6 +172,9 @@ impl Task {
     }
 
     fn write(&self, blob: &dyn Blob) -> io::Result<Header> {
+        if self.wipe {
+            fill(blob, 0, blob.len()?)?;
+        }
         let mut pieces = Pieces::begin(blob, &self.encryption)?;
         let mut after = None;
         loop {

@@ -17,6 +17,7 @@ mod migrate;
 mod pieces;
 mod record;
 mod recover;
+mod rotation;
 mod segments;
 mod snapshot;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use self::{
     writer::Writer,
 };
 use super::Log;
-use crate::{ReadError, Revision, Txn, TxnError, mvcc::Applied, mvcc::Cache};
+use crate::{Encryption, ReadError, Revision, RotationError, Txn, TxnError, mvcc::Applied, mvcc::Cache};
 
 pub use snapshot::{Contents, Snapshot};
 
@@ -81,7 +82,7 @@ pub enum Unopened {
 
 /// The log in one directory. Closed when its last unanswered write is gone.
 pub(crate) struct Embedded {
-    requests: mpsc::UnboundedSender<Request>,
+    requests: mpsc::UnboundedSender<Asked>,
     /// KiB of transactions that may wait.
     room: Arc<Semaphore>,
     writer: Option<thread::JoinHandle<()>>,
@@ -90,6 +91,25 @@ pub(crate) struct Embedded {
     /// Of this process alone, for as long as this is.
     _lock: Option<File>,
 }
+
+/// What the writer does, one after the other.
+enum Asked {
+    Commit(Request),
+    BeginRotation(Encryption, oneshot::Sender<Result<Progress, RotationError>>),
+    GoOnWithRotation(oneshot::Sender<Result<Progress, RotationError>>),
+}
+
+/// How far other keys have come.
+enum Progress {
+    /// It could not begin yet.
+    Busy,
+    Going,
+    /// Nothing is sealed with another than the first.
+    Done,
+}
+
+/// Between steps of it.
+const STEP: Duration = Duration::from_millis(5);
 
 /// A transaction that waits to be written.
 struct Request {
@@ -178,7 +198,7 @@ impl Log for Embedded {
         let kib = u32::try_from((txn.bytes() >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB as u32);
         let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| closed())?;
         let (answer, result) = oneshot::channel();
-        self.requests.send(Request { txn, answer }).map_err(|_| closed())?;
+        self.requests.send(Asked::Commit(Request { txn, answer })).map_err(|_| closed())?;
         let result = result.await.map_err(|_| closed())?;
         drop(room);
         result
@@ -187,6 +207,22 @@ impl Log for Embedded {
     /// Nobody else writes, and what is acknowledged is in the cache.
     async fn barrier(&self) -> Result<(), ReadError> {
         Ok(())
+    }
+
+    async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
+        let closed = || RotationError::Failed("the store is closed".into());
+        let mut begun = false;
+        loop {
+            let (answer, result) = oneshot::channel();
+            let step = if begun { Asked::GoOnWithRotation(answer) } else { Asked::BeginRotation(keys.clone(), answer) };
+            self.requests.send(step).map_err(|_| closed())?;
+            match result.await.map_err(|_| closed())?? {
+                Progress::Busy => {}
+                Progress::Going => begun = true,
+                Progress::Done => return Ok(()),
+            }
+            tokio::time::sleep(STEP).await;
+        }
     }
 
     fn ended(&self) -> watch::Receiver<Option<String>> {

@@ -138,11 +138,19 @@ pub(super) fn open(
         spares,
         next_slot,
         segment_bytes,
+        sealed_from: 0,
         starved: None,
         buffer: Vec::new(),
     };
     let places = places.map(Some);
-    let checkpoints = Checkpoints { store: header.store, files: files.clone(), places, newest: number, writing: None };
+    let checkpoints = Checkpoints {
+        store: header.store,
+        files: files.clone(),
+        places,
+        newest: number,
+        writing: None,
+        stale: [false; 2],
+    };
     Ok(Recovered { entries: whole.into_values().collect(), revision: until, later, segments, checkpoints, another_key })
 }
 
@@ -200,11 +208,12 @@ fn create(
         spares: Vec::new(),
         next_slot,
         segment_bytes,
+        sealed_from: 0,
         starved: None,
         buffer: Vec::new(),
     };
     let places = [Some(even), Some(odd)];
-    let checkpoints = Checkpoints { store, files: files.clone(), places, newest: 1, writing: None };
+    let checkpoints = Checkpoints { store, files: files.clone(), places, newest: 1, writing: None, stale: [false; 2] };
     Ok(Recovered { entries, revision, later: Vec::new(), segments, checkpoints, another_key: false })
 }
 

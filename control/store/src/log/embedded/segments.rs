@@ -69,6 +69,8 @@ pub(super) struct Segments {
     pub next_slot: u32,
     /// Of a segment that is made.
     pub segment_bytes: u64,
+    /// What was before this one is sealed with another key, and not kept to be used again.
+    pub sealed_from: u64,
     /// When there was no room for one.
     pub starved: Option<Instant>,
     pub buffer: Vec<u8>,
@@ -201,7 +203,8 @@ impl Segments {
     pub fn release_before(&mut self, number: u64) {
         while self.full.front().is_some_and(|segment| segment.number < number) {
             let Some(segment) = self.full.pop_front() else { return };
-            if self.spares.len() < SPARES && segment.room.len <= self.segment_bytes {
+            let again = self.spares.len() < SPARES && segment.room.len <= self.segment_bytes;
+            if again && segment.number >= self.sealed_from {
                 self.spares.push(segment.room);
             } else if let Err(error) = self.files.remove(&segment_name(segment.room.slot)) {
                 tracing::warn!(%error, "removing a segment of the store's log");

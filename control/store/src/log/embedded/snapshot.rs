@@ -96,6 +96,10 @@ impl Contents {
         tenants
     }
 
+    pub(crate) fn into_records(self) -> Vec<Record> {
+        self.entries
+    }
+
     /// Makes a store in a directory that has none.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Disks that fail, machines that lose power, processes that are killed, bits that change; and what the store makes of it.
 
+mod rotation;
+
 use std::{
     collections::BTreeMap,
     io,

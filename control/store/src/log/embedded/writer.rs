@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::mpsc;
 
 use super::{
-    Request,
+    Asked, Request,
     checkpoint::Checkpoints,
     files::Files,
     segments::{Segments, WriteError},
@@ -24,13 +24,13 @@ const BATCH_BYTES: usize = 4 << 20;
 const WORTH: u64 = 8;
 
 pub(super) struct Writer {
-    files: Files,
-    segments: Segments,
-    checkpoints: Checkpoints,
-    cache: Arc<Cache>,
+    pub files: Files,
+    pub segments: Segments,
+    pub checkpoints: Checkpoints,
+    pub cache: Arc<Cache>,
     batch_bytes: usize,
     /// Something is still sealed with another key than what is written.
-    another_key: bool,
+    pub another_key: bool,
 }
 
 impl Writer {
@@ -48,14 +48,23 @@ impl Writer {
 
     /// # Errors
     /// When it is not known what is in the log.
-    pub fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) -> Result<(), String> {
+    pub fn run(mut self, mut queue: mpsc::UnboundedReceiver<Asked>) -> Result<(), String> {
         self.remember();
         if self.another_key {
             self.seal_anew();
         }
         let (mut taken, mut waiting) = (Vec::new(), VecDeque::new());
         while !waiting.is_empty() || queue.blocking_recv_many(&mut taken, BATCH) > 0 {
-            waiting.extend(taken.drain(..));
+            for asked in taken.drain(..) {
+                match asked {
+                    Asked::Commit(request) => waiting.push_back(request),
+                    Asked::BeginRotation(keys, answer) => drop(answer.send(self.begin_rotation(&keys))),
+                    Asked::GoOnWithRotation(answer) => drop(answer.send(self.go_on_with_rotation())),
+                }
+            }
+            if waiting.is_empty() {
+                continue;
+            }
             let batch = self.next(&mut waiting);
             self.carry_out(batch)?;
             self.maintain();
@@ -195,11 +204,11 @@ impl Writer {
     }
 
     /// Frees the segments that a checkpoint has made useless; with `wait` the one that is being made is waited for.
-    fn release(&mut self, wait: bool) {
+    pub fn release(&mut self, wait: bool) {
         if let Some(segment) = self.checkpoints.finish(wait) {
             self.segments.release_before(segment);
             self.remember();
-            if std::mem::take(&mut self.another_key) {
+            if !self.checkpoints.is_any_stale() && std::mem::take(&mut self.another_key) {
                 tracing::info!(key = self.files.encryption.current(), "the store needs no other key any more");
             }
         }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
 use super::{
+    ANSWER,
     barrier::Barriers,
     budget::{Budget, Share},
     envelope,
@@ -38,8 +39,6 @@ use crate::{
 
 /// How long a transaction may take, but for finding out what became of it.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long etcd may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How long a transaction without an answer is waited for once etcd answers again.
 const STRAY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -106,11 +105,11 @@ impl<'a> Plan<'a> {
         let op = |op: &Op| match op {
             Op::Put(key, value) => {
                 let value = envelope::wrap(encryption, key, value).ok_or_else(unsealed)?;
-                Ok(Request::RequestPut(PutRequest { key: space.object(key), value }))
+                Ok(Request::RequestPut(PutRequest { key: space.object(key), value, lease: 0 }))
             }
             Op::Delete(key) => Ok(Request::RequestDeleteRange(DeleteRangeRequest { key: space.object(key) })),
         };
-        let head = Request::RequestPut(PutRequest { key: space.head(), value: mark.bytes() });
+        let head = Request::RequestPut(PutRequest { key: space.head(), value: mark.bytes(), lease: 0 });
         let ops = self.ops.iter().map(op).chain([Ok(head)]);
         Ok(TxnRequest {
             compare: self.compares.iter().map(compare).collect(),

@@ -41,7 +41,7 @@ async fn turn(members: &Members, space: &Keyspace, seen: Option<(i64, i64)>) -> 
             key: space.compaction(),
             target_union: Some(TargetUnion::Version(version)),
         };
-        let put = PutRequest { key: space.compaction(), value: revision.to_string().into_bytes().into() };
+        let put = PutRequest { key: space.compaction(), value: revision.to_string().into_bytes().into(), lease: 0 };
         let put = RequestOp { request: Some(Request::RequestPut(put)) };
         let txn = TxnRequest { compare: vec![compare], success: vec![put] };
         let answer = kv.txn(txn).await?.into_inner();

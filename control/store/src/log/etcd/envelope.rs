@@ -56,6 +56,14 @@ pub(super) fn open(encryption: &Encryption, key: &Key, found: Vec<u8>) -> Result
     }
 }
 
+/// The number of the key that something was sealed with; 0: none.
+pub(super) fn sealed_with(found: &[u8]) -> u32 {
+    match found {
+        [MARK, SEALED, sealed @ ..] => Encryption::key_of_value(sealed).unwrap_or_default(),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hypernetes_api::{ResourceId, TenantId};
@@ -73,6 +81,7 @@ mod tests {
                 assert_eq!(open(encryption, &a, plain.to_vec()), Ok((value.clone(), 0)));
             }
             assert_eq!(open(&keys, &a, sealed.to_vec()), Ok((value.clone(), 7)));
+            assert_eq!((sealed_with(&plain), sealed_with(&sealed)), (0, 7));
             assert_eq!(open(&keys, &b, sealed.to_vec()), Err(Unread::Damaged(b.clone())));
             assert_eq!(open(&none, &a, sealed.to_vec()), Err(Unread::NoKey { key: a.clone(), id: 7 }));
         }

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
@@ -22,25 +22,20 @@ use super::{
     envelope::Unread,
     keyspace::{self, Keyspace, Mark, Place, entry, number, revision},
     members::Members,
+    pages::Pages,
     waiting::Waiting,
     wire::{self, event::EventType, watch_request::RequestUnion},
 };
 use crate::{
-    Key, Revision,
+    Revision,
     entry::Record,
     mvcc::{Applied, Cache},
 };
 
 /// How long a member may take to begin a watch.
 const BEGIN: Duration = Duration::from_secs(2);
-/// How long loading may take, for all that there is.
-const LOAD: Duration = Duration::from_secs(120);
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Keys asked for at once, first and at the most; and how many bytes an answer should have.
-const PAGE: i64 = 100;
-const LARGEST_PAGE: i64 = 10_000;
-const PAGE_BYTES: usize = 2 << 20;
 
 /// How far the cache is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,8 +84,8 @@ pub(super) struct Follower {
     pub followed: watch::Sender<Followed>,
     /// Somebody has seen that etcd has less than it had.
     pub went_back: Arc<Notify>,
-    /// What was not sealed with the first of the operator's keys when it was loaded.
-    pub otherwise_sealed: Vec<(Key, Revision)>,
+    /// Something is not sealed with the first of the operator's keys.
+    pub otherwise_sealed: bool,
 }
 
 impl Follower {
@@ -105,7 +100,7 @@ impl Follower {
                 Lost::Past(why) => {
                     tracing::warn!(why, "the store is loaded anew from etcd");
                     loop {
-                        match self.load().await {
+                        match self.load(None).await {
                             Ok(()) => break,
                             Err(Lost::Data(why)) => return why,
                             Err(why) => tracing::warn!(%why, "loading from etcd"),
@@ -118,44 +113,21 @@ impl Follower {
         }
     }
 
-    /// Puts everything as of one revision into the cache.
+    /// Puts everything as of one revision, or as it is now, into the cache.
     ///
     /// # Errors
     /// When it could not be read whole, or is nothing that this program may go on with.
-    pub async fn load(&mut self) -> Result<(), Lost> {
-        let deadline = Instant::now() + LOAD;
-        let (mut key, range_end) = self.space.range();
-        let (mut at, mut limit) = (0, PAGE);
+    pub async fn load(&mut self, at: Option<Revision>) -> Result<(), Lost> {
         let (mut entries, mut format, mut heads) = (Vec::<Record>::new(), None, None);
         let encryption = &self.cache.options().encryption;
-        self.otherwise_sealed.clear();
-        loop {
-            let range =
-                wire::RangeRequest { key, range_end: range_end.clone(), limit, revision: at, ..Default::default() };
-            let page = self
-                .members
-                .read(deadline, |mut kv| {
-                    let range = range.clone();
-                    async move { kv.range(range).await }
-                })
-                .await?;
-            at = if at == 0 { page.header.map_or(0, |header| header.revision) } else { at };
-            let bytes: usize = page.kvs.iter().map(|found| found.key.len() + found.value.len()).sum();
-            if bytes > PAGE_BYTES {
-                limit = (limit / 2).max(1);
-            } else if bytes < PAGE_BYTES / 4 {
-                limit = (limit * 2).min(LARGEST_PAGE);
-            }
-            key = page.kvs.last().map(|found| found.key.clone()).unwrap_or_default();
-            // The smallest that is larger.
-            key.push(0);
-            for found in page.kvs {
+        let mut pages = Pages::new(&self.members, &self.space, at);
+        self.otherwise_sealed = false;
+        while let Some(page) = pages.next().await? {
+            for found in page {
                 match self.space.place(&found.key) {
                     Place::Object(key) => {
                         let (entry, sealed_with) = entry(encryption, key, found)?;
-                        if sealed_with != encryption.current() {
-                            self.otherwise_sealed.push((entry.key.clone(), entry.mod_revision));
-                        }
+                        self.otherwise_sealed |= sealed_with != encryption.current();
                         entries.push(entry);
                     }
                     Place::Head => heads = Some(found.version),
@@ -163,13 +135,10 @@ impl Follower {
                     Place::Other => {}
                 }
             }
-            if !page.more {
-                break;
-            }
         }
         check_format(&self.space, format.as_deref())?;
         let heads = heads.ok_or_else(|| self.gone())?;
-        let revision = revision(at);
+        let revision = pages.revision();
         self.cache.load(revision, entries);
         self.followed.send_replace(Followed { revision, heads });
         self.waiting.missed_all();
@@ -181,8 +150,9 @@ impl Follower {
     }
 
     /// Follows one member until that cannot go on.
-    async fn watch(&mut self) -> Lost {
-        let asked = self.members.ask();
+    pub async fn watch(&mut self) -> Lost {
+        let members = self.members.clone();
+        let asked = members.ask();
         let (index, url) = (asked.index(), asked.url().to_owned());
         let (key, range_end) = self.space.range();
         let from = self.followed.borrow().revision;
@@ -206,7 +176,6 @@ impl Follower {
                 return Lost::Connection(status);
             }
         };
-        let members = self.members.clone();
         let moved_on = members.moved_on_from(index);
         tokio::pin!(moved_on);
         let went_back = self.went_back.clone();
@@ -243,7 +212,7 @@ impl Follower {
     }
 
     /// Puts whole transactions into the cache and tells whoever waits for them.
-    fn apply(&self, events: Vec<wire::Event>) -> Result<(), Lost> {
+    fn apply(&mut self, events: Vec<wire::Event>) -> Result<(), Lost> {
         let mut at = *self.followed.borrow();
         let (mut changes, mut marks) = (Vec::with_capacity(events.len()), Vec::new());
         let before = at.revision;
@@ -259,6 +228,8 @@ impl Follower {
                 Place::Object(key) => {
                     let encryption = &self.cache.options().encryption;
                     let now = put.then(|| entry(encryption, key.clone(), found)).transpose()?;
+                    let current = encryption.current();
+                    self.otherwise_sealed |= now.as_ref().is_some_and(|(_, sealed_with)| *sealed_with != current);
                     changes.push(Applied { revision: new, key, now: now.map(|(now, _)| now) });
                 }
                 Place::Head if put => {
@@ -303,7 +274,9 @@ fn take_whole(events: &mut Vec<wire::Event>, more_follows: bool) -> Vec<wire::Ev
 pub(super) fn check_format(space: &Keyspace, value: Option<&[u8]>) -> Result<(), Lost> {
     let prefix = space.prefix();
     let Some(value) = value else {
-        return Err(Lost::Data(format!("what is under {prefix} in etcd was not written by this program")));
+        return Err(Lost::Data(format!(
+            "what is under {prefix} in etcd was not written by this program, or a snapshot that was not restored to its end"
+        )));
     };
     match std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(keyspace::PLAIN | keyspace::SEALED) => Ok(()),

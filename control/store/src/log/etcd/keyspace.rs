@@ -5,6 +5,9 @@
 //! PREFIXformat       version of what is stored; written once
 //! PREFIXhead         written by each transaction: its mark. Never deleted
 //! PREFIXcompaction   whoever writes it compacts
+//! PREFIXrestoring    somebody makes a store of a snapshot, and has not finished
+//! PREFIXauthority    which authority the servers have, written once
+//! PREFIXtokens/ID    what a further server needs, sealed; with a lease
 //! ```
 //!
 //! Of `head`, the mod revision says which transaction was the last, its version how many there were, and its value which one
@@ -75,6 +78,19 @@ impl Keyspace {
         format!("{}compaction", self.prefix).into_bytes()
     }
 
+    pub fn restoring(&self) -> Vec<u8> {
+        format!("{}restoring", self.prefix).into_bytes()
+    }
+
+    pub fn authority(&self) -> Vec<u8> {
+        format!("{}authority", self.prefix).into_bytes()
+    }
+
+    /// Of the token of that ID; with an empty one the beginning of all of them.
+    pub fn token(&self, id: &str) -> Vec<u8> {
+        format!("{}tokens/{id}", self.prefix).into_bytes()
+    }
+
     pub fn place(&self, key: &[u8]) -> Place {
         let text = std::str::from_utf8(key).ok().and_then(|text| text.strip_prefix(&self.prefix));
         match text {
@@ -138,10 +154,13 @@ mod tests {
             assert_eq!(space.place(&space.object(&key)), Place::Object(key.clone()));
             assert_eq!(space.place(&space.head()), Place::Head);
             assert_eq!(space.place(&space.format()), Place::Format);
-            assert_eq!(space.place(&space.compaction()), Place::Other);
             let (first, end) = space.range();
-            for inside in [space.object(&key), space.head(), space.format(), space.compaction()] {
+            for inside in [space.object(&key), space.head(), space.format()] {
                 assert!(first <= inside && inside < end);
+            }
+            for other in [space.compaction(), space.restoring(), space.authority(), space.token("a")] {
+                assert_eq!(space.place(&other), Place::Other);
+                assert!(first <= other && other < end);
             }
         }
         let space = Keyspace::new("/one/");

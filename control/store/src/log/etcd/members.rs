@@ -19,8 +19,9 @@ use tonic::{
 
 use super::{
     endpoints::{EndpointError, Endpoints},
+    said,
     tls::Tls,
-    wire::{kv_client::KvClient, watch_client::WatchClient},
+    wire::{kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient},
 };
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -29,6 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(3);
 /// How long one member may take for a read.
 const READ: Duration = Duration::from_secs(2);
+/// How long who starts waits until it says that it waits.
+const SILENT: Duration = Duration::from_secs(3);
 /// Between attempts when none can be reached.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -107,6 +110,30 @@ impl Members {
     }
 }
 
+impl Members {
+    /// [`Self::read`] of who starts: it says what it waits for.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub async fn wait_for<T, F>(
+        &self,
+        deadline: Instant,
+        mut ask: impl FnMut(KvClient<Channel>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        loop {
+            match self.read(deadline.min(Instant::now() + SILENT), &mut ask).await {
+                Err(why) if Instant::now() < deadline && !is_final(&why) => {
+                    tracing::warn!(why = said(&why), urls = self.urls(), "etcd cannot be reached: waiting for it");
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
 impl Asked<'_> {
     pub fn index(&self) -> usize {
         self.index
@@ -118,6 +145,10 @@ impl Asked<'_> {
 
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel())
     }
 
     pub fn watch(&self) -> WatchClient<Channel> {

@@ -17,7 +17,11 @@ mod envelope;
 mod follow;
 mod keyspace;
 mod members;
+mod opening;
+mod pages;
 mod reseal;
+pub(crate) mod restore;
+mod shared;
 mod tls;
 mod waiting;
 
@@ -51,9 +55,10 @@ use self::{
     },
 };
 use super::Log;
-use crate::{ReadError, Revision, Txn, TxnError, mvcc::Cache};
+use crate::{Encryption, ReadError, Revision, RotationError, Txn, TxnError, mvcc::Cache};
 
 pub use endpoints::{EndpointError, Endpoints};
+pub use shared::Shared;
 
 /// Where the store is, and how it is kept.
 #[derive(Debug, Clone)]
@@ -92,6 +97,11 @@ pub enum StartError {
     Unreachable { urls: String, why: String },
     #[error("there is nothing of a store under {prefix} in the etcd at {urls}, although there was one")]
     Missing { urls: String, prefix: String },
+    #[error(
+        "there is something under {prefix} in the etcd at {urls}: choose another prefix, or delete what is there \
+         (etcdctl del --prefix {prefix})"
+    )]
+    Occupied { urls: String, prefix: String },
     /// Of a newer version, or something else.
     #[error("{0}")]
     Foreign(String),
@@ -105,6 +115,8 @@ pub(crate) struct Etcd {
     tasks: Vec<AbortHandle>,
 }
 
+/// How long etcd may take for a write.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Between attempts to reach etcd at the start.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -122,7 +134,7 @@ impl Etcd {
             waiting: waiting.clone(),
             followed,
             went_back: went_back.clone(),
-            otherwise_sealed: Vec::new(),
+            otherwise_sealed: false,
         };
         let sealed = !cache.options().encryption.is_none();
         let deadline = Instant::now() + config.patience;
@@ -133,7 +145,7 @@ impl Etcd {
                     if sealed {
                         raise_format(&members, &space, deadline).await?;
                     }
-                    follower.load().await?;
+                    opening::load(&mut follower, deadline).await?;
                 }
                 Ok(there)
             };
@@ -153,7 +165,7 @@ impl Etcd {
             tokio::time::sleep(PAUSE).await;
         }
         let (barriers, asker) = barrier::barriers(members.clone(), space.clone(), following, went_back);
-        let otherwise_sealed = std::mem::take(&mut follower.otherwise_sealed);
+        let otherwise_sealed = follower.otherwise_sealed;
         let (ending, ended) = watch::channel(None);
         let mut tasks = vec![
             tokio::spawn(async move {
@@ -171,8 +183,8 @@ impl Etcd {
         let budget = Arc::default();
         let committer = Committer { members, space, cache, budget, waiting, barriers: barriers.clone() };
         let committer = Arc::new(committer);
-        if sealed && !otherwise_sealed.is_empty() {
-            tasks.push(tokio::spawn(reseal::run(committer.clone(), otherwise_sealed)).abort_handle());
+        if sealed && otherwise_sealed {
+            tasks.push(tokio::spawn(reseal::run(committer.clone())).abort_handle());
         }
         Ok(Self { committer, barriers, ended, tasks })
     }
@@ -181,7 +193,7 @@ impl Etcd {
 /// Whether there is a store; made when it may be.
 async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Instant) -> Result<bool, Lost> {
     let read = |range: RangeRequest| {
-        members.read(deadline, move |mut kv| {
+        members.wait_for(deadline, move |mut kv| {
             let range = range.clone();
             async move { kv.range(range).await }
         })
@@ -200,24 +212,30 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
     if !others.kvs.is_empty() {
         return check_format(space, None).map(|()| true);
     }
-    let absent = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: space.format(),
-        target_union: Some(TargetUnion::ModRevision(0)),
-    };
     let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
-    let success = puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value })) });
+    let success =
+        puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value, lease: 0 })) });
     // Whoever makes it, and whatever the answer is: it is looked for once more.
-    let making = TxnRequest { compare: vec![absent], success: success.into() };
+    let nobody = [space.format(), space.restoring()].map(absent);
+    let making = TxnRequest { compare: nobody.into(), success: success.into() };
     members.ask().kv().txn(making).await?;
     Ok(true)
+}
+
+/// There is no such key.
+fn absent(key: Vec<u8>) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key,
+        target_union: Some(TargetUnion::ModRevision(0)),
+    }
 }
 
 /// Before anything is sealed: what would misread it ends, or does not start.
 async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) -> Result<(), Lost> {
     let range = RangeRequest { key: space.format(), ..Default::default() };
-    let found = members.read(deadline, |mut kv| {
+    let found = members.wait_for(deadline, |mut kv| {
         let range = range.clone();
         async move { kv.range(range).await }
     });
@@ -229,7 +247,7 @@ async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) ->
         key: space.format(),
         target_union: Some(TargetUnion::ModRevision(found.mod_revision)),
     };
-    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into() });
+    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into(), lease: 0 });
     let raising = TxnRequest { compare: vec![same], success: vec![RequestOp { request: Some(put) }] };
     // Where it fails another server has done it.
     members.ask().kv().txn(raising).await?;
@@ -244,6 +262,10 @@ impl Log for Etcd {
 
     async fn barrier(&self) -> Result<(), ReadError> {
         self.barriers.wait().await
+    }
+
+    async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
+        reseal::rotate(&self.committer, keys).await
     }
 
     fn ended(&self) -> watch::Receiver<Option<String>> {

@@ -1,23 +1,100 @@
-//! Writes anew what is not sealed with the first of the operator's keys, once, one object after the other, while the server works.
+//! Writes anew what is not sealed with the first of the operator's keys, one object after the other, while the server works.
 //!
 //! To whoever watches it each is a change of its version. What another server, whose first key is another yet, writes meanwhile is that one's
-//! to write anew, when it starts with this key first.
+//! to write anew, when it has this key first.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::commit::Committer;
-use crate::{Guard, Key, Op, Revision, Txn, TxnError};
+use tonic::Status;
+
+use super::{
+    commit::Committer,
+    envelope,
+    keyspace::{Place, revision},
+    pages::Pages,
+    said,
+};
+use crate::{Encryption, Guard, Key, Op, Revision, RotationError, Txn, TxnError};
 
 /// Between attempts while etcd takes nothing.
 const PAUSE: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(committer: Arc<Committer>, otherwise_sealed: Vec<(Key, Revision)>) {
-    let key = committer.cache.options().encryption.current();
-    tracing::info!(key, objects = otherwise_sealed.len(), "what is in etcd is sealed with the first key");
-    for (key, revision) in otherwise_sealed {
-        anew(&committer, key, revision).await;
+/// What is in etcd now and is not sealed with the first key; and all that something is sealed with.
+#[derive(Default)]
+pub(super) struct Found {
+    pub others: Vec<(Key, Revision)>,
+    pub keys: BTreeSet<u32>,
+}
+
+/// # Errors
+/// When etcd does not answer.
+pub(super) async fn look(committer: &Committer) -> Result<Found, Status> {
+    let (mut found, current) = (Found::default(), committer.cache.options().encryption.current());
+    let mut pages = Pages::new(&committer.members, &committer.space, None);
+    while let Some(page) = pages.next().await? {
+        for kv in page {
+            if let Place::Object(key) = committer.space.place(&kv.key) {
+                let sealed_with = envelope::sealed_with(&kv.value);
+                found.keys.insert(sealed_with);
+                if sealed_with != current {
+                    found.others.push((key, revision(kv.mod_revision)));
+                }
+            }
+        }
     }
-    tracing::info!(key, "all that was in etcd is sealed with the first key");
+    Ok(found)
+}
+
+/// At the start, once.
+pub(super) async fn run(committer: Arc<Committer>) {
+    let key = committer.cache.options().encryption.current();
+    loop {
+        match all(&committer).await {
+            Ok(objects) => return tracing::info!(key, objects, "all that was in etcd is sealed with the first key"),
+            Err(error) => tracing::warn!(%error, "sealing with the first key waits for etcd"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// All that there is when it begins: so many objects.
+///
+/// # Errors
+/// When etcd does not answer.
+pub(super) async fn all(committer: &Committer) -> Result<usize, Status> {
+    let others = look(committer).await?.others;
+    // So that the cache has all of that.
+    committer.barriers.wait().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let objects = others.len();
+    for (key, revision) in others {
+        anew(committer, key, revision).await;
+    }
+    Ok(objects)
+}
+
+/// Rounds that are tried: what another server writes meanwhile with another first key is for the next.
+const ROUNDS: usize = 3;
+
+/// Uses other keys from now on, until nothing that is in etcd now is sealed with another than the first.
+///
+/// # Errors
+/// When one that is needed is not among them, etcd does not answer, or another server goes on with another first key.
+pub(super) async fn rotate(committer: &Committer, keys: Encryption) -> Result<(), RotationError> {
+    let failed = |status: Status| RotationError::Failed(said(&status));
+    let own = &committer.cache.options().encryption;
+    own.check_successor(&keys, false)?;
+    // Also what other servers have written.
+    let used = look(committer).await.map_err(failed)?.keys;
+    if let Some(missing) = used.into_iter().find(|id| *id != 0 && !keys.has(*id)) {
+        return Err(RotationError::Missing(missing));
+    }
+    own.replace(&keys);
+    for _ in 0..ROUNDS {
+        if all(committer).await.map_err(failed)? == 0 {
+            return Ok(());
+        }
+    }
+    Err(RotationError::Failed("another server writes with another key as its first, or an object is too large".into()))
 }
 
 async fn anew(committer: &Committer, key: Key, revision: Revision) {

@@ -1,6 +1,13 @@
 //! Where the server's store is: in its directory, or in an etcd that it shares.
 
-use std::path::{Path, PathBuf};
+mod command;
+pub mod further;
+mod rotate;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use hypernetes_controllers::runtime::Takeover;
@@ -9,9 +16,24 @@ use hypernetes_store::{
     log::etcd::{Config, Endpoints, StartError},
 };
 
+pub use command::{Store as Command, read_token};
+
+/// A server waits for its etcd as long as it takes, and says so.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Where the server keeps its data.
 #[derive(clap::Args)]
 pub struct StoreArgs {
+    #[command(flatten)]
+    etcd: EtcdArgs,
+    /// Seconds of the past that etcd keeps, of everything that is in it. 0: others have it forget.
+    #[arg(long, value_name = "SECONDS", requires = "etcd", default_value_t = 300)]
+    etcd_compaction_interval: u64,
+}
+
+/// An etcd, and what in it is the store's.
+#[derive(clap::Args)]
+pub struct EtcdArgs {
     /// Where its data is: in an etcd, 3.4 or newer, that other servers may use, too, by these endpoints [default: in DIR/store].
     #[arg(long = "store", value_name = "etcd=URL[,URL…]", value_parser = etcd_urls)]
     etcd: Option<Urls>,
@@ -27,9 +49,6 @@ pub struct StoreArgs {
     /// What its keys in etcd begin with.
     #[arg(long, value_name = "PREFIX", requires = "etcd", default_value = "/hypernetes/")]
     etcd_prefix: String,
-    /// Seconds of the past that etcd keeps, of everything that is in it. 0: others have it forget.
-    #[arg(long, value_name = "SECONDS", requires = "etcd", default_value_t = 300)]
-    etcd_compaction_interval: u64,
 }
 
 #[derive(Clone)]
@@ -40,13 +59,32 @@ fn etcd_urls(text: &str) -> Result<Urls, String> {
     Ok(Urls(urls.split(',').map(|url| url.trim().to_owned()).collect()))
 }
 
+impl EtcdArgs {
+    /// Where it is; none: it is not in an etcd.
+    pub fn config(&self) -> Option<Config> {
+        let Urls(urls) = self.etcd.clone()?;
+        let certificate = self.etcd_certfile.clone().zip(self.etcd_keyfile.clone());
+        let endpoints = Endpoints { urls, authority: self.etcd_cafile.clone(), certificate };
+        Some(Config { endpoints, prefix: self.etcd_prefix.clone(), ..Config::default() })
+    }
+
+    /// Where it is, of a command that is about an etcd.
+    ///
+    /// # Errors
+    /// When none is named.
+    fn named(&self) -> Result<Config> {
+        self.config().context("--store etcd=URL[,URL…] is needed: which etcd?")
+    }
+}
+
 impl StoreArgs {
     /// The files' paths hold from any directory after this.
     ///
     /// # Errors
     /// When one is not there.
     pub fn settle_paths(&mut self) -> Result<()> {
-        for path in [&mut self.etcd_cafile, &mut self.etcd_certfile, &mut self.etcd_keyfile].into_iter().flatten() {
+        let EtcdArgs { etcd_cafile, etcd_certfile, etcd_keyfile, .. } = &mut self.etcd;
+        for path in [etcd_cafile, etcd_certfile, etcd_keyfile].into_iter().flatten() {
             *path = path.canonicalize().with_context(|| format!("opening {}", path.display()))?;
         }
         Ok(())
@@ -54,7 +92,13 @@ impl StoreArgs {
 
     /// When this server may act: where the store is its own, whose lock it has, at once.
     pub fn takeover(&self) -> Takeover {
-        if self.etcd.is_some() { Takeover::AfterLease } else { Takeover::AtOnce }
+        if self.etcd().is_some() { Takeover::AfterLease } else { Takeover::AtOnce }
+    }
+
+    /// The etcd that it is in, if it is in one.
+    pub fn etcd(&self) -> Option<Config> {
+        let compaction = Duration::from_secs(self.etcd_compaction_interval);
+        Some(Config { compaction, patience: AS_LONG_AS_IT_TAKES, ..self.etcd.config()? })
     }
 
     /// Opens it. `shown` is what `root` is called by whoever reads an error.
@@ -63,7 +107,7 @@ impl StoreArgs {
     /// When it cannot be opened, or is not where it was.
     pub async fn open(self, root: &Path, shown: &Path, options: Options) -> Result<Store> {
         let marker = root.join("store.etcd");
-        let Some(Urls(urls)) = self.etcd else {
+        let Some(config) = self.etcd() else {
             if let Ok(prefix) = std::fs::read_to_string(&marker) {
                 bail!(
                     "this server's data is in an etcd, under {}: start it with --store, or remove {} to go on with \
@@ -77,15 +121,7 @@ impl StoreArgs {
             check_directory(root, &path)?;
             return Store::open(&path, options).with_context(|| format!("starting in {}", shown.display()));
         };
-        let certificate = self.etcd_certfile.zip(self.etcd_keyfile);
-        let endpoints = Endpoints { urls, authority: self.etcd_cafile, certificate };
-        let config = Config {
-            endpoints,
-            prefix: self.etcd_prefix,
-            compaction: std::time::Duration::from_secs(self.etcd_compaction_interval),
-            must_exist: has_run(root),
-            ..Config::default()
-        };
+        let config = Config { must_exist: has_run(root), ..config };
         let store = Store::etcd(&config, options).await.map_err(|error| not_started(error, shown))?;
         std::fs::write(&marker, format!("{}\n", config.prefix))
             .with_context(|| format!("writing {}", marker.display()))?;
@@ -155,8 +191,8 @@ mod tests {
     #[test]
     fn an_etcd_is_named_by_its_endpoints() {
         let args = line("--store etcd=https://a:2379,https://b:2379 --etcd-certfile c --etcd-keyfile k").unwrap();
-        assert_eq!(args.etcd.unwrap().0, ["https://a:2379", "https://b:2379"]);
-        assert!(line("").unwrap().etcd.is_none());
+        assert_eq!(args.etcd().unwrap().endpoints.urls, ["https://a:2379", "https://b:2379"]);
+        assert!(line("").unwrap().etcd().is_none());
         for wrong in ["--store redb=x", "--etcd-cafile x", "--store etcd=http://a --etcd-keyfile k"] {
             assert!(line(wrong).is_err(), "{wrong}");
         }
