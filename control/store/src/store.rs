@@ -254,6 +254,10 @@ mod tests {
             Ok(())
         }
 
+        async fn rotate(&self, _: Encryption) -> Result<(), RotationError> {
+            Err(RotationError::None)
+        }
+
         fn ended(&self) -> watch::Receiver<Option<String>> {
             watch::channel(None).1
         }
