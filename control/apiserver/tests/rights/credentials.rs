@@ -142,6 +142,30 @@ async fn an_authority_is_renewed_and_what_it_signed_goes_on_until_its_end() {
     assert_eq!(tls.code(&again, ADMIN, &[ACME], MAPS).await, 200);
 }
 
+/// A connection may last longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_ends_on_a_connection_that_goes_on() {
+    let bench = furnished().await;
+    let tls = Tls::start(&bench.server).await;
+    let acme = tenants(&bench, ACME).await;
+    // On a busy machine the first may be over before it is shown.
+    for seconds in [2, 10, 60] {
+        let Ok(mut client) = tls.connect_for(Duration::from_secs(seconds), &acme, ADMIN, &[ACME]).await else {
+            continue;
+        };
+        let Ok(200) = client.get(MAPS).await else { continue };
+        let (mut code, shown) = (200, std::time::Instant::now());
+        while code == 200 {
+            assert!(shown.elapsed() < Duration::from_secs(seconds + 30), "it goes on for ever");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            code = client.get(MAPS).await.unwrap();
+        }
+        assert_eq!(code, 401);
+        return;
+    }
+    panic!("none is good for a minute");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_given_another_certificate_goes_on() {
     let bench = furnished().await;
