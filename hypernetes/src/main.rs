@@ -8,6 +8,7 @@ mod first;
 mod hyperd;
 mod image;
 mod kubeconfig;
+mod lasting;
 mod leases;
 mod login;
 mod node;

@@ -2,7 +2,7 @@
 //! gives out; and the tenants' own, which sign for their tenants' users.
 //!
 //! Everything is ECDSA P-256. Private keys are written with mode 0600, atomically. A certificate that has less than
-//! [`RENEW_BEFORE`] left is made anew when its owner starts.
+//! [`RENEW_BEFORE`] left is made anew when its owner asks for it, at its start and again while it runs (`lasting`).
 
 use std::{
     fs,
@@ -10,11 +10,14 @@ use std::{
     net::IpAddr,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use hypernetes_api::TenantId;
 use hypernetes_apiserver::authentication::authorities::material;
+use hypernetes_certificates::issue;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -28,11 +31,15 @@ use x509_parser::{
 const AUTHORITY_DAYS: i64 = 3650;
 const CERTIFICATE_DAYS: i64 = 365;
 const EARLIER_TOKEN_KEY: &str = "sa.key";
-const RENEW_BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What tells the time: in tests, whatever time it shall be.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The system's authority, opened from its directory.
 pub struct Authority {
     directory: PathBuf,
+    clock: Clock,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -52,8 +59,8 @@ pub struct Client<'a> {
 
 impl Client<'_> {
     /// `tenant`: the logical cluster that it is bound to.
-    fn params(&self, tenant: &TenantId, days: i64) -> Result<CertificateParams> {
-        let mut params = params(self.user, days);
+    fn params(&self, tenant: &TenantId, now: Timestamp, days: i64) -> Result<CertificateParams> {
+        let mut params = params(self.user, now, days);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::OrganizationName, self.group);
         let tenant = format!("{}{tenant}", hypernetes_api::names::CERTIFICATE_TENANT_URI);
@@ -85,7 +92,7 @@ impl TenantAuthority {
 
     /// A certificate of the tenant, which is not kept, good for so many days, and its serial number in hexadecimal digits.
     pub fn issue(&self, client: &Client<'_>, days: u16) -> Result<(Identity, String)> {
-        let mut params = client.params(&self.tenant, days.into())?;
+        let mut params = client.params(&self.tenant, Timestamp::now(), days.into())?;
         // The server looks whether it still is this authority's key.
         params.use_authority_key_identifier_extension = true;
         // A positive number in as few octets as DER has it.
@@ -101,22 +108,48 @@ impl TenantAuthority {
 impl Authority {
     /// Opens the authority in a directory, or makes it.
     pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_at(directory, Arc::new(Timestamp::now))
+    }
+
+    /// [`Authority::open`] at another time.
+    pub fn open_at(directory: &Path, clock: Clock) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
         if !Self::is_there(directory) {
             let key = KeyPair::generate()?;
-            let mut params = params("hypernetes", AUTHORITY_DAYS);
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.key_usages =
-                vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-            let certificate = params.self_signed(&key)?;
-            write_authority(directory, &certificate.pem(), &key.serialize_pem())?;
+            let certificate = own_certificate(&key, clock())?;
+            write_authority(directory, &certificate, &key.serialize_pem())?;
         }
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
         let (certificate, key) = (read(&certificate_path)?, read(&key_path)?);
         let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)
             .with_context(|| format!("{} is not a certificate authority", certificate_path.display()))?;
-        Ok(Self { directory: directory.to_owned(), certificate, issuer })
+        Ok(Self { directory: directory.to_owned(), clock, certificate, issuer })
+    }
+
+    /// Gives it another certificate of the same key and name, when half of the one that it has is over. What it has signed is
+    /// good by the one as by the other, and whoever knows its key by a hash knows it still.
+    ///
+    /// # Errors
+    /// When it cannot be written: then it has the one that it had.
+    pub fn renew(&mut self) -> Result<()> {
+        let now = self.now();
+        let half = SignedDuration::from_hours(AUTHORITY_DAYS / 2 * 24);
+        let until = issue::validity(self.certificate.as_bytes()).map(|(_, until)| until);
+        if until.is_some_and(|until| now.duration_until(until) > half) {
+            return Ok(());
+        }
+        let certificate = own_certificate(self.issuer.key(), now)?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&self.key())?)?;
+        write_private(&self.directory.join("ca.crt"), certificate.as_bytes())?;
+        tracing::info!("the authority has a new certificate, of the same key");
+        (self.certificate, self.issuer) = (certificate, issuer);
+        Ok(())
+    }
+
+    /// By its clock.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// Whether a directory has one.
@@ -153,7 +186,7 @@ impl Authority {
 
     /// A server's certificate for addresses and names, kept under `name` and made anew when it does not fit or is old.
     pub fn server(&self, name: &str, addresses: &[IpAddr], names: &[&str]) -> Result<Identity> {
-        let mut params = params(name, CERTIFICATE_DAYS);
+        let mut params = params(name, self.now(), CERTIFICATE_DAYS);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = addresses.iter().map(|a| SanType::IpAddress(*a)).collect();
         for name in names {
@@ -164,7 +197,7 @@ impl Authority {
 
     /// A certificate of one of the system's own, kept under `name`.
     pub fn client(&self, name: &str, client: &Client<'_>) -> Result<Identity> {
-        self.kept(name, client.params(&TenantId::system(), CERTIFICATE_DAYS)?)
+        self.kept(name, client.params(&TenantId::system(), self.now(), CERTIFICATE_DAYS)?)
     }
 
     /// Public half, SPKI PEM, of the key that signed all service account tokens before each tenant had its own; `None` where
@@ -204,7 +237,7 @@ impl Authority {
 
     /// Whether a client's certificate, which may have been asked for through the API, is ours, for this user, and lasts.
     pub fn is_clients(&self, pem: &str, client: &Client<'_>) -> bool {
-        let Ok(params) = client.params(&TenantId::system(), CERTIFICATE_DAYS) else { return false };
+        let Ok(params) = client.params(&TenantId::system(), self.now(), CERTIFICATE_DAYS) else { return false };
         let is = |certificate: &X509Certificate<'_>| {
             let mut names = certificate.subject().iter_common_name();
             names.next().and_then(|name| name.as_str().ok()) == Some(client.user)
@@ -230,8 +263,13 @@ impl Authority {
         else {
             return false;
         };
-        let left = ours.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
-        left > RENEW_BEFORE.as_secs() && ours.verify_signature(Some(authority.public_key())).is_ok() && so(&ours)
+        let (now, validity) = (self.now().as_second(), ours.validity());
+        // A clock that was wrong may have made it.
+        let good = validity.not_before.timestamp() <= now;
+        let left = validity.not_after.timestamp() - now;
+        good && left > RENEW_BEFORE.as_secs()
+            && ours.verify_signature(Some(authority.public_key())).is_ok()
+            && so(&ours)
     }
 
     /// The certificate is ours, says what `params` say, and lasts.
@@ -282,15 +320,22 @@ fn write_authority(directory: &Path, certificate: &str, key: &str) -> Result<()>
     write_private(&directory.join("ca.crt"), certificate.as_bytes())
 }
 
-fn params(common_name: &str, days: i64) -> CertificateParams {
+/// The authority's, of its own key.
+fn own_certificate(key: &KeyPair, now: Timestamp) -> Result<String> {
+    let mut params = params("hypernetes", now, AUTHORITY_DAYS);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    Ok(params.self_signed(key)?.pem())
+}
+
+fn params(common_name: &str, now: Timestamp, days: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    // An hour back: clocks of hosts differ.
-    let now = jiff::Timestamp::now().as_second();
+    // A day back: clocks of hosts differ.
+    let now = now.as_second();
     let at = |seconds: i64| {
-        let date =
-            jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+        let date = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
         rcgen::date_time_ymd(date.year().into(), date.month() as u8, date.day() as u8)
     };
     params.not_before = at(now - 24 * 3600);
@@ -325,6 +370,8 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_KEY_IDENTIFIER;
+
     use super::*;
 
     fn tenant() -> TenantId {
@@ -341,13 +388,13 @@ mod tests {
         let authority = Authority::open(directory.path()).unwrap();
         let client = Client { user: "operator", group: "system:masters" };
         // As they were: nothing says whose it is.
-        let mut before = client.params(&TenantId::system(), CERTIFICATE_DAYS).unwrap();
+        let mut before = client.params(&TenantId::system(), Timestamp::now(), CERTIFICATE_DAYS).unwrap();
         before.subject_alt_names.clear();
         let before = authority.kept("operator", before).unwrap();
         let now = authority.client("operator", &client).unwrap();
         assert_ne!(before.certificate, now.certificate);
         assert_eq!(authority.client("operator", &client).unwrap().certificate, now.certificate);
-        let tenants = client.params(&tenant(), CERTIFICATE_DAYS).unwrap();
+        let tenants = client.params(&tenant(), Timestamp::now(), CERTIFICATE_DAYS).unwrap();
         assert_ne!(authority.kept("operator", tenants).unwrap().certificate, now.certificate);
     }
 
@@ -364,7 +411,7 @@ mod tests {
         let (authority, (_, certificate)) = (parsed(&authority), X509Certificate::from_der(&der).unwrap());
         let (_, authority) = X509Certificate::from_der(&authority).unwrap();
         certificate.verify_signature(Some(authority.public_key())).unwrap();
-        let days = (certificate.validity().not_after.timestamp() - jiff::Timestamp::now().as_second()) / 86_400;
+        let days = (certificate.validity().not_after.timestamp() - Timestamp::now().as_second()) / 86_400;
         assert!((29..=30).contains(&days), "{days}");
         assert!(TenantAuthority::open(tenant(), &Secret::default()).is_err());
     }
@@ -398,6 +445,46 @@ mod tests {
         fs::remove_file(directory.path().join("ca.key")).unwrap();
         let other = Authority::open(directory.path()).unwrap().server("apiserver", &[local], &["localhost"]).unwrap();
         assert_ne!(other.certificate, again.certificate);
+    }
+
+    #[test]
+    fn an_authority_lasts_and_stays_the_one_that_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let after = |days: i64| -> Clock { Arc::new(move || Timestamp::now() + SignedDuration::from_hours(days * 24)) };
+        let first = Authority::open(directory.path()).unwrap();
+        let signed = first.server("a", &[], &["a"]).unwrap();
+        let mut later = Authority::open_at(directory.path(), after(1820)).unwrap();
+        later.renew().unwrap();
+        assert_eq!(later.certificate(), first.certificate());
+        let mut later = Authority::open_at(directory.path(), after(1830)).unwrap();
+        later.renew().unwrap();
+        assert_ne!(later.certificate(), first.certificate());
+        // What either has signed is good by the other.
+        assert_eq!(later.hash(), first.hash());
+        let again = Authority::open(directory.path()).unwrap();
+        assert_eq!(again.certificate(), later.certificate());
+        assert!(again.is_servers(&signed.certificate, "a"));
+        let resigned = later.server("b", &[], &["b"]).unwrap();
+        assert!(later.is_servers(&resigned.certificate, "b"));
+        assert!(!first.is_servers(&resigned.certificate, "b"), "it is not good yet");
+        assert_ne!(first.server("b", &[], &["b"]).unwrap().certificate, resigned.certificate);
+        let (_, until) = issue::validity(later.certificate().as_bytes()).unwrap();
+        assert!(until > after(5400)() && until < after(5500)(), "{until}");
+        let certificates = [first.certificate(), later.certificate()].map(parsed);
+        let [one, two] = certificates.each_ref().map(|der| X509Certificate::from_der(der).unwrap().1);
+        let resigned = parsed(&resigned.certificate);
+        let (_, resigned) = X509Certificate::from_der(&resigned).unwrap();
+        resigned.verify_signature(Some(one.public_key())).unwrap();
+        let key_id = |certificate: &X509Certificate<'_>| {
+            certificate
+                .extensions()
+                .iter()
+                .find(|one| one.oid == OID_X509_EXT_SUBJECT_KEY_IDENTIFIER)
+                .unwrap()
+                .value
+                .to_vec()
+        };
+        assert_eq!((one.subject().as_raw(), key_id(&one)), (two.subject().as_raw(), key_id(&two)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What earlier versions gave out, and who has to do what to have it anew.
 //!
 //! What this machine holds the key of is made anew by itself: the operator's kubeconfig, the node's, what the server and the
-//! kubelets know each other by (`pki`). Left are copies that somebody has made, and the static kubeconfigs that version
+//! kubelets know each other by (`pki`, `lasting`). Left are copies that somebody has made, and the static kubeconfigs that version
 //! e5e31f4 gave out for a year. Those are named, with the command, at each start until it has been given.
 
 use std::{fs, path::Path};
@@ -43,12 +43,7 @@ impl Before {
     pub async fn notes(&self, root: &Path, shown: &Path, projects: &Api<Project>) -> Vec<String> {
         let mut notes = Vec::new();
         if self.operator.is_some() && self.operator != operators_certificate(root) {
-            let path = shown.join("operator.kubeconfig");
-            notes.push(format!(
-                "{0} has a new certificate: who has a copy of it copies it again (install -m 0600 {0} COPY), as the one of \
-                 before ends",
-                path.display()
-            ));
+            notes.push(copy_again(shown));
         }
         for given in self.tenants.iter().filter(|given| given.until > Timestamp::now()) {
             let Ok(Some(project)) = projects.get_opt(&given.tenant).await else { continue };
@@ -64,7 +59,18 @@ impl Before {
     }
 }
 
-fn operators_certificate(root: &Path) -> Option<Vec<u8>> {
+/// What whoever has a copy of the operator's kubeconfig has to do.
+pub fn copy_again(shown_root: &Path) -> String {
+    let path = shown_root.join("operator.kubeconfig");
+    format!(
+        "{0} has a new certificate: who has a copy of it copies it again (install -m 0600 {0} COPY), as the one of before \
+         ends",
+        path.display()
+    )
+}
+
+/// PEM, as it is in the kubeconfig of a server's directory.
+pub fn operators_certificate(root: &Path) -> Option<Vec<u8>> {
     let kubeconfig: Value = serde_json::from_slice(&fs::read(root.join("operator.kubeconfig")).ok()?).ok()?;
     STANDARD.decode(kubeconfig["users"][0]["user"]["client-certificate-data"].as_str()?).ok()
 }

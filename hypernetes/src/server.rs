@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hypernetes_api::{AllTenants, Reason, TenantId, names};
+use hypernetes_api::{AllTenants, Reason, TenantId};
 use hypernetes_apiserver::{
-    ApiServer, Config, KubeletClient, TlsConfig,
+    ApiServer, Config, KubeletClient,
     audit::{Audit, Policy},
 };
 use hypernetes_client::Clients;
@@ -21,9 +21,9 @@ use hypernetes_volume::{Volumes, VolumesConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    kubeconfig,
+    lasting::{Lasting, Place},
     leases::{self, Background},
-    pki::{self, Authority, Client},
+    pki::{self, Authority},
     privileges,
     renewals::Before,
     store::{
@@ -127,7 +127,11 @@ impl Server {
             }
         }
         let made = !Authority::is_there(&pki);
-        let authority = Authority::open(&pki)?;
+        let mut authority = Authority::open(&pki)?;
+        if let Err(error) = authority.renew() {
+            // There are years left.
+            tracing::warn!(error = format!("{error:#}"), "the authority has no new certificate yet");
+        }
         let encryption = self.encryption.unwrap_or_default();
         let options = Options { values: hypernetes_apiserver::VALUES, encryption, ..Default::default() };
         let takeover = self.store.takeover();
@@ -153,13 +157,15 @@ impl Server {
             Err(error) => return Err(error).context("making the system's authority of tokens"),
         }
         server.authorities().set_system(authority.certificate(), &authority.key())?;
-        let infrastructure = Client { user: "hypernetes:apiserver", group: names::GROUP_INFRASTRUCTURE };
-        let to_kubelets = authority.client("kubelet-client", &infrastructure)?;
-        server.set_kubelet_client(KubeletClient::new(&TlsConfig {
-            certificate: to_kubelets.certificate,
-            key: to_kubelets.key,
-            client_authority: authority.certificate().to_owned(),
-        })?);
+        let authority_pem = authority.certificate().to_owned();
+        let place = Place {
+            root: root.clone(),
+            shown_root: shown_root.clone(),
+            url: url.clone(),
+            addresses: addresses(address.ip()),
+        };
+        let lasting = Lasting::open(place, authority)?;
+        server.set_kubelet_client(KubeletClient::new(&lasting.to_kubelets())?);
         tokio::spawn(server.follow_tenants());
         let clients = Clients::in_process(server.loopback());
         crate::first::objects(&clients).await.context("making the system's first objects")?;
@@ -177,14 +183,7 @@ impl Server {
             .nest("/identity", server.observe("/identity", identity.router()))
             .merge(server.observe("/networking", networks.router()))
             .nest("/volume", server.observe("/volume", volumes.router(identity.clone())));
-        let serving =
-            authority.server("apiserver", &addresses(address.ip()), &["localhost", "kubernetes.default.svc"])?;
-        let tls = TlsConfig {
-            // With the authority's: who joins knows only a hash of that.
-            certificate: serving.certificate + authority.certificate(),
-            key: serving.key,
-            client_authority: authority.certificate().to_owned(),
-        };
+        let tls = lasting.to_clients();
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let mut signal = hypernetes_daemon::stop_signal();
@@ -196,14 +195,20 @@ impl Server {
         let background = Background {
             election: Election::new(&clients, leases::identity(), takeover),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
-            cluster_ca_pem: authority.certificate().to_owned(),
+            cluster_ca_pem: authority_pem,
             authorities: Arc::new(server.authorities()),
             identity: identity.clone(),
             networks,
             volumes,
         };
         let background = tokio::spawn(background.run(stop.clone()));
-        write_credentials(&root, &shown_root, &authority, &url, &password)?;
+        lasting.write_kubeconfig()?;
+        write_openrc(&root, &shown_root, &url, &password)?;
+        let authorities = server.authorities();
+        tokio::spawn(lasting.keep(move |now| {
+            let authorities = authorities.clone();
+            async move { authorities.renew_due(now).await }
+        }));
         for note in before.notes(&root, &shown_root, &projects).await {
             tracing::warn!("{note}");
             hypernetes_daemon::notify::status(&note);
@@ -250,15 +255,6 @@ fn admin_password(openrc: &Path) -> Result<String> {
 }
 
 /// `shown` is what `root` is called by those who read the files.
-fn write_credentials(root: &Path, shown: &Path, authority: &Authority, url: &str, password: &str) -> Result<()> {
-    let client = Client { user: "operator", group: names::GROUP_MASTERS };
-    let operator = authority.client("operator", &client)?;
-    let user = kubeconfig::User::Certificate(&operator);
-    let config = kubeconfig::render("system", url, authority.certificate(), &user);
-    pki::write_private(&root.join("operator.kubeconfig"), config.as_bytes())?;
-    write_openrc(root, shown, url, password)
-}
-
 fn write_openrc(root: &Path, shown: &Path, url: &str, password: &str) -> Result<()> {
     let openrc = crate::openrc::render(&crate::openrc::Settings {
         url,

@@ -3,8 +3,6 @@
 /// Set by the API server on every object of an answer that spans tenants (`/clusters/*/…`), never stored.
 /// The kubelet puts it on the sandbox that it asks the runtime for, too.
 pub const TENANT_ANNOTATION: &str = "hypernetes.io/tenant";
-/// On what a controller has made and its owner's selector does not match: the uid of that owner.
-pub const ASTRAY_ANNOTATION: &str = "hypernetes.io/astray";
 /// On a Namespace: the name of the tenant's Network that pods of the namespace are put on.
 pub const NETWORK_ANNOTATION: &str = "network.hypernetes.io/network";
 /// The network every tenant has.

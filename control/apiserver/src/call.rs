@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header;
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, names};
-use hypernetes_client::{fence::Fence, shared::Wanted};
+use hypernetes_client::{fence::Fence, found_by::FoundBy, shared::Wanted};
 use hypernetes_kinds::{Home, Resource, Served, Subresource};
 use hypernetes_schema::{Decoded, FieldValidation};
 use hypernetes_store::Key;
@@ -31,6 +31,8 @@ pub(crate) struct Call {
     pub handed: Option<Wanted>,
     /// In whose term a component in this process asks.
     pub fence: Option<Arc<Fence>>,
+    /// By what such a component has to find again what it makes.
+    pub found_by: Option<Arc<FoundBy>>,
     /// What it is charged to; none for the system's own.
     pub account: Option<Arc<Account>>,
 }

@@ -10,7 +10,7 @@ use hypernetes_api::{ApiError, Reason, TenantId};
 use hypernetes_store::{Key, ResourceId};
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
@@ -33,18 +33,17 @@ const MAX_REFUSAL: usize = 16 << 10;
 pub struct KubeletClient(TlsConnector);
 
 impl KubeletClient {
-    /// `client_authority` is that of the kubelets' certificates.
+    /// With the authority of the kubelets' certificates.
     ///
     /// # Errors
-    /// When the PEM texts are none.
+    /// When that is none.
     pub fn new(identity: &TlsConfig) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(identity.client_authority.as_bytes()) {
+        for certificate in CertificateDer::pem_slice_iter(identity.authority.as_bytes()) {
             roots.add(certificate?)?;
         }
-        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
-        let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        let shown = Arc::new(identity.shown.clone());
+        let config = ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(shown);
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 }

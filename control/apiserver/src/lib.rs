@@ -64,7 +64,7 @@ pub use fairness::{
 };
 pub use kubelet_proxy::KubeletClient;
 pub use made::{Made, made};
-pub use serving::{Deadlines, TlsConfig, TlsError, listen, serve, serve_within};
+pub use serving::{Deadlines, Shown, TlsConfig, TlsError, listen, serve, serve_within};
 
 /// What the store has to know of objects.
 pub const VALUES: Values = Values {

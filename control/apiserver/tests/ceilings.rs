@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hypernetes_api::{Reason, auth::Spent, names};
-use hypernetes_apiserver::{ApiServer, BUDGETS, Budget, Deadlines, KubeletClient, Limits, TlsConfig, serve_within};
+use hypernetes_apiserver::{
+    ApiServer, BUDGETS, Budget, Deadlines, KubeletClient, Limits, Shown, TlsConfig, serve_within,
+};
 use hypernetes_testing::{
     http::Answer,
     requests::{admin, by, infrastructure},
@@ -110,11 +112,12 @@ async fn sessions(bench: &Bench) -> ((u16, Value), Box<dyn std::any::Any>) {
     let port = kubelet.local_addr().unwrap().port();
     // A kubelet is called by its node's name.
     let (certificate, key) = server.identity("n1");
-    let identity = TlsConfig { certificate, key, client_authority: server.authority.clone() };
+    let shown = Shown::new(&certificate, &key).unwrap();
+    let identity = TlsConfig { shown, authority: server.authority.clone() };
     bench.server.set_kubelet_client(KubeletClient::new(&identity).unwrap());
     tokio::spawn(async move {
-        let chain = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let chain = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![chain], key).unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         while let Ok((stream, _)) = kubelet.accept().await {
@@ -436,7 +439,7 @@ impl Server {
         let (certificate, key) = identity(&issuer, "localhost");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = TlsConfig { certificate, key, client_authority: authority.clone() };
+        let tls = TlsConfig { shown: Shown::new(&certificate, &key).unwrap(), authority: authority.clone() };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let tenants = api.authorities();

@@ -5,7 +5,7 @@
 //! name, so the call answers at once that nothing has (404). Lint refuses `kube::Api` itself in the control plane,
 //! the services of the cloud and on nodes.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use hypernetes_api::{InvalidName, ObjectName};
@@ -13,10 +13,12 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Client, Resource,
     api::{DeleteParams, ListParams, ObjectList, Patch, PatchParams, PostParams},
-    core::{DynamicResourceScope, PartialObjectMeta, Status},
+    core::{DynamicResourceScope, PartialObjectMeta, Request, Status},
     runtime::{WatchStreamExt, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::found_by::FoundBy;
 
 type Result<T> = std::result::Result<T, kube::Error>;
 
@@ -123,6 +125,20 @@ impl<K: Clone + DeserializeOwned + Debug> Api<K> {
         K: Serialize,
     {
         self.collection()?.create(parameters, object).await
+    }
+
+    /// [`Api::create`], of what is not made unless it is found again ([`FoundBy`]).
+    pub async fn create_found_by(&self, parameters: &PostParams, object: &K, found_by: FoundBy) -> Result<K>
+    where
+        K: Resource + Serialize,
+    {
+        let api = self.collection()?;
+        let bytes = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(api.resource_url()).create(parameters, bytes);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.extensions_mut().insert("create");
+        request.extensions_mut().insert(Arc::new(found_by));
+        api.clone().into_client().request(request).await
     }
 
     pub async fn delete(&self, name: &str, parameters: &DeleteParams) -> Result<Deleted<K>> {

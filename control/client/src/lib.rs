@@ -11,6 +11,7 @@ mod api;
 pub mod deadline;
 pub mod fence;
 mod forward;
+pub mod found_by;
 mod path;
 pub mod shared;
 mod watch;

@@ -3,7 +3,7 @@
 
 use std::{
     any::{Any, TypeId},
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::{self, Debug},
     ops::Deref,
     sync::{
@@ -76,9 +76,69 @@ fn tell<K: Object>(handler: &Handler<K>, key: &Key, before: Option<&K>, now: Opt
     }
 }
 
+/// An object by the uid of whoever manages it; without one it is nobody's. Ordered so that an owner's are neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Controlled {
+    tenant: TenantId,
+    namespace: String,
+    controller: Option<String>,
+    name: String,
+}
+
+impl Controlled {
+    fn of<K: Resource>(key: &Key, object: &K) -> Self {
+        let mut owners = object.meta().owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone());
+        Self { tenant: key.tenant.clone(), namespace: key.namespace.clone(), controller, name: key.name.clone() }
+    }
+}
+
+/// What is known of a kind.
+struct Objects<K> {
+    all: BTreeMap<Key, Arc<K>>,
+    /// All of them, once somebody has asked for an owner's.
+    controlled: Option<BTreeSet<Controlled>>,
+}
+
+impl<K: Resource> Objects<K> {
+    fn insert(&mut self, key: &Key, object: Arc<K>) -> Option<Arc<K>> {
+        let of = self.controlled.is_some().then(|| Controlled::of(key, &*object));
+        let before = self.all.insert(key.clone(), object);
+        if let (Some(controlled), Some(of)) = (&mut self.controlled, of) {
+            if let Some(before) = &before {
+                controlled.remove(&Controlled::of(key, &**before));
+            }
+            controlled.insert(of);
+        }
+        before
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let gone = self.all.remove(key)?;
+        if let Some(controlled) = &mut self.controlled {
+            controlled.remove(&Controlled::of(key, &*gone));
+        }
+        Some(gone)
+    }
+
+    fn index(&mut self) {
+        let all = &self.all;
+        self.controlled.get_or_insert_with(|| all.iter().map(|(key, object)| Controlled::of(key, &**object)).collect());
+    }
+
+    /// Those beside this one; none before there is the index.
+    fn controlled_by(&self, from: &Controlled) -> Option<Vec<Arc<K>>> {
+        let within = |one: &&Controlled| {
+            (&one.tenant, &one.namespace, &one.controller) == (&from.tenant, &from.namespace, &from.controller)
+        };
+        let found = self.controlled.as_ref()?.range(from..).take_while(within);
+        Some(found.filter_map(|one| self.all.get(&Key::new(&one.tenant, &one.namespace, &one.name)).cloned()).collect())
+    }
+}
+
 /// The cache of one kind.
 pub struct Informer<K> {
-    objects: RwLock<BTreeMap<Key, Arc<K>>>,
+    objects: RwLock<Objects<K>>,
     /// Up to which revision the watch has told everything.
     seen: AtomicU64,
     /// Each with when it ends.
@@ -93,7 +153,7 @@ fn revision<K: Resource>(object: &K) -> u64 {
 impl<K: Object> Informer<K> {
     fn new() -> Self {
         Self {
-            objects: RwLock::default(),
+            objects: RwLock::new(Objects { all: BTreeMap::new(), controlled: None }),
             seen: AtomicU64::new(0),
             handlers: RwLock::default(),
             synced: watch::Sender::new(false),
@@ -101,7 +161,24 @@ impl<K: Object> Informer<K> {
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.objects.read().get(key).cloned()
+        self.objects.read().all.get(key).cloned()
+    }
+
+    /// Those of a tenant's namespace that the object with this uid manages, or that nothing does. It costs what there are of them,
+    /// whatever else there is.
+    pub fn controlled_by(&self, tenant: &TenantId, namespace: &str, uid: Option<&str>) -> Vec<Arc<K>> {
+        let from = Controlled {
+            tenant: tenant.clone(),
+            namespace: namespace.into(),
+            controller: uid.map(str::to_owned),
+            name: String::new(),
+        };
+        if let Some(found) = self.objects.read().controlled_by(&from) {
+            return found;
+        }
+        let mut objects = self.objects.write();
+        objects.index();
+        objects.controlled_by(&from).unwrap_or_default()
     }
 
     /// All of a tenant's namespace; of a kind without namespaces, all of the tenant's with the namespace `""`.
@@ -109,19 +186,20 @@ impl<K: Object> Informer<K> {
         let objects = self.objects.read();
         let from = Key::new(tenant, namespace, "");
         let within = |key: &&Key| key.tenant == *tenant && key.namespace == namespace;
-        objects.range(from..).take_while(|(key, _)| within(key)).map(|(_, object)| object.clone()).collect()
+        objects.all.range(from..).take_while(|(key, _)| within(key)).map(|(_, object)| object.clone()).collect()
     }
 
     /// All of a tenant's, in whatever namespace.
     pub fn list_tenant(&self, tenant: &TenantId) -> Vec<Arc<K>> {
         let objects = self.objects.read();
         let from = Key::new(tenant, "", "");
-        objects.range(from..).take_while(|(key, _)| key.tenant == *tenant).map(|(_, object)| object.clone()).collect()
+        let mine = objects.all.range(from..).take_while(|(key, _)| key.tenant == *tenant);
+        mine.map(|(_, object)| object.clone()).collect()
     }
 
     /// All of all tenants.
     pub fn all(&self) -> Vec<(Key, Arc<K>)> {
-        self.objects.read().iter().map(|(key, object)| (key.clone(), object.clone())).collect()
+        self.objects.read().all.iter().map(|(key, object)| (key.clone(), object.clone())).collect()
     }
 
     /// Takes in what a write of our own answered, so that the next look sees it before the watch says so.
@@ -153,7 +231,7 @@ impl<K: Object> Informer<K> {
     fn apply(&self, key: &Key, object: Arc<K>, own: bool) {
         let before = {
             let mut objects = self.objects.write();
-            let told = match objects.get(key) {
+            let told = match objects.all.get(key) {
                 Some(have) => revision(&**have) >= revision(&*object),
                 // Not there, though the watch has come so far: deleted since.
                 None => own && self.seen.load(Ordering::Acquire) >= revision(&*object),
@@ -161,7 +239,7 @@ impl<K: Object> Informer<K> {
             if told {
                 return;
             }
-            objects.insert(key.clone(), object.clone())
+            objects.insert(key, object.clone())
         };
         self.changed(key, before.as_deref(), Some(&object));
     }
@@ -171,7 +249,7 @@ impl<K: Object> Informer<K> {
         let gone = {
             let mut objects = self.objects.write();
             self.seen.fetch_max(at, Ordering::AcqRel);
-            if objects.get(key).is_none_or(|have| revision(&**have) > at) {
+            if objects.all.get(key).is_none_or(|have| revision(&**have) > at) {
                 return;
             }
             objects.remove(key)
@@ -188,7 +266,7 @@ impl<K: Object> Informer<K> {
             match event {
                 Ok(watcher::Event::Init) => {
                     listed.clear();
-                    newest = self.objects.read().values().map(|object| revision(&**object)).max().unwrap_or(0);
+                    newest = self.objects.read().all.values().map(|object| revision(&**object)).max().unwrap_or(0);
                 }
                 Ok(watcher::Event::InitApply(item)) => {
                     let key = key_of(&item);
@@ -200,7 +278,7 @@ impl<K: Object> Informer<K> {
                 }
                 Ok(watcher::Event::InitDone) => {
                     let gone: Vec<Key> =
-                        self.objects.read().keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                        self.objects.read().all.keys().filter(|key| !listed.contains(*key)).cloned().collect();
                     for key in gone {
                         self.remove(&key, newest);
                     }
@@ -341,6 +419,58 @@ impl Informers {
         for mut wait in waits {
             let synced = wait.wait_for(|synced| *synced);
             self.stop.run_until_cancelled(synced).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, name: &str, revision: u64, controller: Option<&str>) -> Pod {
+        // One that does not manage it is not looked at.
+        let mut owners = vec![json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "another"})];
+        owners.extend(controller.map(
+            |uid| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": uid, "controller": true}),
+        ));
+        let meta = json!({"namespace": namespace, "name": name, "resourceVersion": revision.to_string(),
+            "ownerReferences": owners});
+        serde_json::from_value(json!({"metadata": meta})).unwrap()
+    }
+
+    /// Whatever comes and goes, and whenever somebody asks first.
+    #[test]
+    fn an_owners_are_found_as_if_all_were_looked_at() {
+        let tenants: [TenantId; 2] = ["acme", "globex"].map(|tenant| tenant.parse().unwrap());
+        for asked_from in [0, 100] {
+            let informer = Informer::<Pod>::new();
+            for step in 1..400_u64 {
+                // Of few names, so that most are changed, and come to another owner or to none.
+                let pick = |of: u64, prime: u64| (step * prime / 7) % of;
+                let (tenant, namespace) = (&tenants[pick(2, 11) as usize], ["a", "b"][pick(2, 13) as usize]);
+                let name = format!("p{}", pick(9, 17));
+                let key = Key::new(tenant, namespace, &name);
+                let controller = [None, Some("one"), Some("two")][pick(3, 19) as usize];
+                match pick(4, 23) {
+                    0 => informer.remove(&key, step),
+                    1 => informer.observe(tenant, pod(namespace, &name, step, controller)),
+                    _ => informer.apply(&key, Arc::new(pod(namespace, &name, step, controller)), false),
+                }
+                if step < asked_from {
+                    continue;
+                }
+                for uid in [None, Some("one"), Some("two"), Some("another")] {
+                    let found: Vec<_> =
+                        informer.controlled_by(tenant, namespace, uid).iter().map(|pod| pod.name_any()).collect();
+                    let by = |pod: &&Arc<Pod>| crate::controller_of(&***pod).map(|owner| owner.uid.as_str()) == uid;
+                    let all = informer.list(tenant, namespace);
+                    let wanted: Vec<_> = all.iter().filter(by).map(|pod| pod.name_any()).collect();
+                    assert_eq!(found, wanted, "{step} {uid:?}");
+                }
+            }
         }
     }
 }

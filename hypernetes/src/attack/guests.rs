@@ -20,6 +20,12 @@ const WAIT: &str = "exec sleep 1000000";
 /// Sessions that are begun and not read.
 const SESSIONS: usize = 8;
 
+/// Has a program fill the pipe of its output from a connection over which nothing comes (busybox's `cat` uses sendfile(2)): for all that time
+/// it holds the pipe's lock, which whoever reads the other end takes, too.
+const HOLDS: &str = "exec 3>&1; nc -l -p 7 -e sh -c 'cat >&3' & \
+    until netstat -ltn | grep -q ':7 '; do sleep 0.1; done; sleep 1000000 | nc 127.0.0.1 7";
+/// How many do, by the number of the system call that each is in.
+const HOLDERS: &str = "cat /proc/[0-9]*/syscall 2>/dev/null | grep -c '^40 '";
 /// What a pod does from its start on.
 const DEEDS: &[(&str, &str)] = &[
     ("a log without end", "exec yes what nobody wants to read"),
@@ -57,6 +63,25 @@ async fn attempts(stage: &Stage, wire: &Wire, victim: &Pod<'_>, findings: &mut F
     judge(findings, "output that nobody reads", watch(stage, wire, victim).await);
     drop(sessions);
     attacker.remove().await;
+    held_pipes(stage, wire, victim, findings).await
+}
+
+/// Pipes that are locked by whoever has the other end: of a container's log, and of a session's output.
+async fn held_pipes(stage: &Stage, wire: &Wire, victim: &Pod<'_>, findings: &mut Findings) -> Result<()> {
+    for (what, script, of_session) in
+        [("a log whose pipe is held", HOLDS, ""), ("output whose pipe is held", WAIT, HOLDS)]
+    {
+        let attacker = Pod::start(&stage.flood.member, "attack-guest", &stage.image, script).await?;
+        let mut sessions = Vec::new();
+        if !of_session.is_empty() {
+            sessions.push(attacker.session(wire, SOURCE, of_session).await?);
+        }
+        attacker.until_says(wire, SOURCE, HOLDERS, "1\n").await?;
+        judge(findings, what, watch(stage, wire, victim).await);
+        drop(sessions);
+        let gone = timeout(PATIENCE, attacker.remove()).await;
+        findings.judge(&format!("{what}, afterwards"), gone.is_ok(), "the pod is gone");
+    }
     Ok(())
 }
 

@@ -98,6 +98,19 @@ impl<'a> Pod<'a> {
         ended.with_context(|| format!("what the pod {} was told has not ended", self.name))?
     }
 
+    /// Runs a script in it until it writes that.
+    pub async fn until_says(&self, wire: &Wire, source: u8, script: &str, wanted: &str) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let (_, said) = self.run(wire, source, script).await?;
+            if said == wanted {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the pod {} says {said:?} and not {wanted:?}", self.name);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     async fn exec(&self, wire: &Wire, source: u8, script: &str) -> Result<(bool, String)> {
         let mut session = self.session(wire, source, script).await?;
         let mut output = String::new();

@@ -120,7 +120,8 @@ pub async fn answer(
     let handler = handler(resource.home, subresource, verb).ok_or_else(request::not_allowed)?;
     let (query, headers, account) = (request.info.query.clone(), request.headers().clone(), ticket.account());
     // What only who is in this process can say.
-    let (handed, fence) = (request.extensions().get().cloned(), request.extensions().get().cloned());
+    let said = request.extensions();
+    let (handed, fence, found_by) = (said.get().cloned(), said.get().cloned(), said.get().cloned());
     let body_read = Bytes::new();
     let call = Call {
         user,
@@ -134,6 +135,7 @@ pub async fn answer(
         body: body_read,
         handed,
         fence,
+        found_by,
         account,
     };
     if handler == Handler::Node {

@@ -5,6 +5,7 @@
 mod drain_body;
 mod patience;
 mod roaming;
+mod shown;
 mod streams;
 
 use std::{
@@ -27,7 +28,7 @@ use hyper_util::{
 use hypernetes_api::auth::{Source, Spent};
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -35,6 +36,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+pub use self::shown::Shown;
 use crate::{
     answer::error_response,
     audit::event::Peer,
@@ -97,12 +99,11 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// PEM texts.
+/// What is shown, and whom it is shown to.
 pub struct TlsConfig {
-    pub certificate: String,
-    pub key: String,
-    /// The system's authority of client certificates. A client may come without one.
-    pub client_authority: String,
+    pub shown: Shown,
+    /// The system's authority of the other end's certificates, PEM. A client may come without one.
+    pub authority: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -117,14 +118,13 @@ pub enum TlsError {
 
 fn server_config(config: &TlsConfig, tenants: Authorities) -> Result<ServerConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(config.client_authority.as_bytes()) {
+    for certificate in CertificateDer::pem_slice_iter(config.authority.as_bytes()) {
         roots.add(certificate?)?;
     }
     let system = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
     let verifier = Arc::new(Verifier::new(system, tenants));
-    let chain = CertificateDer::pem_slice_iter(config.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(config.key.as_bytes())?;
-    let mut tls = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
+    let shown = Arc::new(config.shown.clone());
+    let mut tls = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(shown);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
 }

@@ -12,6 +12,7 @@ pub(crate) mod admission;
 mod create;
 mod delete;
 mod fence;
+mod found_again;
 mod patch;
 pub(crate) mod subresource;
 pub(crate) mod unique;
@@ -295,6 +296,9 @@ where
             write.validate(&object, old.as_ref())?;
         }
         admission::validate(&request, &object, &mut added).await?;
+        if let (Operation::Create, Some(found_by)) = (operation, &call.found_by) {
+            found_again::check(call, found_by, &object)?;
+        }
         let admission::Additions { mut guards, mut ops } = added;
         if operation != Operation::Delete && !managed {
             managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));

@@ -2,6 +2,7 @@
 
 mod bench;
 mod fence;
+mod found_again;
 mod layers;
 mod matrix;
 mod options;

@@ -142,6 +142,72 @@ async fn an_authority_is_renewed_and_what_it_signed_goes_on_until_its_end() {
     assert_eq!(tls.code(&again, ADMIN, &[ACME], MAPS).await, 200);
 }
 
+/// A connection may last longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_ends_on_a_connection_that_goes_on() {
+    let bench = furnished().await;
+    let tls = Tls::start(&bench.server).await;
+    let acme = tenants(&bench, ACME).await;
+    // On a busy machine the first may be over before it is shown.
+    for seconds in [2, 10, 60] {
+        let Ok(mut client) = tls.connect_for(Duration::from_secs(seconds), &acme, ADMIN, &[ACME]).await else {
+            continue;
+        };
+        let Ok(200) = client.get(MAPS).await else { continue };
+        let (mut code, shown) = (200, std::time::Instant::now());
+        while code == 200 {
+            assert!(shown.elapsed() < Duration::from_secs(seconds + 30), "it goes on for ever");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            code = client.get(MAPS).await.unwrap();
+        }
+        assert_eq!(code, 401);
+        return;
+    }
+    panic!("none is good for a minute");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_given_another_certificate_goes_on() {
+    let bench = furnished().await;
+    let tls = Tls::start(&bench.server).await;
+    let acme = tenants(&bench, ACME).await;
+    let mut open = tls.connect(&acme, ADMIN, &[ACME]).await.unwrap();
+    assert_eq!(open.get(MAPS).await.unwrap(), 200);
+    tls.renew();
+    assert_eq!(open.get(MAPS).await.unwrap(), 200);
+    let mut new = tls.connect(&acme, ADMIN, &[ACME]).await.unwrap();
+    assert_eq!(new.get(MAPS).await.unwrap(), 200);
+    assert_ne!(new.shown(), open.shown());
+}
+
+/// What the server's timer does, at another time.
+#[tokio::test]
+async fn authorities_are_renewed_though_nobody_needs_them() {
+    let bench = furnished().await;
+    let authorities = bench.server.authorities();
+    let after = |days: i64| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(days * 24);
+    let certificates = async || {
+        let (acme, globex) = (secret(&bench, ACME, "ca.crt").await, secret(&bench, GLOBEX, "ca.crt").await);
+        [acme, globex].map(|text| (hypernetes_certificates::issue::validity(text.as_bytes()).unwrap().1, text))
+    };
+    let first = certificates().await;
+    authorities.renew_due(after(371)).await.unwrap();
+    assert_eq!(certificates().await, first);
+    let token = secret(&bench, ACME, "token.key").await;
+    for _ in 0..2 {
+        authorities.renew_due(after(374)).await.unwrap();
+        for (tenant, before) in [(ACME, &first[0].1), (GLOBEX, &first[1].1)] {
+            let place = format!("/clusters/system/api/v1/namespaces/hypernetes-identity/secrets/authority-{tenant}");
+            let stored = bench.get(&operator(), &place).await.ok()["data"].clone();
+            let text = String::from_utf8(STANDARD.decode(stored["ca.crt"].as_str().unwrap()).unwrap()).unwrap();
+            let until = hypernetes_certificates::issue::validity(text.as_bytes()).unwrap().1;
+            assert!(until > after(374 + 738) && until < after(374 + 740), "{until}");
+            assert_eq!(stored["earlier-ca.crt"], STANDARD.encode(before), "once");
+        }
+    }
+    assert_eq!(secret(&bench, ACME, "token.key").await, token);
+}
+
 async fn with(bench: &InProcess, token: &str) -> Answer {
     at(bench, token, MAPS).await
 }

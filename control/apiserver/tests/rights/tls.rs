@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hypernetes_apiserver::{ApiServer, TlsConfig, serve};
+use hypernetes_apiserver::{ApiServer, Shown, TlsConfig, serve};
 use hypernetes_testing::server::InProcess;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -28,6 +28,7 @@ pub struct Tls {
     roots: rustls::RootCertStore,
     /// The system's.
     pub authority: Authority,
+    shown: Shown,
     _stop: DropGuard,
 }
 
@@ -54,6 +55,13 @@ fn named(name: &str, mut params: CertificateParams) -> (Authority, String) {
     (Issuer::new(params, key), certificate)
 }
 
+/// A server's certificate and its key.
+fn serving(authority: &Authority) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+}
+
 /// The Secret of a tenant's authority, as the operator has it.
 pub async fn secret(bench: &InProcess, tenant: &str, name: &str) -> String {
     bench.server.authorities().of(&tenant.parse().unwrap()).await.unwrap();
@@ -72,18 +80,23 @@ impl Tls {
     pub async fn start(server: &ApiServer) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (authority, client_authority) = authority("hypernetes");
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
-        let certificate = params.signed_by(&key, &authority).unwrap().pem();
+        let (certificate, key) = serving(&authority);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(client_authority.as_bytes()).unwrap()).unwrap();
-        let tls = TlsConfig { certificate, key: key.serialize_pem(), client_authority };
+        let shown = Shown::new(&certificate, &key).unwrap();
+        let tls = TlsConfig { shown: shown.clone(), authority: client_authority };
         let (stop, router, authorities) = (CancellationToken::new(), server.router(), server.authorities());
         let stopping = stop.clone();
         tokio::spawn(async move { serve(listener, router, &tls, authorities, stopping).await.unwrap() });
-        Self { address, roots, authority, _stop: stop.drop_guard() }
+        Self { address, roots, authority, shown, _stop: stop.drop_guard() }
+    }
+
+    /// Gives the server another certificate, while it runs.
+    pub fn renew(&self) {
+        let (certificate, key) = serving(&self.authority);
+        self.shown.set(&certificate, &key).unwrap();
     }
 
     /// With a certificate of this authority, for a group, which names these tenants.
@@ -131,6 +144,11 @@ impl Tls {
 }
 
 impl Client {
+    /// The server's certificate.
+    pub fn shown(&self) -> CertificateDer<'static> {
+        self.0.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+
     pub async fn get(&mut self, path: &str) -> std::io::Result<u16> {
         self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await?;
         let mut head = Vec::new();

@@ -20,8 +20,8 @@ use self::rolling::{Bounds, Share, Size};
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Owned, Reconciler, Recorder, Severity, Subject, claim, controller_of, make,
-        matches, owner_reference, write_status,
+        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, make, matches,
+        owner_reference, write_status,
     },
     template,
 };
@@ -84,9 +84,8 @@ impl Reconciler for Deployments {
             self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
             return Ok(None);
         }
-        // One that has gone astray keeps its name, so that it is not made again.
-        let sets: Owned<ReplicaSet> = claim(&self.context, &key.tenant, &*deployment, &spec.selector).await?;
-        let sets = sets.ours.iter().map(|set| ReplicaSet::clone(set)).collect();
+        let sets: Vec<Arc<ReplicaSet>> = claim(&self.context, &key.tenant, &*deployment, &spec.selector).await?;
+        let sets = sets.iter().map(|set| ReplicaSet::clone(set)).collect();
         let (new, old) = revision::split(&deployment, sets);
         let conditions = deployment.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let rollout = Rollout {

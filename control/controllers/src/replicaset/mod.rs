@@ -27,8 +27,8 @@ use serde_json::json;
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Owned, Reconciler, Recorder, Severity, Subject, claim, controller_of, make,
-        matches, owner_reference, write_status,
+        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, make, matches,
+        owner_reference, write_status,
     },
     template,
 };
@@ -77,15 +77,14 @@ impl Reconciler for ReplicaSets {
             self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
             return Ok(None);
         }
-        let mut pods: Owned<Pod> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
-        let terminating = pods.ours.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
-        pods.ours.retain(|pod| ranking::is_active(pod));
-        pods.astray.retain(|pod| ranking::is_active(pod));
+        let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
+        let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        pods.retain(|pod| ranking::is_active(pod));
         let managed = match set.metadata.deletion_timestamp {
             None => self.manage(key, &set, &pods).await,
             Some(_) => Ok(()),
         };
-        let status = status(&set, &pods.ours, terminating, managed.as_ref().err());
+        let status = status(&set, &pods, terminating, managed.as_ref().err());
         let old = set.status.clone().unwrap_or_default();
         let api: Api<ReplicaSet> = self.context.namespaced(&key.tenant, &key.namespace);
         if let Some(written) = write_status(&self.context, &api, &*set, &old, &status).await? {
@@ -102,15 +101,15 @@ impl Reconciler for ReplicaSets {
 }
 
 impl ReplicaSets {
-    /// Makes what is missing, deletes what is too much, first of what has gone astray.
-    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &Owned<Pod>) -> Result<(), Error> {
+    /// Makes what is missing, deletes what is too much.
+    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Result<(), Error> {
         let Some(spec) = &set.spec else { return Ok(()) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
         let cache = self.context.informers.of::<Pod>();
         let subject = Subject::of(&key.tenant, set);
         let events = &self.context.events;
-        let have = pods.ours.len() + pods.astray.len();
+        let have = pods.len();
         if have < wanted {
             let template = spec.template.clone().unwrap_or_default();
             let meta = template.metadata.unwrap_or_default();
@@ -144,9 +143,7 @@ impl ReplicaSets {
         }
         let surplus = have.saturating_sub(wanted).min(BURST);
         if surplus > 0 {
-            let mut victims: Vec<Arc<Pod>> = pods.astray.iter().take(surplus).cloned().collect();
-            victims.extend(ranking::victims(pods.ours.clone(), surplus - victims.len()));
-            for pod in victims {
+            for pod in ranking::victims(pods.to_vec(), surplus) {
                 let name = pod.name_any();
                 let parameters =
                     DeleteParams::default().preconditions(Preconditions { uid: pod.uid(), resource_version: None });
@@ -167,15 +164,7 @@ impl ReplicaSets {
                 }
             }
         }
-        match pods.astray.first() {
-            Some(pod) if pods.ours.len() < wanted => {
-                let (count, name) = (pods.astray.len(), pod.name_any());
-                Err(Error::Waiting(format!(
-                    "{count} of its pods are not selected by the replica set, and count until they are deleted: {name} is one"
-                )))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

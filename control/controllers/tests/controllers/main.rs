@@ -1,12 +1,12 @@
 //! The controllers against an API server in process.
 #![allow(clippy::disallowed_types)] // as a stock client
 
-mod astray;
 mod certificates;
 mod common;
 mod cost;
 mod events;
 mod fairness;
+mod found_again;
 mod garbage;
 mod lifecycle;
 mod nodes;

@@ -15,17 +15,21 @@ pub struct Limits {
     pub log_bytes: u64,
 }
 
-/// As the tenant's Project says; where that cannot be read, what a tenant has of which nothing is said.
-pub async fn of(shared: &Shared, tenant: &TenantId) -> Limits {
+/// As the tenant's Project says. Of a tenant that there is not, or whose Project is none, nothing is said.
+///
+/// # Errors
+/// When the API does not answer: what a tenant may have is not guessed, as the operator may have said less.
+pub async fn of(shared: &Shared, tenant: &TenantId) -> Result<Limits, kube::Error> {
     let projects: Api<Project> = Api::all(shared.config.clients.tenant(&TenantId::system()));
-    let spec = match projects.get(tenant.as_str()).await {
-        Ok(project) => project.spec,
-        // The operator's own, whose disk it is, has none.
-        Err(_) if tenant.is_system() => ProjectSpec::default(),
-        Err(error) => {
+    let spec = match projects.get_opt(tenant.as_str()).await {
+        Ok(project) => project.map(|project| project.spec).unwrap_or_default(),
+        Err(error @ kube::Error::SerdeError(_)) => {
             tracing::debug!(%tenant, %error, "reading what a tenant may have");
             ProjectSpec::default()
         }
+        // The operator's own, whose disk it is, has none.
+        Err(_) if tenant.is_system() => ProjectSpec::default(),
+        Err(error) => return Err(error),
     };
-    Limits { image_bytes: spec.limit(IMAGE_BYTES), log_bytes: spec.limit(LOG_BYTES) }
+    Ok(Limits { image_bytes: spec.limit(IMAGE_BYTES), log_bytes: spec.limit(LOG_BYTES) })
 }

@@ -31,7 +31,7 @@ pub async fn run(shared: &Shared, id: &PodId, pod: &Pod, spec: &PodSpec, attempt
         pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
     annotations.insert(names::TENANT_ANNOTATION.into(), id.tenant.to_string());
     // Whatever the pod says itself.
-    let limits = tenant_limits::of(shared, &id.tenant).await;
+    let limits = tenant_limits::of(shared, &id.tenant).await.map_err(SyncError::of("FailedCreatePodSandBox"))?;
     annotations.insert(LOG_BYTES.into(), limits.log_bytes.to_string());
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
     let config = cri::PodSandboxConfig {

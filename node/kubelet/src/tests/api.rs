@@ -29,6 +29,8 @@ struct State {
     deleted: BTreeSet<String>,
     /// Every tenant's.
     limits: Value,
+    /// That nobody is told.
+    unsaid: bool,
 }
 
 #[derive(Clone)]
@@ -98,6 +100,11 @@ impl HostileApi {
     /// What the operator lets each tenant have.
     pub fn limit(&self, limits: Value) {
         self.change(|state| state.limits = limits);
+    }
+
+    /// Whether it fails to say that.
+    pub fn fails_to_say_limits(&self, unsaid: bool) {
+        self.change(|state| state.unsaid = unsaid);
     }
 
     /// Deletes a tenant, but none of its pods.
@@ -191,6 +198,7 @@ impl HostileApi {
             answer(code, &status)
         };
         match () {
+            () if state.unsaid => refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             () if state.deleted.contains(name) => refused(StatusCode::NOT_FOUND, "NotFound"),
             () if known => {
                 let spec = if state.limits.is_null() { json!({}) } else { json!({"limits": state.limits}) };

@@ -204,6 +204,23 @@ async fn the_runtime_hears_what_a_tenant_may_have() {
     assert!(events.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("exceeded quota"))));
 }
 
+/// The operator may have said less than what a tenant has of which nothing is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_tenant_may_have_is_not_guessed() {
+    let host = Host::new().await;
+    host.api.limit(json!({"logBytes": 7, "imageBytes": 9}));
+    host.api.fails_to_say_limits(true);
+    host.api.put(ACME, "early", pod(json!({})));
+    host.until("it is told why there is no sandbox", || {
+        host.api.events().iter().any(|event| event["reason"] == "FailedCreatePodSandBox")
+    })
+    .await;
+    assert!(host.runtime.annotations("early").is_empty());
+    host.api.fails_to_say_limits(false);
+    host.until("there is one", || !host.runtime.annotations("early").is_empty()).await;
+    assert_eq!(host.runtime.annotations("early")["hypernetes.io/log-bytes"], "7");
+}
+
 /// Not even what an object is need be readable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_whose_metadata_are_none_holds_no_other_up() {

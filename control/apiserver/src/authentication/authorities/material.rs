@@ -41,8 +41,8 @@ const EARLIER_CA_CERTIFICATE: &str = "earlier-ca.crt";
 const EARLIER_CA_UNTIL: &str = "earlier-ca-until";
 /// No certificate of a tenant's is good for longer: as long as `hypernetes tenant kubeconfig --static` gives one at most.
 pub const LONGEST_CLIENT: SignedDuration = SignedDuration::from_hours(366 * 24);
-/// An authority signs for as long as this, and is trusted as long again, until all has ended that it has signed. A week more,
-/// as it is renewed when somebody needs it.
+/// An authority signs for as long as this, and is trusted as long again, until all has ended that it has signed. A week more, in which
+/// it is renewed.
 const AUTHORITY: SignedDuration = SignedDuration::from_hours((2 * 366 + 7) * 24);
 /// From so long ago a certificate is good, and to so much its times are rounded: clocks of hosts differ.
 pub(super) const ROUNDED: SignedDuration = SignedDuration::from_hours(2 * 24);
@@ -91,6 +91,7 @@ pub struct Trusted {
     pub verifier: Arc<dyn ClientCertVerifier>,
     /// The authority's key, as its certificates name it.
     pub key_id: Box<[u8]>,
+    from: Timestamp,
     until: Timestamp,
 }
 
@@ -117,7 +118,7 @@ pub fn tenant_of(secret: &str) -> Option<TenantId> {
 /// When there is no randomness to make keys of.
 pub fn tenants(tenant: &TenantId, project: &str) -> Result<Value, MaterialError> {
     let key = KeyPair::generate()?;
-    let certificate = certificate(tenant, &key)?;
+    let certificate = certificate(tenant, &key, Timestamp::now())?;
     let mut secret = secret(
         tenant,
         &[
@@ -152,13 +153,13 @@ pub fn systems(earlier: Option<&str>, now: Timestamp) -> Result<Value, MaterialE
 /// When it is none, or there is no randomness to make a key of.
 pub fn renew(tenant: &TenantId, secret: &mut Value, now: Timestamp) -> Result<bool, MaterialError> {
     let certificate_now = entry(secret, CA_CERTIFICATE)?.ok_or(MaterialError::Missing(CA_CERTIFICATE))?;
-    let until = end_of(&certificate_now)?;
-    if !is_due(until, now) {
+    let (from, until) = validity(&certificate_now)?;
+    if !is_due((from, until), now) {
         return Ok(false);
     }
     let trusted = now.saturating_add(LONGEST_CLIENT).unwrap_or(until).min(until);
     let key = KeyPair::generate()?;
-    let renewed = certificate(tenant, &key)?;
+    let renewed = certificate(tenant, &key, now)?;
     for (name, text) in [
         (CA_KEY, key.serialize_pem()),
         (CA_CERTIFICATE, renewed),
@@ -170,16 +171,17 @@ pub fn renew(tenant: &TenantId, secret: &mut Value, now: Timestamp) -> Result<bo
     Ok(true)
 }
 
-/// Whether what ends then cannot sign for as long as a certificate may be good any more, or was made when authorities lasted
-/// for longer.
-fn is_due(until: Timestamp, now: Timestamp) -> bool {
+/// Whether what is good from one time to the other cannot sign for as long as a certificate may be good any more, or was made when
+/// authorities lasted for longer. What is good from later on was made by a clock that was wrong: the one before it is still needed,
+/// and would be given up for a third one.
+fn is_due((from, until): (Timestamp, Timestamp), now: Timestamp) -> bool {
     let left = now.duration_until(until);
-    left < LONGEST_CLIENT || left > AUTHORITY + ROUNDED
+    from <= now && (left < LONGEST_CLIENT || left > AUTHORITY + ROUNDED)
 }
 
-fn end_of(certificate: &str) -> Result<Timestamp, MaterialError> {
+fn validity(certificate: &str) -> Result<(Timestamp, Timestamp), MaterialError> {
     let validity = hypernetes_certificates::issue::validity(certificate.as_bytes());
-    validity.map(|(_, until)| until).ok_or(MaterialError::Damaged(CA_CERTIFICATE))
+    validity.ok_or(MaterialError::Damaged(CA_CERTIFICATE))
 }
 
 fn secret(tenant: &TenantId, entries: &[(&str, &str)]) -> Value {
@@ -191,14 +193,14 @@ fn secret(tenant: &TenantId, entries: &[(&str, &str)]) -> Value {
     })
 }
 
-fn certificate(tenant: &TenantId, key: &KeyPair) -> Result<String, rcgen::Error> {
+fn certificate(tenant: &TenantId, key: &KeyPair, now: Timestamp) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("{}{tenant}", names::CERTIFICATE_TENANT_URI));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let day = |after: SignedDuration| {
-        let then = Timestamp::now().saturating_add(after);
+        let then = now.saturating_add(after);
         let then = then.unwrap_or(Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
         rcgen::date_time_ymd(then.year().into(), then.month() as u8, then.day() as u8)
     };
@@ -263,14 +265,14 @@ impl Authority {
 
     /// Whether it is time for another of its clients' certificates.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.clients.as_ref().is_some_and(|clients| is_due(clients.current.until, now))
+        self.clients.as_ref().is_some_and(|clients| is_due((clients.current.from, clients.current.until), now))
     }
 }
 
 impl Clients {
     fn read(secret: &Value) -> Result<Self, MaterialError> {
         let certificate = entry(secret, CA_CERTIFICATE)?.ok_or(MaterialError::Missing(CA_CERTIFICATE))?;
-        let current = Trusted::read(&certificate, end_of(&certificate)?)?;
+        let current = Trusted::read(&certificate, validity(&certificate)?.1)?;
         let earlier = match (entry(secret, EARLIER_CA_CERTIFICATE)?, entry(secret, EARLIER_CA_UNTIL)?) {
             (Some(certificate), Some(until)) => {
                 let until = until.parse().map_err(|_| MaterialError::Damaged(EARLIER_CA_UNTIL))?;
@@ -292,13 +294,14 @@ impl Clients {
 
 impl Trusted {
     fn read(certificate: &str, until: Timestamp) -> Result<Self, MaterialError> {
+        let (from, _) = validity(certificate)?;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())?;
         let key_id = subject_key_id(&certificate).ok_or(MaterialError::Damaged(CA_CERTIFICATE))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier, key_id, until })
+        Ok(Self { verifier, key_id, from, until })
     }
 }
 
@@ -363,6 +366,11 @@ mod tests {
         assert_eq!(Authority::read(tenant.clone(), &secret).unwrap().kid, kid, "tokens go on");
         // Its key is the new one's: what it signs now is verified by that.
         assert!(issuer(&secret).is_ok());
+        // A clock that was wrong has made it: the first one is trusted on.
+        for days in [0, 373, 700] {
+            assert!(days >= 373 || !renew(&tenant, &mut secret, after(days)).unwrap(), "{days}");
+            assert!(trusted(&first, days) && trusted(&second, days), "{days}");
+        }
 
         // One of when they lasted for ten years ends when what it has signed does.
         let mut secret = tenants(&tenant, "u-1").unwrap();

@@ -3,7 +3,7 @@
 //!
 //! A tenant's is made when it is first needed, in one transaction that asks for the project to be there and for no authority
 //! to be, so that there is never a second; what signs its certificates is renewed likewise, when less is left of it than a
-//! certificate may last. All that there are lie in memory, and follow the store: what has changed is taken in when somebody asks.
+//! certificate may last: by a timer, or by whoever needs it before. All that there are lie in memory, and follow the store: what has changed is taken in when somebody asks.
 
 pub mod claims;
 pub mod client;
@@ -143,6 +143,26 @@ impl Authorities {
         }
         let message = format!("the authority of {tenant} is not there and cannot be made now; please try again");
         Err(ApiError::new(Reason::ServerTimeout, message))
+    }
+
+    /// Renews all of which it is time, whether anybody needs them or not. What cannot be renewed now signs on, and is tried again the
+    /// next time.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn renew_due(&self, now: Timestamp) -> Result<(), ApiError> {
+        self.catch_up().await?;
+        let due = |known: &Known| {
+            let due = known.authorities.values().filter(|one| one.is_due(now));
+            due.map(|one| one.tenant.clone()).collect::<Vec<_>>()
+        };
+        for tenant in self.look(due).unwrap_or_default() {
+            let _making = self.0.making.lock().await;
+            if let Err(error) = self.renew(&tenant, now).await {
+                tracing::warn!(%tenant, %error, "renewing an authority");
+            }
+        }
+        Ok(())
     }
 
     /// The tenant's, if it is known now: it may be that it is not read yet ([`Self::catch_up`]).

@@ -52,7 +52,8 @@ pub async fn ensure(
     }
     tell(shared, id, false, "Pulling", &format!("Pulling image {name:?}")).await;
     let auth = pull_secret(shared, id, spec, &name).await;
-    let max_bytes = tenant_limits::of(shared, &id.tenant).await.image_bytes;
+    let limits = tenant_limits::of(shared, &id.tenant).await;
+    let max_bytes = limits.map_err(|error| failed("ErrImagePull", error.to_string()))?.image_bytes;
     match shared.runtime.pull(name.clone(), &id.tenant, max_bytes, auth).await {
         Ok(reference) => {
             tell(shared, id, false, "Pulled", &format!("Successfully pulled image {name:?}")).await;
