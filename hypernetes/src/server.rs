@@ -171,6 +171,7 @@ impl Server {
             election: Election::new(&clients, leases::identity(), takeover),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
             cluster_ca_pem: authority.certificate().to_owned(),
+            api_server: address,
             authorities: Arc::new(server.authorities()),
             identity: identity.clone(),
             networks,

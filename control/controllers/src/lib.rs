@@ -11,6 +11,7 @@ mod discovery;
 mod event_expiry;
 mod garbage;
 mod namespace;
+mod kubernetes_service;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
@@ -21,7 +22,7 @@ mod tenancy;
 mod token_cleaner;
 mod volumes;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hypernetes_certificates::issue::CertificateAuthorities;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,6 +40,8 @@ pub struct ControllersConfig {
     /// The certificate that clients trust the API server by, PEM: for `kube-root-ca.crt` of each namespace.
     pub cluster_ca_pem: String,
     /// Who signs certificates.
+    /// Where the API server of this process listens: what the Service `kubernetes` of each cluster stands for.
+    pub api_server: SocketAddr,
     pub authorities: Arc<dyn CertificateAuthorities>,
 }
 
@@ -109,6 +112,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     let wiring = Wiring { informers: &config.informers, limits: &limits, tasks: &tasks, stop: &stop };
     tenancy::start(&wiring, &config.cluster_ca_pem);
     namespace::start(&wiring);
+    kubernetes_service::start(&wiring, config.api_server);
     replicaset::start(&wiring);
     deployment::start(&wiring);
     garbage::start(&wiring);
