@@ -5,13 +5,14 @@
 //! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
+mod bootstrap_signer;
 mod certificates;
 mod deployment;
 mod discovery;
 mod event_expiry;
 mod garbage;
-mod namespace;
 mod kubernetes_service;
+mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
@@ -39,9 +40,9 @@ pub struct ControllersConfig {
     pub informers: Informers,
     /// The certificate that clients trust the API server by, PEM: for `kube-root-ca.crt` of each namespace.
     pub cluster_ca_pem: String,
-    /// Who signs certificates.
     /// Where the API server of this process listens: what the Service `kubernetes` of each cluster stands for.
     pub api_server: SocketAddr,
+    /// Who signs certificates.
     pub authorities: Arc<dyn CertificateAuthorities>,
 }
 
@@ -111,8 +112,8 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     let tasks = TaskTracker::new();
     let wiring = Wiring { informers: &config.informers, limits: &limits, tasks: &tasks, stop: &stop };
     tenancy::start(&wiring, &config.cluster_ca_pem);
-    namespace::start(&wiring);
     kubernetes_service::start(&wiring, config.api_server);
+    namespace::start(&wiring);
     replicaset::start(&wiring);
     deployment::start(&wiring);
     garbage::start(&wiring);
@@ -122,6 +123,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     event_expiry::start(&wiring);
     certificates::start(&wiring, config.authorities.clone());
     token_cleaner::start(&wiring);
+    bootstrap_signer::start(&wiring, &config.cluster_ca_pem, config.api_server);
     role_aggregation::start(&wiring);
     tasks.close();
     tasks.wait().await;
