@@ -10,12 +10,15 @@ use hypernetes_store::Store;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::authentication::bootstrap;
-use crate::fairness::{
-    account::{Account, Taken, UserPlace},
-    budget::{Budget, COUNTED, TABLE},
-    payer::Payer,
-    ticket::Ticket,
+use crate::{
+    authentication::bootstrap,
+    fairness::{
+        account::{Account, Taken, UserPlace},
+        budget::{Budget, COUNTED, TABLE},
+        payer::Payer,
+        ticket::Ticket,
+    },
+    metrics::rejected::Why,
 };
 
 /// What the tenants have taken, and what they may.
@@ -45,17 +48,26 @@ impl Accounts {
             return Ok(Ticket { payer: None, account: None, taken: Vec::new(), place: None, waited: true });
         }
         let account = self.of(&user.tenant);
-        let waited = connection.is_some_and(|payer| payer.is(&account));
+        Self::charged(&account, user, connection, watch).inspect_err(|_| account.rejected.count(Why::Limit))
+    }
+
+    fn charged(
+        account: &Arc<Account>,
+        user: &UserInfo,
+        connection: Option<&Payer>,
+        watch: bool,
+    ) -> Result<Ticket, ApiError> {
+        let waited = connection.is_some_and(|payer| payer.is(account));
         if let Some(Payer(paying)) = connection
             && paying.known.get().is_none()
         {
             // Two at once take two, and one is given back.
-            let _ = paying.known.set(Some(Taken::take(&account, Budget::Connections, 1)?));
+            let _ = paying.known.set(Some(Taken::take(account, Budget::Connections, 1)?));
         }
         let budget = if watch { Budget::Watches } else { Budget::Requests };
-        let taken = vec![Taken::take(&account, budget, 1)?];
-        let place = Some(UserPlace::take(&account, budget, &user.name)?);
-        Ok(Ticket { payer: connection.cloned(), account: Some(account), taken, place, waited })
+        let taken = vec![Taken::take(account, budget, 1)?];
+        let place = Some(UserPlace::take(account, budget, &user.name)?);
+        Ok(Ticket { payer: connection.cloned(), account: Some(account.clone()), taken, place, waited })
     }
 
     /// What the operator has set; what they have not is the default.

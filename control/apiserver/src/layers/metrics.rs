@@ -45,11 +45,11 @@ impl Counters {
     }
 }
 
-/// Counts one that was refused before it came to be worked on.
-pub fn refused(server: &Inner, request: Option<&Incoming>, error: &ApiError) {
+/// Counts one that was refused before it came to be worked on; also as the tenant's, where it is known whose it is.
+pub fn refused(server: &Inner, request: Option<&Incoming>, account: Option<Arc<Account>>, error: &ApiError) {
     let labels = request.map_or(OTHER, |request| Labels::of(&request.info, request.headers()));
     let since = request.map_or_else(Instant::now, |request| request.since);
-    let counters = Counters { server: server.metrics.clone(), account: None, labels, since };
+    let counters = Counters { server: server.metrics.clone(), account, labels, since };
     counters.answered(error.reason.code());
 }
 

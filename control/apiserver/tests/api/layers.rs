@@ -108,6 +108,16 @@ async fn fairness_counts_a_request_until_its_answer_is_read() {
         others += usize::from(answer.status == StatusCode::OK);
     }
     assert!(others > 0);
+    drop(held);
+    // The tenant sees what it was refused, and nobody else does.
+    let acme = admin(ACME);
+    let lines = metrics(&bench, &acme, &["apiserver_request_total", "code=\"429\"", "configmaps", "LIST"]).await;
+    assert!(lines.len() == 1 && !lines[0].ends_with(" 0"), "{lines:?}");
+    let rejected = ["apiserver_flowcontrol_rejected_requests_total", "reason=\"concurrency-limit\""];
+    let lines = metrics(&bench, &acme, &rejected).await;
+    assert!(lines.len() == 1 && !lines[0].ends_with(" 0"), "{lines:?}");
+    let lines = metrics(&bench, &admin(GLOBEX), &rejected).await;
+    assert!(lines.len() == 1 && lines[0].ends_with(" 0"), "{lines:?}");
 }
 
 #[tokio::test]
