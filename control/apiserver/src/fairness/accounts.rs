@@ -22,9 +22,18 @@ use crate::{
 };
 
 /// What the tenants have taken, and what they may.
-#[derive(Default)]
 pub(crate) struct Accounts {
     tenants: RwLock<HashMap<TenantId, Arc<Account>>>,
+    /// That of those who are gone, which is closed: what had been asked for before may still be begun.
+    gone: Arc<Account>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let gone = Arc::new(Account::default());
+        gone.closed.cancel();
+        Self { tenants: RwLock::default(), gone }
+    }
 }
 
 impl Accounts {
@@ -89,7 +98,12 @@ impl Accounts {
     /// Whether anything that was given out for the tenant opens something. If not, what was begun for it ends, and what is
     /// begun: it may have been asked for before.
     pub fn settle(&self, tenant: &TenantId, open: bool) {
-        let account = self.of(tenant);
+        let mut account = self.of(tenant);
+        if Arc::ptr_eq(&account, &self.gone) {
+            account = Arc::default();
+            account.closed.cancel();
+            self.tenants.write().insert(tenant.clone(), account.clone());
+        }
         if !open {
             account.closed.cancel();
         } else if account.closed.is_cancelled() {
@@ -102,9 +116,19 @@ impl Accounts {
         }
     }
 
+    /// Ends what was begun for a tenant that is gone, and forgets what it has had and asked for.
+    pub fn forget(&self, tenant: &TenantId) {
+        let before = self.tenants.write().insert(tenant.clone(), self.gone.clone());
+        if let Some(account) = before {
+            account.closed.cancel();
+        }
+    }
+
     /// Those of whom anything is known here.
     pub fn tenants(&self) -> Vec<TenantId> {
-        self.tenants.read().keys().cloned().collect()
+        let tenants = self.tenants.read();
+        let there = tenants.iter().filter(|(_, account)| !Arc::ptr_eq(account, &self.gone));
+        there.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// What the tenant may take and has taken, by the table.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod fence;
+mod gone;
 mod layers;
 mod matrix;
 mod options;
