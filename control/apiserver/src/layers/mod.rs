@@ -16,6 +16,7 @@ mod fairness;
 mod handler;
 mod metrics;
 mod outside;
+mod overheard;
 mod panic;
 mod request_info;
 
