@@ -1,8 +1,13 @@
 //! The first objects of the system cluster: what has to be there before the controllers and anybody else can begin.
 
-use hypernetes_api::{TenantId, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_api::{TenantId, names, types::identity::IDENTITY_NAMESPACE};
+use hypernetes_certificates::cluster_info;
 use hypernetes_client::Clients;
-use k8s_openapi::api::{core::v1::Namespace, storage::v1::StorageClass};
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    rbac::v1::{Role, RoleBinding},
+    storage::v1::StorageClass,
+};
 use kube::{Api, Resource, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -23,9 +28,24 @@ where
 pub async fn objects(clients: &Clients) -> Result<(), kube::Error> {
     let client = clients.tenant(&TenantId::system());
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in ["kube-system", "kube-node-lease", IDENTITY_NAMESPACE] {
+    for name in ["kube-system", "kube-node-lease", cluster_info::NAMESPACE, IDENTITY_NAMESPACE] {
         ensure(&namespaces, json!({"metadata": {"name": name}})).await?;
     }
+    // Who has nothing but a bootstrap token has to be able to read where the server is (kubeadm's names). Whoever wants nobody to
+    // takes the subject out of the binding.
+    let public = cluster_info::NAMESPACE;
+    let reader = "kubeadm:bootstrap-signer-clusterinfo";
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [cluster_info::NAME], "verbs": ["get"]});
+    let roles: Api<Role> = Api::namespaced(client.clone(), public);
+    ensure(&roles, json!({"metadata": {"name": reader}, "rules": [rule]})).await?;
+    let group = "rbac.authorization.k8s.io";
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), public);
+    let binding = json!({
+        "metadata": {"name": reader},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": reader},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": names::USER_ANONYMOUS}],
+    });
+    ensure(&bindings, binding).await?;
     let classes: Api<StorageClass> = Api::all(client);
     let default = json!({"storageclass.kubernetes.io/is-default-class": "true"});
     let class = json!({

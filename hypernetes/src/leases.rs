@@ -1,6 +1,6 @@
 //! What of several servers one does at a time, each part under a lease of its own: `kubectl get leases -n kube-system`.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use hypernetes_api::AllTenants;
 use hypernetes_certificates::issue::CertificateAuthorities;
@@ -23,6 +23,8 @@ pub struct Background {
     pub election: Election,
     pub informers: Informers,
     pub cluster_ca_pem: String,
+    /// Where the server listens.
+    pub api_server: SocketAddr,
     pub authorities: Arc<dyn CertificateAuthorities>,
     pub identity: Arc<Identity>,
     pub networks: Arc<NetworkService>,
@@ -32,11 +34,12 @@ pub struct Background {
 impl Background {
     /// Until `stop`, and what was begun has ended.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { election, informers, cluster_ca_pem, authorities, identity, networks, volumes } = &self;
+        let Self { election, informers, cluster_ca_pem, api_server, authorities, identity, networks, volumes } = &self;
         let controllers = election.run(CONTROLLERS, &stop, |term| {
             let config = ControllersConfig {
                 informers: informers.during(&term),
                 cluster_ca_pem: cluster_ca_pem.clone(),
+                api_server: *api_server,
                 authorities: authorities.clone(),
             };
             async move { hypernetes_controllers::run(config, term.stop().clone()).await }

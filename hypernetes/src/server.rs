@@ -196,6 +196,7 @@ impl Server {
             election: Election::new(&clients, leases::identity(), takeover),
             informers: Informers::new(clients, AllTenants::grant(), stop.clone()),
             cluster_ca_pem: authority_pem,
+            api_server: address,
             authorities: Arc::new(server.authorities()),
             identity: identity.clone(),
             networks,

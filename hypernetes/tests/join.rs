@@ -7,9 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
+    time::Instant,
 };
 
-use common::{BINARY, Server, client, good, refused};
+use common::{BINARY, PATIENCE, Server, client, good, refused};
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest as Request, core::v1::Node};
 use kube::{
     Api,
@@ -62,6 +63,26 @@ async fn a_host_joins_by_what_the_operator_gives_it() {
     nodes.create(&PostParams::default(), &node).await.unwrap();
     let why = refused(&words);
     assert!(why.contains("is there already"), "{why}");
+
+    // Who has nothing but the token finds the authority by it; another's signature is none.
+    let found = server.path("found");
+    let mut words = command(&server, &found, "host-3");
+    let at = words.iter().position(|word| word == "--ca-hash").unwrap();
+    words.splice(at..=at + 1, ["--discover".to_owned()]);
+    let token = words[words.iter().position(|word| word == "--token").unwrap() + 1].clone();
+    let why = refused(&with(&words, "--token", &format!("{}.0123456789abcdef", &token[..6])));
+    assert!(why.contains("is not signed by this token"), "{why}");
+    // A moment after the token was made it has signed.
+    let began = Instant::now();
+    let said = loop {
+        let output = Command::new(BINARY).args(&words).output().unwrap();
+        if output.status.success() || began.elapsed() > PATIENCE {
+            break good(output);
+        }
+    };
+    assert!(said.contains("joined"), "{said}");
+    let authority = |directory: &Path| std::fs::read_to_string(directory.join("ca.crt")).unwrap();
+    assert_eq!(authority(&found), authority(&directory));
 
     // The name of a node that there is, the operator gives.
     let again = server.path("again");

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, request::Parts};
 use hypernetes_api::{
     TenantId,
-    auth::{TokenAuthority, TokenError, TokenInfo},
+    auth::{Asking, TokenAuthority, TokenError, TokenInfo},
 };
 
 use crate::{Facade, Fault};
@@ -57,6 +57,7 @@ impl<F: Guarded> FromRequestParts<F> for Caller<F::Scope> {
             TokenError::Invalid => Fault::Unauthorized,
             TokenError::Unavailable(why) => Fault::Unavailable(why),
         })?;
+        Asking::tell(&parts.extensions, &token);
         Ok(Self { scope: service.scope(&token, parts).await?, token })
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use hypernetes_api::{
     names,
+    subnet::{SubnetError, SubnetRange, address},
     types::network::{FixedIp, Network, Port, PortSpec, Subnet},
 };
 use kube::ResourceExt;
@@ -15,7 +16,6 @@ use kube::ResourceExt;
 use crate::{
     ipam::{AllocationError, Ipam},
     macs::{self, MacError, Macs},
-    subnet::{SubnetError, SubnetRange, address},
 };
 
 /// What is known of a pod that may need a port.

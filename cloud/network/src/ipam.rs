@@ -5,10 +5,9 @@ use std::{
     net::Ipv4Addr,
 };
 
-use crate::{
-    ranges::Ranges,
-    subnet::{Cidr, SubnetRange},
-};
+use hypernetes_api::subnet::{Cidr, SubnetRange};
+
+use crate::ranges::Ranges;
 
 /// Addresses of one network: each belongs to at most one port, or is free, or is the gateway's.
 #[derive(Debug, Clone, Default)]

@@ -20,7 +20,6 @@ mod queue;
 mod ranges;
 mod segments;
 mod state;
-mod subnet;
 mod taken;
 
 #[cfg(test)]

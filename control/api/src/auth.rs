@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -62,6 +63,29 @@ pub enum TokenError {
 #[async_trait]
 pub trait TokenAuthority: Send + Sync + 'static {
     async fn validate(&self, token: &str) -> Result<TokenInfo, TokenError>;
+}
+
+/// In the extensions of a request to a service that knows its callers itself: where the service says whose request it has turned out to
+/// be, for who records and counts it.
+#[derive(Debug, Clone, Default)]
+pub struct Asking(Arc<OnceLock<TokenInfo>>);
+
+impl Asking {
+    /// Says it, where a request is listened to. The first word counts.
+    pub fn tell(extensions: &http::Extensions, token: &TokenInfo) {
+        if let Some(asking) = extensions.get::<Self>() {
+            asking.is_of(token);
+        }
+    }
+
+    pub fn is_of(&self, token: &TokenInfo) {
+        let _ = self.0.set(token.clone());
+    }
+
+    /// None: the request is nobody's who is known.
+    pub fn token(&self) -> Option<&TokenInfo> {
+        self.0.get()
+    }
 }
 
 /// In the extensions of a response: processor time that was spent for it by threads that do not serve the connection, and that whoever

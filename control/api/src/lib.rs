@@ -7,6 +7,7 @@ pub mod auth;
 pub mod error;
 pub mod names;
 pub mod resource;
+pub mod subnet;
 pub mod tenant;
 pub mod time;
 pub mod types;

@@ -8,6 +8,10 @@ pub const NETWORK_ANNOTATION: &str = "network.hypernetes.io/network";
 /// The network every tenant has.
 pub const DEFAULT_NETWORK: &str = "default";
 
+/// The address of the Service `kubernetes` in every logical cluster: the first of 10.96.0.0/12, the range of services' addresses
+/// (kubeadm's default), which is every tenant's own.
+pub const KUBERNETES_ADDRESS: &str = "10.96.0.1";
+
 /// `/clusters/<tenant>/…`
 pub const CLUSTERS_PREFIX: &str = "/clusters/";
 /// `/clusters/*/…`: every tenant, for infrastructure identities only.

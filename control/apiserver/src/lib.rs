@@ -151,7 +151,10 @@ impl ApiServer {
     /// Holds the tenants to what their Projects say, for as long as it is polled.
     pub fn follow_tenants(&self) -> impl Future<Output = ()> + Send + 'static {
         let server = self.0.clone();
-        async move { tenants::follow(server.store.stored(), &server.directory, &server.accounts).await }
+        async move {
+            let Inner { directory, accounts, audit, .. } = &*server;
+            tenants::follow(&tenants::Followers { store: server.store.stored(), directory, accounts, audit }).await;
+        }
     }
 
     /// Lets in who has a Keystone token. Once.

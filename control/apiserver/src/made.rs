@@ -15,9 +15,11 @@ pub enum Made {
     Parsed,
     /// As components in this process have it.
     Typed,
+    /// The cells of its row.
+    Cells,
 }
 
-static COUNTS: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+static COUNTS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
 pub(crate) fn count(what: Made) {
     COUNTS[what as usize].fetch_add(1, Ordering::Relaxed);

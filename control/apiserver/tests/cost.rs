@@ -62,6 +62,29 @@ impl Costs {
         self.0.post(&infrastructure(), &path, map).await.ok();
     }
 
+    /// [`Self::report`], as kubectl asks.
+    async fn report_table(&self, what: &str, times: usize, path: &str) {
+        let read = async || {
+            let request = Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+            let request = by(&infrastructure(), request.body(Body::empty()).unwrap());
+            let mut body = self.0.response(request).await.into_body();
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame.unwrap().into_data().map_or(0, |data| data.len());
+            }
+            bytes
+        };
+        let before = taken();
+        let bytes = read().await;
+        println!("{what:<44} {:>10.1} us  {bytes} bytes, the first", (taken() - before).as_nanos() as f64 / 1000.0);
+        let before = taken();
+        for _ in 0..times {
+            read().await;
+        }
+        let each = (taken() - before) / u32::try_from(times).unwrap();
+        println!("{what:<44} {:>10.1} us  {bytes} bytes", each.as_nanos() as f64 / 1000.0);
+    }
+
     /// What `times` writes of each sort cost, the store's part and the disk's included.
     async fn writes(&self, times: usize, path: &str) {
         let user = admin(ACME);
@@ -144,6 +167,7 @@ async fn costs() {
     costs.report("list of 10,000 by label", 10, &format!("{maps}?labelSelector=app%3Dt")).await;
     costs.report("list of none of 10,000 by label", 10, &format!("{maps}?labelSelector=app%3Dx")).await;
     costs.report("list of 10,000, of all tenants", 10, "/clusters/*/api/v1/configmaps").await;
+    costs.report_table("table of 10,000", 10, &maps).await;
     for watchers in [100, 1000] {
         costs.delivery("watch", watchers, &maps, &format!("a{watchers}")).await;
         let labels = format!("{maps}?labelSelector=app%3Dt");
@@ -198,6 +222,14 @@ async fn memory() {
         let response = tower::ServiceExt::oneshot(server.router(), request).await.unwrap();
         response.into_body().collect().await.unwrap();
         tell("once selected");
+        let path = format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps");
+        let request = Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+        let request = by(&infrastructure(), request.body(Body::empty()).unwrap());
+        let mut body = tower::ServiceExt::oneshot(server.router(), request).await.unwrap().into_body();
+        while let Some(frame) = body.frame().await {
+            drop(frame.unwrap());
+        }
+        tell("once selected, and shown as a table");
         return;
     }
     let costs = Costs(InProcess::with_tenants().await);

@@ -40,6 +40,14 @@ impl Api {
         response.into_body()
     }
 
+    /// As kubectl asks.
+    async fn table(&self, path: &str) -> Body {
+        let request = Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+        let response = self.0.response(by(&infrastructure(), request.body(Body::empty()).unwrap())).await;
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        response.into_body()
+    }
+
     async fn watch(&self, path: &str, query: &str) -> Vec<Body> {
         let newest = self.0.store.revision().await.unwrap();
         let path = format!("{path}?watch=true&resourceVersion={newest}&{query}");
@@ -151,6 +159,49 @@ async fn what_many_read_is_made_once() {
         api.ask(&format!("{maps}?labelSelector=app")).await.collect().await.unwrap();
     }
     assert_eq!(since(before), [0; 4]);
+
+    // As a table: the cells are made once, by whoever asks first, and by nobody who watches again.
+    api.ask(&maps).await.collect().await.unwrap();
+    let before = (counts(), made(Made::Cells));
+    for path in [maps.clone(), format!("{maps}/a"), maps.clone(), format!("{maps}?includeObject=None")] {
+        let table: Value = serde_json::from_slice(&api.table(&path).await.collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(
+            (&table["rows"][0]["cells"][0], &table["columnDefinitions"][0]["name"]),
+            (&"a".into(), &"Name".into())
+        );
+        let object = &table["rows"][0]["object"];
+        assert_eq!(object["metadata"]["labels"]["app"] == "again", !path.ends_with("None"), "{object}");
+    }
+    assert_eq!(made(Made::Cells) - before.1, 1);
+    assert_eq!(since(before.0), [0, 0, 0, 1], "parsed for that once");
+    let newest = api.0.store.revision().await.unwrap();
+    let mut watches = Vec::new();
+    for _ in 0..10 {
+        watches.push(api.table(&format!("{maps}?watch=true&resourceVersion={newest}")).await);
+    }
+    let before = made(Made::Cells);
+    api.put("row").await;
+    for watch in &mut watches {
+        let event: Value = serde_json::from_slice(&next(watch).await).unwrap();
+        assert_eq!((&event["type"], &event["object"]["rows"][0]["cells"][0]), (&"MODIFIED".into(), &"a".into()));
+    }
+    assert_eq!(made(Made::Cells) - before, 1);
+    drop(watches);
+
+    // In a version that is not the stored one a change is converted once for all who watch.
+    let events = |group: &str| format!("/clusters/{ACME}/{group}/v1/namespaces/default/events");
+    let mut watches = api.watch(&events("apis/events.k8s.io"), "").await;
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    let before = counts();
+    api.0.post(&infrastructure(), &events("api"), event).await.ok();
+    let event = told(&mut watches).await;
+    assert_eq!(
+        (&event["object"]["apiVersion"], &event["object"]["regarding"]["name"]),
+        (&"events.k8s.io/v1".into(), &"p".into())
+    );
+    assert_eq!(since(before)[2], 1);
+    drop(watches);
 
     // Components in this process have the same object, parsed once, and no text is made for them.
     let client = || api.0.clients.all_tenants(&AllTenants::grant());

@@ -5,11 +5,13 @@
 //! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
+mod bootstrap_signer;
 mod certificates;
 mod deployment;
 mod discovery;
 mod event_expiry;
 mod garbage;
+mod kubernetes_service;
 mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
@@ -21,7 +23,7 @@ mod tenancy;
 mod token_cleaner;
 mod volumes;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hypernetes_certificates::issue::CertificateAuthorities;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,6 +40,8 @@ pub struct ControllersConfig {
     pub informers: Informers,
     /// The certificate that clients trust the API server by, PEM: for `kube-root-ca.crt` of each namespace.
     pub cluster_ca_pem: String,
+    /// Where the API server of this process listens: what the Service `kubernetes` of each cluster stands for.
+    pub api_server: SocketAddr,
     /// Who signs certificates.
     pub authorities: Arc<dyn CertificateAuthorities>,
 }
@@ -108,6 +112,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     let tasks = TaskTracker::new();
     let wiring = Wiring { informers: &config.informers, limits: &limits, tasks: &tasks, stop: &stop };
     tenancy::start(&wiring, &config.cluster_ca_pem);
+    kubernetes_service::start(&wiring, config.api_server);
     namespace::start(&wiring);
     replicaset::start(&wiring);
     deployment::start(&wiring);
@@ -118,6 +123,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     event_expiry::start(&wiring);
     certificates::start(&wiring, config.authorities.clone());
     token_cleaner::start(&wiring);
+    bootstrap_signer::start(&wiring, &config.cluster_ca_pem, config.api_server);
     role_aggregation::start(&wiring);
     tasks.close();
     tasks.wait().await;

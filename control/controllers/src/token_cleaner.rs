@@ -18,8 +18,9 @@ use kube::{
 
 use crate::Wiring;
 
-const NAMESPACE: &str = "kube-system";
-const TOKENS: &str = "type=bootstrap.kubernetes.io/token";
+/// Where bootstrap tokens are, and how their Secrets are selected.
+pub const TOKENS_NAMESPACE: &str = "kube-system";
+pub const TOKENS: &str = "type=bootstrap.kubernetes.io/token";
 /// After a deletion that was not answered.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -82,7 +83,7 @@ impl Cleaner {
 
     /// Whether that is done; what has changed meanwhile is seen again.
     async fn delete(&self, name: &str, version: Preconditions) -> bool {
-        let secrets: Api<Secret> = Api::namespaced(self.clients.tenant(&TenantId::system()), NAMESPACE);
+        let secrets: Api<Secret> = Api::namespaced(self.clients.tenant(&TenantId::system()), TOKENS_NAMESPACE);
         let parameters = DeleteParams { preconditions: Some(version), ..Default::default() };
         match secrets.delete(name, &parameters).await {
             Ok(_) => true,
@@ -99,7 +100,7 @@ impl Cleaner {
 fn line(secret: &Secret) -> Option<(String, Line)> {
     let entry = secret.data.as_ref()?.get("expiration")?;
     let until = std::str::from_utf8(&entry.0).ok()?.parse().ok()?;
-    let there = secret.namespace().as_deref() == Some(NAMESPACE);
+    let there = secret.namespace().as_deref() == Some(TOKENS_NAMESPACE);
     let version = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
     there.then(|| (secret.name_any(), Line { until, version }))
 }

@@ -16,7 +16,22 @@ pub(crate) enum Cell {
     Age(Cow<'static, str>),
     Of(fn(&Value) -> Value),
     /// The same, of something that changes with time.
-    AsOf(fn(&Value, Timestamp) -> Value),
+    AsOf(fn(&Value) -> Shown),
+}
+
+/// A text that says how long ago something was.
+#[derive(Debug, Clone)]
+pub(crate) struct Ago {
+    /// In JSON and within its quotation marks.
+    pub before: String,
+    pub time: Timestamp,
+    pub after: &'static str,
+}
+
+/// What a cell shows that may tell how long ago something was.
+pub(crate) enum Shown {
+    Always(Value),
+    Ago(Ago),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,28 +123,6 @@ pub(crate) fn selector() -> Column {
     wide("Selector", Cell::Of(|o| label_selector(at(o, "spec.selector"))))
 }
 
-/// The cell of an object; ages are told as of `now`.
-pub(crate) fn show(cell: &Cell, object: &Value, now: Timestamp) -> Value {
-    match cell {
-        Cell::Path(path, missing) => match (at(object, path), missing) {
-            (Some(Value::Number(number)), _) => number.clone().into(),
-            (Some(Value::Bool(bool)), _) => (*bool).into(),
-            (Some(Value::String(text)), _) if !text.is_empty() => text.as_str().into(),
-            (_, Missing::Text(missing)) => (*missing).into(),
-            (_, Missing::Zero) => 0.into(),
-            (_, Missing::False) => false.into(),
-        },
-        Cell::Count(path) => match at(object, path) {
-            Some(Value::Array(list)) => list.len().into(),
-            Some(Value::Object(map)) => map.len().into(),
-            _ => 0.into(),
-        },
-        Cell::Age(path) => since(text(object, path), now).into(),
-        Cell::Of(make) => make(object),
-        Cell::AsOf(make) => make(object, now),
-    }
-}
-
 pub(crate) fn at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(value, |value, name| value.get(name))
 }
@@ -166,10 +159,10 @@ pub(crate) fn first_of(all: impl IntoIterator<Item = String>, most: usize, betwe
 }
 
 /// How long ago an RFC 3339 time was.
-pub(crate) fn since(time: &str, now: Timestamp) -> String {
-    match time.parse::<Timestamp>() {
-        Ok(time) => duration(now.as_second() - time.as_second()),
-        Err(_) => "<unknown>".into(),
+pub(crate) fn since(time: &str) -> Shown {
+    match time.parse() {
+        Ok(time) => Shown::Ago(Ago { before: String::new(), time, after: "" }),
+        Err(_) => Shown::Always("<unknown>".into()),
     }
 }
 

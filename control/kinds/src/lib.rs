@@ -19,6 +19,7 @@ mod authentication;
 mod authorization;
 mod autoscaling;
 mod batch;
+mod cells;
 mod certificates;
 mod columns;
 mod coordination;
@@ -47,6 +48,7 @@ mod unique;
 mod validation;
 mod verb;
 
+pub use cells::Cells;
 pub use defaults::set_defaults;
 pub use registry::{Endpoint, Registry, View};
 pub use resource::{Change, Check, Home, Resource, Served};

@@ -1,12 +1,8 @@
 //! `meta.k8s.io/v1` Tables, what `kubectl get` prints.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{
-    columns::{Column, show},
-    resource::Resource,
-};
+use crate::{cells::Cells, columns::Column, resource::Resource};
 
 /// The `includeObject` query parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,19 +38,8 @@ impl Resource {
         self.columns.iter().map(definition).collect()
     }
 
-    /// An object as a row; ages are told as of `now`.
-    pub fn row(&self, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
-        let cells: Vec<Value> = self.columns.iter().map(|column| show(&column.cell, object, now)).collect();
-        let mut row = json!({"cells": cells});
-        match include {
-            IncludeObject::None => {}
-            IncludeObject::Object => row["object"] = object.clone(),
-            IncludeObject::Metadata => {
-                row["object"] = json!({
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-                });
-            }
-        }
-        row
+    /// The cells of an object's row.
+    pub fn cells(&self, object: &Value) -> Cells {
+        Cells::of(&self.columns, object)
     }
 }

@@ -517,6 +517,55 @@ fn services_keep_their_addresses() {
 }
 
 #[test]
+fn a_subnet_is_a_range_that_addresses_can_be_given_from() {
+    let kind = ("network.hypernetes.io", "v1alpha1", "Subnet");
+    let subnet = |cidr: &str, gateway: &str, pools: &[(&str, &str)]| {
+        let pools: Vec<Value> = pools.iter().map(|(start, end)| json!({"start": start, "end": end})).collect();
+        json!({"spec": {"network": "n", "cidr": cidr, "gateway": gateway, "allocationPools": pools}})
+    };
+    for good in [
+        subnet("10.0.0.0/24", "", &[]),
+        subnet("10.0.0.0/24", "none", &[]),
+        subnet("10.0.0.0/30", "10.0.0.2", &[("10.0.0.1", "10.0.0.1")]),
+        subnet("10.0.0.0/24", "", &[("10.0.0.20", "10.0.0.30"), ("10.0.0.9", "10.0.0.19")]),
+    ] {
+        assert_eq!(created(kind, good.clone()), Vec::<String>::new(), "{good}");
+    }
+    let net = "10.0.0.0/24";
+    for (bad, errors) in [
+        (subnet("", "", &[]), vec!["spec.cidr: Required value: the range of its addresses"]),
+        (
+            subnet("nonsense", "gate", &[]),
+            vec![
+                "spec.cidr: Invalid value: \"nonsense\": \"nonsense\" is not an IPv4 range such as 10.0.0.0/24, of at least four addresses",
+                "spec.gateway: Invalid value: \"gate\": \"gate\" is not an IPv4 address",
+            ],
+        ),
+        (subnet("fd00::/64", "", &[]), vec!["spec.cidr: Invalid value: \"fd00::/64\": IPv6 subnets are not supported"]),
+        (
+            subnet(net, "10.0.1.1", &[]),
+            vec!["spec.gateway: Invalid value: \"10.0.1.1\": 10.0.1.1 is not a usable address of the range"],
+        ),
+        (
+            subnet(net, "", &[("x", "10.0.0.9"), ("10.0.0.9", ""), ("10.0.0.9", "10.0.0.5")]),
+            vec![
+                "spec.allocationPools[0].start: Invalid value: \"x\": \"x\" is not an IPv4 address",
+                "spec.allocationPools[1].end: Invalid value: \"\": \"\" is not an IPv4 address",
+                "spec.allocationPools[2]: Invalid value: {\"end\":\"10.0.0.5\",\"start\":\"10.0.0.9\"}: the pool 10.0.0.9 to 10.0.0.5 ends before it begins",
+            ],
+        ),
+    ] {
+        assert_eq!(created(kind, bad.clone()), errors, "{bad}");
+        // One that is there can be changed, as far as it does not become worse.
+        let mut described = bad.clone();
+        described["spec"]["description"] = "x".into();
+        assert_eq!(changed(kind, bad, described), Vec::<String>::new());
+    }
+    let worse = subnet(net, "elsewhere", &[("10.0.0.9", "10.0.0.20"), ("10.0.0.20", "10.0.0.30")]);
+    assert_eq!(changed(kind, subnet(net, "", &[]), worse).len(), 2);
+}
+
+#[test]
 fn a_binding_gives_one_role_for_life() {
     let kind = ("rbac.authorization.k8s.io", "v1", "RoleBinding");
     let binding = |role: &str| json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}, "subjects": [{"kind": "User", "name": "u"}]});

@@ -172,7 +172,12 @@ impl Bench {
         let stop = CancellationToken::new();
         let informers = Informers::new(api.clients.clone(), AllTenants::grant(), stop.clone());
         let authorities = std::sync::Arc::new(api.server.authorities());
-        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into(), authorities };
+        let config = ControllersConfig {
+            informers: informers.clone(),
+            cluster_ca_pem: "PEM".into(),
+            api_server: ([192, 0, 2, 1], 6443).into(),
+            authorities,
+        };
         let limits = Limits { nodeless_grace: Duration::ZERO, terminated_pods: 3, ..Limits::default() };
         let mut acting = tokio::task::JoinSet::new();
         acting.spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));

@@ -3,13 +3,15 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail};
-use hypernetes_certificates::{pem, signer::Signer};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hypernetes_certificates::{cluster_info, pem, signer::Signer};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, Error, RootCertStore,
     client::{
         WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -37,8 +39,12 @@ pub struct Join {
     #[arg(long, env = "HYPERNETES_BOOTSTRAP_TOKEN", hide_env_values = true)]
     token: String,
     /// Which authority the server has: sha256:HEX, of its public key.
-    #[arg(long, value_name = "sha256:HEX")]
-    ca_hash: String,
+    #[arg(long, value_name = "sha256:HEX", required_unless_present = "discover")]
+    ca_hash: Option<String>,
+    /// Take the authority that the server's cluster-info says, which the token has to have signed, as kubeadm does: for a token that no
+    /// other host has, as whoever has it can sign, too.
+    #[arg(long, conflicts_with = "ca_hash")]
+    discover: bool,
     /// The node's directory, which is made.
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
@@ -56,7 +62,10 @@ impl Join {
         std::fs::create_dir_all(&self.root).with_context(|| format!("making {}", self.root.display()))?;
         let name = self.name.map_or_else(host_name, Ok)?;
         let server = self.server.trim_end_matches('/');
-        let authority = authority(server, &self.ca_hash.to_ascii_lowercase()).await?;
+        let authority = match &self.ca_hash {
+            Some(hash) => authority(server, &hash.to_ascii_lowercase()).await?,
+            None => discovered(server, &self.token).await?,
+        };
         let config = kubeconfig::render("system", server, &authority, &kubeconfig::User::Token(&self.token));
         let config = Kubeconfig::from_yaml(&config)?;
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
@@ -70,14 +79,42 @@ impl Join {
     }
 }
 
-/// The authority, PEM, of the server at a URL, which has to be the one of this hash and to have signed for the server. Nothing is sent
-/// before that is known.
-async fn authority(server: &str, hash: &str) -> Result<String> {
+/// A server's URL, and its host.
+fn url_of(server: &str) -> Result<(http::Uri, String)> {
     let url: http::Uri = server.parse().with_context(|| format!("{server:?} is no URL"))?;
     let (Some("https"), Some(host)) = (url.scheme_str(), url.host()) else {
         bail!("{server:?} is no URL of a server: https://ADDRESS:PORT");
     };
-    let host = host.trim_matches(['[', ']']);
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Ok((url, host))
+}
+
+/// The authority, PEM, that a server says it has, signed by the token. Until that is known nothing is sent that is anybody's.
+async fn discovered(server: &str, token: &str) -> Result<String> {
+    let (id, secret) = token.split_once('.').context("a token is ID.SECRET")?;
+    let mut config = kube::Config::new(url_of(server)?.0);
+    // Whoever answers: what is answered is verified.
+    config.accept_invalid_certs = true;
+    let maps: kube::Api<ConfigMap> = kube::Api::namespaced(kube::Client::try_from(config)?, cluster_info::NAMESPACE);
+    let said = maps.get(cluster_info::NAME).await.with_context(|| format!("reading {server}'s cluster-info"))?;
+    let data = said.data.unwrap_or_default();
+    let entry = |name: &str| data.get(name).map(String::as_str).unwrap_or_default();
+    let (text, signature) = (entry(cluster_info::KUBECONFIG), entry(&format!("{}{id}", cluster_info::SIGNATURE)));
+    if !cluster_info::is_signed(text, signature, id, secret) {
+        bail!("{server}'s cluster-info is not signed by this token: it has ended, or it is another server");
+    }
+    let said = Kubeconfig::from_yaml(text).context("cluster-info")?;
+    let cluster = said.clusters.into_iter().next().and_then(|named| named.cluster);
+    let authority =
+        cluster.and_then(|cluster| cluster.certificate_authority_data).context("cluster-info names no authority")?;
+    String::from_utf8(STANDARD.decode(authority)?).context("the authority in cluster-info")
+}
+
+/// The authority, PEM, of the server at a URL, which has to be the one of this hash and to have signed for the server. Nothing is sent
+/// before that is known.
+async fn authority(server: &str, hash: &str) -> Result<String> {
+    let (url, host) = url_of(server)?;
+    let host = host.as_str();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = Arc::new(Pinned { hash: hash.to_owned(), provider: provider.clone() });
     let config = ClientConfig::builder_with_provider(provider)
@@ -129,27 +166,5 @@ impl ServerCertVerifier for Pinned {
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    hypernetes_certificates::signatures_by!(provider);
 }

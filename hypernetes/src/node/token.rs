@@ -53,7 +53,8 @@ impl Token {
             "metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token",
             "stringData": {
                 "token-id": id, "token-secret": secret, "expiration": until.to_string(),
-                "usage-bootstrap-authentication": "true", "description": "made by `hypernetes node token create`",
+                "usage-bootstrap-authentication": "true", "usage-bootstrap-signing": "true",
+                "description": "made by `hypernetes node token create`",
             },
         }))?;
         secrets.create(&PostParams::default(), &object).await.context("storing the token")?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use hypernetes_api::auth::Asking;
 use hypernetes_facade::token;
 
 use crate::{
@@ -19,7 +20,11 @@ impl FromRequestParts<Arc<Identity>> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, identity: &Arc<Identity>) -> Result<Self, Error> {
-        identity.examine(token(&parts.headers)?).await?.map(Self).ok_or(Error::Unauthorized)
+        let valid = identity.examine(token(&parts.headers)?).await?.ok_or(Error::Unauthorized)?;
+        if let Ok(token) = valid.info() {
+            Asking::tell(&parts.extensions, &token);
+        }
+        Ok(Self(valid))
     }
 }
 

@@ -3,10 +3,11 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use hypernetes_api::subnet::SubnetError;
 use hypernetes_facade::{Fault, PageError, ServiceError, excerpt, respond};
 use serde_json::{Value, json};
 
-use crate::{address_book::Refusal, ipam::AllocationError, macs::MacError, subnet::SubnetError, taken::is_taken};
+use crate::{address_book::Refusal, ipam::AllocationError, macs::MacError, taken::is_taken};
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -100,7 +100,7 @@ impl Given {
         let fixed_ip = |mut fixed: Attributes| {
             let (subnet, ip) = (fixed.text("subnet_id")?, fixed.text("ip_address")?.unwrap_or_default());
             fixed.finish()?;
-            if !ip.is_empty() && crate::subnet::address(&ip).is_err() {
+            if !ip.is_empty() && hypernetes_api::subnet::address(&ip).is_err() {
                 let shown: String = ip.chars().take(64).collect();
                 return Err(Error::attribute("fixed_ips", format_args!("'{shown}' is not a valid IP address")));
             }

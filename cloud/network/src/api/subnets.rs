@@ -9,6 +9,7 @@ use axum::{
 use http::StatusCode;
 use hypernetes_api::{
     TenantId,
+    subnet::{NO_GATEWAY, SubnetRange, address},
     types::network::{AllocationPool, Network, Subnet, SubnetSpec},
 };
 use kube::ResourceExt;
@@ -18,10 +19,7 @@ use super::{
     Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
     object::{self, Kind, common, with},
 };
-use crate::{
-    address_book::AddressBook,
-    subnet::{NO_GATEWAY, SubnetRange, address},
-};
+use crate::address_book::AddressBook;
 
 impl Kind for Subnet {
     const NAME: &'static str = "Subnet";

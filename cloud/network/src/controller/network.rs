@@ -2,6 +2,7 @@
 
 use hypernetes_api::{
     TenantId,
+    subnet::SubnetRange,
     types::network::{Network, Subnet},
 };
 use kube::{
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Controller, Retry, is};
-use crate::{queue::Key, subnet::SubnetRange, taken::is_taken};
+use crate::{queue::Key, taken::is_taken};
 
 /// Keeps networks and subnets while ports use them.
 pub(crate) const FINALIZER: &str = "network.hypernetes.io/in-use";

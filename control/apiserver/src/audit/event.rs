@@ -58,6 +58,8 @@ pub struct Sender<'a> {
     pub peer: Option<IpAddr>,
     /// None: it is not known.
     pub user: Option<&'a UserInfo>,
+    /// When it came, as [`now`] writes it.
+    pub received: String,
 }
 
 /// What all events of a request say.
@@ -176,7 +178,7 @@ impl Record {
             user: sender.user.map(Into::into).unwrap_or_default(),
             source_ips: sender.peer.map(|peer| [peer]),
             user_agent: sender.agent.map(|agent| cut(agent, MAX_AGENT)),
-            request_received_timestamp: now(),
+            request_received_timestamp: sender.received.clone(),
         };
         let mut head = serde_json::to_string(&head).unwrap_or_default();
         head.truncate(head.len().saturating_sub(1));

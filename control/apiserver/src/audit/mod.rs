@@ -15,7 +15,7 @@ mod verify;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     path::Path,
     sync::{
@@ -152,6 +152,21 @@ impl Audit {
     /// Has something else that happened to a tenant recorded: a JSON object that is not empty.
     pub fn note(&self, tenant: &TenantId, object: &str) {
         self.write(Some(tenant), None, object.to_owned());
+    }
+
+    /// Removes the chain of a tenant that is gone. What is still done with what it leaves is the operator's to know from now on.
+    pub fn forget(&self, tenant: &TenantId) {
+        let _ = self.queue.send(Message::Gone(tenant.as_str().into()));
+    }
+
+    /// There is such a tenant, perhaps again.
+    pub fn expect(&self, tenant: &TenantId) {
+        let _ = self.queue.send(Message::There(tenant.as_str().into()));
+    }
+
+    /// These are all tenants that there are: others may have gone while nobody recorded.
+    pub fn forget_others(&self, tenants: HashSet<TenantId>) {
+        let _ = self.queue.send(Message::Only(tenants));
     }
 
     /// Waits until all that was handed over is written, or could not be.

@@ -3,7 +3,7 @@
 use hypernetes_api::auth::UserInfo;
 use serde::Deserialize;
 
-use crate::request::info::RequestInfo;
+use crate::request::info::{Asked, RequestInfo};
 
 /// How much of a request is recorded, from nothing on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -133,9 +133,15 @@ pub struct Decision {
     pub secret: bool,
 }
 
+/// Where the OpenStack façades are. Passwords and tokens are in what they are sent and answer.
+const FACADES: [&str; 3] = ["/identity", "/networking", "/volume"];
+
 /// What is never recorded, whatever a policy says: tokens, passwords, and what is kept where they usually are.
 fn is_secret(info: &RequestInfo) -> bool {
-    let Some(target) = info.resource() else { return false };
+    let target = match &info.asked {
+        Asked::Resource { target, .. } => target,
+        Asked::Path { path, .. } => return FACADES.iter().any(|facade| path.starts_with(facade)),
+    };
     match (target.group.as_str(), target.plural.as_str()) {
         ("", "secrets" | "configmaps") | ("authentication.k8s.io", "tokenreviews") => true,
         ("", "serviceaccounts") => target.subresource.is_some(),
@@ -229,7 +235,7 @@ impl Rule {
                 });
         }
         if !self.paths.is_empty() {
-            let crate::request::info::Asked::Path { path, .. } = &info.asked else { return false };
+            let Asked::Path { path, .. } = &info.asked else { return false };
             return self.paths.iter().any(|wanted| match wanted.strip_suffix('*') {
                 Some(prefix) => path.starts_with(prefix),
                 None => path == wanted,
@@ -327,6 +333,8 @@ mod tests {
             "/api/v1/namespaces/a/serviceaccounts/b/token",
             "/apis/authentication.k8s.io/v1/tokenreviews",
             "/apis/identity.hypernetes.io/v1alpha1/users",
+            "/identity/v3/auth/tokens",
+            "/networking/v2.0/ports",
         ] {
             let decision = policy.decide(&info("POST", uri), None).unwrap();
             assert_eq!((decision.level, decision.secret), (Level::Metadata, true), "{uri}");

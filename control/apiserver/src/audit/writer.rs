@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use hypernetes_api::TenantId;
 use serde_json::json;
 
 use super::{
@@ -29,6 +31,12 @@ const BATCH: usize = 4 << 20;
 pub enum Message {
     /// An event of the chain of this name.
     Event { chain: Arc<str>, line: String, room: Taken },
+    /// The tenant of this chain is gone.
+    Gone(Arc<str>),
+    /// It is there.
+    There(Arc<str>),
+    /// Of all other tenants than these.
+    Only(HashSet<TenantId>),
     /// Something was dropped.
     Dropped,
     /// Answered when all that came before is written, or was tried to be.
@@ -42,11 +50,14 @@ pub struct Writer {
     chains: HashMap<Arc<str>, Chain>,
     /// Those that could not be written last time: it is said once.
     failing: HashSet<Arc<str>>,
+    /// Chains that were removed: what comes for them is put into the system's.
+    gone: HashSet<Arc<str>>,
 }
 
 impl Writer {
     pub fn new(root: &Path, options: Options, shared: Arc<Shared>) -> Self {
-        Self { root: root.to_owned(), options, shared, chains: HashMap::new(), failing: HashSet::new() }
+        let (chains, failing, gone) = Default::default();
+        Self { root: root.to_owned(), options, shared, chains, failing, gone }
     }
 
     /// Until nobody is left who could send anything.
@@ -61,9 +72,16 @@ impl Writer {
                 match message {
                     Message::Event { chain, line, room } => {
                         bytes += line.len();
+                        let chain = if self.gone.contains(&chain) { TenantId::SYSTEM.into() } else { chain };
                         lines.entry(chain).or_default().push(line);
                         rooms.push(room);
                     }
+                    Message::Gone(chain) => {
+                        lines.remove(&chain);
+                        self.remove(chain);
+                    }
+                    Message::There(chain) => drop(self.gone.remove(&chain)),
+                    Message::Only(tenants) => self.remove_others(&tenants),
                     Message::Dropped => {}
                     Message::Flush(done) => flushed.push(done),
                 }
@@ -117,6 +135,30 @@ impl Writer {
         match self.chains.get_mut(name) {
             Some(chain) => chain.append(lines),
             None => Ok(()),
+        }
+    }
+
+    /// Removes a chain from the disk.
+    fn remove(&mut self, chain: Arc<str>) {
+        self.chains.remove(&chain);
+        self.failing.remove(&chain);
+        self.shared.take_gap(&chain);
+        match fs::remove_dir_all(self.root.join(&*chain)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(chain = &*chain, %error, "removing the audit log of a tenant that is gone");
+            }
+            _ => {}
+        }
+        self.gone.insert(chain);
+    }
+
+    /// Removes the chains of all tenants but these, and the system.
+    fn remove_others(&mut self, tenants: &HashSet<TenantId>) {
+        // Where nothing has been recorded yet there is no directory.
+        let Ok(chains) = fs::read_dir(&self.root) else { return };
+        let names = chains.flatten().filter_map(|chain| chain.file_name().into_string().ok()?.parse::<TenantId>().ok());
+        for tenant in names.filter(|tenant| !tenant.is_system() && !tenants.contains(tenant)).collect::<Vec<_>>() {
+            self.remove(tenant.as_str().into());
         }
     }
 

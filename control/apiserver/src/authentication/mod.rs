@@ -279,6 +279,17 @@ fn keystone_user(info: TokenInfo) -> Option<UserInfo> {
     Some(UserInfo { name, uid: info.user_id, groups, extra, tenant })
 }
 
+/// Whom the log names for a valid token, whatever that is good for: what is asked without a project is the operator's to see.
+pub fn named(info: &TokenInfo) -> UserInfo {
+    keystone_user(info.clone()).unwrap_or_else(|| UserInfo {
+        name: keystone_name(info).unwrap_or_else(|| info.user_id.clone()),
+        uid: info.user_id.clone(),
+        groups: Vec::new(),
+        extra: BTreeMap::new(),
+        tenant: TenantId::system(),
+    })
+}
+
 /// As the store was when the request was begun to be looked at: who asks waited for that, but for questions of health.
 fn is_revoked(store: &Store, certificate: &Certificate) -> Result<bool, ApiError> {
     let name = format!("{}{}", names::CERTIFICATE_REVOCATION_PREFIX, certificate.serial);

@@ -39,6 +39,8 @@ pub struct Given<T> {
 pub struct Defaults {
     pub roles: BTreeMap<String, Given<Role>>,
     pub bindings: BTreeMap<String, Given<Binding>>,
+    /// Those that are for anybody, by name: they are looked through for each question.
+    pub granting: Vec<Arc<Binding>>,
 }
 
 /// All of them.
@@ -95,7 +97,10 @@ impl Defaults {
             let compiled = Arc::new(Binding::compile(binding, "", name_of(binding)));
             Some((name_of(binding).to_owned(), Given { value: stored_form::encode(binding).ok()?, compiled }))
         });
-        Self { roles: roles.collect(), bindings: bindings.collect() }
+        let bindings: BTreeMap<String, Given<Binding>> = bindings.collect();
+        let granting = bindings.values().map(|binding| binding.compiled.clone());
+        let granting = granting.filter(|binding| !binding.subjects.is_empty()).collect();
+        Self { roles: roles.collect(), bindings, granting }
     }
 
     /// The roles, by name.

@@ -161,8 +161,8 @@ impl Rights {
     pub fn grants(&mut self, user: &UserInfo, namespace: Option<&str>) -> Vec<Grant> {
         let cluster = self.places.get("");
         let written = |name: &str| cluster.is_some_and(|place| place.bindings.contains_key(name));
-        let defaults = defaults::all().bindings.iter().filter(|(name, _)| !written(name));
-        let mut bindings: Vec<Arc<Binding>> = defaults.map(|(_, default)| default.compiled.clone()).collect();
+        let defaults = defaults::all().granting.iter().filter(|binding| !written(&binding.name));
+        let mut bindings: Vec<Arc<Binding>> = defaults.cloned().collect();
         bindings.extend(cluster.into_iter().flat_map(|place| place.bindings(user)));
         bindings.sort_by(|a, b| a.name.cmp(&b.name));
         let within = namespace.filter(|namespace| !namespace.is_empty()).and_then(|name| self.places.get(name));

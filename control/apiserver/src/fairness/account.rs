@@ -16,7 +16,7 @@ use crate::{
         flows::{Flow, Flows, of_one_user},
         pace::{self, Pace},
     },
-    metrics::Counts,
+    metrics::{Counts, rejected::Rejected},
 };
 
 /// One tenant's.
@@ -34,6 +34,8 @@ pub(crate) struct Account {
     pub(super) watching: Flows,
     /// What it has asked for.
     pub counts: Counts,
+    /// Requests that were not worked on.
+    pub rejected: Rejected,
 }
 
 impl Default for Account {
@@ -48,6 +50,7 @@ impl Default for Account {
             asking: Flows::default(),
             watching: Flows::default(),
             counts: Counts::of_tenant(),
+            rejected: Rejected::default(),
         }
     }
 }

@@ -10,18 +10,30 @@ use hypernetes_store::Store;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::authentication::bootstrap;
-use crate::fairness::{
-    account::{Account, Taken, UserPlace},
-    budget::{Budget, COUNTED, TABLE},
-    payer::Payer,
-    ticket::Ticket,
+use crate::{
+    authentication::bootstrap,
+    fairness::{
+        account::{Account, Taken, UserPlace},
+        budget::{Budget, COUNTED, TABLE},
+        payer::Payer,
+        ticket::Ticket,
+    },
+    metrics::rejected::Why,
 };
 
 /// What the tenants have taken, and what they may.
-#[derive(Default)]
 pub(crate) struct Accounts {
     tenants: RwLock<HashMap<TenantId, Arc<Account>>>,
+    /// That of those who are gone, which is closed: what had been asked for before may still be begun.
+    gone: Arc<Account>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let gone = Arc::new(Account::default());
+        gone.closed.cancel();
+        Self { tenants: RwLock::default(), gone }
+    }
 }
 
 impl Accounts {
@@ -45,17 +57,26 @@ impl Accounts {
             return Ok(Ticket { payer: None, account: None, taken: Vec::new(), place: None, waited: true });
         }
         let account = self.of(&user.tenant);
-        let waited = connection.is_some_and(|payer| payer.is(&account));
+        Self::charged(&account, user, connection, watch).inspect_err(|_| account.rejected.count(Why::Limit))
+    }
+
+    fn charged(
+        account: &Arc<Account>,
+        user: &UserInfo,
+        connection: Option<&Payer>,
+        watch: bool,
+    ) -> Result<Ticket, ApiError> {
+        let waited = connection.is_some_and(|payer| payer.is(account));
         if let Some(Payer(paying)) = connection
             && paying.known.get().is_none()
         {
             // Two at once take two, and one is given back.
-            let _ = paying.known.set(Some(Taken::take(&account, Budget::Connections, 1)?));
+            let _ = paying.known.set(Some(Taken::take(account, Budget::Connections, 1)?));
         }
         let budget = if watch { Budget::Watches } else { Budget::Requests };
-        let taken = vec![Taken::take(&account, budget, 1)?];
-        let place = Some(UserPlace::take(&account, budget, &user.name)?);
-        Ok(Ticket { payer: connection.cloned(), account: Some(account), taken, place, waited })
+        let taken = vec![Taken::take(account, budget, 1)?];
+        let place = Some(UserPlace::take(account, budget, &user.name)?);
+        Ok(Ticket { payer: connection.cloned(), account: Some(account.clone()), taken, place, waited })
     }
 
     /// What the operator has set; what they have not is the default.
@@ -77,7 +98,12 @@ impl Accounts {
     /// Whether anything that was given out for the tenant opens something. If not, what was begun for it ends, and what is
     /// begun: it may have been asked for before.
     pub fn settle(&self, tenant: &TenantId, open: bool) {
-        let account = self.of(tenant);
+        let mut account = self.of(tenant);
+        if Arc::ptr_eq(&account, &self.gone) {
+            account = Arc::default();
+            account.closed.cancel();
+            self.tenants.write().insert(tenant.clone(), account.clone());
+        }
         if !open {
             account.closed.cancel();
         } else if account.closed.is_cancelled() {
@@ -90,9 +116,19 @@ impl Accounts {
         }
     }
 
+    /// Ends what was begun for a tenant that is gone, and forgets what it has had and asked for.
+    pub fn forget(&self, tenant: &TenantId) {
+        let before = self.tenants.write().insert(tenant.clone(), self.gone.clone());
+        if let Some(account) = before {
+            account.closed.cancel();
+        }
+    }
+
     /// Those of whom anything is known here.
     pub fn tenants(&self) -> Vec<TenantId> {
-        self.tenants.read().keys().cloned().collect()
+        let tenants = self.tenants.read();
+        let there = tenants.iter().filter(|(_, account)| !Arc::ptr_eq(account, &self.gone));
+        there.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// What the tenant may take and has taken, by the table.

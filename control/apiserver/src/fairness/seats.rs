@@ -31,7 +31,7 @@ use crate::{
         budget::Budget,
         flows::{Flow, of_one_user},
     },
-    metrics::FlowControl,
+    metrics::{FlowControl, rejected::Why},
 };
 
 /// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight` together.
@@ -152,6 +152,7 @@ impl Seats {
             Some(seat) => Ok(seat),
             None => {
                 self.late.fetch_add(1, Ordering::Relaxed);
+                account.rejected.count(Why::Late);
                 Err(refused())
             }
         }
@@ -201,6 +202,7 @@ impl Seats {
         let shortest = hand(flow).into_iter().min_by_key(|queue| queues[*queue].len()).unwrap_or(0);
         if queues[shortest].len() >= LENGTH {
             self.full.fetch_add(1, Ordering::Relaxed);
+            account.rejected.count(Why::Full);
             return Err(refused());
         }
         let (seat, receiver) = oneshot::channel();

@@ -9,12 +9,15 @@ use http_body_util::BodyExt;
 use hypernetes_api::{ApiError, Reason};
 use hypernetes_schema::limits::MAX_BODY;
 
-use crate::fairness::{
-    account::{Account, Taken, UserPlace},
-    budget::{Budget, SERVER_MILLI_CPUS},
-    held::Held,
-    pace::Turn,
-    payer::Payer,
+use crate::{
+    fairness::{
+        account::{Account, Taken, UserPlace},
+        budget::{Budget, SERVER_MILLI_CPUS},
+        held::Held,
+        pace::Turn,
+        payer::Payer,
+    },
+    metrics::rejected::Why,
 };
 
 /// A body that is longer takes milliseconds to read, check and write.
@@ -41,7 +44,10 @@ impl Ticket {
     /// When it would wait for too long.
     pub async fn turn(&self) -> Result<Option<Turn>, ApiError> {
         match &self.account {
-            Some(account) if !self.waited => account.pace.turn(SERVER_MILLI_CPUS).await.map(Some),
+            Some(account) if !self.waited => {
+                let turn = account.pace.turn(SERVER_MILLI_CPUS).await;
+                turn.map(Some).inspect_err(|_| account.rejected.count(Why::Late))
+            }
             _ => Ok(None),
         }
     }

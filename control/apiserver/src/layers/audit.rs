@@ -1,22 +1,28 @@
 //! Records what was asked for and what came of it, as far as the policy says.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
-use http_body::{Frame, SizeHint};
-use hypernetes_api::{ApiError, Reason, auth::UserInfo};
+use http::{Request, Response, StatusCode, header};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    auth::{Asking, UserInfo},
+};
 
-use super::request_info::Incoming;
+use super::{
+    overheard::{Listener, overheard},
+    request_info::Incoming,
+};
 use crate::{
     Inner,
-    audit::event::{MAX_ANSWER, Peer, Record, Sender},
+    audit::{
+        event::{MAX_ANSWER, Peer, Record, Sender, Trail, now},
+        policy::Stage,
+    },
+    authentication,
     fairness::account::Account,
+    request::info::RequestInfo,
 };
 
 /// The record of a request. None: nothing is to be recorded of it.
@@ -33,6 +39,7 @@ pub fn begin(
         agent: request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()),
         peer: request.extensions().get::<Peer>().map(|peer| peer.0),
         user,
+        received: now(),
     };
     Some(Record::begin(audit, decision, &request.info, &sender, &request.trail, account))
 }
@@ -69,41 +76,23 @@ pub async fn recorded(
         return Ok(answer);
     }
     let kept = (!goes_on).then(Vec::new);
-    Ok(answer.map(|body| Body::new(Recorded { body, code, kept, record: Some(record) })))
+    Ok(overheard(answer, Recorded { code, kept, record: Some(record) }))
 }
 
-/// An answer that is recorded when it has been read, or given up.
+/// Has an answer recorded when it has been read, or given up.
 struct Recorded {
-    body: Body,
     code: StatusCode,
     /// Of what is to be recorded itself. None: it is not, or is too long.
     kept: Option<Vec<u8>>,
     record: Option<Record>,
 }
 
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            match &mut self.kept {
-                Some(kept) if kept.len() + data.len() <= MAX_ANSWER => kept.extend_from_slice(data),
-                kept => *kept = None,
-            }
+impl Listener for Recorded {
+    fn hear(&mut self, data: &Bytes) {
+        match &mut self.kept {
+            Some(kept) if kept.len() + data.len() <= MAX_ANSWER => kept.extend_from_slice(data),
+            kept => *kept = None,
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -111,6 +100,72 @@ impl Drop for Recorded {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
             record.answered(self.code.as_u16(), self.kept.as_deref());
+        }
+    }
+}
+
+/// A request to a service that knows its callers itself ([`super::outside`]): whose it is, and so what is recorded of it and where, is known
+/// when it has been answered. It is recorded once, then; never what it sent or was answered.
+pub struct Beside {
+    server: Arc<Inner>,
+    info: RequestInfo,
+    asking: Asking,
+    uri: String,
+    agent: Option<String>,
+    peer: Option<IpAddr>,
+    received: String,
+    over: bool,
+}
+
+impl Beside {
+    /// `path`: of the whole request. None: nothing is recorded at all.
+    pub fn begin(server: &Arc<Inner>, request: &Request<Body>, path: String, asking: &Asking) -> Option<Self> {
+        server.audit.get()?;
+        let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        Some(Self {
+            server: server.clone(),
+            asking: asking.clone(),
+            uri: format!("{path}{query}"),
+            agent: agent.map(str::to_owned),
+            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+            info: RequestInfo::of_path(path, request.method()),
+            received: now(),
+            over: false,
+        })
+    }
+
+    pub fn answered(mut self, code: StatusCode) {
+        self.over = true;
+        if let Some(record) = self.record() {
+            record.answered(code.as_u16(), None);
+        }
+    }
+
+    fn record(&self) -> Option<Record> {
+        let audit = self.server.audit.get()?;
+        let user = self.asking.token().map(authentication::named);
+        let mut decision = audit.policy.decide(&self.info, user.as_ref())?;
+        decision.omit_stages.push(Stage::RequestReceived);
+        let sender = Sender {
+            uri: &self.uri,
+            agent: self.agent.as_deref(),
+            peer: self.peer,
+            user: user.as_ref(),
+            received: self.received.clone(),
+        };
+        // Whoever is not known pays with all others who are not.
+        let payer = user.as_ref().map_or_else(TenantId::system, |user| user.tenant.clone());
+        let account = self.server.accounts.of(&payer);
+        Some(Record::begin(audit, decision, &self.info, &sender, &Arc::<Trail>::default(), Some(account)))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.over {
+            // Whoever asked has gone away: the record says so when it is dropped.
+            drop(self.record());
         }
     }
 }

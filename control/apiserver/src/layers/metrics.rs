@@ -1,19 +1,18 @@
 //! Counts what is answered, how fast, and how large it is.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hypernetes_api::ApiError;
 use tokio::time::Instant;
 
-use super::request_info::Incoming;
+use super::{
+    overheard::{Listener, overheard},
+    request_info::Incoming,
+};
 use crate::{
     Inner,
     fairness::account::Account,
@@ -45,11 +44,11 @@ impl Counters {
     }
 }
 
-/// Counts one that was refused before it came to be worked on.
-pub fn refused(server: &Inner, request: Option<&Incoming>, error: &ApiError) {
+/// Counts one that was refused before it came to be worked on; also as the tenant's, where it is known whose it is.
+pub fn refused(server: &Inner, request: Option<&Incoming>, account: Option<Arc<Account>>, error: &ApiError) {
     let labels = request.map_or(OTHER, |request| Labels::of(&request.info, request.headers()));
     let since = request.map_or_else(Instant::now, |request| request.since);
-    let counters = Counters { server: server.metrics.clone(), account: None, labels, since };
+    let counters = Counters { server: server.metrics.clone(), account, labels, since };
     counters.answered(error.reason.code());
 }
 
@@ -90,12 +89,11 @@ pub async fn measured(
         counters.each(|counts, labels| counts.runs(labels, 1));
     }
     let events = info.is_watch();
-    Ok(answer.map(|body| Body::new(Counted { body, counters, long, events, bytes: 0 })))
+    Ok(overheard(answer, Counted { counters, long, events, bytes: 0 }))
 }
 
-/// An answer that is counted while it is read.
+/// Counts an answer while it is read.
 struct Counted {
-    body: Body,
     counters: Counters,
     /// Of a request that goes on for as long: its code.
     long: Option<StatusCode>,
@@ -104,30 +102,13 @@ struct Counted {
     bytes: u64,
 }
 
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes += data.len() as u64;
-            if self.events {
-                let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
-                self.counters.each(|counts, labels| counts.told(labels, lines));
-            }
+impl Listener for Counted {
+    fn hear(&mut self, data: &Bytes) {
+        self.bytes += data.len() as u64;
+        if self.events {
+            let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+            self.counters.each(|counts, labels| counts.told(labels, lines));
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

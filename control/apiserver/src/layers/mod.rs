@@ -16,6 +16,7 @@ mod fairness;
 mod handler;
 mod metrics;
 mod outside;
+mod overheard;
 mod panic;
 mod request_info;
 
@@ -32,13 +33,17 @@ pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<B
 }
 
 async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let (incoming, body) = request_info::parse(request).inspect_err(|error| metrics::refused(server, None, error))?;
+    let (incoming, body) =
+        request_info::parse(request).inspect_err(|error| metrics::refused(server, None, None, error))?;
     let refused = |error: &ApiError| {
-        metrics::refused(server, Some(&incoming), error);
+        metrics::refused(server, Some(&incoming), None, error);
         audit::refused(server, &incoming, error);
     };
     let user = authentication::who(server, &incoming).await.inspect_err(refused)?;
-    let mut entered = fairness::enter(server, &incoming, &user).await.inspect_err(refused)?;
+    let mut entered = fairness::enter(server, &incoming, &user).await.inspect_err(|error| {
+        // Only who is charged is turned away.
+        metrics::refused(server, Some(&incoming), Some(server.accounts.of(&user.tenant)), error);
+    })?;
     let account = entered.ticket.account();
     let record = audit::begin(server, &incoming, Some(&user), account.clone());
     // In one place: what is handed on by each layer is a pointer.

@@ -6,6 +6,7 @@ mod histogram;
 pub mod labels;
 pub mod page;
 mod process;
+pub mod rejected;
 mod series;
 mod text;
 

@@ -13,6 +13,7 @@ use super::{
     histogram::{DURATIONS, SIZES},
     labels::{Labels, OTHER},
     process,
+    rejected::Why,
     text::{CONTENT_TYPE, Label, Text},
 };
 use crate::{Inner, answer::bytes_response};
@@ -32,6 +33,8 @@ pub async fn answer(server: &Inner, tenant: &TenantId) -> Result<Response<Body>,
         let name = "apiserver_flowcontrol_current_executing_seats";
         text.family(name, "gauge", "Requests that are worked on.");
         text.sample(name, &FLOW, account.seats.load(Ordering::Relaxed));
+        let counts = Why::ALL.map(|(why, reason)| (reason, account.rejected.read(why)));
+        write_rejected(&mut text, &counts);
     }
     write_objects(&mut text, server, tenant).await?;
     let mut response = bytes_response(StatusCode::OK, text.end().into());
@@ -72,10 +75,14 @@ fn write_flow_control(text: &mut Text, standing: &FlowControl) {
     one("current_executing_seats", "gauge", "Requests that are worked on.", &FLOW, taken);
     one("current_inqueue_requests", "gauge", "Requests that wait to be worked on.", &FLOW, waiting);
     one("dispatched_requests_total", "counter", "Requests that were worked on.", &FLOW, served);
-    let name = of("rejected_requests_total");
-    text.family(&name, "counter", "Requests that were not worked on.");
-    for (reason, count) in [("queue-full", full), ("time-out", late)] {
-        text.sample(&name, &[&FLOW[..], &[("reason", reason)]].concat(), count);
+    write_rejected(text, &[("queue-full", full), ("time-out", late)]);
+}
+
+fn write_rejected(text: &mut Text, counts: &[(&str, u64)]) {
+    let name = "apiserver_flowcontrol_rejected_requests_total";
+    text.family(name, "counter", "Requests that were not worked on.");
+    for (reason, count) in counts {
+        text.sample(name, &[&FLOW[..], &[("reason", *reason)]].concat(), *count);
     }
 }
 

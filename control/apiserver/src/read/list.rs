@@ -17,7 +17,7 @@ use crate::{
     Call, Inner,
     answer::response_of,
     fairness::ticket::Ticket,
-    read::{self, form::Form, gzip::Gzip, shape::Shape},
+    read::{self, form::Form, gzip::Gzip, written::Written},
     request::options::ListOptions,
 };
 
@@ -26,8 +26,7 @@ const PIECE: usize = 64 << 10;
 
 struct Lister {
     call: Arc<Call>,
-    form: Form,
-    shape: Option<Shape>,
+    written: Written,
     entries: vec::IntoIter<Entry>,
     gzip: Option<Gzip>,
     /// What comes before the objects, until it has been sent.
@@ -52,8 +51,7 @@ pub fn answer(call: &Arc<Call>, form: Form, listing: Listing, next: Option<Strin
     let gzip = Gzip::of(&call.headers, listing.entries.iter().map(|entry| entry.value.len()).sum());
     let compressed = gzip.is_some();
     let lister = Lister {
-        form,
-        shape: Shape::of(call, form),
+        written: Written::of(call, form),
         gzip,
         entries: listing.entries.into_iter(),
         head: Some(head(call, form, &metadata)),
@@ -119,11 +117,7 @@ impl Lister {
 
     fn write(&mut self, out: &mut BytesMut, entry: &Entry) -> Result<(), ApiError> {
         self.separate(out);
-        let (call, form) = (&self.call, self.form);
-        read::write_at(call, self.shape, out, entry, entry.mod_revision, |object| match form {
-            Form::Table(include) => read::row(call, &object, include),
-            form => read::in_form(call, form, object, Value::Null, false),
-        })
+        self.written.write(&self.call, out, entry, entry.mod_revision)
     }
 
     fn compressed(&mut self, piece: Bytes) -> Result<Bytes, ApiError> {

@@ -5,29 +5,25 @@ mod form;
 mod gzip;
 mod handed;
 pub mod list;
+mod rows;
 pub mod selection;
 mod shape;
 pub mod watch;
+mod written;
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details};
-use hypernetes_kinds::IncludeObject;
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 pub use self::form::Form;
-use self::{
-    gzip::Gzip,
-    shape::{Shape, annotate, bare_metadata},
-};
+use self::{gzip::Gzip, written::Written};
 use crate::{
     Call, Inner,
     answer::bytes_response,
-    authorization::nodes,
     fairness::ticket::Ticket,
     request::{
         Scope,
@@ -45,16 +41,12 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 
 /// An answer of one object in the wanted form.
 pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
-    let form = Form::of(call)?;
-    let shape = Shape::of(call, form);
-    let mut bytes = match shape {
+    let written = Written::of(call, Form::of(call)?);
+    let mut bytes = match written.shape() {
         Some(shape) if shape.is_whole() => stored_form::shared(entry),
         _ => {
             let mut out = BytesMut::new();
-            let metadata = json!({"resourceVersion": entry.mod_revision.to_string()});
-            write_at(call, shape, &mut out, entry, entry.mod_revision, |object| {
-                in_form(call, form, object, metadata, true)
-            })?;
+            written.write_alone(call, &mut out, entry, entry.mod_revision, true)?;
             out.freeze()
         }
     };
@@ -71,51 +63,6 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
         Gzip::mark(response.headers_mut());
     }
     Ok(response)
-}
-
-/// Appends an object; what has no shape that all share is parsed and shown by `show`. `at` is the version that it says it has.
-fn write_at(
-    call: &Call,
-    shape: Option<Shape>,
-    out: &mut BytesMut,
-    entry: &Entry,
-    at: Revision,
-    show: impl FnOnce(Value) -> Value,
-) -> Result<(), ApiError> {
-    if let Some(shape) = shape {
-        return shape.write(out, entry, at, &call.resource);
-    }
-    let mut object = stored_form::decode_at(entry, at)?;
-    if nodes::is_projected(call) {
-        nodes::project(&mut object);
-    }
-    if call.scope == Scope::All {
-        annotate(&entry.key, &mut object);
-    }
-    serde_json::to_writer(out.writer(), &show(object)).map_err(|error| ApiError::internal(error.to_string()))
-}
-
-/// An object as a table's row.
-pub fn row(call: &Call, object: &Value, include: IncludeObject) -> Value {
-    let mut row = call.resource.row(object, include, jiff::Timestamp::now());
-    if include == IncludeObject::Object {
-        row["object"] = call.served.from_stored(row["object"].take());
-    }
-    row
-}
-
-/// A stored object as a table of one row, as bare metadata, or as it is served; `metadata` is the table's, and `columns`
-/// whether it says what its columns are: of a watch's tables only the first does.
-pub fn in_form(call: &Call, form: Form, object: Value, metadata: Value, columns: bool) -> Value {
-    match form {
-        Form::Table(include) => json!({
-            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-            "columnDefinitions": if columns { call.resource.column_definitions() } else { json!([]) },
-            "rows": [row(call, &object, include)],
-        }),
-        Form::Metadata => bare_metadata(&object),
-        Form::Object => call.served.from_stored(object),
-    }
 }
 
 /// Where the next page begins.

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hypernetes_api::{ApiError, names};
-use hypernetes_kinds::Resource;
+use hypernetes_kinds::{Resource, Served};
 use hypernetes_schema::walk::fields;
 use hypernetes_store::{Change, Entry, Key, Revision};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,7 +39,7 @@ const SHAPES: usize = 8;
 const BARE: &[u8] = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"resourceVersion":""#;
 
 impl Shape {
-    /// None: it is another for each answer (a table, which tells ages), or has to be converted.
+    /// None: it is a table, which tells ages ([`super::rows`]), or has to be converted ([`converted_line`]).
     pub fn of(call: &Call, form: Form) -> Option<Self> {
         let metadata = match form {
             Form::Object if call.served.is_stored() => false,
@@ -172,13 +173,63 @@ impl Default for Lines {
     }
 }
 
+/// Lines of a change in versions that are not the stored one: which version and event, whether for all tenants and without what is the
+/// operator's alone; and the line.
+#[derive(Default)]
+struct Converted(Mutex<Vec<(Line, Result<Bytes, ApiError>)>>);
+
+type Line = (Arc<Served>, Event, bool, bool);
+
+/// A watch's line in the version that is asked for, which is not the stored one: made once for all whom the change is told to.
+///
+/// # Errors
+/// As [`Shape::write`].
+pub fn converted_line(call: &Call, event: Event, entry: &Entry, change: &Change) -> Result<Bytes, ApiError> {
+    let mut lines = change.form(Converted::default).0.lock();
+    let of_all = call.scope == Scope::All;
+    let projected = nodes::is_projected(call);
+    let is = |line: &Line| Arc::ptr_eq(&line.0, &call.served) && (line.1, line.2, line.3) == (event, of_all, projected);
+    if let Some((_, line)) = lines.iter().find(|(line, _)| is(line)) {
+        return line.clone();
+    }
+    count(Made::Line);
+    let line = event.line(entry.value.len() + 160, |out| write(None, call, out, entry, change.revision));
+    lines.push(((call.served.clone(), event, of_all, projected), line.clone()));
+    line
+}
+
+/// Appends an object in a shape that all its readers share, or, where there is none, parsed and converted for this one.
+///
+/// # Errors
+/// As [`Shape::write`].
+pub fn write(
+    shape: Option<Shape>,
+    call: &Call,
+    out: &mut BytesMut,
+    entry: &Entry,
+    at: Revision,
+) -> Result<(), ApiError> {
+    if let Some(shape) = shape {
+        return shape.write(out, entry, at, &call.resource);
+    }
+    let mut object = stored_form::decode_at(entry, at)?;
+    if nodes::is_projected(call) {
+        nodes::project(&mut object);
+    }
+    if call.scope == Scope::All {
+        annotate(&entry.key, &mut object);
+    }
+    let shown = call.served.from_stored(object);
+    serde_json::to_writer(out.writer(), &shown).map_err(|error| ApiError::internal(error.to_string()))
+}
+
 /// As `PartialObjectMetadata`.
-pub fn bare_metadata(object: &Value) -> Value {
+fn bare_metadata(object: &Value) -> Value {
     json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
 }
 
 /// Adds whose an object is, for answers that span tenants.
-pub fn annotate(key: &Key, object: &mut Value) {
+fn annotate(key: &Key, object: &mut Value) {
     let annotations = fields(object, &["metadata", "annotations"]);
     annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
 }

@@ -13,7 +13,14 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     Call, Inner,
     fairness::{account::Account, background},
-    read::{self, filter::Filter, form::Form, handed, shape::Shape},
+    read::{
+        self,
+        filter::Filter,
+        form::Form,
+        handed,
+        shape::{self, Shape},
+        written::Written,
+    },
     request::options::ListOptions,
     stored_form::Event,
 };
@@ -37,7 +44,7 @@ struct Watcher {
     call: Arc<Call>,
     filter: Filter,
     form: Form,
-    shape: Option<Shape>,
+    written: Written,
     columns_sent: bool,
 }
 
@@ -54,7 +61,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
         call: call.clone(),
         filter: Filter { resource: call.resource.clone(), selector: options.selector },
         form,
-        shape: Shape::of(call, form),
+        written: Written::of(call, form),
         columns_sent: false,
     };
     let mut first = Vec::new();
@@ -87,7 +94,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
-    let handed = call.handed.as_ref().filter(|_| watcher.shape.is_some_and(Shape::hides_nothing));
+    let handed = call.handed.as_ref().filter(|_| watcher.written.shape().is_some_and(Shape::hides_nothing));
     if let Some(wanted) = handed {
         wanted.give(handed::objects(watcher.filter, first, changes));
         return Ok(streamed(Body::empty()));
@@ -217,8 +224,9 @@ fn error_event(error: &ApiError) -> Bytes {
 impl Watcher {
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
         let Some((event, entry)) = self.filter.means(change)? else { return Ok(None) };
-        match self.shape {
+        match self.written.shape() {
             Some(shape) => shape.line(event, &entry, change, &self.call.resource),
+            None if self.form == Form::Object => shape::converted_line(&self.call, event, &entry, change),
             None => event.line(entry.value.len(), |out| self.write(out, &entry, change.revision)),
         }
         .map(Some)
@@ -226,9 +234,7 @@ impl Watcher {
 
     fn write(&mut self, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
-        let metadata = json!({"resourceVersion": at.to_string()});
-        let (call, form) = (&self.call, self.form);
-        read::write_at(call, self.shape, out, entry, at, |object| read::in_form(call, form, object, metadata, columns))
+        self.written.write_alone(&self.call, out, entry, at, columns)
     }
 
     /// The next of what is there already, each as an event.

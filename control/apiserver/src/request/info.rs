@@ -49,6 +49,12 @@ impl RequestInfo {
         Ok(Self { cluster, asked, query })
     }
 
+    /// Of what is no resource and in no logical cluster.
+    pub fn of_path(path: String, method: &Method) -> Self {
+        let asked = Asked::Path { path, method: method.as_str().to_ascii_lowercase() };
+        Self { cluster: Cluster::Unnamed, asked, query: Query::default() }
+    }
+
     /// Authorization's word for what is done.
     pub fn verb(&self) -> &str {
         match &self.asked {

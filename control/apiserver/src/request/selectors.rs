@@ -38,8 +38,49 @@ impl Selector {
     pub fn parse(selectable: &[Selectable], labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
             labels: Labels { tokens: tokens(labels).into() }.terms()?,
-            fields: parse_fields(selectable, fields)?,
+            fields: parse_fields(&|path| selectable.iter().find(|field| field.name == path).cloned(), fields)?,
         })
+    }
+
+    /// Of a question about whatever resource: every field may be one of its.
+    ///
+    /// # Errors
+    /// `BadRequest` for what is no selector.
+    pub fn of_anything(labels: &str, fields: &str) -> Result<Self, ApiError> {
+        Ok(Self {
+            labels: Labels { tokens: tokens(labels).into() }.terms()?,
+            fields: parse_fields(&|path| Some(Selectable::field(path)), fields)?,
+        })
+    }
+
+    /// And all that another wants.
+    pub fn and(&mut self, other: Self) {
+        self.labels.extend(other.labels);
+        self.fields.extend(other.fields);
+    }
+
+    /// And a label, by an operator of `LabelSelector`s.
+    ///
+    /// # Errors
+    /// `BadRequest` for what is no label, or no such operator.
+    pub fn and_label(&mut self, key: &str, operator: &str, values: &[String]) -> Result<(), ApiError> {
+        if !is_key(key) {
+            return Err(bad(&format!("key: Invalid value: {key:?}: it is no label key")));
+        }
+        let values = values.iter().map(|value| checked_value(value)).collect::<Result<Vec<_>, _>>()?;
+        self.labels.push(match operator {
+            "In" => LabelTerm::In(key.to_owned(), values),
+            "NotIn" => LabelTerm::NotIn(key.to_owned(), values),
+            "Exists" => LabelTerm::Exists(key.to_owned()),
+            "DoesNotExist" => LabelTerm::Absent(key.to_owned()),
+            other => return Err(bad(&format!("{other:?} is no operator"))),
+        });
+        Ok(())
+    }
+
+    /// And a field, which is to have the value, or not to have it.
+    pub fn and_field(&mut self, path: &str, value: &str, equal: bool) {
+        self.fields.push(FieldTerm { field: Selectable::field(path), value: value.to_owned(), equal });
     }
 
     /// Of a `LabelSelector`, which objects have; none for what is not a good one.
@@ -271,7 +312,9 @@ fn checked_value(value: &str) -> Result<String, ApiError> {
 
 /// Upstream's grammar of field selectors: `\` before `,`, `=` and itself takes them as they are; empty terms are skipped, but
 /// where all are empty it selects nothing that one could have meant.
-fn parse_fields(selectable: &[Selectable], text: &str) -> Result<Vec<FieldTerm>, ApiError> {
+///
+/// `known`: a field of that path, if it can be selected by.
+fn parse_fields(known: &dyn Fn(&str) -> Option<Selectable>, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
     let cannot = |term: &str| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"));
     let mut terms = Vec::new();
     for term in split_escaped(text).into_iter().filter(|term| !term.is_empty()) {
@@ -286,7 +329,7 @@ fn parse_fields(selectable: &[Selectable], text: &str) -> Result<Vec<FieldTerm>,
             "metadata.name" | "metadata.namespace" => Selectable::field(path),
             _ => {
                 let unknown = || ApiError::bad_request(format!("field label not supported: {path}"));
-                selectable.iter().find(|field| field.name == path).cloned().ok_or_else(unknown)?
+                known(path).ok_or_else(unknown)?
             }
         };
         let value = unescaped(value).ok_or_else(|| cannot(term))?;

@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, error::Cause};
+use hypernetes_kinds::{
+    field::{MAX_ERRORS, quote},
+    format,
+};
 use serde_json::{Value, json};
 
 use super::texts;
@@ -18,6 +22,9 @@ struct Problems(Vec<Cause>);
 
 impl Problems {
     fn say(&mut self, reason: &str, field: &str, message: String) {
+        if self.0.len() >= MAX_ERRORS {
+            return;
+        }
         self.0.push(Cause { reason: reason.into(), message, field: field.into() });
     }
 
@@ -116,8 +123,14 @@ fn check(spec: &Value, problems: &mut Problems) {
             _ => {}
         }
         for (index, requirement) in requirements.iter().enumerate() {
-            let at = format!("{at}.requirements[{index}].values");
-            match (requirement["operator"].as_str().unwrap_or_default(), texts(&requirement["values"]).is_empty()) {
+            let (key_at, at) =
+                (format!("{at}.requirements[{index}].key"), format!("{at}.requirements[{index}].values"));
+            let text = |field: &str| requirement[field].as_str().unwrap_or_default();
+            let (key, values) = (text("key"), texts(&requirement["values"]));
+            if name == "fieldSelector" && key.is_empty() {
+                problems.required(&key_at, "must be specified");
+            }
+            match (text("operator"), values.is_empty()) {
                 ("In" | "NotIn", true) => {
                     problems.required(&at, "must be specified when `operator` is 'In' or 'NotIn'");
                 }
@@ -127,15 +140,62 @@ fn check(spec: &Value, problems: &mut Problems) {
                 }
                 _ => {}
             }
+            if name == "labelSelector" {
+                for fault in format::qualified_name(key) {
+                    problems.invalid(&key_at, &quote(key), &fault);
+                }
+                for (index, value) in values.iter().enumerate() {
+                    for fault in format::label_value(value) {
+                        problems.invalid(&format!("{at}[{index}]"), &quote(value), &fault);
+                    }
+                }
+            }
         }
     }
 }
 
-/// No role looks at selectors, so that they change nothing but whether they parse.
+/// What is asked about is narrowed to, and what of that could not be read: upstream's words. What cannot be read narrows nothing.
+fn selected(resource: &Value) -> (Selector, Vec<String>) {
+    let (mut all, mut errors) = (Selector::default(), Vec::new());
+    for name in ["fieldSelector", "labelSelector"] {
+        let asked = &resource[name];
+        let raw = asked["rawSelector"].as_str().unwrap_or_default();
+        let (mut read, mut unread) = (0, 0);
+        if !raw.is_empty() {
+            let (labels, fields) = if name == "labelSelector" { (raw, "") } else { ("", raw) };
+            match Selector::of_anything(labels, fields) {
+                Ok(selector) => all.and(selector),
+                Err(_) => unread += 1,
+            }
+        }
+        for requirement in asked["requirements"].as_array().into_iter().flatten() {
+            let text = |field: &str| requirement[field].as_str().unwrap_or_default();
+            let (key, operator, values) = (text("key"), text("operator"), texts(&requirement["values"]));
+            let good = match (name, operator, values.as_slice()) {
+                ("labelSelector", ..) => all.and_label(key, operator, &values).is_ok(),
+                // Of fields there are no others.
+                (_, "In" | "NotIn", [value]) => {
+                    all.and_field(key, value, operator == "In");
+                    true
+                }
+                _ => false,
+            };
+            if good { read += 1 } else { unread += 1 }
+        }
+        if unread > 0 {
+            let part = if read > 0 { "partially ignored" } else { "ignored" };
+            errors.push(format!("spec.resourceAttributes.{name} {part} due to parse error"));
+        }
+    }
+    (all, errors)
+}
+
+/// Roles do not look at selectors; nodes are let list what is on them alone.
 async fn answer(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value) -> Result<Value, ApiError> {
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
     let some = |field: &str| Some(text(field)).filter(|text| !text.is_empty());
+    let (selector, errors) = selected(resource);
     let wanted = if path.is_object() {
         Attributes {
             verb: path["verb"].as_str().unwrap_or_default(),
@@ -150,6 +210,7 @@ async fn answer(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value
             subresource: text("subresource"),
             namespace: some("namespace"),
             name: some("name"),
+            selected: Some(&selector),
             ..Default::default()
         }
     };
@@ -162,9 +223,8 @@ async fn answer(server: &Inner, tenant: &TenantId, user: &UserInfo, spec: &Value
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
-    let raw = resource["labelSelector"]["rawSelector"].as_str().unwrap_or_default();
-    if Selector::parse(&[], raw, "").is_err() {
-        status["evaluationError"] = "spec.resourceAttributes.labelSelector ignored due to parse error".into();
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join("; ").into();
     }
     Ok(status)
 }

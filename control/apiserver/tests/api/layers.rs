@@ -108,6 +108,16 @@ async fn fairness_counts_a_request_until_its_answer_is_read() {
         others += usize::from(answer.status == StatusCode::OK);
     }
     assert!(others > 0);
+    drop(held);
+    // The tenant sees what it was refused, and nobody else does.
+    let acme = admin(ACME);
+    let lines = metrics(&bench, &acme, &["apiserver_request_total", "code=\"429\"", "configmaps", "LIST"]).await;
+    assert!(lines.len() == 1 && !lines[0].ends_with(" 0"), "{lines:?}");
+    let rejected = ["apiserver_flowcontrol_rejected_requests_total", "reason=\"concurrency-limit\""];
+    let lines = metrics(&bench, &acme, &rejected).await;
+    assert!(lines.len() == 1 && !lines[0].ends_with(" 0"), "{lines:?}");
+    let lines = metrics(&bench, &admin(GLOBEX), &rejected).await;
+    assert!(lines.len() == 1 && lines[0].ends_with(" 0"), "{lines:?}");
 }
 
 #[tokio::test]
@@ -135,7 +145,7 @@ async fn authorization_is_asked_before_a_handler_reads_anything() {
 }
 
 /// What a user reads at `/metrics`: the lines with each of these words.
-async fn metrics(bench: &InProcess, user: &UserInfo, words: &[&str]) -> Vec<String> {
+pub async fn metrics(bench: &InProcess, user: &UserInfo, words: &[&str]) -> Vec<String> {
     let request = by(user, Request::get("/metrics").body(Body::empty()).unwrap());
     let text = bench.text(request).await;
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -227,7 +237,7 @@ async fn what_is_served_beside_the_api_is_counted_and_its_panics_are_caught() {
 }
 
 /// What the audit log has of a tenant, without what only says where it begins.
-fn audited(bench: &InProcess, audit: &Audit, chain: &str) -> Vec<Value> {
+pub fn audited(bench: &InProcess, audit: &Audit, chain: &str) -> Vec<Value> {
     audit.flush();
     let mut events = Vec::new();
     let directory = bench.directory().join("audit").join(chain);
@@ -241,7 +251,7 @@ fn audited(bench: &InProcess, audit: &Audit, chain: &str) -> Vec<Value> {
     events
 }
 
-fn with_audit(bench: &InProcess, policy: Policy) -> Arc<Audit> {
+pub fn with_audit(bench: &InProcess, policy: Policy) -> Arc<Audit> {
     let directory = bench.directory().join("audit");
     let audit = Arc::new(Audit::start(&directory, policy, Default::default()).unwrap());
     bench.server.set_audit(audit.clone());

@@ -1,8 +1,10 @@
 //! The REST API in process, over the embedded store: verbs, conflicts, watches, tenants, bad input.
 
 mod bench;
+mod facades;
 mod fence;
 mod found_again;
+mod gone;
 mod layers;
 mod matrix;
 mod options;

@@ -1,5 +1,7 @@
 //! The roles and bindings that every cluster has from the start, and those that are made of others.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use futures::StreamExt;
 use http::Request;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use crate::bench::{RBAC, admin, furnished, member, operator};
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+const UPSTREAM: &str = include_str!("../data/bootstrap-roles-1.36.2.txt");
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 async fn names(bench: &InProcess, path: &str) -> Vec<String> {
@@ -34,24 +37,24 @@ async fn a_cluster_shows_upstreams_roles_and_stores_none() {
     assert!(!view["rules"].as_array().unwrap().is_empty());
     assert_eq!(bench.get(&admin(ACME), &format!("{ROLES}/view")).await.ok(), view, "it stays what it is");
     let all = names(&bench, ROLES).await;
-    for name in [
-        "admin",
-        "cluster-admin",
-        "edit",
-        "system:aggregate-to-admin",
-        "system:aggregate-to-edit",
-        "system:aggregate-to-view",
-        "system:auth-delegator",
-        "system:basic-user",
-        "system:discovery",
-        "system:monitoring",
-        "system:public-info-viewer",
-        "system:service-account-issuer-discovery",
-        "view",
-    ] {
-        assert!(all.iter().any(|one| one == name), "{name}");
-    }
     assert!(all.is_sorted());
+    let bindings = bench.get(&admin(ACME), BINDINGS).await.ok()["items"].clone();
+    let name = |binding: &Value, path: &str| binding.pointer(path).and_then(Value::as_str).unwrap().to_owned();
+    let bound = bindings.as_array().unwrap().iter();
+    let bound: BTreeMap<_, _> = bound.map(|b| (name(b, "/metadata/name"), name(b, "/roleRef/name"))).collect();
+    for line in UPSTREAM.lines().filter(|line| !line.starts_with('#')) {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["role", name] => assert!(all.iter().any(|one| one == name), "{name}"),
+            ["binding", name, role] => assert_eq!(bound.get(*name).map(String::as_str), Some(*role), "{name}"),
+            _ => panic!("{line}"),
+        }
+    }
+    // To have the name of a controller of upstream's is to have no rights.
+    let spec = json!({"user": "system:serviceaccount:kube-system:generic-garbage-collector",
+        "resourceAttributes": {"verb": "delete", "resource": "pods", "namespace": "default"}});
+    let review = json!({"spec": spec});
+    let review = bench.post(&admin(ACME), "/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await.ok();
+    assert_eq!(review["status"], json!({"allowed": false}));
     let bound = bench.get(&admin(ACME), &format!("{BINDINGS}/cluster-admin")).await.ok();
     assert_eq!(bound["subjects"][0]["name"], "system:masters");
     // The row that kubectl shows.

@@ -366,3 +366,39 @@ async fn identitys_own_secrets_are_nobodys_else() {
     }
     bench.get(&operator(), &format!("{there}/secrets")).await.ok();
 }
+
+#[tokio::test]
+async fn a_question_about_a_node_says_what_its_list_is_narrowed_to() {
+    let bench = bench().await;
+    let ask = async |selectors: Value| {
+        let mut attributes = json!({"verb": "list", "version": "v1", "resource": "pods"});
+        attributes.as_object_mut().unwrap().extend(selectors.as_object().unwrap().clone());
+        let spec = json!({"user": "system:node:one", "groups": ["system:nodes"], "resourceAttributes": attributes});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let status = bench.post(&operator(), path, json!({"spec": spec})).await.ok()["status"].clone();
+        let error = status["evaluationError"].as_str().unwrap_or_default().to_owned();
+        (status["allowed"] == true, error)
+    };
+    let field = |key: &str, operator: &str, values: &[&str]| json!({"fieldSelector": {"requirements": [{"key": key, "operator": operator, "values": values}]}});
+    for (selectors, allowed) in [
+        (json!({"fieldSelector": {"rawSelector": "spec.nodeName=one"}}), true),
+        (json!({"fieldSelector": {"rawSelector": "spec.nodeName=one,metadata.name!=x"}}), true),
+        (field("spec.nodeName", "In", &["one"]), true),
+        (json!({}), false),
+        (json!({"fieldSelector": {"rawSelector": "spec.nodeName=two"}}), false),
+        (json!({"fieldSelector": {"rawSelector": "spec.nodeName!=one"}}), false),
+        (field("spec.nodeName", "NotIn", &["one"]), false),
+        (field("metadata.name", "In", &["one"]), false),
+        (json!({"labelSelector": {"rawSelector": "spec.nodeName=one"}}), false),
+    ] {
+        assert_eq!(ask(selectors.clone()).await, (allowed, String::new()), "{selectors}");
+    }
+    // What cannot be read narrows nothing.
+    let ignored = |what: &str| (false, format!("spec.resourceAttributes.fieldSelector {what} due to parse error"));
+    assert_eq!(ask(json!({"fieldSelector": {"rawSelector": "spec.nodeName"}})).await, ignored("ignored"));
+    assert_eq!(ask(field("spec.nodeName", "In", &["one", "two"])).await, ignored("ignored"));
+    let mut some = field("spec.nodeName", "In", &["one"]);
+    let odd = json!({"key": "a", "operator": "Exists"});
+    some["fieldSelector"]["requirements"].as_array_mut().unwrap().push(odd);
+    assert_eq!(ask(some).await, (true, ignored("partially ignored").1));
+}

@@ -249,6 +249,19 @@ async fn an_answer_says_by_what() {
             "spec.resourceAttributes.labelSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as \
              requirements",
         ),
+        (
+            json!({"fieldSelector": {"requirements": [{"key": "", "operator": "In", "values": []}]}}),
+            "[spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified, \
+             spec.resourceAttributes.fieldSelector.requirements[0].values: Required value: must be specified when `operator` \
+             is 'In' or 'NotIn']",
+        ),
+        (
+            json!({"labelSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b c", "d"]}]}}),
+            "spec.resourceAttributes.labelSelector.requirements[0].values[0]: Invalid value: \"b c\": a valid label must be an \
+             empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+             character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+             '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        ),
     ] {
         let answer = bench.post(&acme, &format!("{group}/subjectaccessreviews"), json!({"spec": selecting(bad)})).await;
         assert_eq!(answer.refused(422, "Invalid"), format!(".authorization.k8s.io \"\" is invalid: {message}"));

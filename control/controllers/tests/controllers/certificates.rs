@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hypernetes_api::{TenantId, auth::UserInfo};
 use hypernetes_apiserver::authentication::{Certificate, certificate};
-use hypernetes_certificates::{issue, pem, request};
+use hypernetes_certificates::{cluster_info, issue, pem, request};
 use hypernetes_testing::{
     requests::user,
     server::{ACME, GLOBEX, make},
@@ -11,7 +11,7 @@ use hypernetes_testing::{
 };
 use k8s_openapi::api::{
     certificates::v1::CertificateSigningRequest as Request,
-    core::v1::{Node, Secret},
+    core::v1::{ConfigMap, Node, Secret},
 };
 use kube::{
     Api,
@@ -182,4 +182,42 @@ async fn a_token_whose_time_is_over_goes() {
     let patch = Patch::Merge(json!({"stringData": {"expiration": past}}));
     of(&bench.system).patch("bootstrap-token-future", &PatchParams::default(), &patch).await.unwrap();
     until_gone(&of(&bench.system), "bootstrap-token-future").await;
+}
+
+#[tokio::test]
+async fn what_anybody_may_know_of_the_server_is_signed_by_every_token_for_that() {
+    let bench = bench().await;
+    let secret = |id: &str, signing: &str| {
+        json!({"metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token",
+            "stringData": {"token-id": id, "token-secret": "0123456789abcdef", "usage-bootstrap-signing": signing}})
+    };
+    let tokens = |client: &kube::Client| -> Api<Secret> { Api::namespaced(client.clone(), "kube-system") };
+    for (client, id, signing) in
+        [(&bench.system, "abcdef", "true"), (&bench.system, "noabcd", "false"), (&bench.acme, "tenant", "true")]
+    {
+        make(&tokens(client), secret(id, signing)).await;
+    }
+    let maps: Api<ConfigMap> = Api::namespaced(bench.system.clone(), cluster_info::NAMESPACE);
+    let entry = |map: &ConfigMap, name: &str| map.data.as_ref().and_then(|data| data.get(name).cloned());
+    let signature = |id: &str| format!("{}{id}", cluster_info::SIGNATURE);
+    let signed = |map: &ConfigMap, id: &str| {
+        let text = entry(map, cluster_info::KUBECONFIG).unwrap_or_default();
+        entry(map, &signature(id)).is_some_and(|tag| cluster_info::is_signed(&text, &tag, id, "0123456789abcdef"))
+    };
+    let map = until(&maps, cluster_info::NAME, "signed", |map| signed(map, "abcdef")).await;
+    assert_eq!(map.data.as_ref().unwrap().len(), 2, "{map:?}");
+    let text = entry(&map, cluster_info::KUBECONFIG).unwrap();
+    let authority = STANDARD.encode("PEM");
+    assert!(text.contains("server: https://192.0.2.1:6443") && text.contains(&authority), "{text}");
+    // What somebody else writes there is signed by nobody; and a token that is gone signs nothing.
+    let forged = json!({"data": {cluster_info::KUBECONFIG: "another", (signature("tenant")): "x"}});
+    maps.patch(cluster_info::NAME, &PatchParams::default(), &Patch::Merge(forged)).await.unwrap();
+    until(&maps, cluster_info::NAME, "put back", |map| {
+        entry(map, cluster_info::KUBECONFIG) == Some(text.clone()) && entry(map, &signature("tenant")).is_none()
+    })
+    .await;
+    tokens(&bench.system).delete("bootstrap-token-abcdef", &Default::default()).await.unwrap();
+    until(&maps, cluster_info::NAME, "signed by nobody", |map| entry(map, &signature("abcdef")).is_none()).await;
+    let elsewhere: Api<ConfigMap> = Api::namespaced(bench.acme.clone(), cluster_info::NAMESPACE);
+    assert!(elsewhere.get_opt(cluster_info::NAME).await.unwrap().is_none());
 }

@@ -49,7 +49,12 @@ pub async fn bench_through(limits: Limits, way: impl FnOnce(&Clients) -> Clients
     let stop = CancellationToken::new();
     let informers = Informers::new(way(&api.clients), AllTenants::grant(), stop.clone());
     let authorities = Arc::new(api.server.authorities());
-    let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into(), authorities };
+    let config = ControllersConfig {
+        informers,
+        cluster_ca_pem: "PEM".into(),
+        api_server: ([192, 0, 2, 1], 6443).into(),
+        authorities,
+    };
     tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
     for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
         api.project(tenant, name).await;

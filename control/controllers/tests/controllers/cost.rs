@@ -39,7 +39,12 @@ async fn each(what: &str, controllers: Option<bool>) {
         });
         let informers = Informers::new(Clients::in_process(text), AllTenants::grant(), stop.clone());
         let authorities = std::sync::Arc::new(api.server.authorities());
-        let config = ControllersConfig { informers: informers.clone(), cluster_ca_pem: "PEM".into(), authorities };
+        let config = ControllersConfig {
+            informers: informers.clone(),
+            cluster_ca_pem: "PEM".into(),
+            api_server: ([192, 0, 2, 1], 6443).into(),
+            authorities,
+        };
         tokio::spawn(hypernetes_controllers::run_with(config, Limits::default(), stop.clone()));
         tokio::time::sleep(Duration::from_secs(2)).await;
         informers.synced().await;
@@ -69,4 +74,39 @@ async fn cost() {
     each("a pod's status, nobody beside", None).await;
     each("with the controllers, told in JSON", Some(false)).await;
     each("with the controllers, handed the objects", Some(true)).await;
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// What a tenant takes in memory with what it has from the start, in the store and in the controllers' caches, the past of its making
+/// included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints what things cost, and asserts nothing"]
+async fn tenants() {
+    const TENANTS: usize = 1000;
+    let bench = crate::common::bench().await;
+    let count = async |plural: &str, group: &str| {
+        let resource = hypernetes_store::ResourceId::new(group, plural);
+        let prefix = hypernetes_store::Prefix::all_tenants(&resource, &AllTenants::grant());
+        bench.store.range(&prefix, Default::default()).await.unwrap().entries.len()
+    };
+    // Two tenants and the operator have them already.
+    let all = TENANTS + 3;
+    let before = resident();
+    for i in 0..TENANTS {
+        bench.project(&format!("{i:032x}"), &format!("t{i}")).await;
+    }
+    for (plural, group, each) in
+        [("configmaps", "", 4), ("serviceaccounts", "", 4), ("endpointslices", "discovery.k8s.io", 1)]
+    {
+        while count(plural, group).await < all * each {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!("{TENANTS} tenants: {:.1} KiB each", (resident() - before) as f64 / TENANTS as f64 / 1024.0);
 }

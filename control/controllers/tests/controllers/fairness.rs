@@ -64,7 +64,12 @@ async fn thousands_of_one_tenants_objects_hold_up_nobody_elses() {
     let term = Term::alone(CancellationToken::new());
     let informers = Informers::new(clients, AllTenants::grant(), term.stop().clone());
     let authorities = Arc::new(api.server.authorities());
-    let config = ControllersConfig { informers, cluster_ca_pem: "PEM".into(), authorities };
+    let config = ControllersConfig {
+        informers,
+        cluster_ca_pem: "PEM".into(),
+        api_server: ([192, 0, 2, 1], 6443).into(),
+        authorities,
+    };
     tokio::spawn(hypernetes_controllers::run_with(config, Limits::default(), term.stop().clone()));
     asked.1.subscribe().wait_for(|seen| *seen).await.unwrap();
     term.stop().cancel();

@@ -6,7 +6,8 @@ use hypernetes_testing::{
 };
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Event, Pod},
+    core::v1::{ConfigMap, Endpoints, Event, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, ResourceExt,
@@ -66,6 +67,51 @@ async fn a_tenant_has_what_it_needs() {
     }
     let networks: Api<hypernetes_api::types::network::Subnet> = Api::all(bench.acme.clone());
     assert_eq!(networks.get("default").await.unwrap().spec.cidr, "10.244.0.0/16");
+}
+
+/// As kube-apiserver 1.36.2 shows its own, but for what differs in every cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_cluster_has_the_service_of_its_api() {
+    let bench = bench().await;
+    for client in [&bench.acme, &bench.globex, &bench.system] {
+        let services: Api<Service> = Api::namespaced(client.clone(), "default");
+        let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+        let service = until(&services, "kubernetes", "made", |_| true).await;
+        let slice = until(&slices, "kubernetes", "made", |_| true).await;
+        let of = until(&endpoints, "kubernetes", "made", |_| true).await;
+        assert_eq!(json!(service.metadata.labels), json!({"component": "apiserver", "provider": "kubernetes"}));
+        assert_eq!(
+            json!({"spec": service.spec, "status": service.status}),
+            json!({
+                "spec": {
+                    "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "internalTrafficPolicy": "Cluster",
+                    "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+                    "sessionAffinity": "None", "type": "ClusterIP",
+                },
+                "status": {"loadBalancer": {}},
+            })
+        );
+        let ports = json!([{"name": "https", "port": 6443, "protocol": "TCP"}]);
+        assert_eq!(json!(of.metadata.labels), json!({"endpointslice.kubernetes.io/skip-mirror": "true"}));
+        assert_eq!(json!(of.subsets), json!([{"addresses": [{"ip": "192.0.2.1"}], "ports": ports}]));
+        assert_eq!(json!(slice.metadata.labels), json!({"kubernetes.io/service-name": "kubernetes"}));
+        assert_eq!((slice.address_type.as_str(), json!(slice.ports)), ("IPv4", ports));
+        assert_eq!(json!(slice.endpoints), json!([{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}]));
+        // What is deleted comes again, and what is changed is put back.
+        services.delete("kubernetes", &DeleteParams::default()).await.unwrap();
+        until(&services, "kubernetes", "made again", |again| again.metadata.uid != service.metadata.uid).await;
+        slices.delete("kubernetes", &DeleteParams::default()).await.unwrap();
+        until(&slices, "kubernetes", "made again", |again| again.metadata.uid != slice.metadata.uid).await;
+        merge(&endpoints, "kubernetes", json!({"subsets": null})).await;
+        until(&endpoints, "kubernetes", "put back", |back| back.subsets == of.subsets).await;
+        merge(&services, "kubernetes", json!({"spec": {"ports": [{"port": 1}]}})).await;
+        until(&services, "kubernetes", "put back", |back| {
+            back.spec.as_ref().unwrap().ports == service.spec.as_ref().unwrap().ports
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

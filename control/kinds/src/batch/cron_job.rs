@@ -1,12 +1,11 @@
 //! `CronJob`.
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::{Map, Value, json};
 
 use super::{job, schedule};
 use crate::{
-    columns::{Cell, at, between, column, label_selector, of_containers, path, path_or, since, text, wide},
+    columns::{Cell, Shown, at, between, column, label_selector, of_containers, path, path_or, since, text, wide},
     core::pod_template,
     field::{Errors, Field},
     resource::Resource,
@@ -116,9 +115,9 @@ fn zone_fault(zone: &str) -> Option<String> {
     }
 }
 
-fn last_schedule(cron: &Value, now: Timestamp) -> Value {
+fn last_schedule(cron: &Value) -> Shown {
     match text(cron, "status.lastScheduleTime") {
-        "" => "<none>".into(),
-        time => since(time, now).into(),
+        "" => Shown::Always("<none>".into()),
+        time => since(time),
     }
 }

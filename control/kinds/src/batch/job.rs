@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::success_policy;
 use crate::{
-    columns::{Cell, at, between, column, containers, duration, list, number, selector, text},
+    columns::{Ago, Cell, Shown, at, between, column, containers, duration, list, number, selector, text},
     core::pod_template::{self, template_labels},
     field::{ErrorKind, Errors, Field, quote, same, shown},
     format,
@@ -384,10 +384,11 @@ fn completions(job: &Value) -> Value {
 }
 
 /// Until its end, or until now.
-fn took(job: &Value, now: Timestamp) -> Value {
+fn took(job: &Value) -> Shown {
     let time = |name: &str| text(job, &format!("status.{name}")).parse::<Timestamp>().ok();
     match (time("startTime"), time("completionTime")) {
-        (None, _) => "".into(),
-        (Some(began), ended) => duration(ended.unwrap_or(now).as_second() - began.as_second()).into(),
+        (None, _) => Shown::Always("".into()),
+        (Some(began), Some(ended)) => Shown::Always(duration(ended.as_second() - began.as_second()).into()),
+        (Some(time), None) => Shown::Ago(Ago { before: String::new(), time, after: "" }),
     }
 }

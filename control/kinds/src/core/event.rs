@@ -20,14 +20,14 @@ pub(crate) fn resource() -> Resource {
         )
         .short_names(&["ev"])
         .columns(vec![
-            column("Last Seen", Cell::AsOf(|o, now| since(last_seen(o), now).into())),
+            column("Last Seen", Cell::AsOf(|o| since(last_seen(o)))),
             column("Type", path_or("type", "")),
             column("Reason", path_or("reason", "")),
             column("Object", Cell::Of(object)),
             wide("Subobject", path_or("involvedObject.fieldPath", "")),
             wide("Source", Cell::Of(source)),
             column("Message", Cell::Of(|o| text(o, "message").trim().into())),
-            wide("First Seen", Cell::AsOf(|o, now| since(first_seen(o), now).into())),
+            wide("First Seen", Cell::AsOf(|o| since(first_seen(o)))),
             wide("Count", Cell::Of(times)),
             wide("Name", path("metadata.name")),
         ])

@@ -1,9 +1,8 @@
 //! What `kubectl get pods` shows: readiness, one word for the state, restarts.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::columns::{Cell, Column, age, column, list, name, number, path, since, text, wide};
+use crate::columns::{Ago, Cell, Column, Shown, age, column, list, name, number, path, since, text, wide};
 
 pub(super) fn columns() -> Vec<Column> {
     vec![
@@ -20,11 +19,13 @@ pub(super) fn columns() -> Vec<Column> {
 }
 
 /// How often, and how long ago the last time.
-fn restarts(pod: &Value, now: Timestamp) -> Value {
+fn restarts(pod: &Value) -> Shown {
     let seen = Seen::of(pod);
-    match seen.last_restart {
-        Some(last) if seen.restarts > 0 => format!("{} ({} ago)", seen.restarts, since(last, now)).into(),
-        _ => seen.restarts.to_string().into(),
+    let times = seen.restarts;
+    match seen.last_restart.map(since) {
+        Some(Shown::Ago(ago)) if times > 0 => Shown::Ago(Ago { before: format!("{times} ("), after: " ago)", ..ago }),
+        Some(_) if times > 0 => Shown::Always(format!("{times} (<unknown> ago)").into()),
+        _ => Shown::Always(times.to_string().into()),
     }
 }
 

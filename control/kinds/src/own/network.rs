@@ -2,12 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use hypernetes_api::types::network::{Network, Port, Subnet};
+use hypernetes_api::{
+    subnet::{Part, SubnetRange},
+    types::network::{Network, Port, Subnet, SubnetSpec},
+};
 use serde_json::Value;
 
 use super::pod_reference;
 use crate::{
     columns::{Cell, between, column, list, path, path_or, text, wide},
+    field::{Errors, Field},
     resource::Resource,
     subresource::Subresource,
     unique::{Unique, Within},
@@ -46,8 +50,32 @@ pub(crate) fn resources() -> Vec<Resource> {
                 wide("Gateway", path("spec.gateway")),
             ]))
             .selectable(["spec.network"])
+            .check(range)
             .immutable(&[&["spec", "network"], &["spec", "cidr"]]),
     ]
+}
+
+/// A subnet's range, gateway and pools are such as addresses can be given from.
+fn range(subnet: &Field<'_>, errors: &mut Errors) {
+    let spec = subnet.get("spec");
+    if spec.get("cidr").is_empty() {
+        spec.get("cidr").required(errors, "the range of its addresses");
+    }
+    let Ok(parsed) = serde_json::from_value::<SubnetSpec>(spec.value.clone()) else { return };
+    let pools: Vec<Field<'_>> = spec.get("allocationPools").items().collect();
+    let pool = |place: usize| pools.get(place);
+    for (part, fault) in SubnetRange::faults(&parsed) {
+        let field = match part {
+            Part::Cidr => Some(spec.get("cidr")).filter(|cidr| !cidr.is_empty()),
+            Part::Gateway => Some(spec.get("gateway")),
+            Part::Pool(place) => pool(place).cloned(),
+            Part::PoolStart(place) => pool(place).map(|pool| pool.get("start")),
+            Part::PoolEnd(place) => pool(place).map(|pool| pool.get("end")),
+        };
+        if let Some(field) = field {
+            field.invalid(errors, fault.to_string());
+        }
+    }
 }
 
 /// Its number is one network's in the whole installation: packets are told apart by it alone.

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
-use hypernetes_api::auth::{Source, Spent};
+use hypernetes_api::auth::{Asking, Source, Spent};
 use hypernetes_facade::{Body, Parameters, header};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -40,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<Identity>> {
 async fn issue(
     State(identity): Shared,
     source: Option<Extension<Source>>,
+    asking: Option<Extension<Asking>>,
     filters: Parameters,
     Body(body): Body<Request>,
 ) -> Result<Response, Error> {
@@ -48,6 +49,9 @@ async fn issue(
     let scope = wanted(scope)?;
     let with_catalog = filters.get("nocatalog").is_none();
     let issued = |(token, valid): (String, Valid)| {
+        if let (Some(Extension(asking)), Ok(info)) = (&asking, valid.info()) {
+            asking.is_of(&info);
+        }
         with_token(StatusCode::CREATED, &token, describe(&identity, &valid, with_catalog))
     };
     match input.methods.as_slice() {

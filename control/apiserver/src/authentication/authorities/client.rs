@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use hypernetes_api::{TenantId, auth::UserInfo, names};
 use jiff::Timestamp;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    CertificateError, DistinguishedName, Error,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
@@ -126,12 +126,13 @@ fn is_too_long(certificate: &X509Certificate<'_>) -> bool {
 pub struct Verifier {
     system: Arc<dyn ClientCertVerifier>,
     tenants: Authorities,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     /// `system` knows the installation's authority, and lets those without a certificate in.
     pub fn new(system: Arc<dyn ClientCertVerifier>, tenants: Authorities) -> Self {
-        Self { system, tenants }
+        Self { system, tenants, provider: Arc::new(rustls::crypto::ring::default_provider()) }
     }
 }
 
@@ -173,27 +174,7 @@ impl ClientCertVerifier for Verifier {
         trusted.verifier.verify_client_cert(end_entity, &[], now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.system.supported_verify_schemes()
-    }
+    hypernetes_certificates::signatures_by!(provider);
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! What a Subnet's specification means.
+//! What a Subnet's specification means, and what is wrong with one: the API server refuses by it, and the network service allocates.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use hypernetes_api::types::network::{AllocationPool, SubnetSpec};
+use crate::types::network::{AllocationPool, SubnetSpec};
 
 /// Written as a gateway: there is none.
-pub(crate) const NO_GATEWAY: &str = "none";
+pub const NO_GATEWAY: &str = "none";
 
 /// A checked range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SubnetRange {
+pub struct SubnetRange {
     pub cidr: Cidr,
     pub gateway: Option<Ipv4Addr>,
     /// First and last, both included; in the order given, without overlaps.
@@ -18,13 +18,13 @@ pub(crate) struct SubnetRange {
 
 /// An IPv4 network: the host part is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cidr {
+pub struct Cidr {
     first: u32,
     length: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SubnetError {
+pub enum SubnetError {
     #[error("{0:?} is not an IPv4 range such as 10.0.0.0/24, of at least four addresses")]
     Cidr(String),
     #[error("IPv6 subnets are not supported")]
@@ -83,27 +83,62 @@ impl std::fmt::Display for Cidr {
     }
 }
 
+/// Which part of a specification is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Cidr,
+    Gateway,
+    /// The pool of this place in the list.
+    Pool(usize),
+    PoolStart(usize),
+    PoolEnd(usize),
+}
+
+/// One thing that is wrong, and where.
+pub type Fault = (Part, SubnetError);
+
 impl SubnetRange {
+    /// # Errors
+    /// The first thing that is wrong with it.
     pub fn parse(spec: &SubnetSpec) -> Result<Self, SubnetError> {
-        let cidr = Cidr::parse(&spec.cidr)?;
+        let mut faults = Vec::new();
+        match (Self::read(spec, &mut faults), faults.into_iter().next()) {
+            (_, Some((_, error))) => Err(error),
+            (Some(range), None) => Ok(range),
+            (None, None) => Err(SubnetError::Cidr(String::new())),
+        }
+    }
+
+    /// All that is wrong with it. What can only be told beside a range is not, where that is none.
+    pub fn faults(spec: &SubnetSpec) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        Self::read(spec, &mut faults);
+        faults
+    }
+
+    /// None where there is no range; what is wrong is appended.
+    fn read(spec: &SubnetSpec, faults: &mut Vec<Fault>) -> Option<Self> {
+        let cidr = Cidr::parse(&spec.cidr).map_err(|error| faults.push((Part::Cidr, error))).ok();
         let gateway = match spec.gateway.as_str() {
             NO_GATEWAY => None,
-            "" => Some(cidr.usable().0),
-            text => Some(address(text)?),
+            "" => cidr.map(|cidr| cidr.usable().0),
+            text => address(text).map_err(|error| faults.push((Part::Gateway, error))).ok(),
         };
-        if let Some(gateway) = gateway.filter(|gateway| !cidr.has_usable(*gateway)) {
-            return Err(SubnetError::Gateway(gateway));
+        if let (Some(cidr), Some(gateway)) = (cidr, gateway)
+            && !cidr.has_usable(gateway)
+        {
+            faults.push((Part::Gateway, SubnetError::Gateway(gateway)));
         }
-        let pools = if spec.allocation_pools.is_empty() {
-            default_pools(cidr, gateway)
-        } else {
-            parse_pools(&spec.allocation_pools, cidr, gateway)?
-        };
-        Ok(Self { cidr, gateway, pools })
+        let given = parse_pools(&spec.allocation_pools, cidr, gateway, faults);
+        let cidr = cidr?;
+        let pools = if spec.allocation_pools.is_empty() { default_pools(cidr, gateway) } else { given };
+        Some(Self { cidr, gateway, pools })
     }
 }
 
-pub(crate) fn address(text: &str) -> Result<Ipv4Addr, SubnetError> {
+/// # Errors
+/// When it is no IPv4 address.
+pub fn address(text: &str) -> Result<Ipv4Addr, SubnetError> {
     text.parse().map_err(|_| SubnetError::Address(text.chars().take(64).collect()))
 }
 
@@ -117,29 +152,40 @@ fn default_pools(cidr: Cidr, gateway: Option<Ipv4Addr>) -> Vec<(Ipv4Addr, Ipv4Ad
     not_empty.map(|(first, last)| (Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last))).collect()
 }
 
+/// The good ones; what is wrong with the others is appended.
 fn parse_pools(
     pools: &[AllocationPool],
-    cidr: Cidr,
+    cidr: Option<Cidr>,
     gateway: Option<Ipv4Addr>,
-) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>, SubnetError> {
+    faults: &mut Vec<Fault>,
+) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     let mut parsed: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
-    for pool in pools {
-        let (start, end) = (address(&pool.start)?, address(&pool.end)?);
-        if end < start {
-            return Err(SubnetError::Backwards(start, end));
+    // The same in order: there may be thousands.
+    let mut ordered: BTreeMap<Ipv4Addr, Ipv4Addr> = BTreeMap::new();
+    for (place, pool) in pools.iter().enumerate() {
+        let start = address(&pool.start).map_err(|error| faults.push((Part::PoolStart(place), error)));
+        let end = address(&pool.end).map_err(|error| faults.push((Part::PoolEnd(place), error)));
+        let (Ok(start), Ok(end)) = (start, end) else { continue };
+        let overlapped = ordered.range(..=end).next_back().filter(|(_, last)| start <= **last);
+        let fault = if end < start {
+            Some(SubnetError::Backwards(start, end))
+        } else if cidr.is_some_and(|cidr| !cidr.has_usable(start) || !cidr.has_usable(end)) {
+            Some(SubnetError::PoolOutside(start, end))
+        } else if let Some((other, _)) = overlapped {
+            Some(SubnetError::PoolsOverlap(*other, start))
+        } else {
+            let gateway = gateway.filter(|gateway| (start..=end).contains(gateway));
+            gateway.map(|gateway| SubnetError::GatewayInPool(gateway, start, end))
+        };
+        match fault {
+            Some(error) => faults.push((Part::Pool(place), error)),
+            None => {
+                parsed.push((start, end));
+                ordered.insert(start, end);
+            }
         }
-        if !cidr.has_usable(start) || !cidr.has_usable(end) {
-            return Err(SubnetError::PoolOutside(start, end));
-        }
-        if let Some((other, _)) = parsed.iter().find(|(s, e)| start <= *e && *s <= end) {
-            return Err(SubnetError::PoolsOverlap(*other, start));
-        }
-        if let Some(gateway) = gateway.filter(|gateway| (start..=end).contains(gateway)) {
-            return Err(SubnetError::GatewayInPool(gateway, start, end));
-        }
-        parsed.push((start, end));
     }
-    Ok(parsed)
+    parsed
 }
 
 #[cfg(test)]
