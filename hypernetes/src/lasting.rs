@@ -90,7 +90,7 @@ impl Lasting {
         TlsConfig { shown: one.shown.clone(), authority: self.authority.certificate().to_owned() }
     }
 
-    /// Writes the operator's kubeconfig, unless it is there.
+    /// Writes the operator's kubeconfig, with a certificate that is made anew when it is due.
     ///
     /// # Errors
     /// When it cannot be made, or written.
