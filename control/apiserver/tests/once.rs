@@ -144,8 +144,14 @@ async fn what_many_read_is_made_once() {
     assert_eq!(since(before)[..3], [1, 0, 2]);
     drop((of_all, watches));
 
-    // Reading makes nothing, and one copy is what all get.
+    // Reading makes nothing, and one copy is what all get. What has a name is found by its key.
     api.put("again").await;
+    let before = counts();
+    let named = api.ask(&format!("{maps}?fieldSelector=metadata.name%3Da,metadata.namespace!%3Dother")).await;
+    let named: Value = serde_json::from_slice(&named.collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!(named["items"][0]["metadata"]["labels"]["app"], "again");
+    api.ask(&format!("{maps}?fieldSelector=metadata.name%3Db")).await.collect().await.unwrap();
+    assert_eq!(since(before)[1], 0);
     // By now what selects has looked at it, whoever it was.
     api.ask(&format!("{maps}?labelSelector=app")).await.collect().await.unwrap();
     let before = counts();

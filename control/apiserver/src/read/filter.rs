@@ -19,8 +19,8 @@ impl Filter {
     /// # Errors
     /// When it is damaged.
     pub fn selected<'e>(&self, entry: Option<&'e Entry>) -> Result<Option<&'e Entry>, ApiError> {
-        let Some(entry) = entry.filter(|_| !self.selector.is_empty()) else { return Ok(entry) };
-        Ok(self.selector.matches(&selection::of(entry, &self.resource)?).then_some(entry))
+        let Some(entry) = entry else { return Ok(None) };
+        Ok(selection::matches(&self.selector, entry, &self.resource)?.then_some(entry))
     }
 
     /// What a change means: an object may come into what is selected, change, or leave it.

@@ -167,7 +167,7 @@ async fn collect(
             if place % ENTRIES == ENTRIES - 1 {
                 call.pause().await;
             }
-            if selects && !selector.matches(&selection::of(&entry, &call.resource)?) {
+            if selects && !selection::matches(selector, &entry, &call.resource)? {
                 continue;
             }
             bytes += entry.value.len() as u64;

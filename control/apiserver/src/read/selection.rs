@@ -19,7 +19,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     made::{Made, count},
-    request::selectors::Labelled,
+    request::selectors::{Labelled, Selector},
     stored_form,
 };
 
@@ -86,10 +86,8 @@ impl Labelled for Selected<'_> {
     }
 
     fn field(&self, field: &Selectable) -> Cow<'_, str> {
-        match field.name.as_str() {
-            "metadata.name" => return self.entry.key.name().into(),
-            "metadata.namespace" => return self.entry.key.namespace().into(),
-            _ => {}
+        if let Some(value) = of_key(self.entry, field) {
+            return value.into();
         }
         let known = self.selection.resource.selectable.iter().zip(&self.selection.fields);
         match known.into_iter().find(|(known, _)| *known == field) {
@@ -101,6 +99,38 @@ impl Labelled for Selected<'_> {
             }
         }
     }
+}
+
+/// An entry, where only what is in its key is asked for.
+struct ByKey<'e>(&'e Entry);
+
+impl Labelled for ByKey<'_> {
+    fn label(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn field(&self, field: &Selectable) -> Cow<'_, str> {
+        of_key(self.0, field).unwrap_or_default().into()
+    }
+}
+
+fn of_key<'e>(entry: &'e Entry, field: &Selectable) -> Option<&'e str> {
+    match field.name.as_str() {
+        "metadata.name" => Some(entry.key.name()),
+        "metadata.namespace" => Some(entry.key.namespace()),
+        _ => None,
+    }
+}
+
+/// Whether an entry of the resource is selected.
+///
+/// # Errors
+/// When it is damaged, as far as it has to be looked at.
+pub fn matches(selector: &Selector, entry: &Entry, resource: &Arc<Resource>) -> Result<bool, ApiError> {
+    if selector.is_of_keys() {
+        return Ok(selector.matches(&ByKey(entry)));
+    }
+    Ok(selector.matches(&of(entry, resource)?))
 }
 
 /// Resources whose watches are found by a field, and its place among those that they can be selected by.

@@ -105,6 +105,12 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether names and namespaces decide, which are in an object's key.
+    pub fn is_of_keys(&self) -> bool {
+        let in_key = |term: &FieldTerm| matches!(&*term.field.name, "metadata.name" | "metadata.namespace");
+        self.labels.is_empty() && self.fields.iter().all(in_key)
+    }
+
     /// The only value that a field may have.
     pub fn requires(&self, path: &str) -> Option<&str> {
         self.fields.iter().find(|term| term.equal && term.field.name == path).map(|term| term.value.as_str())
