@@ -167,8 +167,10 @@ async fn serve(object: Bytes) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     {
+        // In one piece: who has read it does not wait for more.
+        let said = format!("{}\n{}", listener.local_addr()?, made.cert.pem());
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}\n{}", listener.local_addr()?, made.cert.pem())?;
+        out.write_all(said.as_bytes())?;
         out.flush()?;
     }
     std::thread::spawn(|| {
