@@ -20,6 +20,9 @@ step "servers over one etcd, $HYPERNETES_FAULTS faults by seed $HYPERNETES_FAULT
 scripts/nextest.sh --run-ignored only -E 'package(hypernetes-store) & test(servers_agree_for_a_long_time)'
 step "everything over an API server in process, on etcd"
 scripts/on-etcd.sh -E 'package(/^hypernetes-(apiserver|runtime|controllers|scheduler|network|volume)$/)'
+step "hyperd's tests with VMs, on Debian's kernel"
+scripts/guest-kernel.sh .tools/guest-stock
+HYPERNETES_GUEST=$PWD/.tools/guest-stock scripts/nextest.sh -E 'package(hypernetes-hyperd) & kind(test)'
 step "servers over one etcd that stand still"
 scripts/nextest.sh --run-ignored only -E 'package(hypernetes) & binary(etcd)'
 scripts/test-e2e.sh 'binary(kill) or binary(attack)'
