@@ -3,13 +3,7 @@
 //!
 //! All of them are looked at every six hours, and what is due is made anew: a clock may have been set, a disk may have been full.
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use hypernetes_api::{ApiError, names};
@@ -39,31 +33,8 @@ pub struct Place {
 pub struct Lasting {
     place: Place,
     authority: Authority,
-    serving: One,
-    to_kubelets: One,
-}
-
-/// A certificate that is in use.
-struct One {
-    shown: Shown,
-    /// PEM.
-    certificate: Mutex<String>,
-}
-
-impl One {
-    fn new(identity: &Identity) -> Result<Self> {
-        let shown = Shown::new(&identity.certificate, &identity.key)?;
-        Ok(Self { shown, certificate: identity.certificate.clone().into() })
-    }
-
-    fn set(&self, identity: Identity) -> Result<()> {
-        let mut certificate = self.certificate.lock().unwrap_or_else(PoisonError::into_inner);
-        if *certificate != identity.certificate {
-            self.shown.set(&identity.certificate, &identity.key)?;
-            *certificate = identity.certificate;
-        }
-        Ok(())
-    }
+    serving: Shown,
+    to_kubelets: Shown,
 }
 
 impl Lasting {
@@ -72,8 +43,9 @@ impl Lasting {
     /// # Errors
     /// When it cannot be made, or written.
     pub fn open(place: Place, authority: Authority) -> Result<Self> {
+        let shown = |own: Identity| Shown::new(&own.certificate, &own.key);
         let (serving, to_kubelets) = (serving(&authority, &place.addresses)?, to_kubelets(&authority)?);
-        Ok(Self { serving: One::new(&serving)?, to_kubelets: One::new(&to_kubelets)?, place, authority })
+        Ok(Self { serving: shown(serving)?, to_kubelets: shown(to_kubelets)?, place, authority })
     }
 
     /// What clients are shown.
@@ -86,8 +58,8 @@ impl Lasting {
         self.config(&self.to_kubelets)
     }
 
-    fn config(&self, one: &One) -> TlsConfig {
-        TlsConfig { shown: one.shown.clone(), authority: self.authority.certificate().to_owned() }
+    fn config(&self, shown: &Shown) -> TlsConfig {
+        TlsConfig { shown: shown.clone(), authority: self.authority.certificate().to_owned() }
     }
 
     /// Writes the operator's kubeconfig, with a certificate that is made anew when it is due.
@@ -107,8 +79,10 @@ impl Lasting {
     /// # Errors
     /// When that cannot be made, or written: what is in use goes on.
     pub fn look(&self) -> Result<()> {
-        self.serving.set(serving(&self.authority, &self.place.addresses)?)?;
-        self.to_kubelets.set(to_kubelets(&self.authority)?)?;
+        let own = serving(&self.authority, &self.place.addresses)?;
+        self.serving.set(&own.certificate, &own.key)?;
+        let own = to_kubelets(&self.authority)?;
+        self.to_kubelets.set(&own.certificate, &own.key)?;
         // Who has taken it away does not want it back before the next start.
         let Some(before) = renewals::operators_certificate(&self.place.root) else { return Ok(()) };
         self.write_kubeconfig()?;
@@ -148,7 +122,7 @@ fn to_kubelets(authority: &Authority) -> Result<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use hypernetes_certificates::issue;
     use jiff::SignedDuration;

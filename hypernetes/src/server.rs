@@ -247,9 +247,9 @@ fn addresses(ip: IpAddr) -> Vec<IpAddr> {
 /// The admin's password: the one that the openrc file has, or a new one.
 fn admin_password(openrc: &Path) -> Result<String> {
     if let Ok(text) = std::fs::read_to_string(openrc)
-        && let Some(password) = text.lines().find_map(|line| line.strip_prefix("export OS_PASSWORD="))
+        && let Some(password) = crate::openrc::parse(&text).remove("OS_PASSWORD")
     {
-        return Ok(password.trim_matches('\'').to_owned());
+        return Ok(password);
     }
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     Ok(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>()))

@@ -32,6 +32,7 @@ use crate::{
     load::{self, Requests, Sample},
     objects::Template,
     processes::Meter,
+    report::{self, Row},
     target::Target,
     wire::{Connection, Prepared},
     workload::{Kind, Workload},
@@ -57,33 +58,26 @@ pub struct Floor {
 
 impl Floor {
     pub async fn run(self) -> Result<()> {
+        let object = Template::new(self.object_bytes).object("floor", 0);
         if self.serve {
-            let bytes = self.object_bytes;
             // Threads as a server has them.
-            return std::thread::spawn(move || {
-                tokio::runtime::Runtime::new()?.block_on(serve(Template::new(bytes).object("floor", 0)))
-            })
-            .join()
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the server has panicked")));
+            return std::thread::spawn(move || tokio::runtime::Runtime::new()?.block_on(serve(object)))
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("the server has panicked")));
         }
         let server = Server::start(self.object_bytes)?;
-        crate::report::print_head();
+        report::print_head();
         let lasts = Duration::from_secs_f64(self.seconds);
         for workload in &self.workloads {
-            let asked = match workload.kind {
-                Kind::Get => Prepared::get(server.target.uri("/")?),
-                Kind::Create => {
-                    Prepared::post(server.target.uri("/")?, Template::new(self.object_bytes).object("floor", 0))
-                }
-                Kind::Watch => {
-                    let sample = watch(&server.target, workload.size, lasts).await?;
-                    crate::report::print(&[crate::report::Row::new(*workload, "floor", vec![sample])], *workload, None);
-                    continue;
-                }
+            let (target, size) = (&server.target, workload.size);
+            let asked = |prepared| load::run(target, size, lasts, Same(prepared));
+            let sample = match workload.kind {
+                Kind::Get => asked(Prepared::get(target.uri("/")?)).await?,
+                Kind::Create => asked(Prepared::post(target.uri("/")?, object.clone())).await?,
+                Kind::Watch => watch(target, size, lasts).await?,
                 _ => anyhow::bail!("{workload} has no floor"),
             };
-            let sample = load::run(&server.target, workload.size, lasts, Same(asked)).await?;
-            crate::report::print(&[crate::report::Row::new(*workload, "floor", vec![sample])], *workload, None);
+            report::print(&[Row::new(*workload, "floor", vec![sample])], *workload, None);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! when a request is made, and what is signed, are told by the same reading of the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod bootstrap_token;
 pub mod cluster_info;
 mod handshake;
 pub mod issue;

@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use hypernetes_api::TenantId;
-use hypernetes_certificates::cluster_info::{self, KUBECONFIG, NAME, NAMESPACE, SIGNATURE};
+use hypernetes_certificates::{
+    bootstrap_token::{self, PREFIX},
+    cluster_info::{self, KUBECONFIG, NAME, NAMESPACE, SIGNATURE},
+};
 use hypernetes_client::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{ResourceExt, runtime::watcher};
@@ -17,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Wiring,
     runtime::{Context, Error, Key, Queue, Reconciler, Recorder, Subject},
-    token_cleaner::{TOKENS, TOKENS_NAMESPACE},
+    token_cleaner::TOKENS,
 };
 
 /// Secrets by the tokens' ids. None: they have not been read yet.
@@ -81,19 +84,16 @@ async fn follow(client: kube::Client, tokens: Tokens, queue: Queue<Key>, place: 
 }
 
 fn id_of(name: &str) -> &str {
-    name.strip_prefix("bootstrap-token-").unwrap_or(name)
+    name.strip_prefix(PREFIX).unwrap_or(name)
 }
 
 /// Id and secret of a token that is for signing, and is one.
 fn signing(secret: &Secret) -> Option<(String, String)> {
     let entry = |name: &str| String::from_utf8(secret.data.as_ref()?.get(name)?.0.clone()).ok();
-    let word = |text: &String, length: usize| {
-        text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    let id = entry("token-id").filter(|id| word(id, 6) && secret.name_any() == format!("bootstrap-token-{id}"))?;
-    let text = entry("token-secret").filter(|text| word(text, 16))?;
+    let (id, text) = (entry("token-id")?, entry("token-secret")?);
+    let named = secret.name_any() == format!("{PREFIX}{id}") && bootstrap_token::is_one(&id, &text);
     let meant = entry("usage-bootstrap-signing")? == "true" && secret.metadata.deletion_timestamp.is_none();
-    (meant && secret.namespace().as_deref() == Some(TOKENS_NAMESPACE)).then_some((id, text))
+    (named && meant && secret.namespace().as_deref() == Some(bootstrap_token::NAMESPACE)).then_some((id, text))
 }
 
 struct BootstrapSigner {

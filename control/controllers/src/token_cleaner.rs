@@ -7,6 +7,7 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 
 use futures::StreamExt;
 use hypernetes_api::TenantId;
+use hypernetes_certificates::bootstrap_token::NAMESPACE;
 use hypernetes_client::{Api, Clients};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,8 +19,7 @@ use kube::{
 
 use crate::Wiring;
 
-/// Where bootstrap tokens are, and how their Secrets are selected.
-pub const TOKENS_NAMESPACE: &str = "kube-system";
+/// How bootstrap tokens' Secrets are selected.
 pub const TOKENS: &str = "type=bootstrap.kubernetes.io/token";
 /// After a deletion that was not answered.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Cleaner {
 
     /// Whether that is done; what has changed meanwhile is seen again.
     async fn delete(&self, name: &str, version: Preconditions) -> bool {
-        let secrets: Api<Secret> = Api::namespaced(self.clients.tenant(&TenantId::system()), TOKENS_NAMESPACE);
+        let secrets: Api<Secret> = Api::namespaced(self.clients.tenant(&TenantId::system()), NAMESPACE);
         let parameters = DeleteParams { preconditions: Some(version), ..Default::default() };
         match secrets.delete(name, &parameters).await {
             Ok(_) => true,
@@ -100,7 +100,7 @@ impl Cleaner {
 fn line(secret: &Secret) -> Option<(String, Line)> {
     let entry = secret.data.as_ref()?.get("expiration")?;
     let until = std::str::from_utf8(&entry.0).ok()?.parse().ok()?;
-    let there = secret.namespace().as_deref() == Some(TOKENS_NAMESPACE);
+    let there = secret.namespace().as_deref() == Some(NAMESPACE);
     let version = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
     there.then(|| (secret.name_any(), Line { until, version }))
 }

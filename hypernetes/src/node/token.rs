@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use hypernetes_certificates::bootstrap_token;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -45,12 +46,12 @@ impl Token {
             .with_context(|| format!("there is no server in {}: run `hypernetes up` first", server_root.display()))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string();
-        let secrets: Api<Secret> = Api::namespaced(kube::Client::try_from(config)?, "kube-system");
+        let secrets: Api<Secret> = Api::namespaced(kube::Client::try_from(config)?, bootstrap_token::NAMESPACE);
         let (id, secret) = (word(6), word(16));
         let until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours.into());
         let until = jiff::Timestamp::from_second(until.as_second())?;
         let object = serde_json::from_value(json!({
-            "metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token",
+            "metadata": {"name": format!("{}{id}", bootstrap_token::PREFIX)}, "type": bootstrap_token::TYPE,
             "stringData": {
                 "token-id": id, "token-secret": secret, "expiration": until.to_string(),
                 "usage-bootstrap-authentication": "true", "usage-bootstrap-signing": "true",

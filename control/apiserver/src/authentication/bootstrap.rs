@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, names};
+use hypernetes_certificates::bootstrap_token::{self, NAMESPACE, PREFIX, TYPE};
 use hypernetes_store::{Key, ResourceId, Store};
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
@@ -16,21 +17,12 @@ use serde_json::Value;
 
 use crate::stored_form;
 
-const NAMESPACE: &str = "kube-system";
-const PREFIX: &str = "bootstrap-token-";
-const TYPE: &str = "bootstrap.kubernetes.io/token";
-const ID_BYTES: usize = 6;
-const SECRET_BYTES: usize = 16;
 /// Of the text behind `system:bootstrappers:`.
 const MAX_GROUP_BYTES: usize = 256;
 
 /// Id and secret of what looks like a bootstrap token.
 pub fn parts(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let word = |text: &str, bytes: usize| {
-        text.len() == bytes && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
-    (word(id, ID_BYTES) && word(secret, SECRET_BYTES)).then_some((id, secret))
+    token.split_once('.').filter(|(id, secret)| bootstrap_token::is_one(id, secret))
 }
 
 /// Whose token it is; `None` when it is nobody's, or nobody's any more.

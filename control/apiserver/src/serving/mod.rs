@@ -18,7 +18,6 @@ use std::{
 };
 
 use axum::body::Body;
-use futures::FutureExt;
 use http::Request;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -31,7 +30,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -81,9 +80,6 @@ const MAX_STREAMS: u32 = 250;
 /// Bytes that wait in the kernel to be sent. Else these are as many as `tcp_wmem` allows, megabytes of a connection, all of which
 /// has been made and encrypted for whoever reads none of it. What is on its way does not count: no reader is slower by it.
 const MAX_UNSENT: u32 = 128 << 10;
-
-/// How long connections gather while some are hung up on: far fewer than a listener has room for ([`BACKLOG`]).
-const GATHER: Duration = Duration::from_millis(1);
 
 /// Connections that wait to be accepted. What comes when there are more is not answered, and comes again after a second.
 const BACKLOG: u32 = 4096;
@@ -158,11 +154,10 @@ pub async fn serve_within(
 ) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(config, tenants.clone())?));
     let places = Places::new(limits);
-    let mut hung_up = false;
     loop {
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            accepted = next(&listener, std::mem::take(&mut hung_up)) => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: others will end.
@@ -174,10 +169,7 @@ pub async fn serve_within(
         };
         let source = Source::from(address.ip());
         // Who finds no place is hung up on: one that waited would be in the way of the others.
-        let Some(place) = places.take(source) else {
-            hung_up = true;
-            continue;
-        };
+        let Some(place) = places.take(source) else { continue };
         let (acceptor, router, tenants, stop) = (acceptor.clone(), router.clone(), tenants.clone(), stop.clone());
         let payer = Payer::source(place.pace());
         background::spawn(payer.clone(), async move {
@@ -206,18 +198,6 @@ pub async fn serve_within(
             }
         });
     }
-}
-
-/// The next connection. Where the one before found no place, and none waits, a few are let gather: who connects only to be hung
-/// up on would wake this thread for each, at a third of all that it costs.
-async fn next(listener: &TcpListener, hung_up: bool) -> std::io::Result<(TcpStream, SocketAddr)> {
-    if hung_up {
-        if let Some(accepted) = listener.accept().now_or_never() {
-            return accepted;
-        }
-        tokio::time::sleep(GATHER).await;
-    }
-    listener.accept().await
 }
 
 /// The other end of a connection.

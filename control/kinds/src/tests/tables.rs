@@ -151,7 +151,6 @@ fn defaults_are_upstreams() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// How tables look, and what the status of a new object is.
 fn cells_at(resource: &Resource, object: &Value, now: &str) -> Value {
     let mut text = String::new();
     resource.cells(object).show(now.parse().unwrap(), |piece| text.push_str(piece));
@@ -184,6 +183,7 @@ fn cells_that_are_made_once_tell_the_time_whenever_they_are_shown() {
     assert_eq!(unknown, json!(["n", 0, "<unknown>"]));
 }
 
+/// How tables look, and what the status of a new object is.
 #[test]
 fn tables_and_first_statuses_are_upstreams() {
     let mut wrong = Vec::new();

@@ -42,6 +42,13 @@ impl Files {
         self.medium.remove(&self.directory.join(name))
     }
 
+    /// Removes a segment's file, as well as can be: one that stays is removed at the next start.
+    pub fn discard_segment(&self, slot: u32) {
+        if let Err(error) = self.remove(&segment_name(slot)) {
+            tracing::warn!(%error, "removing a segment of the store's log");
+        }
+    }
+
     /// The slots that have a segment's file.
     pub fn slots(&self) -> io::Result<Vec<u32>> {
         let names = self.medium.names(&self.directory)?;

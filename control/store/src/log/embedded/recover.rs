@@ -124,8 +124,8 @@ pub(super) fn open(
     for room in unused {
         if room.len == segment_bytes && spares.len() < SPARES {
             spares.push(room);
-        } else if let Err(error) = files.remove(&segment_name(room.slot)) {
-            tracing::warn!(%error, "removing a segment of the store's log");
+        } else {
+            files.discard_segment(room.slot);
         }
     }
     let another_key = reading.keys.iter().any(|key| *key != files.encryption.current());

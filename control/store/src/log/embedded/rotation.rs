@@ -11,9 +11,8 @@
 
 use super::{
     Progress,
-    files::segment_name,
     medium::fill,
-    segments::{Segments, WriteError},
+    segments::{Segment, Segments, WriteError},
     writer::Writer,
 };
 use crate::{Encryption, RotationError};
@@ -54,7 +53,7 @@ impl Writer {
         if was_writing && self.checkpoints.newest == newest {
             return Err(RotationError::Failed("a checkpoint could not be made".into()));
         }
-        let before = |segment: &super::segments::Segment| segment.number < self.segments.sealed_from;
+        let before = |segment: &Segment| segment.number < self.segments.sealed_from;
         if self.checkpoints.stale == [false; 2] && !self.segments.full.iter().any(before) {
             self.files
                 .medium
@@ -74,8 +73,8 @@ fn wipe_spares(segments: &mut Segments) {
         let kept = segments.spares.is_empty();
         if kept && fill(&*room.blob, 0, room.len).and_then(|()| room.blob.sync()).is_ok() {
             segments.spares.push(room);
-        } else if let Err(error) = segments.files.remove(&segment_name(room.slot)) {
-            tracing::warn!(%error, "removing a segment of the store's log");
+        } else {
+            segments.files.discard_segment(room.slot);
         }
     }
 }

@@ -206,8 +206,8 @@ impl Segments {
             let again = self.spares.len() < SPARES && segment.room.len <= self.segment_bytes;
             if again && segment.number >= self.sealed_from {
                 self.spares.push(segment.room);
-            } else if let Err(error) = self.files.remove(&segment_name(segment.room.slot)) {
-                tracing::warn!(%error, "removing a segment of the store's log");
+            } else {
+                self.files.discard_segment(segment.room.slot);
             }
         }
         self.starved = None;

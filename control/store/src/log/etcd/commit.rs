@@ -23,13 +23,9 @@ use super::{
     envelope,
     keyspace::{Keyspace, Mark, number, revision},
     members::{Members, is_final, not_sent},
-    said,
+    said, unchanged,
     waiting::{Pending, Waiting},
-    wire::{
-        Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest,
-        compare::{CompareResult, CompareTarget, TargetUnion},
-        request_op::Request,
-    },
+    wire::{DeleteRangeRequest, PutRequest, TxnRequest, request_op::Request},
 };
 use crate::{
     Encryption, Key, Op, Revision, Txn, TxnError,
@@ -95,12 +91,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// `Unavailable` where a value cannot be sealed.
     fn request(&self, space: &Keyspace, encryption: &Encryption, mark: Mark) -> Result<TxnRequest, TxnError> {
-        let compare = |(key, revision): &(Key, Revision)| Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Mod.into(),
-            key: space.object(key),
-            target_union: Some(TargetUnion::ModRevision(number(*revision))),
-        };
+        let compare = |(key, revision): &(Key, Revision)| unchanged(space.object(key), number(*revision));
         let unsealed = || TxnError::Unavailable("there are no random numbers to encrypt with".into());
         let op = |op: &Op| match op {
             Op::Put(key, value) => {
@@ -113,9 +104,7 @@ impl<'a> Plan<'a> {
         let ops = self.ops.iter().map(op).chain([Ok(head)]);
         Ok(TxnRequest {
             compare: self.compares.iter().map(compare).collect(),
-            success: ops
-                .map(|request| request.map(|request| RequestOp { request: Some(request) }))
-                .collect::<Result<_, _>>()?,
+            success: ops.map(|request| request.map(super::op)).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     keyspace::Keyspace,
     members::Members,
     wire::{
-        CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        CompactionRequest, Compare, PutRequest, RangeRequest, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
     },
@@ -42,8 +42,7 @@ async fn turn(members: &Members, space: &Keyspace, seen: Option<(i64, i64)>) -> 
             target_union: Some(TargetUnion::Version(version)),
         };
         let put = PutRequest { key: space.compaction(), value: revision.to_string().into_bytes().into(), lease: 0 };
-        let put = RequestOp { request: Some(Request::RequestPut(put)) };
-        let txn = TxnRequest { compare: vec![compare], success: vec![put] };
+        let txn = TxnRequest { compare: vec![compare], success: vec![super::op(Request::RequestPut(put))] };
         let answer = kv.txn(txn).await?.into_inner();
         if answer.succeeded {
             match kv.compact(CompactionRequest { revision }).await {

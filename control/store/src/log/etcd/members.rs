@@ -108,9 +108,7 @@ impl Members {
         }
         Err(why)
     }
-}
 
-impl Members {
     /// [`Self::read`] of who starts: it says what it waits for.
     ///
     /// # Errors

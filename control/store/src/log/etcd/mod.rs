@@ -213,8 +213,7 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
         return check_format(space, None).map(|()| true);
     }
     let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
-    let success =
-        puts.map(|(key, value)| RequestOp { request: Some(Request::RequestPut(PutRequest { key, value, lease: 0 })) });
+    let success = puts.map(|(key, value)| op(Request::RequestPut(PutRequest { key, value, lease: 0 })));
     // Whoever makes it, and whatever the answer is: it is looked for once more.
     let nobody = [space.format(), space.restoring()].map(absent);
     let making = TxnRequest { compare: nobody.into(), success: success.into() };
@@ -222,14 +221,23 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
     Ok(true)
 }
 
-/// There is no such key.
-fn absent(key: Vec<u8>) -> Compare {
+/// What a key holds was written at this revision of etcd's.
+fn unchanged(key: Vec<u8>, revision: i64) -> Compare {
     Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Mod.into(),
         key,
-        target_union: Some(TargetUnion::ModRevision(0)),
+        target_union: Some(TargetUnion::ModRevision(revision)),
     }
+}
+
+/// There is no such key.
+fn absent(key: Vec<u8>) -> Compare {
+    unchanged(key, 0)
+}
+
+fn op(request: Request) -> RequestOp {
+    RequestOp { request: Some(request) }
 }
 
 /// Before anything is sealed: what would misread it ends, or does not start.
@@ -241,14 +249,9 @@ async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) ->
     });
     let found = found.await?.kvs.into_iter().next();
     let Some(found) = found.filter(|found| found.value == PLAIN.to_string().as_bytes()) else { return Ok(()) };
-    let same = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: space.format(),
-        target_union: Some(TargetUnion::ModRevision(found.mod_revision)),
-    };
+    let same = unchanged(space.format(), found.mod_revision);
     let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into(), lease: 0 });
-    let raising = TxnRequest { compare: vec![same], success: vec![RequestOp { request: Some(put) }] };
+    let raising = TxnRequest { compare: vec![same], success: vec![op(put)] };
     // Where it fails another server has done it.
     members.ask().kv().txn(raising).await?;
     Ok(())

@@ -15,12 +15,8 @@ use super::{
     ANSWER, Config, StartError, absent, envelope,
     keyspace::{Keyspace, Mark, PLAIN, SEALED},
     members::Members,
-    said,
-    wire::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-        compare::{CompareResult, CompareTarget, TargetUnion},
-        request_op::Request,
-    },
+    op, said, unchanged,
+    wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, request_op::Request},
 };
 use crate::{Encryption, entry::Record};
 
@@ -45,7 +41,7 @@ pub(crate) async fn restore(config: &Config, records: Vec<Record>, encryption: &
     }
     // The revision of what was carried out; none: it was not.
     let send = async |compare: Vec<Compare>, requests: Vec<Request>| {
-        let success = requests.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+        let success = requests.into_iter().map(op).collect();
         let mut kv = members.ask().kv();
         let answer = timeout(ANSWER, kv.txn(TxnRequest { compare, success })).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("etcd has not answered in time")));
@@ -57,14 +53,7 @@ pub(crate) async fn restore(config: &Config, records: Vec<Record>, encryption: &
     let claiming = send(nobody.into(), vec![put(space.restoring(), Bytes::new())]).await?;
     let claimed = claiming.ok_or_else(occupied)?;
     // Whoever deletes what is there and begins again has it.
-    let still_ours = || {
-        vec![Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Mod.into(),
-            key: space.restoring(),
-            target_union: Some(TargetUnion::ModRevision(claimed)),
-        }]
-    };
+    let still_ours = || vec![unchanged(space.restoring(), claimed)];
     let (mut puts, mut size) = (Vec::new(), 0);
     for record in records {
         let unsealed = || StartError::Foreign("there are no random numbers to encrypt with".into());

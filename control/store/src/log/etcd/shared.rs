@@ -9,10 +9,8 @@ use super::{
     Config, PAUSE, StartError, absent,
     keyspace::Keyspace,
     members::Members,
-    said,
-    wire::{
-        DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
-    },
+    op, said,
+    wire::{DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, TxnRequest, request_op::Request},
 };
 
 /// No part of the store, nor of its snapshots, and not sealed by it.
@@ -133,8 +131,4 @@ impl Shared {
     fn unreachable(&self, why: &Status) -> StartError {
         StartError::Unreachable { urls: self.members.urls(), why: said(why) }
     }
-}
-
-fn op(request: Request) -> RequestOp {
-    RequestOp { request: Some(request) }
 }
