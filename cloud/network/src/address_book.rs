@@ -230,6 +230,11 @@ impl AddressBook {
         }
     }
 
+    /// Whether the network has no address to give, by what is known of it.
+    pub fn is_full(&self, network: &str) -> bool {
+        self.addresses.get(network).is_none_or(|addresses| addresses.ipam.is_full())
+    }
+
     pub fn ports_of<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a Arc<Port>> {
         self.ports.values().filter(move |port| port.spec.network == network)
     }

@@ -94,6 +94,11 @@ impl Ipam {
         self.owners.keys().any(|ip| self.subnet_of(*ip) == Some(subnet))
     }
 
+    /// Whether no address is left to give: none that is free, and none that another server has given.
+    pub fn is_full(&self) -> bool {
+        self.elsewhere.is_empty() && self.subnets.iter().all(|subnet| subnet.free.lowest().is_none())
+    }
+
     pub fn is_unused(&self) -> bool {
         self.owners.is_empty()
     }

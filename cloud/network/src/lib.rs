@@ -55,6 +55,8 @@ impl NetworkConfig {
 /// The network service. Stops working when the last reference is dropped.
 pub struct NetworkService {
     clients: Clients,
+    /// Of all tenants' objects.
+    everyone: kube::Client,
     tokens: Arc<dyn TokenAuthority>,
     config: NetworkConfig,
     state: Arc<State>,
@@ -90,10 +92,11 @@ impl NetworkService {
 
     fn following(clients: &Clients, all: &AllTenants, tokens: Arc<dyn TokenAuthority>, config: NetworkConfig) -> Self {
         let state = Arc::new(State::new());
-        let (followed, client) = (Arc::clone(&state), clients.all_tenants(all));
+        let everyone = clients.all_tenants(all);
+        let (followed, client) = (Arc::clone(&state), everyone.clone());
         let follower = tokio::spawn(async move { controller::follow_all(&followed, client).await });
         let making_port = tokio::sync::Mutex::default();
-        Self { clients: clients.clone(), tokens, config, state, making_port, background: vec![follower] }
+        Self { clients: clients.clone(), everyone, tokens, config, state, making_port, background: vec![follower] }
     }
 
     /// Gives networks their segments, ports their addresses and pods their ports, for a term.

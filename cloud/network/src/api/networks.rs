@@ -135,7 +135,7 @@ pub(super) async fn show(
     parameters: Parameters,
 ) -> Answer {
     caller.reader("get_network")?;
-    let (tenant, network) = object::find::<Network>(&service, &caller, &id)?;
+    let (tenant, network) = object::find::<Network>(&service, &caller, &id).await?;
     let view = object::view(&service, &caller, &tenant, &*network);
     Ok(Json(json!({"network": list::fields(view, &parameters)})))
 }
@@ -174,7 +174,7 @@ pub(super) async fn create(
 pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     const ACTION: &str = "update_network";
     caller.member(ACTION)?;
-    let (tenant, network) = object::find::<Network>(&service, &caller, &id)?;
+    let (tenant, network) = object::find::<Network>(&service, &caller, &id).await?;
     let given = Given::parse(Attributes(item(body, "network")?), ACTION)?;
     let written = object::update(&service, &tenant, &*network, |network: &mut Network| {
         if let Some(name) = &given.name {
@@ -194,7 +194,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Error> {
     caller.member("delete_network")?;
-    let (tenant, network) = object::find::<Network>(&service, &caller, &id)?;
+    let (tenant, network) = object::find::<Network>(&service, &caller, &id).await?;
     let name = network.name_any();
     let (in_use, subnets) = service.state.with(&tenant, |has| {
         let subnets: Vec<Arc<Subnet>> = has.subnets.values().filter(|s| s.spec.network == name).cloned().collect();

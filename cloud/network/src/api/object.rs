@@ -1,19 +1,22 @@
 //! What networks, subnets and ports have in common.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
 use hypernetes_api::TenantId;
 use hypernetes_client::Api;
 use hypernetes_facade::NotUpdated;
-use kube::{ResourceExt, api::DeleteParams};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::{Caller, Error};
+use super::{Caller, Error, Reach};
 use crate::{
     NetworkService,
     address_book::AddressBook,
-    state::{Followed, Inner},
+    state::{Followed, Inner, version},
 };
 
 /// One of the three kinds of objects.
@@ -76,9 +79,36 @@ fn find_in<K: Kind>(inner: &Inner, caller: &Caller, id: &str) -> Option<(TenantI
     Some((tenant.clone(), Arc::clone(object)))
 }
 
-/// The object with this id, if the caller may see it.
-pub(crate) fn find<K: Kind>(service: &NetworkService, caller: &Caller, id: &str) -> Result<(TenantId, Arc<K>), Error> {
+/// The object with this id, if the caller may see it: also one that was made a moment ago, through another server.
+pub(crate) async fn find<K: Kind>(
+    service: &NetworkService,
+    caller: &Caller,
+    id: &str,
+) -> Result<(TenantId, Arc<K>), Error> {
+    if let Some(found) = find_in(&service.state.lock(), caller, id) {
+        return Ok(found);
+    }
+    hear_of_all::<K>(service, &caller.scope).await?;
     find_in(&service.state.lock(), caller, id).ok_or_else(|| Error::not_found(K::NAME, id))
+}
+
+/// Waits until this server has heard of all that has come and gone of the kind up to now: before it says that there is none.
+pub(crate) async fn hear_of_all<K: Kind>(service: &NetworkService, reach: &Reach) -> Result<(), Error> {
+    let client = match reach {
+        Reach::Project(tenant) => service.clients.tenant(tenant),
+        Reach::All { .. } => service.everyone.clone(),
+    };
+    let list = Api::<K>::all(client).list(&ListParams::default()).await?;
+    let now = list.metadata.resource_version.and_then(|version| version.parse().ok());
+    let newest = list.items.iter().filter_map(version).max();
+    let there: HashSet<_> = list.items.iter().map(K::uid).collect();
+    let is_there = |object: &Arc<K>| there.contains(&object.uid()) || version(&**object) > now;
+    let heard = |inner: &Inner| {
+        let mut tenants = inner.tenants.iter().filter(|(tenant, _)| reach.includes(tenant));
+        inner.seen::<K>() >= newest && tenants.all(|(_, has)| K::all(has).values().all(is_there))
+    };
+    service.state.wait(heard).await;
+    Ok(())
 }
 
 pub(crate) fn view<K: Kind>(

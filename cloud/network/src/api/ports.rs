@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Attributes, Caller, Envelope, Error, Parameters, Service, item, link, list,
+    Answer, Attributes, Caller, Envelope, Error, Parameters, Reach, Service, item, link, list,
     object::{self, Kind, common, with},
 };
 use crate::{
@@ -162,7 +162,7 @@ impl Given {
     }
 
     /// The addresses that are wanted, with subnets by name.
-    fn wanted(
+    async fn wanted(
         &self,
         service: &NetworkService,
         caller: &Caller,
@@ -170,17 +170,21 @@ impl Given {
         network: &str,
     ) -> Result<Option<Vec<FixedIp>>, Error> {
         let Some(list) = &self.fixed_ips else { return Ok(None) };
-        let resolve = |wanted: &WantedIp| {
-            let Some(id) = &wanted.subnet else {
-                return Ok(FixedIp { subnet: String::new(), ip_address: wanted.ip.clone() });
+        let mut all = Vec::with_capacity(list.len());
+        for wanted in list {
+            let subnet = match &wanted.subnet {
+                None => String::new(),
+                Some(id) => {
+                    let (owner, subnet) = object::find::<Subnet>(service, caller, id).await?;
+                    if owner != *tenant || subnet.spec.network != network {
+                        return Err(Error::invalid(format_args!("the subnet {id} is not on the port's network")));
+                    }
+                    subnet.name_any()
+                }
             };
-            let (owner, subnet) = object::find::<Subnet>(service, caller, id)?;
-            if owner != *tenant || subnet.spec.network != network {
-                return Err(Error::invalid(format_args!("the subnet {id} is not on the port's network")));
-            }
-            Ok(FixedIp { subnet: subnet.name_any(), ip_address: wanted.ip.clone() })
-        };
-        list.iter().map(resolve).collect::<Result<_, _>>().map(Some)
+            all.push(FixedIp { subnet, ip_address: wanted.ip.clone() });
+        }
+        Ok(Some(all))
     }
 }
 
@@ -197,7 +201,7 @@ pub(super) async fn show(
     parameters: Parameters,
 ) -> Answer {
     caller.reader("get_port")?;
-    let (tenant, port) = object::find::<Port>(&service, &caller, &id)?;
+    let (tenant, port) = object::find::<Port>(&service, &caller, &id).await?;
     let view = object::view(&service, &caller, &tenant, &*port);
     Ok(Json(json!({"port": list::fields(view, &parameters)})))
 }
@@ -218,12 +222,17 @@ pub(super) async fn create(
         .text("network_id")?
         .ok_or_else(|| Error::bad_request("Failed to parse request. Required attribute 'network_id' not specified"))?;
     let given = Given::parse(body, ACTION)?;
-    let (tenant, network) = object::find::<Network>(&service, &caller, &network_id)?;
+    let (tenant, network) = object::find::<Network>(&service, &caller, &network_id).await?;
     if wanted_tenant.is_some_and(|wanted| wanted != tenant) {
         return Err(Error::forbidden(ACTION));
     }
     let network = network.name_any();
-    let wanted = given.wanted(&service, &caller, &tenant, &network)?.unwrap_or_default();
+    let wanted = given.wanted(&service, &caller, &tenant, &network).await?.unwrap_or_default();
+    if service.state.with(&tenant, |has| has.is_full(&network)) {
+        let own = Reach::Project(tenant.clone());
+        object::hear_of_all::<Subnet>(&service, &own).await?;
+        object::hear_of_all::<Port>(&service, &own).await?;
+    }
     let mut spec = PortSpec { network: network.clone(), ..PortSpec::default() };
     given.apply(&mut spec);
     let mac = given.mac_address.clone().unwrap_or_default();
@@ -277,7 +286,7 @@ pub(super) async fn create(
 pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     const ACTION: &str = "update_port";
     caller.member(ACTION)?;
-    let (tenant, port) = object::find::<Port>(&service, &caller, &id)?;
+    let (tenant, port) = object::find::<Port>(&service, &caller, &id).await?;
     let body = item(body, "port")?;
     if let Some(fixed) = ["network_id", "project_id", "tenant_id"].iter().find(|name| body.contains_key(**name)) {
         return Err(Error::bad_request(format!("Cannot update read-only attribute {fixed}")));
@@ -292,7 +301,7 @@ pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Pa
             "Unable to complete operation on port {id}: it belongs to a pod, which determines its addresses and device."
         )));
     }
-    let wanted = given.wanted(&service, &caller, &tenant, &port.spec.network)?;
+    let wanted = given.wanted(&service, &caller, &tenant, &port.spec.network).await?;
     let network_id = service.state.with(&tenant, |has| has.networks.get(&port.spec.network).and_then(|n| n.uid()));
     let written = object::update(&service, &tenant, &*port, |port: &mut Port| {
         let name = port.name_any();
@@ -324,7 +333,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Error> {
     caller.member("delete_port")?;
-    let (tenant, port) = object::find::<Port>(&service, &caller, &id)?;
+    let (tenant, port) = object::find::<Port>(&service, &caller, &id).await?;
     if port.spec.device_owner == POD_OWNER {
         return Err(Error::service_port(&id, &format!("has device owner {POD_OWNER}")));
     }

@@ -150,7 +150,7 @@ pub(super) async fn show(
     parameters: Parameters,
 ) -> Answer {
     caller.reader("get_subnet")?;
-    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id)?;
+    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id).await?;
     let view = object::view(&service, &caller, &tenant, &*subnet);
     Ok(Json(json!({"subnet": list::fields(view, &parameters)})))
 }
@@ -177,7 +177,7 @@ pub(super) async fn create(
         return Err(Error::invalid("only subnets of IP version 4 are supported"));
     }
     let cidr = cidr.ok_or_else(|| Error::bad_request("Bad subnets request: a subnetpool or a cidr is required."))?;
-    let (tenant, network) = object::find::<Network>(&service, &caller, &network)?;
+    let (tenant, network) = object::find::<Network>(&service, &caller, &network).await?;
     if wanted_tenant.is_some_and(|wanted| wanted != tenant) {
         return Err(Error::forbidden(ACTION));
     }
@@ -202,7 +202,7 @@ pub(super) async fn create(
 
 pub(super) async fn update(State(service): Service, caller: Caller, Path(id): Path<String>, body: Envelope) -> Answer {
     caller.member("update_subnet")?;
-    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id)?;
+    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id).await?;
     let body = item(body, "subnet")?;
     if let Some(fixed) =
         ["cidr", "network_id", "ip_version", "project_id", "tenant_id"].iter().find(|n| body.contains_key(**n))
@@ -233,7 +233,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Error> {
     caller.member("delete_subnet")?;
-    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id)?;
+    let (tenant, subnet) = object::find::<Subnet>(&service, &caller, &id).await?;
     let in_use = service.state.with(&tenant, |has| has.subnet_in_use(&subnet));
     if in_use || !object::delete(&service, &tenant, &*subnet).await? {
         return Err(Error::subnet_in_use(&id));

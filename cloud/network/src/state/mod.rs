@@ -51,6 +51,11 @@ impl Inner {
         self.listed == KINDS
     }
 
+    /// The last version that the kind's watch told of.
+    pub fn seen<K: Followed>(&self) -> Option<u64> {
+        self.seen.get(&*K::kind(&())).copied()
+    }
+
     /// Whether this server acts on what it is told, and knows all there is.
     fn acts(&self, queue: &Queue) -> bool {
         self.synced() && queue.is_open()
@@ -127,7 +132,7 @@ impl State {
         }
         let mut inner = self.lock();
         // The watch may have told of this version already, and of the object's end.
-        if written && version(&object) <= inner.seen.get(&*K::kind(&())).copied() {
+        if written && version(&object) <= inner.seen::<K>() {
             return;
         }
         object.apply(&mut inner, tenant, &self.queue);
@@ -185,6 +190,6 @@ pub(crate) fn is_accepted(port: &Port) -> bool {
 }
 
 /// Versions are numbers that grow; another object of the same name has a greater one.
-fn version<K: Resource>(object: &K) -> Option<u64> {
+pub(crate) fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
 }
