@@ -102,7 +102,7 @@ pub struct Endpoint {
 /// The resources that one tenant sees.
 pub struct View {
     endpoints: Vec<Endpoint>,
-    by_name: HashMap<Name, Endpoint>,
+    by_plural: HashMap<String, Vec<Endpoint>>,
     /// The view that this one has more than.
     base: Option<Arc<View>>,
     /// Groups and versions in which it has more: the documents of all others are the base's.
@@ -120,8 +120,11 @@ impl View {
     }
 
     fn of_endpoints(endpoints: Vec<Endpoint>) -> Self {
-        let by_name = endpoints.iter().map(|one| (name(&one.served.ty, &one.resource.plural), one.clone())).collect();
-        Self { endpoints, by_name, base: None, own: Vec::new(), documents: RwLock::default() }
+        let mut by_plural = HashMap::<String, Vec<Endpoint>>::new();
+        for one in &endpoints {
+            by_plural.entry(one.resource.plural.clone()).or_default().push(one.clone());
+        }
+        Self { endpoints, by_plural, base: None, own: Vec::new(), documents: RwLock::default() }
     }
 
     /// This one, and more.
@@ -133,7 +136,8 @@ impl View {
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Endpoint> {
-        self.by_name.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        let is = |one: &&Endpoint| one.served.ty.group == group && one.served.ty.version == version;
+        self.by_plural.get(plural)?.iter().find(is)
     }
 
     pub fn all(&self) -> &[Endpoint] {

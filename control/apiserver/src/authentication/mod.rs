@@ -45,9 +45,9 @@ pub enum Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// By a request's extensions: [`UserInfo`] inside the process, `Option<Certificate>` from TLS.
+    /// By a request's extensions: [`UserInfo`] inside the process, `Option<Arc<Certificate>>` from TLS.
     pub fn of(extensions: &'a http::Extensions) -> Self {
-        match (extensions.get::<UserInfo>(), extensions.get::<Option<Certificate>>()) {
+        match (extensions.get::<UserInfo>(), extensions.get::<Option<Arc<Certificate>>>()) {
             (Some(user), _) => Self::Known(user),
             (None, Some(Some(certificate))) => Self::Certificate(certificate),
             (None, Some(None)) => Self::Refused,
@@ -119,7 +119,7 @@ impl Authenticator {
             Connection::Certificate(certificate) => {
                 let good = self.directory.is_open(&certificate.user.tenant).await?
                     && self.authorities.stand_by(certificate).await?
-                    && !is_revoked(&self.store, certificate)?;
+                    && !is_revoked(&self.store, certificate);
                 if good { Ok(certificate.user.clone()) } else { Err(unauthorized()) }
             }
             Connection::Refused => Err(unauthorized()),
@@ -291,11 +291,8 @@ pub fn named(info: &TokenInfo) -> UserInfo {
 }
 
 /// As the store was when the request was begun to be looked at: who asks waited for that, but for questions of health.
-fn is_revoked(store: &Store, certificate: &Certificate) -> Result<bool, ApiError> {
-    let name = format!("{}{}", names::CERTIFICATE_REVOCATION_PREFIX, certificate.serial);
-    let resource = ResourceId::new("identity.hypernetes.io", "tokenrevocations");
-    let key = Key::new(&resource, &TenantId::system(), "", &name)?;
-    Ok(store.recent(&key).is_some())
+fn is_revoked(store: &Store, certificate: &Certificate) -> bool {
+    store.recent(&certificate.revocation).is_some()
 }
 
 #[cfg(test)]

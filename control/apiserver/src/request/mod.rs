@@ -4,7 +4,7 @@ pub mod info;
 pub mod options;
 pub mod selectors;
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use http::{Method, Uri};
 use hypernetes_api::{ApiError, Reason, TenantId, error::Details, names};
@@ -57,22 +57,22 @@ pub fn parse(uri: &Uri) -> Result<(Cluster, Target), ApiError> {
         }
         segments.push(segment);
     }
-    if segments.last().is_some_and(String::is_empty) {
+    if segments.last().is_some_and(|segment| segment.is_empty()) {
         segments.pop();
     }
-    if segments.iter().any(String::is_empty) {
+    if segments.iter().any(|segment| segment.is_empty()) {
         return Err(not_found());
     }
     let mut cluster = Cluster::Unnamed;
     if segments.first().is_some_and(|s| s == "clusters") {
-        let name = segments.get(1).cloned().ok_or_else(not_found)?;
+        let name = segments.get(1).ok_or_else(not_found)?.to_string();
         cluster = if name == names::ALL_CLUSTERS { Cluster::All } else { Cluster::Named(name) };
         segments.drain(..2);
         if segments.first().is_some_and(|s| s == "clusters") {
             return Err(not_found());
         }
     }
-    let rest: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let rest: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let resource = match rest.as_slice() {
         ["api", version, tail @ ..] if !tail.is_empty() => resource("", version, tail)?,
         ["apis", group, version, tail @ ..] if !tail.is_empty() => resource(group, version, tail)?,
@@ -116,7 +116,10 @@ pub fn not_found() -> ApiError {
     ApiError::new(Reason::NotFound, message).with_details(Details::default())
 }
 
-fn decode(text: &str) -> Result<String, ApiError> {
+fn decode(text: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !text.contains(['%', '+']) {
+        return Ok(text.into());
+    }
     let invalid = || ApiError::bad_request("the path is not properly escaped");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -133,12 +136,12 @@ fn decode(text: &str) -> Result<String, ApiError> {
             byte => bytes.push(*byte),
         }
     }
-    String::from_utf8(bytes).map_err(|_| invalid())
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| invalid())
 }
 
 /// The text of what may be percent-escaped; what is not properly so stands for itself.
 pub fn unescaped(text: &str) -> String {
-    decode(text).unwrap_or_else(|_| text.to_owned()).to_lowercase()
+    decode(text).unwrap_or(text.into()).to_lowercase()
 }
 
 /// A query string's parameters. Of one that comes several times the first counts, as upstream reads it, unless it is a list.
@@ -152,8 +155,8 @@ impl Query {
         let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(&value.replace('+', " "))?;
-            parameters.entry(decode(&name.replace('+', " "))?).or_default().push(value);
+            let plain = |text: &str| decode(&text.replace('+', " ")).map(Cow::into_owned);
+            parameters.entry(plain(name)?).or_default().push(plain(value)?);
         }
         Ok(Self(parameters))
     }

@@ -1,6 +1,6 @@
 //! Label and field selectors, as list and watch take them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::VecDeque};
 
 use hypernetes_api::{ApiError, DnsSubdomain};
 use hypernetes_kinds::Selectable;
@@ -37,7 +37,7 @@ impl Selector {
     /// `BadRequest` for what is no selector, or a field that cannot be selected by.
     pub fn parse(selectable: &[Selectable], labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
-            labels: Labels { tokens: tokens(labels).into() }.terms()?,
+            labels: Labels { tokens: tokens(labels) }.terms()?,
             fields: parse_fields(&|path| selectable.iter().find(|field| field.name == path).cloned(), fields)?,
         })
     }
@@ -48,7 +48,7 @@ impl Selector {
     /// `BadRequest` for what is no selector.
     pub fn of_anything(labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
-            labels: Labels { tokens: tokens(labels).into() }.terms()?,
+            labels: Labels { tokens: tokens(labels) }.terms()?,
             fields: parse_fields(&|path| Some(Selectable::field(path)), fields)?,
         })
     }
@@ -172,28 +172,28 @@ impl Token {
 /// Longest first.
 const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
 
-fn tokens(mut text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
+fn tokens(mut text: &str) -> VecDeque<Token> {
+    let mut tokens = VecDeque::new();
     loop {
         text = text.trim_start_matches([' ', '\t', '\r', '\n']);
         if text.is_empty() {
-            tokens.push(Token::End);
             return tokens;
         }
         if let Some(sign) = SIGNS.into_iter().find(|sign| text.starts_with(sign)) {
-            tokens.push(Token::Sign(sign));
+            tokens.push_back(Token::Sign(sign));
             text = &text[sign.len()..];
             continue;
         }
         let end = text.find([' ', '\t', '\r', '\n', '=', '!', '(', ')', ',', '>', '<']).unwrap_or(text.len());
-        tokens.push(Token::Word(text[..end].to_owned()));
+        tokens.push_back(Token::Word(text[..end].to_owned()));
         text = &text[end..];
     }
 }
 
 /// Upstream's grammar of label selectors: requirements with commas between them, and nothing behind the last.
 struct Labels {
-    tokens: std::collections::VecDeque<Token>,
+    /// Behind them is the end.
+    tokens: VecDeque<Token>,
 }
 
 impl Labels {
@@ -322,6 +322,9 @@ fn checked_value(value: &str) -> Result<String, ApiError> {
 /// `known`: a field of that path, if it can be selected by.
 fn parse_fields(known: &dyn Fn(&str) -> Option<Selectable>, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
     let cannot = |term: &str| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"));
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut terms = Vec::new();
     for term in split_escaped(text).into_iter().filter(|term| !term.is_empty()) {
         let at = operator(term).ok_or_else(|| cannot(term))?;
@@ -341,7 +344,7 @@ fn parse_fields(known: &dyn Fn(&str) -> Option<Selectable>, text: &str) -> Resul
         let value = unescaped(value).ok_or_else(|| cannot(term))?;
         terms.push(FieldTerm { field, value, equal: operator != "!=" });
     }
-    if terms.is_empty() && !text.is_empty() {
+    if terms.is_empty() {
         return Err(cannot(text));
     }
     Ok(terms)

@@ -187,7 +187,8 @@ pub async fn serve_within(
             let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, accepting).await else { return };
             drop(turn);
             let shown = stream.get_ref().1.peer_certificates();
-            let certificate = shown.map(|chain| chain.first().and_then(|first| authentication::certificate(first)));
+            let certificate =
+                shown.map(|chain| chain.first().and_then(|first| authentication::certificate(first)).map(Arc::new));
             let system = certificate.iter().flatten().any(|certificate| certificate.user.tenant.is_system());
             if system {
                 payer.is_system();
@@ -203,7 +204,7 @@ pub async fn serve_within(
 /// The other end of a connection.
 struct Client {
     /// What it has shown, and whose that is: perhaps nobody's.
-    certificate: Option<Option<Certificate>>,
+    certificate: Option<Option<Arc<Certificate>>>,
     peer: Peer,
     source: Source,
     place: Place,

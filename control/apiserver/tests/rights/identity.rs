@@ -1,5 +1,7 @@
 //! Who a request is made as.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Request;
@@ -107,12 +109,13 @@ async fn what_was_given_out_for_a_project_ends_with_it() {
     let bench = furnished().await;
     let own = bench.server.authorities().of(&ACME.parse().unwrap()).await.unwrap();
     let issuer = Issuer::Tenant(own.clients.as_ref().unwrap().current.key_id.clone());
-    let until = jiff::Timestamp::MAX;
-    let certificate =
-        |tenant| Certificate { user: member(tenant), serial: "4a01".into(), issuer: issuer.clone(), until };
+    let with_serial = |tenant, serial: &str| {
+        Certificate::new(member(tenant), serial.into(), issuer.clone(), jiff::Timestamp::MAX).unwrap()
+    };
+    let certificate = |tenant| with_serial(tenant, "4a01");
     let shown = async |certificate: Option<Certificate>| {
         let mut request = Request::builder().uri(MAPS).body(Body::empty()).unwrap();
-        request.extensions_mut().insert(certificate);
+        request.extensions_mut().insert(certificate.map(Arc::new));
         bench.answer(request).await
     };
     let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
@@ -124,7 +127,8 @@ async fn what_was_given_out_for_a_project_ends_with_it() {
     shown(Some(certificate(ACME))).await.ok();
     with_token().await.ok();
     // Its own end, on a connection that lasts longer.
-    let over = Certificate { until: jiff::Timestamp::now(), ..certificate(ACME) };
+    let mut over = certificate(ACME);
+    over.until = jiff::Timestamp::now();
     shown(Some(over)).await.refused(401, "Unauthorized");
     shown(None).await.refused(401, "Unauthorized");
 
@@ -141,9 +145,9 @@ async fn what_was_given_out_for_a_project_ends_with_it() {
     let revocation = json!({"metadata": {"name": "certificate-4a01"}, "spec": {"certificate": "4a01"}});
     bench.post(&operator(), &format!("{identity}/tokenrevocations"), revocation).await.ok();
     shown(Some(certificate(ACME))).await.refused(401, "Unauthorized");
-    shown(Some(Certificate { serial: "4a02".into(), ..certificate(ACME) })).await.ok();
+    shown(Some(with_serial(ACME, "4a02"))).await.ok();
     bench.delete(&operator(), &project).await.ok();
-    shown(Some(Certificate { serial: "4a02".into(), ..certificate(ACME) })).await.refused(401, "Unauthorized");
+    shown(Some(with_serial(ACME, "4a02"))).await.refused(401, "Unauthorized");
     with_token().await.refused(401, "Unauthorized");
 }
 

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use hypernetes_api::{TenantId, auth::UserInfo, names};
+use hypernetes_store::{Key, ResourceId};
 use jiff::Timestamp;
 use rustls::{
     CertificateError, DistinguishedName, Error,
@@ -35,6 +36,18 @@ pub struct Certificate {
     pub issuer: Issuer,
     /// When it ends: connections may last longer.
     pub until: Timestamp,
+    /// Where it is said that it has been revoked.
+    pub(in crate::authentication) revocation: Key,
+}
+
+impl Certificate {
+    /// None: the serial number is none.
+    pub fn new(user: UserInfo, serial: String, issuer: Issuer, until: Timestamp) -> Option<Self> {
+        let revocations = ResourceId::new("identity.hypernetes.io", "tokenrevocations");
+        let name = format!("{}{serial}", names::CERTIFICATE_REVOCATION_PREFIX);
+        let revocation = Key::new(&revocations, &TenantId::system(), "", &name).ok()?;
+        Some(Self { user, serial, issuer, until, revocation })
+    }
 }
 
 /// Whose authority has signed a certificate, by the name that it bears.
@@ -76,7 +89,7 @@ pub fn certificate(der: &[u8]) -> Option<Certificate> {
     let serial = serial.map(|byte| format!("{byte:02x}")).collect();
     let user = UserInfo { name, uid: String::new(), groups, extra: BTreeMap::new(), tenant };
     let until = Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
-    Some(Certificate { user, serial, issuer, until })
+    Certificate::new(user, serial, issuer, until)
 }
 
 /// The one tenant that a certificate says that it is of: as a URI, or as it was before, as an organizational unit.
