@@ -3,6 +3,7 @@
 //! Nobody keeps a place by doing nothing: every part of a connection has a deadline.
 
 mod drain_body;
+mod gate;
 mod patience;
 mod roaming;
 mod shown;
@@ -35,6 +36,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::gate::Gate;
 pub use self::shown::Shown;
 use crate::{
     answer::error_response,
@@ -154,9 +156,14 @@ pub async fn serve_within(
 ) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(config, tenants.clone())?));
     let places = Places::new(limits);
+    let mut gate = Gate::new(&listener);
     loop {
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            () = gate.is_due() => {
+                gate.open();
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -169,7 +176,10 @@ pub async fn serve_within(
         };
         let source = Source::from(address.ip());
         // Who finds no place is hung up on: one that waited would be in the way of the others.
-        let Some(place) = places.take(source) else { continue };
+        let Some(place) = places.take(source) else {
+            gate.shut(source);
+            continue;
+        };
         let (acceptor, router, tenants, stop) = (acceptor.clone(), router.clone(), tenants.clone(), stop.clone());
         let payer = Payer::source(place.pace());
         background::spawn(payer.clone(), async move {
