@@ -216,6 +216,8 @@ impl Server {
         }
         tracing::info!(url, "ready");
         hypernetes_daemon::notify::ready();
+        let runtimes = [Some(tokio::runtime::Handle::current()), hypernetes_apiserver::background().cloned()];
+        tokio::spawn(hypernetes_daemon::allocator::follow_the_load(runtimes.into_iter().flatten().collect()));
         tokio::select! {
             served = hypernetes_apiserver::serve(listener, router, &tls, server.authorities(), stop) => served?,
             why = store_ended => bail!("the store has ended: {why}; the next start reads what there is"),

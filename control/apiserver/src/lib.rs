@@ -59,6 +59,7 @@ use self::{
     with_defaults::WithDefaults,
 };
 pub use fairness::{
+    background::background,
     budget::{Budget, TABLE as BUDGETS},
     places::Limits,
 };

@@ -641,6 +641,12 @@ async fn one_source_takes_nothing_from_others_and_none_takes_from_the_system() {
         silent.push(server.plain("127.0.0.2").await);
     }
     assert!(server.connect("127.0.0.2", Some(ACME)).await.is_err(), "there is no place for a fourth");
+    // Nor is it heard for a moment after each refusal.
+    let mut heard = true;
+    for _ in 0..10 {
+        heard = heard && tokio::time::timeout(Duration::from_millis(300), server.plain("127.0.0.2")).await.is_ok();
+    }
+    assert!(!heard);
     let mut others = Vec::new();
     for from in ["127.0.0.3", "127.0.0.4"] {
         for _ in 0..6 {

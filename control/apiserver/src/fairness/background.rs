@@ -60,8 +60,8 @@ fn go_on<D: Debtor>(payer: D, mut work: Pin<Box<dyn Future<Output = ()> + Send>>
     });
 }
 
-/// As many threads as there are processors. None: they cannot be had, and all work is done in one place.
-fn background() -> Option<&'static Handle> {
+/// The runtime of those threads: as many as there are processors. None: they cannot be had, and all work is done in one place.
+pub fn background() -> Option<&'static Handle> {
     static BACKGROUND: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = BACKGROUND.get_or_init(|| {
         let started = Builder::new_multi_thread()
