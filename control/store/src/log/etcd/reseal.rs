@@ -10,11 +10,12 @@ use tonic::Status;
 use super::{
     commit::Committer,
     envelope,
-    keyspace::{Place, revision},
+    keyspace::Place,
     pages::Pages,
+    revisions::number,
     said,
 };
-use crate::{Encryption, Guard, Key, Op, Revision, RotationError, Txn, TxnError};
+use crate::{Encryption, Guard, Key, Op, RotationError, Txn, TxnError};
 
 /// Between attempts while etcd takes nothing.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -22,7 +23,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// What is in etcd now and is not sealed with the first key; and all that something is sealed with.
 #[derive(Default)]
 pub(super) struct Found {
-    pub others: Vec<(Key, Revision)>,
+    /// With etcd's revision.
+    pub others: Vec<(Key, i64)>,
     pub keys: BTreeSet<u32>,
 }
 
@@ -37,7 +39,7 @@ pub(super) async fn look(committer: &Committer) -> Result<Found, Status> {
                 let sealed_with = envelope::sealed_with(&kv.value);
                 found.keys.insert(sealed_with);
                 if sealed_with != current {
-                    found.others.push((key, revision(kv.mod_revision)));
+                    found.others.push((key, kv.mod_revision));
                 }
             }
         }
@@ -66,8 +68,8 @@ pub(super) async fn all(committer: &Committer) -> Result<usize, Status> {
     // So that the cache has all of that.
     committer.barriers.wait().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let objects = others.len();
-    for (key, revision) in others {
-        anew(committer, key, revision).await;
+    for (key, modified) in others {
+        anew(committer, key, modified).await;
     }
     Ok(objects)
 }
@@ -97,13 +99,13 @@ pub(super) async fn rotate(committer: &Committer, keys: Encryption) -> Result<()
     Err(RotationError::Failed("another server writes with another key as its first, or an object is too large".into()))
 }
 
-async fn anew(committer: &Committer, key: Key, revision: Revision) {
+async fn anew(committer: &Committer, key: Key, modified: i64) {
     loop {
         // What was written since was sealed then.
-        let record = committer.cache.record(&key).filter(|record| record.mod_revision == revision);
+        let record = committer.cache.record(&key).filter(|record| number(record.mod_revision) == modified);
         let Some(record) = record else { return };
         let txn = Txn {
-            guards: vec![Guard::Unchanged(key.clone(), revision)],
+            guards: vec![Guard::Unchanged(key.clone(), record.mod_revision)],
             ops: vec![Op::Put(key.clone(), record.value)],
         };
         match committer.commit(&txn).await {
