@@ -1,5 +1,5 @@
 //! What a commit costs on this disk: fdatasync alone, the store's log, and redb, with so many writers at once; and what opening
-//! costs. `cargo run --release -p hypernetes-store --example log -- DIR`
+//! costs. `cargo run --release -p hypernetes-store --example log -- DIR`, or with the URL of an etcd instead: what one over that costs.
 //!
 //! Each writer commits objects of 1 KiB, one after the other, for some seconds. redb is given what waits as one transaction, as a
 //! store over it would.
@@ -14,7 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use hypernetes_api::TenantId;
-use hypernetes_store::{Encryption, Key, Op, Options, ResourceId, Store, Txn};
+use hypernetes_store::{
+    Encryption, Key, Op, Options, ResourceId, Store, Txn,
+    log::etcd::{Config, Endpoints},
+};
 use redb::{Database, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
@@ -108,10 +111,31 @@ fn redb(path: &Path) -> mpsc::UnboundedSender<Waiting> {
     sender
 }
 
+/// Writes to a store until it has done so for long enough.
+async fn run_store(what: &str, writers: usize, store: Arc<Store>) {
+    run(what, writers, move |key, value| {
+        let store = store.clone();
+        async move {
+            store.commit(Txn { guards: vec![], ops: vec![Op::Put(key, value)] }).await.unwrap();
+        }
+    })
+    .await;
+}
+
 #[tokio::main]
 async fn main() {
-    let directory = std::env::args().nth(1).expect("a directory on the disk that is asked about");
-    let directory = tempfile::tempdir_in(directory).unwrap();
+    let place = std::env::args().nth(1).expect("a directory on the disk that is asked about, or the URL of an etcd");
+    if place.starts_with("http") {
+        println!("{:<22} {:>4} {:>9} {:>8} {:>8} {:>9}", "", "by", "commits/s", "p50 ms", "p99 ms", "cpu us");
+        for writers in [1, 8, 64] {
+            let endpoints = Endpoints { urls: vec![place.clone()], ..Endpoints::default() };
+            let config = Config { endpoints, prefix: format!("/log-{}/", std::process::id()), ..Config::default() };
+            let store = Store::etcd(&config, Options::default()).await.unwrap();
+            run_store("over etcd", writers, Arc::new(store)).await;
+        }
+        return;
+    }
+    let directory = tempfile::tempdir_in(place).unwrap();
     println!("{:<22} {:>4} {:>9} {:>8} {:>8} {:>9}", "", "by", "commits/s", "p50 ms", "p99 ms", "cpu us");
     fdatasync(directory.path());
     for writers in [1, 8, 64] {
@@ -133,14 +157,7 @@ async fn main() {
                 options.encryption = Encryption::read(&keys).unwrap();
             }
             let path = directory.path().join(format!("{what}{writers}"));
-            let store = Arc::new(Store::open(&path, options).unwrap());
-            run(what, writers, move |key, value| {
-                let store = store.clone();
-                async move {
-                    store.commit(Txn { guards: vec![], ops: vec![Op::Put(key, value)] }).await.unwrap();
-                }
-            })
-            .await;
+            run_store(what, writers, Arc::new(Store::open(&path, options).unwrap())).await;
         }
     }
     opening(directory.path()).await;

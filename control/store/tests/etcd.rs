@@ -122,12 +122,26 @@ async fn a_server_that_was_away_catches_up_with_large_transactions_whole() {
     a.health().await.unwrap();
 }
 
-/// Until which revision an etcd has forgotten the past.
-async fn compacted(url: &str) -> i64 {
+/// What an etcd answers over HTTP.
+async fn http(url: &str, request: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// Has etcd do something that it offers as JSON, too.
+async fn post(url: &str, path: &str, body: &str) -> String {
+    let head = format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    let answer = http(url, &format!("{head}\r\n\r\n{body}")).await;
+    assert!(answer.split("\r\n").next().unwrap().contains(" 200 "), "{answer}");
+    answer
+}
+
+/// Until which revision an etcd has forgotten the past.
+async fn compacted(url: &str) -> i64 {
+    let text = http(url, "GET /metrics HTTP/1.0\r\n\r\n").await;
     let line = text.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_compact_revision "));
     line.unwrap().parse::<f64>().unwrap() as i64
 }
@@ -142,7 +156,7 @@ async fn what_was_compacted_meanwhile_is_loaded_anew() {
     network.cut("a");
     let mut last = b.commit(txn(vec![Op::Delete(key("gone"))])).await.unwrap();
     let deleted = last;
-    while compacted(&url).await <= i64::try_from(deleted.0).unwrap() {
+    while compacted(&url).await <= i64::try_from(deleted.0 >> 8).unwrap() {
         last = b.commit(txn(vec![put("stays", &last.0.to_be_bytes())])).await.unwrap();
     }
     drop(b);
@@ -427,6 +441,53 @@ async fn keys_are_changed_while_servers_run() {
     assert_eq!((names(&after).await.len(), &*after.get(&key("both")).await.unwrap().unwrap().value), (3, &b"3"[..]));
 }
 
+/// By the command, and by a start: values that were written over and those that were not.
+#[tokio::test]
+async fn after_other_keys_and_a_defragmentation_etcds_file_has_nothing_of_the_old_one() {
+    for by_start in [false, true] {
+        let (directory, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (_process, url) = common::single(directory.path(), Path::new(""));
+        let open = async |numbers: &[u8]| {
+            let options = Options { encryption: keys(files.path(), numbers), ..Options::default() };
+            Store::etcd(&common::config(vec![url.clone()], "/old/"), options).await.unwrap()
+        };
+        let in_file = |bytes: &[u8]| holds(&directory.path().join("data/member/snap"), bytes);
+        let store = open(&[4]).await;
+        let mut sealed = Vec::new();
+        for value in [&b"first"[..], b"second"] {
+            store.commit(txn(vec![put("a", value)])).await.unwrap();
+            let name = STANDARD.encode(format!("/old/{}", key("a").as_str()));
+            let found = post(&url, "/v3/kv/range", &format!(r#"{{"key":"{name}"}}"#)).await;
+            let found = found.split_once(r#""value":""#).unwrap().1.split('"').next().unwrap();
+            sealed.push(STANDARD.decode(found).unwrap());
+        }
+        // etcd writes it a little later than it says so.
+        while !sealed.iter().all(|old| in_file(old)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let store = if by_start {
+            drop(store);
+            open(&[9, 4]).await
+        } else {
+            store.rotate(keys(files.path(), &[9, 4])).await.unwrap();
+            store
+        };
+        let left = || sealed.iter().filter(|old| in_file(old)).count();
+        within(async || {
+            post(&url, "/v3/maintenance/defragment", "{}").await;
+            match left() {
+                0 => Ok(()),
+                // What is begun with a start goes on while the server works.
+                left if by_start => Err(format!("{left} of them are there")),
+                left => panic!("{left} of them are there"),
+            }
+        })
+        .await;
+        let entry = within(async || store.get(&key("a")).await).await.unwrap();
+        assert_eq!(&*entry.value, b"second");
+    }
+}
+
 /// A watch of before a server started goes on where etcd has not forgotten what came since.
 #[tokio::test]
 async fn who_starts_knows_what_etcd_has_not_forgotten() {
@@ -457,7 +518,7 @@ async fn who_starts_knows_what_etcd_has_not_forgotten() {
     // What is forgotten is: who was told less lists anew.
     let (_, compacting) = pair_at(&network, url.clone(), "/past/", Duration::from_millis(50)).await;
     let mut last = fourth;
-    while compacted(&url).await <= i64::try_from(fourth.0).unwrap() {
+    while compacted(&url).await <= i64::try_from(fourth.0 >> 8).unwrap() {
         last = compacting.commit(txn(vec![put("c", &last.0.to_be_bytes())])).await.unwrap();
     }
     drop(compacting);

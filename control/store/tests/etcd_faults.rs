@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -25,12 +26,12 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use tokio::sync::{mpsc, watch};
 
 const SERVERS: usize = 3;
-/// Each of them does one thing after the other.
-const CLIENTS: usize = 3;
+/// Each of them does one thing after the other; some of theirs are sent together.
+const CLIENTS: usize = 6;
 /// Keys that are written at one time.
-const KEYS: u64 = 4;
+const KEYS: u64 = 8;
 /// After so many operations others are: long histories of one key are hard to check.
-const OPERATIONS_PER_KEYS: u64 = 300;
+const OPERATIONS_PER_KEYS: u64 = 600;
 
 fn configmaps() -> ResourceId {
     ResourceId::new("", "configmaps")
@@ -278,12 +279,15 @@ fn survive(faults: &[(Fault, Duration)]) -> usize {
         check_watch(changes, &acknowledged, &tried).unwrap_or_else(|why| panic!("{why}"));
     }
     let unknown = operations.iter().filter(|done| matches!(done.did, Did::Write { outcome: Outcome::Unknown, .. }));
+    let batches: BTreeSet<u64> = acknowledged.iter().map(|(revision, ..)| revision >> 8).collect();
     println!(
-        "{} operations, {} acknowledged writes, {} of unknown outcome",
+        "{} operations, {} acknowledged writes in {} batches, {} of unknown outcome",
         operations.len(),
         acknowledged.len(),
+        batches.len(),
         unknown.count()
     );
+    assert!(batches.len() < acknowledged.len(), "nothing was sent together");
     what_is_wrong_shows(&operations, &watched[0], &acknowledged, &tried);
     acknowledged.len()
 }

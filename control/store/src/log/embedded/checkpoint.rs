@@ -13,15 +13,17 @@ use std::{
     thread::JoinHandle,
 };
 
+use tokio::sync::mpsc;
+
 use super::{
+    Asked,
     files::{CHECKPOINTS, Files},
     frame,
     header::{Header, Kind, SIZE, StoreId},
-    medium::{Blob, fill},
-    pieces::Pieces,
+    medium::Blob,
+    pieces::{self, Pieces},
 };
-use crate::Encryption;
-use crate::{Revision, mvcc::Cache};
+use crate::{Encryption, Revision, mvcc::Cache};
 
 /// Bytes of entries in a frame: to gather them holds up nobody for long.
 const PIECE: usize = 1 << 20;
@@ -43,6 +45,8 @@ pub(super) struct Checkpoints {
     pub writing: Option<Writing>,
     /// Which of the places has something that is sealed with another key, somewhere in it.
     pub stale: [bool; 2],
+    /// Is told of each that is over.
+    pub tell: Option<mpsc::WeakUnboundedSender<Asked>>,
 }
 
 pub(super) struct Writing {
@@ -91,7 +95,15 @@ impl Checkpoints {
             wipe: self.stale[place_of(number)],
             stop: stop.clone(),
         };
-        let spawned = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || task.run(place));
+        let tell = self.tell.clone();
+        let run = move || {
+            let made = task.run(place);
+            if let Some(writer) = tell.and_then(|tell| tell.upgrade()) {
+                let _ = writer.send(Asked::CheckpointIsOver(number));
+            }
+            made
+        };
+        let spawned = std::thread::Builder::new().name("store-checkpoint".into()).spawn(run);
         match spawned {
             Ok(thread) => self.writing = Some(Writing { thread, stop }),
             Err(error) => {
@@ -173,7 +185,7 @@ impl Task {
 
     fn write(&self, blob: &dyn Blob) -> io::Result<Header> {
         if self.wipe {
-            fill(blob, 0, blob.len()?)?;
+            pieces::wipe(blob)?;
         }
         let mut pieces = Pieces::begin(blob, &self.encryption)?;
         let mut after = None;

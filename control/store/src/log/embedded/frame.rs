@@ -110,6 +110,11 @@ fn whole(bytes: &[u8], at: usize, salt: Salt, wanted: impl Fn(u64) -> bool) -> O
     Some((key, payload, (at + HEAD + length).next_multiple_of(ALIGNED)))
 }
 
+/// What a frame that begins with `head` says that it is sealed with; none: there is none.
+pub(super) fn key(head: &[u8]) -> Option<u32> {
+    (head.get(..4)? == MAGIC).then_some(u32::from_le_bytes(number_at(head, 12)?))
+}
+
 /// How many bytes a frame that begins with `head` takes; none: there is none.
 pub(super) fn length(head: &[u8]) -> Option<usize> {
     let length = u32::from_le_bytes(number_at(head, 4)?) as usize;

@@ -95,26 +95,24 @@ pub(crate) struct Embedded {
 /// What the writer does, one after the other.
 enum Asked {
     Commit(Request),
-    BeginRotation(Encryption, oneshot::Sender<Result<Progress, RotationError>>),
-    GoOnWithRotation(oneshot::Sender<Result<Progress, RotationError>>),
+    Rotate(Rotation),
+    /// The checkpoint of this number is made, or cannot be.
+    CheckpointIsOver(u64),
 }
-
-/// How far other keys have come.
-enum Progress {
-    /// It could not begin yet.
-    Busy,
-    Going,
-    /// Nothing is sealed with another than the first.
-    Done,
-}
-
-/// Between steps of it.
-const STEP: Duration = Duration::from_millis(5);
 
 /// A transaction that waits to be written.
 struct Request {
     txn: Txn,
     answer: oneshot::Sender<Result<Revision, TxnError>>,
+}
+
+/// Keys that are to be used.
+struct Rotation {
+    keys: Encryption,
+    /// Who waits; none: it came with the start.
+    answer: Option<oneshot::Sender<Result<(), RotationError>>>,
+    /// The checkpoint that comes next; none: it has not begun.
+    next: Option<u64>,
 }
 
 /// KiB of transactions that wait: who brings more waits before.
@@ -143,7 +141,7 @@ impl Embedded {
             Ok(found.unwrap_or_default())
         };
         let recovered = recover::open(&files, options.reserve_bytes.max(4096), first).map_err(failed)?;
-        let Recovered { entries, revision, later, segments, checkpoints, another_key } = recovered;
+        let Recovered { entries, revision, later, segments, mut checkpoints, another_key } = recovered;
         let last = later.last().map_or(revision, |batch| batch.last);
         if let Ok(Some(seen)) = files.seen()
             && (seen.store != segments.store || seen.revision > last)
@@ -160,6 +158,7 @@ impl Embedded {
             cache.apply(batch.changes.into_iter().map(applied).collect(), batch.last);
         }
         let (requests, queue) = mpsc::unbounded_channel();
+        checkpoints.tell = Some(requests.downgrade());
         let (ending, ended) = watch::channel(None);
         let writer = Writer::new(files, segments, checkpoints, cache, another_key);
         let writer = thread::Builder::new()
@@ -211,18 +210,10 @@ impl Log for Embedded {
 
     async fn rotate(&self, keys: Encryption) -> Result<(), RotationError> {
         let closed = || RotationError::Failed("the store is closed".into());
-        let mut begun = false;
-        loop {
-            let (answer, result) = oneshot::channel();
-            let step = if begun { Asked::GoOnWithRotation(answer) } else { Asked::BeginRotation(keys.clone(), answer) };
-            self.requests.send(step).map_err(|_| closed())?;
-            match result.await.map_err(|_| closed())?? {
-                Progress::Busy => {}
-                Progress::Going => begun = true,
-                Progress::Done => return Ok(()),
-            }
-            tokio::time::sleep(STEP).await;
-        }
+        let (answer, result) = oneshot::channel();
+        let rotation = Rotation { keys, answer: Some(answer), next: None };
+        self.requests.send(Asked::Rotate(rotation)).map_err(|_| closed())?;
+        result.await.map_err(|_| closed())?
     }
 
     fn ended(&self) -> watch::Receiver<Option<String>> {

@@ -7,7 +7,7 @@ use super::{
     files::Files,
     frame::{self, Found, Salt},
     header::{Header, Kind, SIZE, StoreId},
-    medium::Blob,
+    medium::{Blob, fill},
     record::{self, Said},
 };
 use crate::Encryption;
@@ -58,6 +58,26 @@ impl<'a> Pieces<'a> {
         self.blob.sync()?;
         Ok(header)
     }
+}
+
+/// Writes zeros over all that is there: last over what [`key_of`] looks at.
+pub(super) fn wipe(blob: &dyn Blob) -> io::Result<()> {
+    let first = SIZE + frame::HEAD as u64;
+    for (from, to) in [(0, SIZE), (first, blob.len()?), (SIZE, first)] {
+        fill(blob, from, to)?;
+        blob.sync()?;
+    }
+    Ok(())
+}
+
+/// What the first frame of a file is sealed with, of what it is or was before; none: there is none.
+pub(super) fn key_of(blob: &dyn Blob) -> io::Result<Option<u32>> {
+    let mut head = [0; frame::HEAD];
+    if blob.len()? < SIZE + head.len() as u64 {
+        return Ok(None);
+    }
+    blob.read_at(&mut head, SIZE)?;
+    Ok(frame::key(&head))
 }
 
 /// So many entries, in frames until `length`, in the order of their keys; `keys` gets those that the frames are sealed with.

@@ -119,6 +119,13 @@ pub(super) fn open(
         }
         unused.push(room);
     }
+    // Also what is not read: whoever was killed while keys were changed has left something there.
+    let is_another = |key: u32| key != files.encryption.current();
+    let not_read = places.iter().map(|place| &place.blob).chain(unused.iter().map(|room| &room.blob));
+    let mut another_key = reading.keys.iter().copied().any(is_another);
+    for blob in not_read {
+        another_key |= pieces::key_of(&**blob)?.is_some_and(is_another);
+    }
     // What is left over is used again, as far as it is of use.
     let mut spares = Vec::new();
     for room in unused {
@@ -128,7 +135,6 @@ pub(super) fn open(
             files.discard_segment(room.slot);
         }
     }
-    let another_key = reading.keys.iter().any(|key| *key != files.encryption.current());
     let (whole, later) = (reading.whole.unwrap_or_default(), reading.later);
     let segments = Segments {
         files: files.clone(),
@@ -150,6 +156,7 @@ pub(super) fn open(
         newest: number,
         writing: None,
         stale: [false; 2],
+        tell: None,
     };
     Ok(Recovered { entries: whole.into_values().collect(), revision: until, later, segments, checkpoints, another_key })
 }
@@ -213,7 +220,8 @@ fn create(
         buffer: Vec::new(),
     };
     let places = [Some(even), Some(odd)];
-    let checkpoints = Checkpoints { store, files: files.clone(), places, newest: 1, writing: None, stale: [false; 2] };
+    let checkpoints =
+        Checkpoints { store, files: files.clone(), places, newest: 1, writing: None, stale: [false; 2], tell: None };
     Ok(Recovered { entries, revision, later: Vec::new(), segments, checkpoints, another_key: false })
 }
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::mpsc;
 
 use super::{
-    Asked, Request,
+    Asked, Request, Rotation,
     checkpoint::Checkpoints,
     files::Files,
     segments::{Segments, WriteError},
@@ -31,6 +31,8 @@ pub(super) struct Writer {
     batch_bytes: usize,
     /// Something is still sealed with another key than what is written.
     pub another_key: bool,
+    /// One after the other.
+    pub rotations: VecDeque<Rotation>,
 }
 
 impl Writer {
@@ -43,7 +45,7 @@ impl Writer {
     ) -> Self {
         // So that whatever is small fits into a segment that there is.
         let batch_bytes = BATCH_BYTES.min(segments.segment_bytes as usize / 4);
-        Self { files, segments, checkpoints, cache, batch_bytes, another_key }
+        Self { files, segments, checkpoints, cache, batch_bytes, another_key, rotations: VecDeque::new() }
     }
 
     /// # Errors
@@ -51,23 +53,30 @@ impl Writer {
     pub fn run(mut self, mut queue: mpsc::UnboundedReceiver<Asked>) -> Result<(), String> {
         self.remember();
         if self.another_key {
-            self.seal_anew();
+            self.rotations.push_back(Rotation { keys: self.files.encryption.now(), answer: None, next: None });
+            self.go_on_with_rotations();
         }
         let (mut taken, mut waiting) = (Vec::new(), VecDeque::new());
         while !waiting.is_empty() || queue.blocking_recv_many(&mut taken, BATCH) > 0 {
             for asked in taken.drain(..) {
                 match asked {
                     Asked::Commit(request) => waiting.push_back(request),
-                    Asked::BeginRotation(keys, answer) => drop(answer.send(self.begin_rotation(&keys))),
-                    Asked::GoOnWithRotation(answer) => drop(answer.send(self.go_on_with_rotation())),
+                    Asked::Rotate(rotation) => self.rotations.push_back(rotation),
+                    // Its thread is about to end. One that was waited for has been seen to.
+                    Asked::CheckpointIsOver(number) => self.release(number == self.checkpoints.newest + 1),
                 }
             }
+            self.go_on_with_rotations();
             if waiting.is_empty() {
                 continue;
             }
             let batch = self.next(&mut waiting);
             self.carry_out(batch)?;
             self.maintain();
+        }
+        while !self.rotations.is_empty() {
+            self.release(true);
+            self.go_on_with_rotations();
         }
         if !self.another_key {
             self.checkpoints.stop();
@@ -92,14 +101,6 @@ impl Writer {
             batch.extend(waiting.pop_front());
         }
         batch
-    }
-
-    /// Begins a checkpoint, and a segment, with nothing of another key in them.
-    fn seal_anew(&mut self) {
-        match self.segments.rotate(0) {
-            Ok(()) => self.checkpoints.begin(&self.cache, self.segments.current.number),
-            Err(error) => tracing::warn!(?error, "the store is not sealed with the new key yet"),
-        }
     }
 
     /// How much more room may be taken for transactions of so many bytes. What takes none can be written always: there is

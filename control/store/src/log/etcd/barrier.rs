@@ -10,12 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    follow::Followed,
-    keyspace::{Keyspace, revision},
-    members::Members,
-    wire::RangeRequest,
-};
+use super::{follow::Followed, keyspace::Keyspace, members::Members, revisions::whole, wire::RangeRequest};
 use crate::{ReadError, Revision};
 
 /// How long a read waits for etcd.
@@ -99,7 +94,7 @@ impl Asker {
         });
         let answer = asking.await.map_err(|status| ReadError::Unavailable(super::said(&status)))?;
         match answer.kvs.first() {
-            Some(head) if head.version >= before.heads => Ok(revision(head.mod_revision)),
+            Some(head) if head.version >= before.heads => Ok(whole(head.mod_revision)),
             // Restored from a copy, or deleted: what the cache has is not true any more.
             _ => {
                 self.went_back.notify_one();

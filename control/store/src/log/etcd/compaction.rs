@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
 use super::{
@@ -17,6 +17,8 @@ use super::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a compaction may take: etcd goes through a thousand versions at a time, and rests.
+const COMPACT: Duration = Duration::from_secs(600);
 
 /// Never returns.
 pub(super) async fn run(members: Members, space: Keyspace, every: Duration) {
@@ -26,6 +28,23 @@ pub(super) async fn run(members: Members, space: Keyspace, every: Duration) {
         match turn(&members, &space, seen).await {
             Ok(now) => seen = Some(now),
             Err(status) => tracing::warn!(%status, "compacting etcd"),
+        }
+    }
+}
+
+/// Has etcd forget what was written over until this revision of its. With `physical` it returns when the member that was asked has done so.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) async fn compact(members: &Members, revision: i64, physical: bool) -> Result<(), Status> {
+    let compacting = CompactionRequest { revision, physical };
+    let late = || Status::deadline_exceeded("etcd has not compacted what it has in time");
+    match timeout(COMPACT, members.ask().kv().compact(compacting)).await.map_err(|_| late())? {
+        // Somebody else who uses etcd was faster.
+        Err(status) if status.code() != Code::OutOfRange => Err(status),
+        Ok(_) | Err(_) => {
+            tracing::debug!(revision, "etcd was compacted");
+            Ok(())
         }
     }
 }
@@ -45,11 +64,7 @@ async fn turn(members: &Members, space: &Keyspace, seen: Option<(i64, i64)>) -> 
         let txn = TxnRequest { compare: vec![compare], success: vec![super::op(Request::RequestPut(put))] };
         let answer = kv.txn(txn).await?.into_inner();
         if answer.succeeded {
-            match kv.compact(CompactionRequest { revision }).await {
-                // Somebody else who uses etcd was faster.
-                Err(status) if status.code() != Code::OutOfRange => return Err(status),
-                Ok(_) | Err(_) => tracing::debug!(revision, "etcd was compacted"),
-            }
+            compact(members, revision, false).await?;
             return Ok((version + 1, answer.header.map_or(0, |header| header.revision)));
         }
     }

@@ -6,8 +6,8 @@
 //!   └──────────┴─────▶ the past that is missing was compacted, or something was missed: loaded anew
 //! ```
 //!
-//! What a transaction did is one revision, and is put into the cache whole. Each transaction of a server raises the version
-//! of `head` by one: a change that is missing, told twice or out of order shows.
+//! What transactions did at one of etcd's revisions is put into the cache whole, in the order of their ranks. Each batch of a server
+//! raises the version of `head` by one: a change that is missing, told twice or out of order shows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,10 +20,12 @@ use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use super::{
     envelope::Unread,
-    keyspace::{self, Keyspace, Mark, Place, entry, number, revision},
+    head::Head,
+    keyspace::{self, Keyspace, Place, entry},
     members::Members,
     pages::Pages,
-    waiting::Waiting,
+    revisions::{self, ranked, whole},
+    waiting::{Outcome, Sent, Waiting},
     wire::{self, event::EventType, watch_request::RequestUnion},
 };
 use crate::{
@@ -41,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Followed {
     pub revision: Revision,
-    /// The version of `head`.
+    /// The version of `head`: so many batches.
     pub heads: i64,
 }
 
@@ -156,7 +158,8 @@ impl Follower {
         let (index, url) = (asked.index(), asked.url().to_owned());
         let (key, range_end) = self.space.range();
         let from = self.followed.borrow().revision;
-        let create = wire::WatchCreateRequest { key, range_end, start_revision: number(from) + 1, fragment: true };
+        let create =
+            wire::WatchCreateRequest { key, range_end, start_revision: revisions::number(from) + 1, fragment: true };
         // Kept open as long as the watch is wanted.
         let (requests, stream) = mpsc::channel(1);
         let _ = requests.send(wire::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await;
@@ -211,53 +214,87 @@ impl Follower {
         }
     }
 
-    /// Puts whole transactions into the cache and tells whoever waits for them.
+    /// Puts whole batches into the cache and tells whoever waits for their transactions.
     fn apply(&mut self, events: Vec<wire::Event>) -> Result<(), Lost> {
-        let mut at = *self.followed.borrow();
-        let (mut changes, mut marks) = (Vec::with_capacity(events.len()), Vec::new());
-        let before = at.revision;
-        for event in events {
-            let kind = event.r#type();
-            let Some(found) = event.kv else { continue };
-            let new = revision(found.mod_revision);
-            if new < at.revision || new <= before {
-                return Err(Lost::Past(format!("etcd told of revision {new} after {}", at.revision)));
+        let before = *self.followed.borrow();
+        let (mut at, mut changes, mut seen) = (before, Vec::with_capacity(events.len()), Vec::new());
+        let mut events = events.into_iter().filter_map(|event| Some((event.r#type(), event.kv?))).peekable();
+        while let Some(number) = events.peek().map(|(_, found)| found.mod_revision) {
+            if whole(number) <= at.revision {
+                return Err(Lost::Past(format!(
+                    "etcd told of revision {number} after {}",
+                    revisions::number(at.revision)
+                )));
             }
-            let put = kind == EventType::Put;
-            match self.space.place(&found.key) {
-                Place::Object(key) => {
-                    let encryption = &self.cache.options().encryption;
-                    let now = put.then(|| entry(encryption, key.clone(), found)).transpose()?;
-                    let current = encryption.current();
-                    self.otherwise_sealed |= now.as_ref().is_some_and(|(_, sealed_with)| *sealed_with != current);
-                    changes.push(Applied { revision: new, key, now: now.map(|(now, _)| now) });
-                }
-                Place::Head if put => {
-                    if found.version != at.heads + 1 {
-                        let (version, heads) = (found.version, at.heads);
-                        return Err(Lost::Past(format!("etcd told of transaction {version} after {heads}")));
-                    }
-                    at.heads = found.version;
-                    marks.extend(Mark::parse(&found.value).map(|mark| (mark, new)));
-                }
-                Place::Format if put => check_format(&self.space, Some(&found.value))?,
-                Place::Head | Place::Format => return Err(self.gone()),
-                Place::Other => continue,
-            }
-            at.revision = new;
+            let batch = std::iter::from_fn(|| events.next_if(|(_, found)| found.mod_revision == number)).collect();
+            self.read(number, batch, &mut at, &mut changes, &mut seen)?;
         }
-        if at.revision > before {
+        if at.revision > before.revision {
             self.cache.apply(changes, at.revision);
-            for (mark, revision) in marks {
-                self.waiting.saw(mark, revision);
+            for (sent, outcome) in seen {
+                sent.told(outcome);
             }
             self.followed.send_replace(at);
         }
         Ok(())
     }
+
+    /// What came at one of etcd's revisions: `at` stays where it was when nothing of it is the store's.
+    fn read(
+        &mut self,
+        number: i64,
+        batch: Vec<(EventType, wire::KeyValue)>,
+        at: &mut Followed,
+        changes: &mut Vec<Applied>,
+        seen: &mut Vec<(Sent, Outcome)>,
+    ) -> Result<(), Lost> {
+        let (mut head, mut objects) = (Head::default(), Vec::with_capacity(batch.len()));
+        for (kind, found) in batch {
+            let put = kind == EventType::Put;
+            match self.space.place(&found.key) {
+                Place::Object(key) => objects.push((key, put.then_some(found))),
+                Place::Head if put => {
+                    if found.version != at.heads + 1 {
+                        let (version, heads) = (found.version, at.heads);
+                        return Err(Lost::Past(format!("etcd told of batch {version} after {heads}")));
+                    }
+                    at.heads = found.version;
+                    let damaged = || Lost::Data("what is in etcd as the head of the store is damaged".into());
+                    head = Head::parse(&found.value).ok_or_else(damaged)?;
+                }
+                Place::Format if put => check_format(&self.space, Some(&found.value))?,
+                Place::Head | Place::Format => return Err(self.gone()),
+                Place::Other => continue,
+            }
+            at.revision = whole(number);
+        }
+        let first = changes.len();
+        for (key, found) in objects {
+            let encryption = &self.cache.options().encryption;
+            let now = found.map(|found| entry(encryption, key.clone(), found)).transpose()?;
+            let revision = match &now {
+                Some((now, sealed_with)) => {
+                    self.otherwise_sealed |= *sealed_with != encryption.current();
+                    now.mod_revision
+                }
+                None => ranked(number, head.deleted_by(&key)),
+            };
+            changes.push(Applied { revision, key, now: now.map(|(now, _)| now) });
+        }
+        let changed = &mut changes[first..];
+        changed.sort_by_key(|change| change.revision);
+        let ranks = (0..).map(|rank| (head.marks.len() > 1).then_some(rank));
+        for (mark, rank) in head.marks.iter().zip(ranks) {
+            if let Some(sent) = self.waiting.take(*mark) {
+                let done = sent.is_done(changed.iter().map(|change| &change.key));
+                seen.push((sent, if done { Outcome::Done(ranked(number, rank)) } else { Outcome::Overtaken }));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Of the events that have come those whose transaction has come whole.
+/// Of the events that have come those of which all of etcd's revision has.
 fn take_whole(events: &mut Vec<wire::Event>, more_follows: bool) -> Vec<wire::Event> {
     if !more_follows {
         return std::mem::take(events);
@@ -279,11 +316,11 @@ pub(super) fn check_format(space: &Keyspace, value: Option<&[u8]>) -> Result<(),
         )));
     };
     match std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()) {
-        Some(keyspace::PLAIN | keyspace::SEALED) => Ok(()),
+        Some(1..=keyspace::FORMAT) => Ok(()),
         found => Err(Lost::Data(format!(
             "what is under {prefix} in etcd has format {}, this program knows {}: a newer version has written it",
             found.map_or_else(|| "unknown".to_owned(), |found| found.to_string()),
-            keyspace::SEALED
+            keyspace::FORMAT
         ))),
     }
 }

@@ -2,29 +2,27 @@
 //!
 //! ```text
 //! PREFIX/<key>       an object, by the text of its Key, which begins with a slash
-//! PREFIXformat       version of what is stored; written once
-//! PREFIXhead         written by each transaction: its mark. Never deleted
+//! PREFIXformat       version of what is stored
+//! PREFIXhead         written with each transaction, or with all of a batch ([`super::head`]). Never deleted
 //! PREFIXcompaction   whoever writes it compacts
 //! PREFIXrestoring    somebody makes a store of a snapshot, and has not finished
 //! PREFIXauthority    which authority the servers have, written once
 //! PREFIXtokens/ID    what a further server needs, sealed; with a lease
 //! ```
 //!
-//! Of `head`, the mod revision says which transaction was the last, its version how many there were, and its value which one
-//! it was: so a server finds out how far it has to be to have seen all, that it has missed nothing, and whether a transaction
-//! of which it got no answer was carried out.
-
-use uuid::Uuid;
+//! Of `head`, the mod revision says when the last transaction was, its version how many batches there were, and its value which
+//! transactions were in it: so a server finds out how far it has to be to have seen all, that it has missed nothing, and whether a
+//! transaction of which it got no answer was carried out.
 
 use super::{
     envelope::{self, Unread},
+    revisions::{ranked, whole},
     wire,
 };
-use crate::{Encryption, Key, Revision, entry::Record};
+use crate::{Encryption, Key, entry::Record};
 
-/// Version of what is stored: of values as they are, and of those that may be sealed ([`envelope`]).
-pub(super) const PLAIN: u64 = 1;
-pub(super) const SEALED: u64 = 2;
+/// Version of what is stored. Before it values had no ranks, and with 1 they were not sealed ([`envelope`]): what is of those can be read.
+pub(super) const FORMAT: u64 = 3;
 
 #[derive(Debug, Clone)]
 pub(super) struct Keyspace {
@@ -102,40 +100,16 @@ impl Keyspace {
     }
 }
 
-/// Names one transaction, whoever's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Mark(Uuid);
-
-impl Mark {
-    pub fn new() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    pub fn parse(value: &[u8]) -> Option<Self> {
-        Uuid::from_slice(value).ok().map(Self)
-    }
-
-    pub fn bytes(&self) -> bytes::Bytes {
-        bytes::Bytes::copy_from_slice(self.0.as_bytes())
-    }
-}
-
-/// etcd's are positive, and begin with 1.
-pub(super) fn revision(number: i64) -> Revision {
-    Revision(u64::try_from(number).unwrap_or_default())
-}
-
-pub(super) fn number(revision: Revision) -> i64 {
-    i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
 /// What is in etcd, and the number of the key that it was sealed with.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(super) fn entry(encryption: &Encryption, key: Key, found: wire::KeyValue) -> Result<(Record, u32), Unread> {
-    let (value, sealed_with) = envelope::open(encryption, &key, found.value)?;
-    let [create_revision, mod_revision] = [found.create_revision, found.mod_revision].map(revision);
+    let (value, sealed_with, rank) = envelope::open(encryption, &key, found.value)?;
+    let mod_revision = ranked(found.mod_revision, rank);
+    // Which rank it had when it was created is not known any more.
+    let is_new = found.create_revision == found.mod_revision;
+    let create_revision = if is_new { mod_revision } else { whole(found.create_revision) };
     Ok((Record { key, value, create_revision, mod_revision }, sealed_with))
 }
 

@@ -197,6 +197,21 @@ pub(super) fn is_final(status: &Status) -> bool {
     )
 }
 
+/// etcd has used up its quota. It says so also of the write that did, which it has carried out.
+pub(super) fn is_full(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted && status.message().contains("database space exceeded")
+}
+
+/// It is larger than etcd takes, or has more operations.
+pub(super) fn is_too_much(status: &Status) -> bool {
+    let why = status.message();
+    match status.code() {
+        Code::InvalidArgument => why.contains("request is too large") || why.contains("too many operations"),
+        Code::ResourceExhausted => why.contains("received message larger than max"),
+        _ => false,
+    }
+}
+
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}

@@ -1,12 +1,12 @@
 //! The engine over etcd, from 3.4 on, which several servers share.
 //!
 //! ```text
-//! commit ─▶ a transaction of etcd ─▶ etcd ─▶ one watch over all keys ─▶ cache ─▶ whoever waits
-//! read ───▶ a linearizable read of one small key: how far the cache has to be ──────▶ cache
+//! commit ─▶ with all that wait a transaction of etcd ─▶ etcd ─▶ one watch over all keys ─▶ cache ─▶ whoever waits
+//! read ───▶ a linearizable read of one small key: how far the cache has to be ──────────────────▶ cache
 //! ```
 //!
-//! Revisions are etcd's, of which others who use the same etcd take some. A server that is cut off from etcd reads nothing
-//! and writes nothing.
+//! Revisions are made of etcd's, of which others who use the same etcd take some ([`revisions`]). A server that is cut off from
+//! etcd reads nothing and writes nothing.
 
 mod barrier;
 mod budget;
@@ -15,12 +15,15 @@ mod compaction;
 mod endpoints;
 mod envelope;
 mod follow;
+mod head;
 mod keyspace;
 mod members;
 mod opening;
 mod pages;
 mod reseal;
 pub(crate) mod restore;
+mod revisions;
+mod sending;
 mod shared;
 mod tls;
 mod waiting;
@@ -45,7 +48,8 @@ use self::{
     barrier::Barriers,
     commit::Committer,
     follow::{Followed, Follower, Lost, check_format},
-    keyspace::{Keyspace, Mark, PLAIN, SEALED},
+    head::Mark,
+    keyspace::{FORMAT, Keyspace},
     members::Members,
     waiting::Waiting,
     wire::{
@@ -142,9 +146,7 @@ impl Etcd {
             let beginning = async {
                 let there = is_there(&members, &space, !config.must_exist, deadline).await?;
                 if there {
-                    if sealed {
-                        raise_format(&members, &space, deadline).await?;
-                    }
+                    raise_format(&members, &space, deadline).await?;
                     opening::load(&mut follower, deadline).await?;
                 }
                 Ok(there)
@@ -181,7 +183,9 @@ impl Etcd {
             tasks.push(tokio::spawn(compacting).abort_handle());
         }
         let budget = Arc::default();
-        let committer = Committer { members, space, cache, budget, waiting, barriers: barriers.clone() };
+        let (outbox, sender) = sending::sending(members.clone(), space.clone(), cache.clone(), waiting.clone());
+        tasks.push(tokio::spawn(sender.run()).abort_handle());
+        let committer = Committer { members, space, cache, budget, waiting, barriers: barriers.clone(), outbox };
         let committer = Arc::new(committer);
         if sealed && otherwise_sealed {
             tasks.push(tokio::spawn(reseal::run(committer.clone())).abort_handle());
@@ -212,7 +216,7 @@ async fn is_there(members: &Members, space: &Keyspace, make: bool, deadline: Ins
     if !others.kvs.is_empty() {
         return check_format(space, None).map(|()| true);
     }
-    let puts = [(space.format(), PLAIN.to_string().into()), (space.head(), Mark::new().bytes())];
+    let puts = [(space.format(), FORMAT.to_string().into()), (space.head(), Mark::new().bytes())];
     let success = puts.map(|(key, value)| op(Request::RequestPut(PutRequest { key, value, lease: 0 })));
     // Whoever makes it, and whatever the answer is: it is looked for once more.
     let nobody = [space.format(), space.restoring()].map(absent);
@@ -240,7 +244,7 @@ fn op(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
-/// Before anything is sealed: what would misread it ends, or does not start.
+/// Before anything is written: what would misread it ends, or does not start.
 async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) -> Result<(), Lost> {
     let range = RangeRequest { key: space.format(), ..Default::default() };
     let found = members.wait_for(deadline, |mut kv| {
@@ -248,9 +252,11 @@ async fn raise_format(members: &Members, space: &Keyspace, deadline: Instant) ->
         async move { kv.range(range).await }
     });
     let found = found.await?.kvs.into_iter().next();
-    let Some(found) = found.filter(|found| found.value == PLAIN.to_string().as_bytes()) else { return Ok(()) };
+    let Some(found) = found.filter(|found| found.value != FORMAT.to_string().as_bytes()) else { return Ok(()) };
+    // Another version may have raised it further since it was looked at.
+    check_format(space, Some(&found.value))?;
     let same = unchanged(space.format(), found.mod_revision);
-    let put = Request::RequestPut(PutRequest { key: space.format(), value: SEALED.to_string().into(), lease: 0 });
+    let put = Request::RequestPut(PutRequest { key: space.format(), value: FORMAT.to_string().into(), lease: 0 });
     let raising = TxnRequest { compare: vec![same], success: vec![op(put)] };
     // Where it fails another server has done it.
     members.ask().kv().txn(raising).await?;

@@ -12,14 +12,13 @@ use tonic::{Code, Status};
 
 use super::{
     follow::{Follower, Lost},
-    keyspace::{number, revision},
+    revisions::whole,
     wire::{KeyValue, RangeRequest},
 };
-use crate::Revision;
 
-/// Revisions that are gone back at the most: etcd tells of a thousand each tenth of a second. What of them is too much for the cache's
+/// Of etcd's revisions, that are gone back at the most: etcd tells of a thousand each tenth of a second. What of them is too much for the cache's
 /// history is forgotten by that.
-const PAST: u64 = 5000;
+const PAST: i64 = 5000;
 /// What takes longer than this to follow is not worth it: it is open sooner without.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it could not be read whole, or is nothing that this program may go on with.
 pub(super) async fn load(follower: &mut Follower, deadline: Instant) -> Result<(), Lost> {
-    if let Some(head) = head(follower, deadline, None).await? {
-        let newest = revision(head.mod_revision);
+    if let Some(head) = head(follower, deadline, 0).await? {
+        let newest = head.mod_revision;
         let oldest = oldest(follower, deadline, &head).await?;
         if oldest < newest {
             match with_past(follower, oldest, newest).await {
@@ -42,31 +41,31 @@ pub(super) async fn load(follower: &mut Follower, deadline: Instant) -> Result<(
     follower.load(None).await
 }
 
-async fn with_past(follower: &mut Follower, oldest: Revision, newest: Revision) -> Result<(), Lost> {
-    follower.load(Some(oldest)).await?;
+async fn with_past(follower: &mut Follower, oldest: i64, newest: i64) -> Result<(), Lost> {
+    follower.load(Some(whole(oldest))).await?;
     let mut followed = follower.followed.subscribe();
     let following = async {
         tokio::select! {
             lost = follower.watch() => Err(lost),
-            _ = followed.wait_for(|followed| followed.revision >= newest) => Ok(()),
+            _ = followed.wait_for(|followed| followed.revision >= whole(newest)) => Ok(()),
         }
     };
     let late = || Lost::Past(format!("it is too much from {oldest} until {newest}"));
     timeout(PATIENCE, following).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// The oldest revision of the store that etcd has not forgotten, if it is not too far back.
-async fn oldest(follower: &Follower, deadline: Instant, head: &KeyValue) -> Result<Revision, Lost> {
-    let newest = revision(head.mod_revision);
-    let first = revision(head.create_revision).0.max(newest.0.saturating_sub(PAST));
-    let known = async |at: u64| match self::head(follower, deadline, Some(Revision(at))).await {
+/// The oldest of etcd's revisions of the store that it has not forgotten, if it is not too far back.
+async fn oldest(follower: &Follower, deadline: Instant, head: &KeyValue) -> Result<i64, Lost> {
+    let newest = head.mod_revision;
+    let first = head.create_revision.max(newest.saturating_sub(PAST));
+    let known = async |at: i64| match self::head(follower, deadline, at).await {
         Err(status) if status.code() == Code::OutOfRange => Ok(false),
         other => other.map(|_| true),
     };
     if known(first).await? {
-        return Ok(Revision(first));
+        return Ok(first);
     }
-    let (mut forgotten, mut oldest) = (first, newest.0);
+    let (mut forgotten, mut oldest) = (first, newest);
     while oldest - forgotten > 1 {
         let between = forgotten + (oldest - forgotten) / 2;
         if known(between).await? {
@@ -75,17 +74,12 @@ async fn oldest(follower: &Follower, deadline: Instant, head: &KeyValue) -> Resu
             forgotten = between;
         }
     }
-    Ok(Revision(oldest))
+    Ok(oldest)
 }
 
-/// What `head` was at a revision, or is now.
-async fn head(follower: &Follower, deadline: Instant, at: Option<Revision>) -> Result<Option<KeyValue>, Status> {
-    let range = RangeRequest {
-        key: follower.space.head(),
-        revision: at.map_or(0, number),
-        keys_only: true,
-        ..Default::default()
-    };
+/// What `head` was at one of etcd's revisions, or, with 0, is now.
+async fn head(follower: &Follower, deadline: Instant, revision: i64) -> Result<Option<KeyValue>, Status> {
+    let range = RangeRequest { key: follower.space.head(), revision, keys_only: true, ..Default::default() };
     let asking = follower.members.wait_for(deadline, |mut kv| {
         let range = range.clone();
         async move { kv.range(range).await }

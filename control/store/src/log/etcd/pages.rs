@@ -6,8 +6,9 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    keyspace::{Keyspace, number, revision},
+    keyspace::Keyspace,
     members::Members,
+    revisions::{number, whole},
     wire::{KeyValue, RangeRequest},
 };
 use crate::Revision;
@@ -71,6 +72,6 @@ impl<'a> Pages<'a> {
 
     /// Of what has come.
     pub fn revision(&self) -> Revision {
-        revision(self.at)
+        whole(self.at)
     }
 }

@@ -13,7 +13,8 @@ use tonic::Status;
 
 use super::{
     ANSWER, Config, StartError, absent, envelope,
-    keyspace::{Keyspace, Mark, PLAIN, SEALED},
+    head::Mark,
+    keyspace::{FORMAT, Keyspace},
     members::Members,
     op, said, unchanged,
     wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, request_op::Request},
@@ -57,7 +58,7 @@ pub(crate) async fn restore(config: &Config, records: Vec<Record>, encryption: &
     let (mut puts, mut size) = (Vec::new(), 0);
     for record in records {
         let unsealed = || StartError::Foreign("there are no random numbers to encrypt with".into());
-        let value = envelope::wrap(encryption, &record.key, &record.value).ok_or_else(unsealed)?;
+        let value = envelope::wrap(encryption, &record.key, &record.value, None).ok_or_else(unsealed)?;
         if puts.len() == TOGETHER || (size + value.len() > BYTES && !puts.is_empty()) {
             send(still_ours(), std::mem::take(&mut puts)).await?.ok_or_else(occupied)?;
             size = 0;
@@ -66,9 +67,8 @@ pub(crate) async fn restore(config: &Config, records: Vec<Record>, encryption: &
         puts.push(put(space.object(&record.key), value));
     }
     send(still_ours(), puts).await?.ok_or_else(occupied)?;
-    let format = if encryption.is_none() { PLAIN } else { SEALED };
     let done = vec![
-        put(space.format(), format.to_string().into()),
+        put(space.format(), FORMAT.to_string().into()),
         put(space.head(), Mark::new().bytes()),
         Request::RequestDeleteRange(DeleteRangeRequest { key: space.restoring() }),
     ];

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{budget::Share, keyspace::Mark};
-use crate::Revision;
+use super::{budget::Share, head::Mark};
+use crate::{Key, Revision};
 
 /// How long a transaction whose outcome is not known counts against its tenant: a multiple of the seven seconds after which
 /// etcd itself gives a request up.
@@ -15,10 +15,20 @@ pub(super) const FORGET: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct Waiting(Mutex<HashMap<Mark, Sent>>);
 
-struct Sent {
-    /// Is told the revision.
-    seen: oneshot::Sender<Revision>,
+/// What is known of a transaction that was sent, and who is told of it.
+pub(super) struct Sent {
+    /// One that it changes.
+    key: Key,
+    seen: oneshot::Sender<Outcome>,
     share: Share,
+}
+
+/// What became of a transaction that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done(Revision),
+    /// It was not carried out, because something has changed, and never will be.
+    Overtaken,
 }
 
 /// A transaction that was sent. Dropped before it was seen or
@@ -26,27 +36,28 @@ struct Sent {
 pub(super) struct Pending {
     waiting: Arc<Waiting>,
     mark: Mark,
-    seen: oneshot::Receiver<Revision>,
+    seen: oneshot::Receiver<Outcome>,
     /// Nothing more comes of it.
     over: bool,
 }
 
 impl Waiting {
-    pub fn begin(self: &Arc<Self>, share: Share) -> Pending {
+    /// Of a transaction that changes this key, or does nothing.
+    pub fn begin(self: &Arc<Self>, key: Key, share: Share) -> Pending {
         let mark = Mark::new();
         let (sender, seen) = oneshot::channel();
-        self.0.lock().insert(mark, Sent { seen: sender, share });
+        self.0.lock().insert(mark, Sent { key, seen: sender, share });
         Pending { waiting: self.clone(), mark, seen, over: false }
     }
 
-    /// Of a transaction, whoever's, that is in the cache now.
-    pub fn saw(&self, mark: Mark, revision: Revision) {
-        let sent = self.0.lock().remove(&mark);
-        if let Some(Sent { seen, share }) = sent {
-            // It counts in the cache's usage now.
-            drop(share);
-            let _ = seen.send(revision);
-        }
+    /// A transaction of this server that etcd's watch has told of.
+    pub fn take(&self, mark: Mark) -> Option<Sent> {
+        self.0.lock().remove(&mark)
+    }
+
+    /// It was not carried out and never will be.
+    pub fn settled(&self, mark: Mark) {
+        self.0.lock().remove(&mark);
     }
 
     /// What was sent until now may have been carried out without having been seen: it will not be seen any more.
@@ -55,20 +66,33 @@ impl Waiting {
     }
 }
 
+impl Sent {
+    /// Whether it was carried out, of what was changed when it was, or else would have been.
+    pub fn is_done<'a>(&self, mut changed: impl Iterator<Item = &'a Key>) -> bool {
+        changed.any(|key| *key == self.key)
+    }
+
+    /// The cache has that, and counts what it has added.
+    pub fn told(self, outcome: Outcome) {
+        drop(self.share);
+        let _ = self.seen.send(outcome);
+    }
+}
+
 impl Pending {
     pub fn mark(&self) -> Mark {
         self.mark
     }
 
-    /// When it is in the cache; none: the cache was loaded anew, and whether it is in there is not known.
-    pub async fn seen(&mut self) -> Option<Revision> {
+    /// What etcd's watch has told of it, and is in the cache; none: the cache was loaded anew, and whether it is in there is not known.
+    pub async fn seen(&mut self) -> Option<Outcome> {
         let seen = (&mut self.seen).await.ok();
         self.over = true;
         seen
     }
 
     /// What [`Self::seen`] would say, when it would say it at once.
-    pub fn seen_already(&mut self) -> Option<Revision> {
+    pub fn seen_already(&mut self) -> Option<Outcome> {
         if self.over {
             return None;
         }
@@ -84,7 +108,7 @@ impl Pending {
 
     /// It has not been carried out and never will be.
     pub fn settled(self) {
-        self.waiting.0.lock().remove(&self.mark);
+        self.waiting.settled(self.mark);
     }
 }
 

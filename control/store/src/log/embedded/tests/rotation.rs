@@ -103,3 +103,38 @@ async fn whoever_is_killed_while_keys_are_changed_loses_nothing_and_begins_again
     }
     assert!(killed > 10, "{killed}");
 }
+
+/// As who starts the server with another first key than before, at whichever step of that it is killed: the next start finishes it.
+#[tokio::test]
+async fn a_start_with_another_first_key_leaves_nothing_of_the_old_one_whoever_is_killed() {
+    let (mut steps, mut killed) = (0, 0);
+    loop {
+        let machine = Machine::default();
+        let store = open(&machine, &[4], immortal());
+        // In one round before there was a checkpoint with something in it, in the other not.
+        if steps % 2 == 0 {
+            fill_up(&store, 1).await;
+        }
+        fill_up(&store, 2).await;
+        let expected = content(&store).await;
+        drop(store);
+        let left = Arc::new(AtomicUsize::new(steps));
+        let options = Options { encryption: Encryption::test(&[9, 4]), ..small() };
+        let mortal = Mortal { medium: machine.clone(), left: left.clone(), fails: Arc::default() };
+        drop(open_with(Path::new("/store"), options, Arc::new(mortal)));
+        let alive = left.load(Ordering::SeqCst) > 0;
+        if !alive {
+            machine.lose_power(&[Fate::Dropped, Fate::Torn, Fate::Kept]);
+            killed += 1;
+        }
+        // What is begun with a start is done when it has been closed.
+        drop(open(&machine, &[9, 4], immortal()));
+        assert_eq!(keys_of(&machine), [9], "after {steps}");
+        assert_eq!(content(&open(&machine, &[9], immortal())).await, expected, "after {steps}");
+        if alive {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(killed > 10, "{killed}");
+}
