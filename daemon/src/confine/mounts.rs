@@ -5,6 +5,7 @@
 //! nobody shares the host's mounts `hypernetes up` makes such mounts of the directories ([`share`], which `down` undoes).
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -30,7 +31,7 @@ const OTHERS: [&str; 6] = ["/home", "/root", "/boot", "/mnt", "/media", "/srv"];
 /// What a role touches of the host's files.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// Directories on mounts that are shared: what is mounted below them is seen by others. They may yet have to be made.
+    /// Directories on mounts that are shared: what is mounted below them is seen by others. Those that are not there are made.
     pub shares: Vec<PathBuf>,
     /// Other directories that it, or a program that it executes, writes in. Those that are not there are left out.
     pub writes: Vec<PathBuf>,
@@ -100,11 +101,14 @@ pub fn unshared(directory: &Path) -> io::Result<()> {
 /// something in them is touched. False: nothing was done, since what it mounts would be seen by nobody.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When a directory cannot be made, or the kernel refuses.
 pub fn own(touched: &Touched) -> io::Result<bool> {
     let found = |paths: &[PathBuf]| -> Vec<PathBuf> { paths.iter().filter_map(|p| p.canonicalize().ok()).collect() };
-    let nearest = |path: &PathBuf| path.ancestors().find_map(|path| path.canonicalize().ok());
-    let shares: Vec<PathBuf> = touched.shares.iter().filter_map(nearest).collect();
+    let made = |path: &PathBuf| std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    let made = touched.shares.iter().map(made).collect::<io::Result<BTreeSet<_>>>()?;
+    // One in another is on that one's mount: a mount of its own there would be the host's, too.
+    let is_in_another = |path: &&PathBuf| path.ancestors().skip(1).any(|above| made.contains(above));
+    let shares: Vec<PathBuf> = made.iter().filter(|path| !is_in_another(path)).cloned().collect();
     let (writes, reads) = (found(&touched.writes), found(&touched.reads));
     let before = mounts()?;
     let root = Path::new("/");
@@ -260,11 +264,15 @@ mod tests {
             // Of a role before this one.
             tmpfs(&path("root/pod"));
             fs::write(path("root/pod/secret"), "s").unwrap();
-            let (touched, before) =
-                (Touched { shares: vec![path("root")], ..Touched::default() }, mounts().unwrap().len());
+            // One in another, and one that has not been made yet.
+            let shares = ["root", "root/pods", "new/root"].map(path).to_vec();
+            let (touched, before) = (Touched { shares, ..Touched::default() }, mounts().unwrap().len());
             as_role(&touched, |own| {
                 assert!(own && path("root/pod/secret").exists());
-                fs::write(path("root/file"), "s").unwrap();
+                for shared in ["root/file", "root/pods/file", "new/root/file"] {
+                    fs::write(path(shared), "s").unwrap();
+                }
+                assert_eq!(fs::write(path("new/file"), "s").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
                 assert_eq!(fs::write(path("other/file"), "s").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
                 tmpfs(&path("root/later"));
                 fs::write(path("root/later/secret"), "s").unwrap();

@@ -5,7 +5,13 @@ mod join;
 mod renew;
 mod token;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::DirBuilder,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -66,7 +72,11 @@ impl Node {
     /// When the host does not give what it needs, or cannot take the rest.
     pub fn give_up(&self) -> Result<()> {
         match (&self.action, &self.run) {
-            (None, Some(run)) => Ok(privileges::node::apply(&run.root, &run.hyperd_root)?),
+            (None, Some(run)) => {
+                // Where hyperd has not been started yet: what is not there now cannot be written in later.
+                private_directory(&run.hyperd_root)?;
+                Ok(privileges::node::apply(&run.root, &run.hyperd_root)?)
+            }
             _ => Ok(()),
         }
     }
@@ -79,6 +89,11 @@ impl Node {
             (None, None) => anyhow::bail!("--root and --hyperd-root are needed"),
         }
     }
+}
+
+fn private_directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("making {}", path.display()))
 }
 
 impl Run {
