@@ -368,6 +368,14 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         .with_context(|| format!("writing {}", path.display()))
 }
 
+/// Who a certificate, in PEM, is of.
+pub fn common_name(pem: &str) -> Option<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_KEY_IDENTIFIER;

@@ -49,6 +49,11 @@ impl Known {
             certificate: decoded(&user["client-certificate-data"])?,
         })
     }
+
+    /// The name of the node that the certificate is of.
+    pub fn node(&self) -> Option<String> {
+        pki::common_name(&self.certificate)?.strip_prefix(names::USER_NODE_PREFIX).map(str::to_owned)
+    }
 }
 
 /// Writes what a node is known by.
@@ -101,6 +106,7 @@ mod tests {
             (read(KUBECONFIG), read("serving.crt"))
         };
         let first = write(&authority, "n1", "https://a:1");
+        assert_eq!(Known::read(node.path()).unwrap().node().as_deref(), Some("n1"));
         // As if it had been asked for: not what is kept beside the authority.
         for file in ["node-n1.crt", "kubelet-n1.crt"] {
             std::fs::remove_file(pki.path().join(file)).unwrap();

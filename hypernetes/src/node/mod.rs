@@ -52,7 +52,7 @@ struct Run {
     /// Where the kubelet is reached by the API server. Port 0 picks one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     bind: SocketAddr,
-    /// Name of the Node object [default: this host's name].
+    /// Name of the Node object [default: that of its credentials].
     #[arg(long)]
     name: Option<String>,
     /// hyperd's directory: its socket, and where it looks for CNI plugins.
@@ -104,7 +104,14 @@ impl Run {
                 self.root.display()
             )
         })?;
-        let name = self.name.map_or_else(host_name, Ok)?;
+        let name = match (self.name, credentials::Known::read(&root).and_then(|known| known.node())) {
+            (Some(wanted), Some(own)) if wanted != own => anyhow::bail!(
+                "{} has the credentials of the node {own}, not of {wanted}: leave --name out, or join as {wanted} with a directory of its own",
+                root.display()
+            ),
+            (_, Some(own)) => own,
+            (wanted, None) => wanted.map_or_else(host_name, Ok)?,
+        };
         let authority = root.join("ca.crt");
         let client_authority = std::fs::read_to_string(&authority);
         let client_authority = client_authority.with_context(|| format!("reading {}", authority.display()))?;
