@@ -19,7 +19,7 @@ scripts/nextest.sh -E "not kind(test) & ($packages)"
 step "servers over one etcd, $HYPERNETES_FAULTS faults by seed $HYPERNETES_FAULT_SEED"
 scripts/nextest.sh --run-ignored only -E 'package(hypernetes-store) & test(servers_agree_for_a_long_time)'
 step "everything over an API server in process, on etcd"
-scripts/on-etcd.sh -E 'package(/^hypernetes-(apiserver|runtime|controllers|scheduler|network|volume)$/)'
+scripts/on-etcd.sh -E 'package(/^hypernetes-(apiserver|runtime|controllers|scheduler|identity|facade|network|volume|csi|netagent)$/)'
 step "hyperd's tests with VMs, on Debian's kernel"
 scripts/guest-kernel.sh .tools/guest-stock
 HYPERNETES_GUEST=$PWD/.tools/guest-stock scripts/nextest.sh -E 'package(hypernetes-hyperd) & kind(test)'

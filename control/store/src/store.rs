@@ -186,8 +186,8 @@ impl Store {
         }
     }
 
-    /// Uses other keys from now on. When it returns nothing that this store keeps is sealed with another than the first of them, but for what an etcd
-    /// remembers of the past. One at a time.
+    /// Uses other keys from now on. When it returns nothing that this store keeps is sealed with another than the first of them, but for what an
+    /// etcd's files have until it is defragmented and its log is gone. One at a time.
     ///
     /// # Errors
     /// When a key that is needed is not among them: nothing has changed. Or when it could not be finished: the new keys are used, and those of

@@ -488,6 +488,34 @@ async fn after_other_keys_and_a_defragmentation_etcds_file_has_nothing_of_the_ol
     }
 }
 
+/// As versions before wrote it: values without a rank, and a head with one mark.
+#[tokio::test]
+async fn what_versions_before_wrote_is_read_and_what_a_newer_one_wrote_is_not() {
+    let url = common::shared();
+    let write = async |name: &str, value: &[u8]| {
+        let [key, value] = [format!("/before/{name}").as_bytes(), value].map(|bytes| STANDARD.encode(bytes));
+        post(&url, "/v3/kv/put", &format!(r#"{{"key":"{key}","value":"{value}"}}"#)).await;
+    };
+    write("format", b"1").await;
+    write("head", &[7; 16]).await;
+    for (name, value) in [("a", &b"plain"[..]), ("b", b"\0\0\0begins with a zero")] {
+        write(key(name).as_str(), value).await;
+    }
+    let open = async || Store::etcd(&common::config(vec![url.clone()], "/before/"), Options::default()).await;
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let found = one.get(&key("b")).await.unwrap().unwrap();
+    assert_eq!((names(&one).await.len(), &*found.value), (2, &b"\0begins with a zero"[..]));
+    let guards = vec![Guard::Unchanged(key("b"), found.mod_revision)];
+    one.commit(Txn { guards, ops: vec![put("b", b"2")] }).await.unwrap();
+    assert_eq!(&*other.get(&key("b")).await.unwrap().unwrap().value, b"2");
+    // A server that runs when a newer one starts ends, and does not start any more.
+    let ended = one.ended();
+    write("format", b"4").await;
+    for why in [ended.await, open().await.err().expect("it is refused").to_string()] {
+        assert!(why.contains("has format 4, this program knows 3"), "{why}");
+    }
+}
+
 /// A watch of before a server started goes on where etcd has not forgotten what came since.
 #[tokio::test]
 async fn who_starts_knows_what_etcd_has_not_forgotten() {

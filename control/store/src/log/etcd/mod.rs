@@ -70,7 +70,8 @@ pub struct Config {
     pub endpoints: Endpoints,
     /// Of all its keys.
     pub prefix: String,
-    /// How much of the past etcd keeps, of all keys that are in it; zero: others see to that.
+    /// How much of the past etcd keeps, of all keys that are in it; zero: others see to that, but for what other encryption keys
+    /// have sealed.
     pub compaction: Duration,
     /// How long etcd is waited for at the start.
     pub patience: Duration,
