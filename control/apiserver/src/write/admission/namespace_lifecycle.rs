@@ -14,7 +14,7 @@ pub(super) const PLUGIN: Plugin = Plugin { name: "NamespaceLifecycle", about, st
 
 fn about(request: &Request<'_>) -> bool {
     match request.operation {
-        Operation::Create => request.subresource.is_none() && request.call.target.namespace.is_some(),
+        Operation::Create => request.call.subresource.is_none() && request.call.target.namespace.is_some(),
         Operation::Delete => request.is("", "Namespace"),
         Operation::Update | Operation::Connect => false,
     }
