@@ -38,13 +38,13 @@ const CHAIN: &[Plugin] = &[
     default_tolerations::PLUGIN,
     service_account::PLUGIN,
     default_storage_class::PLUGIN,
+    runtime_class::PLUGIN,
     placement::PLUGIN,
     node_restriction::PLUGIN,
     role_escalation::PLUGIN,
     infrastructure_owned::PLUGIN,
     host_isolation::PLUGIN,
     priority::PLUGIN,
-    runtime_class::PLUGIN,
 ];
 
 struct Plugin {
