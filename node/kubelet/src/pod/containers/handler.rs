@@ -1,72 +1,65 @@
-//! One attempt of a probe: a command, a request over HTTP, or a connection, inside the pod.
+//! What probes and hooks do inside of a pod: a command, a request over HTTP, or a connection.
 
 use std::time::Duration;
 
 use hypernetes_hyperd_api::DialChunk;
 use k8s_openapi::{
-    api::core::v1::{ContainerPort, Probe},
+    api::core::v1::{ContainerPort, ExecAction, HTTPGetAction, TCPSocketAction},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use tokio::sync::mpsc;
 
 use crate::node::cri::Runtime;
 
-/// The container that is probed.
+/// The container that it is about.
 pub struct Handler {
     pub runtime: Runtime,
     pub container_id: String,
     pub sandbox: String,
-    /// What a probe may name.
+    /// What may be named.
     pub ports: Vec<ContainerPort>,
 }
 
 impl Handler {
-    /// One attempt, within the probe's own time.
+    /// Runs a command, for so long at most.
     ///
     /// # Errors
-    /// Why the container is not well, in the words of the event.
-    pub async fn probe(&self, probe: &Probe) -> Result<(), String> {
-        let limit = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
-        let attempt = async {
-            if let Some(exec) = &probe.exec {
-                let command = exec.command.clone().unwrap_or_default();
-                let done =
-                    self.runtime.exec(&self.container_id, command, limit).await.map_err(|s| s.message().to_owned())?;
-                let output = String::from_utf8_lossy(&done.stdout).chars().take(500).collect::<String>();
-                return if done.exit_code == 0 {
-                    Ok(())
-                } else {
-                    Err(format!("exit code {}: {output}", done.exit_code))
-                };
-            }
-            if let Some(http) = &probe.http_get {
-                let port = self.port(&http.port)?;
-                let path = http.path.clone().unwrap_or_else(|| "/".into());
-                let host = http.host.clone().unwrap_or_else(|| "localhost".into());
-                let mut request = format!(
-                    "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n"
-                );
-                for header in http.http_headers.iter().flatten() {
-                    let clean = |text: &str| text.replace(['\r', '\n'], "");
-                    request.push_str(&format!("{}: {}\r\n", clean(&header.name), clean(&header.value)));
-                }
-                request.push_str("\r\n");
-                let answer = self.exchange(port, request.into_bytes()).await?;
-                let code = String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|c| c.parse::<u16>().ok());
-                return match code {
-                    Some(200..400) => Ok(()),
-                    Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-                    None => Err("the answer is not HTTP".into()),
-                };
-            }
-            if let Some(tcp) = &probe.tcp_socket {
-                return self.exchange(self.port(&tcp.port)?, Vec::new()).await.map(drop);
-            }
-            Err("this kind of probe is not supported".into())
-        };
-        tokio::time::timeout(limit, attempt)
-            .await
-            .unwrap_or_else(|_| Err(format!("timeout after {} s", limit.as_secs())))
+    /// Why it has not succeeded, in the words of an event.
+    pub async fn run(&self, exec: &ExecAction, limit: Duration) -> Result<(), String> {
+        let command = exec.command.clone().unwrap_or_default();
+        let done = self.runtime.exec(&self.container_id, command, limit).await.map_err(|s| s.message().to_owned())?;
+        if done.exit_code == 0 {
+            return Ok(());
+        }
+        let output = String::from_utf8_lossy(&done.stdout).chars().take(500).collect::<String>();
+        Err(format!("exit code {}: {output}", done.exit_code))
+    }
+
+    /// Asks over HTTP; the code of the answer.
+    ///
+    /// # Errors
+    /// Why there is no answer, in the words of an event.
+    pub async fn get(&self, http: &HTTPGetAction, agent: &str) -> Result<u16, String> {
+        let port = self.port(&http.port)?;
+        let path = http.path.clone().unwrap_or_else(|| "/".into());
+        let host = http.host.clone().unwrap_or_else(|| "localhost".into());
+        let mut request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n"
+        );
+        for header in http.http_headers.iter().flatten() {
+            let clean = |text: &str| text.replace(['\r', '\n'], "");
+            request.push_str(&format!("{}: {}\r\n", clean(&header.name), clean(&header.value)));
+        }
+        request.push_str("\r\n");
+        let answer = self.exchange(port, request.into_bytes()).await?;
+        let code = String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|c| c.parse::<u16>().ok());
+        code.ok_or_else(|| "the answer is not HTTP".into())
+    }
+
+    /// # Errors
+    /// Why there is no connection, in the words of an event.
+    pub async fn connect(&self, tcp: &TCPSocketAction) -> Result<(), String> {
+        self.exchange(self.port(&tcp.port)?, Vec::new()).await.map(drop)
     }
 
     fn port(&self, port: &IntOrString) -> Result<u32, String> {
