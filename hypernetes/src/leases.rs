@@ -52,7 +52,8 @@ impl Background {
         let volumes = election.run(VOLUME, &stop, |term| volumes.act(AllTenants::grant(), term));
         let identity = election
             .run(IDENTITY, &stop, |term| identity.keep_house(&term.clients(informers.clients()), term.stop().clone()));
-        tokio::join!(controllers, scheduler, networks, volumes, identity);
+        let serving = election.serve_at(*api_server, &stop);
+        tokio::join!(controllers, scheduler, networks, volumes, identity, serving);
     }
 }
 

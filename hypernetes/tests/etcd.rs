@@ -18,7 +18,10 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Secret},
 };
-use kube::{Api, Client, Resource, api::PostParams};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, PostParams},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -298,6 +301,23 @@ async fn no_address_is_given_twice_where_servers_take_turns() {
         one = std::mem::replace(&mut other, Server::start_with(place, &[&store]));
     }
     assert!(holders.len() > 2, "{holders:?}");
+}
+
+/// By its lease, which is what pods find it by; one that ends takes that back at once.
+#[tokio::test]
+async fn each_server_says_that_it_is_there_until_it_ends() {
+    let etcd = Etcd::start();
+    let [one, other] = two(&etcd, &format!("--store=etcd={}", etcd.url)).await;
+    let leases: Api<Lease> = Api::namespaced(operator(&other).await, "kube-system");
+    let of_servers = ListParams::default().labels("apiserver.kubernetes.io/identity=kube-apiserver");
+    let addresses = async || -> BTreeSet<String> {
+        let found = leases.list(&of_servers).await.unwrap().items;
+        found.iter().map(|lease| lease.annotations()["hypernetes.io/address"].clone()).collect()
+    };
+    let both = eventually(async || Some(addresses().await).filter(|addresses| addresses.len() == 2)).await;
+    drop(one.stopped());
+    let left = eventually(async || Some(addresses().await).filter(|addresses| addresses.len() < 2)).await;
+    assert!(left.len() == 1 && left.is_subset(&both), "{left:?} of {both:?}");
 }
 
 /// Whoever acts stands still for so long that the other goes on, and then does what it was about to do. A quarter of a minute.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header;
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, names};
 use hypernetes_client::{fence::Fence, found_by::FoundBy, shared::Wanted};
-use hypernetes_kinds::{Home, Resource, Served, Subresource};
+use hypernetes_kinds::{Behaviour, Home, Resource, Served, Subresource};
 use hypernetes_schema::{Decoded, FieldValidation};
 use hypernetes_store::Key;
 
@@ -68,6 +68,11 @@ impl Call {
             object = self.served.to_stored(object);
         }
         Decoded { object, warnings }
+    }
+
+    /// What is done through the subresource; none: the object itself is meant.
+    pub fn through(&self) -> Option<&Behaviour> {
+        self.subresource.as_ref().map(|one| &one.behaviour)
     }
 
     pub fn not_found(&self, name: &str) -> ApiError {

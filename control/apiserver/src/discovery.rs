@@ -92,7 +92,7 @@ fn of<'a>(resources: &[&'a Endpoint], group: &str, version: &str) -> Result<Vec<
     if found.is_empty() { Err(request::not_found()) } else { Ok(found) }
 }
 
-fn kind_of(served: &Served, subresource: Subresource) -> Value {
+fn kind_of(served: &Served, subresource: &Subresource) -> Value {
     let (group, version, kind) = served.kind_of(subresource);
     json!({"group": group, "version": version, "kind": kind})
 }
@@ -112,9 +112,9 @@ fn resource_list(resources: &[&Endpoint], group: &str, version: &str) -> Result<
         }
         list.push(one);
         for subresource in &resource.subresources {
-            let (group, version, kind) = served.kind_of(*subresource);
+            let (group, version, kind) = served.kind_of(subresource);
             list.push(json!({
-                "name": format!("{}/{}", resource.plural, subresource.name()), "singularName": "",
+                "name": format!("{}/{}", resource.plural, subresource.name), "singularName": "",
                 "namespaced": served.ty.namespaced, "kind": kind, "group": group,
                 "version": version, "verbs": subresource.shown_verbs(),
             }));
@@ -146,9 +146,7 @@ fn aggregate_one(Endpoint { resource, served }: &Endpoint) -> Value {
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
-        .map(
-            |one| json!({"subresource": one.name(), "responseKind": kind_of(served, *one), "verbs": one.shown_verbs()}),
-        )
+        .map(|one| json!({"subresource": one.name, "responseKind": kind_of(served, one), "verbs": one.shown_verbs()}))
         .collect();
     let mut one = json!({
         "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.shown_verbs(),

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_kinds::Connection;
 use hypernetes_store::{Key, ResourceId};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -52,43 +53,46 @@ impl KubeletClient {
 pub(crate) async fn pod(
     server: &Inner,
     call: &Call,
+    to: Connection,
     request: Request<Body>,
     ticket: &Ticket,
 ) -> Result<Response<Body>, ApiError> {
     let (target, query, tenant) = (&call.target, &call.query, &call.tenant()?);
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = target.namespace.as_deref().unwrap_or_default();
-    let subresource = target.subresource.as_deref().unwrap_or_default();
     let key = Key::new(&ResourceId::new("", "pods"), tenant, namespace, name)?;
     let entry = server.store.get(&key).await?;
     let pod = stored_form::decode(&entry.ok_or_else(|| ApiError::not_found("", "pods", name))?)?;
-    if subresource != "log" && !is_upgrade(request.headers()) {
+    if to != Connection::Logs && !is_upgrade(request.headers()) {
         // The node is not asked: it would keep a session for whoever comes for it, who does not.
         return Err(ApiError::bad_request("Upgrade request required"));
     }
-    let container =
-        if subresource == "portforward" { None } else { Some(container(&pod, name, query.get("container"))?) };
+    let container = match to {
+        Connection::PortForward => None,
+        Connection::Logs | Connection::Exec | Connection::Attach => {
+            Some(container(&pod, name, query.get("container"))?)
+        }
+    };
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    if subresource != "log" && matches!(phase, "Succeeded" | "Failed") {
-        let what = match subresource {
-            "exec" => "exec into a container",
-            "attach" => "attach a container",
-            _ => "forward ports",
-        };
+    // How the kubelet calls it, and what it cannot do any more for a pod that has ended.
+    let (verb, ended) = match to {
+        Connection::Logs => ("containerLogs", None),
+        Connection::Exec => ("exec", Some("exec into a container")),
+        Connection::Attach => ("attach", Some("attach a container")),
+        Connection::PortForward => ("portForward", Some("forward ports")),
+    };
+    if let Some(what) = ended
+        && matches!(phase, "Succeeded" | "Failed")
+    {
         return Err(ApiError::bad_request(format!("cannot {what} in a completed pod; current phase is {phase}")));
     }
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         // A pod that is nowhere yet has written nothing.
-        return if subresource == "log" {
+        return if to == Connection::Logs {
             Ok(Response::new(Body::empty()))
         } else {
             Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")))
         };
-    };
-    let verb = match subresource {
-        "log" => "containerLogs",
-        "portforward" => "portForward",
-        other => other,
     };
     let mut path = format!("/clusters/{tenant}/{verb}/{namespace}/{name}");
     if let Some(container) = &container {
@@ -97,12 +101,13 @@ pub(crate) async fn pod(
     if let Some(query) = request.uri().query() {
         path = format!("{path}?{}", for_kubelet(query));
     }
-    if subresource != "log" {
-        let mut options = options(subresource, query);
+    if to != Connection::Logs {
+        let kind = call.subresource.as_ref().map_or("", |subresource| call.served.kind_of(subresource).2);
+        let mut options = options(kind, query);
         admission::admit_use(server, call, Operation::Connect, &pod, &mut options, false).await?;
     }
     // What the two connections that are joined have taken, for as long as they live.
-    let session = if subresource == "log" { None } else { ticket.session()? };
+    let session = if to == Connection::Logs { None } else { ticket.session()? };
     let extensions = request.extensions();
     let held = Arc::new((session, extensions.get::<Arc<Place>>().cloned(), extensions.get::<Payer>().cloned()));
     let run = |task| {
@@ -122,12 +127,7 @@ pub(crate) async fn pod(
 }
 
 /// What is wanted of a connection, as upstream's `PodExecOptions` and so on say it.
-fn options(subresource: &str, query: &Query) -> Value {
-    let kind = match subresource {
-        "exec" => "PodExecOptions",
-        "attach" => "PodAttachOptions",
-        _ => "PodPortForwardOptions",
-    };
+fn options(kind: &str, query: &Query) -> Value {
     let mut options = json!({"kind": kind, "apiVersion": "v1"});
     for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| query.choice(name).is_some()) {
         options[name] = query.flag(name).into();

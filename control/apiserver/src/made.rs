@@ -11,6 +11,8 @@ pub enum Made {
     Selection,
     /// A line of a watch that is not the event that it came with.
     Line,
+    /// The object in a version that is not the stored one, or without what is the operator's alone.
+    Converted,
     /// The whole object, parsed.
     Parsed,
     /// As components in this process have it.
@@ -19,7 +21,7 @@ pub enum Made {
     Cells,
 }
 
-static COUNTS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
+static COUNTS: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
 
 pub(crate) fn count(what: Made) {
     COUNTS[what as usize].fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::{authorization::defaults, directory, stored_form};
 pub struct WithDefaults(Arc<Store>);
 
 fn value(key: &Key) -> Option<&'static Bytes> {
-    if key.group() == defaults::GROUP { defaults::value(key.plural(), key.name()) } else { None }
+    if key.group() == defaults::GROUP { defaults::value(key.plural(), key.namespace(), key.name()) } else { None }
 }
 
 fn entry(key: &Key, value: &Bytes) -> Entry {
@@ -59,21 +59,21 @@ impl WithDefaults {
     /// All defaults under a prefix, in order.
     async fn under(&self, prefix: &Prefix) -> Result<BTreeMap<Key, Entry>, ReadError> {
         let parts: Vec<&str> = prefix.as_str().split('/').collect();
-        let (["", defaults::GROUP, plural, tenant, ""], Some(_)) = (parts.as_slice(), prefix.of_tenant()) else {
+        let (["", defaults::GROUP, plural, tenant, ..], Some(_)) = (parts.as_slice(), prefix.of_tenant()) else {
             return Ok(BTreeMap::new());
-        };
-        let names: Vec<&String> = match *plural {
-            defaults::ROLES => defaults::all().roles.keys().collect(),
-            defaults::BINDINGS => defaults::all().bindings.keys().collect(),
-            _ => return Ok(BTreeMap::new()),
         };
         let Ok(id) = tenant.parse::<TenantId>() else { return Ok(BTreeMap::new()) };
-        if !self.is_there(tenant).await? {
+        let resource = ResourceId::new(defaults::GROUP, plural);
+        let keys =
+            defaults::names(plural).filter_map(|(namespace, name)| Key::new(&resource, &id, namespace, name).ok());
+        let under: BTreeMap<Key, Entry> = keys
+            .filter(|key| prefix.contains(key))
+            .filter_map(|key| value(&key).map(|value| (key.clone(), entry(&key, value))))
+            .collect();
+        if under.is_empty() || !self.is_there(tenant).await? {
             return Ok(BTreeMap::new());
         }
-        let resource = ResourceId::new(defaults::GROUP, plural);
-        let keys = names.into_iter().filter_map(|name| Key::new(&resource, &id, "", name).ok());
-        Ok(keys.filter_map(|key| value(&key).map(|value| (key.clone(), entry(&key, value)))).collect())
+        Ok(under)
     }
 
     /// A guard for what is stored, of one for what is shown.

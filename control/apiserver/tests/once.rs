@@ -209,6 +209,23 @@ async fn what_many_read_is_made_once() {
     assert_eq!(since(before)[2], 1);
     drop(watches);
 
+    // And an object once for all who get or list it, of which a get is sent no copy; what the stored version is read by is made by none.
+    let (converted, stored) = (events("apis/events.k8s.io"), events("api"));
+    let before = (counts(), made(Made::Converted));
+    let mut both = [api.ask(&format!("{converted}/e")).await, api.ask(&format!("{converted}/e")).await];
+    assert_eq!(told(&mut both).await["regarding"]["name"], "p");
+    for path in [&converted, &converted, &stored] {
+        let list: Value = serde_json::from_slice(&api.ask(path).await.collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(list["items"][0].get("regarding").is_some(), *path == converted, "{list}");
+    }
+    api.table(&converted).await.collect().await.unwrap();
+    api.table(&format!("{converted}?includeObject=Object")).await.collect().await.unwrap();
+    // Parsed for that, and for the cells; a row's bare metadata is cut at places that are found once, too.
+    assert_eq!((since(before.0), made(Made::Converted) - before.1), ([0, 1, 0, 2], 1));
+    let before = made(Made::Converted);
+    api.ask("/clusters/*/apis/events.k8s.io/v1/events").await.collect().await.unwrap();
+    assert_eq!(made(Made::Converted) - before, 1, "that says whose it is");
+
     // Components in this process have the same object, parsed once, and no text is made for them.
     let client = || api.0.clients.all_tenants(&AllTenants::grant());
     let before = (counts(), made(Made::Typed));

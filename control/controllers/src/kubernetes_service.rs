@@ -1,13 +1,18 @@
 //! The Service `kubernetes` in `default` of every logical cluster, by which pods know the API server, and what is behind it:
-//! Endpoints and an EndpointSlice of the same name. As kube-apiserver makes them of itself (facts of 1.36.2): what has been deleted
-//! of them comes again, and ports, type and addresses are put back; what else a tenant writes there stays.
+//! Endpoints and an EndpointSlice of the same name, with the addresses of all servers. As kube-apiserver makes them (facts of 1.36.2):
+//! what has been deleted of them comes again, and ports, type and addresses are put back; what else a tenant writes there stays. As with
+//! upstream's, servers listen on one port: those on another than this one's are left out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use async_trait::async_trait;
 use hypernetes_api::names;
 use hypernetes_client::Api;
 use k8s_openapi::api::{
+    coordination::v1::Lease,
     core::v1::{Endpoints, Namespace, Service},
     discovery::v1::EndpointSlice,
 };
@@ -16,8 +21,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Wiring,
-    runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject},
+    Wiring, api_servers,
+    runtime::{Context, During, Error, Key, Reconciler, Recorder, Subject, server_of},
 };
 
 const NAMESPACE: &str = "default";
@@ -37,6 +42,16 @@ pub fn start(wiring: &Wiring<'_>, server: SocketAddr) {
     informers.named::<Service>(NAME).feed(&queue, move |key, _| its_namespace(key));
     informers.named::<Endpoints>(NAME).feed(&queue, move |key, _| its_namespace(key));
     informers.named::<EndpointSlice>(NAME).feed(&queue, move |key, _| its_namespace(key));
+    {
+        let (queue, namespaces) = (queue.clone(), informers.of::<Namespace>());
+        informers.of::<Lease>().subscribe(move |key, before, now| {
+            let server = |lease: Option<&Lease>| lease.and_then(|lease| server_of(&key.tenant, lease));
+            if server(before) != server(now) {
+                let all = namespaces.all().into_iter().map(|(key, _)| key);
+                all.filter(|key| key.name == NAMESPACE).for_each(|key| queue.add(key));
+            }
+        });
+    }
     wiring.drive(ApiServers { context: Context::new(informers, "kube-apiserver"), server }, queue);
 }
 
@@ -109,8 +124,11 @@ impl ApiServers {
     async fn endpoints(&self, place: &Key) -> Result<(), Error> {
         let api: Api<Endpoints> = self.context.namespaced(&place.tenant, NAMESPACE);
         let ports = json!([{"name": "https", "port": self.server.port(), "protocol": "TCP"}]);
-        let subsets: Vec<Value> =
-            self.address().map(|ip| json!({"addresses": [{"ip": ip}], "ports": ports})).into_iter().collect();
+        let addresses: Vec<Value> = self.addresses().into_iter().map(|ip| json!({"ip": ip})).collect();
+        let subsets = match addresses.is_empty() {
+            true => json!([]),
+            false => json!([{"addresses": addresses, "ports": ports}]),
+        };
         let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
         match self.context.informers.named::<Endpoints>(NAME).get(place) {
             None => {
@@ -119,7 +137,7 @@ impl ApiServers {
             }
             Some(endpoints) => {
                 let right = endpoints.subsets.as_deref().unwrap_or_default();
-                if serde_json::to_value(right)? != json!(subsets) || !has(&endpoints.metadata.labels, &labels)? {
+                if serde_json::to_value(right)? != subsets || !has(&endpoints.metadata.labels, &labels)? {
                     let kept = json!({"metadata": {"labels": labels}, "subsets": subsets});
                     self.context.merge(&api, NAME, "restoring the endpoints of the API", kept).await?;
                 }
@@ -131,8 +149,9 @@ impl ApiServers {
     async fn slice(&self, place: &Key) -> Result<(), Error> {
         let api: Api<EndpointSlice> = self.context.namespaced(&place.tenant, NAMESPACE);
         let family = if self.server.is_ipv6() { "IPv6" } else { "IPv4" };
+        let addresses = self.addresses().into_iter().filter(|ip| ip.is_ipv6() == self.server.is_ipv6());
         let endpoints: Vec<Value> =
-            self.address().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).into_iter().collect();
+            addresses.map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
         let kept = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": NAME}},
             "endpoints": endpoints,
@@ -159,13 +178,19 @@ impl ApiServers {
         Ok(())
     }
 
-    /// The server's address, if it can be reached from elsewhere: no endpoint may have another one.
-    fn address(&self) -> Option<IpAddr> {
-        let ip = self.server.ip();
-        let link = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
-        (!link && !ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+    /// The servers' addresses, in order, as far as they can be reached from elsewhere.
+    fn addresses(&self) -> BTreeSet<IpAddr> {
+        let servers = api_servers::addresses(&self.context.informers, self.server);
+        let alike = servers.into_iter().filter(|server| server.port() == self.server.port());
+        alike.map(|server| server.ip()).filter(is_reachable).collect()
     }
+}
+
+/// No endpoint may have another address.
+fn is_reachable(ip: &IpAddr) -> bool {
+    let link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !link && !ip.is_loopback() && !ip.is_unspecified()
 }

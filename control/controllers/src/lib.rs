@@ -5,6 +5,7 @@
 //! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
+mod api_servers;
 mod bootstrap_signer;
 mod certificates;
 mod deployment;
@@ -112,6 +113,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     let tasks = TaskTracker::new();
     let wiring = Wiring { informers: &config.informers, limits: &limits, tasks: &tasks, stop: &stop };
     tenancy::start(&wiring, &config.cluster_ca_pem);
+    api_servers::start(&wiring);
     kubernetes_service::start(&wiring, config.api_server);
     namespace::start(&wiring);
     replicaset::start(&wiring);

@@ -16,7 +16,7 @@ pub(crate) fn resources() -> Vec<Resource> {
     let autoscaler = Resource::kubernetes::<HorizontalPodAutoscaler>("horizontalpodautoscalers")
         .short_names(&["hpa"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(between([
             column("Reference", Cell::Of(reference)),
             column("Targets", Cell::Of(targets)),

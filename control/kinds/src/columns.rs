@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::selector_text;
+
 /// What a cell shows.
 #[derive(Debug, Clone)]
 pub(crate) enum Cell {
@@ -204,27 +206,8 @@ pub(crate) fn labels(map: Option<&Value>) -> Value {
     or(&pairs.join(","), "<none>")
 }
 
-/// A label selector as it is written, by key.
 pub(crate) fn label_selector(selector: Option<&Value>) -> Value {
-    let mut terms: Vec<(&str, String)> = Vec::new();
-    let selector = selector.unwrap_or(&Value::Null);
-    for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-        terms.push((key, format!("{key}={}", value.as_str().unwrap_or_default())));
-    }
-    for term in list(selector, "matchExpressions") {
-        let (key, mut values) = (text(term, "key"), texts(term, "values").collect::<Vec<_>>());
-        values.sort_unstable();
-        let among = |word: &str| format!("{key} {word} ({})", values.join(","));
-        let written = match text(term, "operator") {
-            "In" => among("in"),
-            "NotIn" => among("notin"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        terms.push((key, written));
-    }
-    terms.sort_by_key(|(key, _)| *key);
-    or(&terms.into_iter().map(|(_, written)| written).collect::<Vec<_>>().join(","), "<none>")
+    or(&selector.map(selector_text::written).unwrap_or_default(), "<none>")
 }
 
 pub(crate) fn data_count(object: &Value, fields: &[&str]) -> Value {

@@ -8,8 +8,8 @@
 //! | --- | --- | --- | --- | --- |
 //! | 1 | `ObjectType::decode` | the same | `patch::{json_patch, merge_patch, strategic_merge_patch}`, then `ObjectType::check` | `ObjectType::decode`, then `managed::apply` |
 //! | 2 | [`Resource::set_defaults`] | the same | the same | the same |
-//! | 3 | [`Resource::prepare_create`] | [`Resource::prepare_update`] | as update | as create or update |
-//! | 4 | [`Resource::validate_create`] | [`Resource::validate_update`] | as update | as create or update |
+//! | 3 | [`Resource::prepare_create`] | [`Resource::prepare_change`] | as update | as create or update |
+//! | 4 | [`Resource::validate_create`] | [`Resource::validate_change`] | as update | as create or update |
 //! | 5 | admission, and the rules again for what it changed | the same | the same | the same |
 //! | 6 | `managed::track_update` | the same | the same | (done by apply) |
 #![forbid(unsafe_code)]
@@ -36,9 +36,11 @@ mod policy;
 mod rbac;
 pub mod registry;
 mod resource;
+mod scale;
 mod scheduling;
 mod selectable;
 pub mod selector;
+mod selector_text;
 mod sent;
 mod storage;
 mod strategy;
@@ -52,8 +54,9 @@ pub use cells::Cells;
 pub use defaults::set_defaults;
 pub use registry::{Endpoint, Registry, View};
 pub use resource::{Change, Check, Home, Resource, Served};
+pub use scale::{PodSelector, Scale};
 pub use selectable::Selectable;
-pub use subresource::Subresource;
+pub use subresource::{Behaviour, Connection, Subresource};
 pub use table::IncludeObject;
 pub use unique::{Unique, Within};
 pub use verb::Verb;

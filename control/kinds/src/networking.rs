@@ -16,7 +16,7 @@ pub(crate) fn resources() -> Vec<Resource> {
     vec![
         Resource::kubernetes::<Ingress>("ingresses")
             .short_names(&["ing"])
-            .subresources(&[Subresource::Status])
+            .subresources([Subresource::status()])
             .columns(between([
                 column("Class", path("spec.ingressClassName")),
                 column("Hosts", Cell::Of(hosts)),

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) fn resources() -> Vec<Resource> {
     let budget = Resource::kubernetes::<PodDisruptionBudget>("poddisruptionbudgets")
         .short_names(&["pdb"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(between([
             column("Min Available", Cell::Of(|o| amount(&o["spec"]["minAvailable"]))),
             column("Max Unavailable", Cell::Of(|o| amount(&o["spec"]["maxUnavailable"]))),

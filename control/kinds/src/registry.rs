@@ -20,7 +20,7 @@ use crate::{
     node, own, policy, rbac,
     resource::{Home, Resource, Served},
     scheduling, sent, storage,
-    subresource::Subresource,
+    subresource::Behaviour,
 };
 
 fn families() -> Vec<Resource> {
@@ -173,9 +173,9 @@ impl View {
 
 fn described(Endpoint { resource, served }: &Endpoint) -> openapi::Resource {
     let verbs = |verbs: Vec<&'static str>| verbs.into_iter().map(str::to_owned).collect();
-    let status = resource.subresources.iter().filter(|one| **one == Subresource::Status);
+    let status = resource.subresources.iter().filter(|one| one.behaviour == Behaviour::Status);
     let subresources = status.map(|one| openapi::Subresource {
-        name: one.name().to_owned(),
+        name: one.name.to_owned(),
         ty: served.ty.clone(),
         verbs: verbs(one.shown_verbs()),
     });

@@ -13,7 +13,7 @@ use crate::{
     field::{Errors, Field},
     format::{self, Faults},
     selectable::Selectable,
-    subresource::Subresource,
+    subresource::{Behaviour, Subresource},
     unique::{Unique, Uniques},
     verb::Verb,
 };
@@ -124,8 +124,8 @@ impl Served {
     }
 
     /// Group, version and kind of what a subresource's bodies are.
-    pub fn kind_of(&self, subresource: Subresource) -> (&str, &str, &str) {
-        subresource.kind().unwrap_or((&self.ty.group, &self.ty.version, &self.ty.kind))
+    pub fn kind_of(&self, subresource: &Subresource) -> (&str, &str, &str) {
+        subresource.body.unwrap_or((&self.ty.group, &self.ty.version, &self.ty.kind))
     }
 }
 
@@ -238,8 +238,8 @@ impl Resource {
         Self { categories: owned(categories), ..self }
     }
 
-    pub fn subresources(self, subresources: &[Subresource]) -> Self {
-        Self { subresources: subresources.to_vec(), ..self }
+    pub fn subresources(self, subresources: impl IntoIterator<Item = Subresource>) -> Self {
+        Self { subresources: subresources.into_iter().collect(), ..self }
     }
 
     pub fn selectable(self, fields: impl IntoIterator<Item = impl Into<Selectable>>) -> Self {
@@ -346,7 +346,12 @@ impl Resource {
 impl Resource {
     /// Whether `status` is written through an endpoint of its own.
     pub fn has_status(&self) -> bool {
-        self.subresources.contains(&Subresource::Status)
+        self.subresources.iter().any(|one| one.behaviour == Behaviour::Status)
+    }
+
+    /// Its subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|one| one.name == name)
     }
 
     pub fn verbs(&self) -> &'static [Verb] {

@@ -3,7 +3,10 @@
 use hypernetes_schema::walk::{child, put};
 use serde_json::{Map, Value};
 
-use crate::resource::{FieldPath, Resource};
+use crate::{
+    resource::{FieldPath, Resource},
+    subresource::Behaviour,
+};
 
 /// Fields of `metadata` that only the server sets: an update keeps the old ones.
 const SERVER_METADATA: [&str; 6] =
@@ -34,8 +37,21 @@ impl Resource {
         }
     }
 
+    /// Before a change of an object, which comes through a subresource or, with none, through its own endpoint: what is not
+    /// written there stays as it was.
+    pub fn prepare_change(&self, through: Option<&Behaviour>, object: &mut Value, old: &Value) {
+        match through {
+            None | Some(Behaviour::Scale(_)) => self.prepare_update(object, old),
+            Some(Behaviour::Status) => self.prepare_status_update(object, old),
+            Some(Behaviour::Approval) => self.prepare_approval_update(object, old),
+            Some(Behaviour::Finalize) => self.prepare_whole_update(object, old),
+            // What is bound is made of the old object, and has parts of spec and status set. The others change no object.
+            Some(Behaviour::Bind | Behaviour::Evict | Behaviour::IssueToken | Behaviour::Connect(_)) => {}
+        }
+    }
+
     /// Before an update of the object itself: keeps what other endpoints and the server set, and counts the change.
-    pub fn prepare_update(&self, object: &mut Value, old: &Value) {
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
         for field in self.strategy.kept {
             keep(object, old, field);
         }
@@ -43,7 +59,7 @@ impl Resource {
     }
 
     /// As [`Self::prepare_update`], of an endpoint whose own is what the object's does not change.
-    pub fn prepare_whole_update(&self, object: &mut Value, old: &Value) {
+    fn prepare_whole_update(&self, object: &mut Value, old: &Value) {
         let Some(object) = object.as_object_mut() else { return };
         if !self.ty.namespaced {
             child(object, "metadata").remove("namespace");
@@ -60,7 +76,7 @@ impl Resource {
 
     /// Before an update of the `status` endpoint: keeps all of `old` but the status, managed fields, and the metadata that may
     /// change by it. Other metadata is the server's, or, as upstream, stays.
-    pub fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         let Some(new) = object.as_object_mut() else { return };
         let status = new.remove("status");
         let sent = new.remove("metadata").unwrap_or_default();
@@ -74,7 +90,7 @@ impl Resource {
     }
 
     /// Before an update of the `approval` endpoint: keeps all of `old` but the conditions of its status, and managed fields.
-    pub fn prepare_approval_update(&self, object: &mut Value, old: &Value) {
+    fn prepare_approval_update(&self, object: &mut Value, old: &Value) {
         let conditions = object.pointer("/status/conditions").cloned();
         let Some(new) = object.as_object_mut() else { return };
         let mut status = old.get("status").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -84,16 +100,17 @@ impl Resource {
     }
 
     /// Of an applied configuration: drops the part that belongs to the other endpoint (the status, or all but the status).
-    pub fn keep_only_own_part(&self, subresource: &str, configuration: &mut Value) {
+    pub fn keep_only_own_part(&self, through: Option<&Behaviour>, configuration: &mut Value) {
         let Some(object) = configuration.as_object_mut() else { return };
-        match subresource {
-            "" if self.has_status() => {
+        match through {
+            None if self.has_status() => {
                 object.remove("status");
             }
-            "status" | "approval" => {
-                object.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+            Some(Behaviour::Status | Behaviour::Approval) => {
+                object.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
             }
-            _ => {}
+            None | Some(Behaviour::Finalize | Behaviour::Scale(_)) => {}
+            Some(Behaviour::Bind | Behaviour::Evict | Behaviour::IssueToken | Behaviour::Connect(_)) => {}
         }
     }
 }

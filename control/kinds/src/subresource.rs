@@ -1,109 +1,101 @@
-//! Subresources: what each is called, which kind its bodies are of, and which verbs it has. Routing, discovery and the
-//! dispatch of writes read this table; what is not in it does not exist.
+//! Subresources: endpoints below a resource's objects. A record lists its own, each with its name, the kind of its bodies, and
+//! what is done through it. That is one of a closed set: what each writes of an object is said in `strategy`, and the API server has
+//! a function for each. Routing and discovery read records; what no record has does not exist.
 
-use crate::verb::Verb;
+use crate::{
+    scale::{PodSelector, Scale},
+    verb::Verb,
+};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Subresource {
+/// Group, version and kind.
+type Kind = (&'static str, &'static str, &'static str);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub behaviour: Behaviour,
+    /// The kind of its bodies; none: the resource's own.
+    pub body: Option<Kind>,
+}
+
+/// What is done through a subresource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behaviour {
+    /// The status is written.
     Status,
+    /// The conditions of the status are written.
     Approval,
-    Scale,
+    /// The whole object is written, with the fields that are otherwise kept.
     Finalize,
-    Binding,
-    Eviction,
-    Token,
-    Log,
+    /// How many there are is read and written.
+    Scale(Scale),
+    /// A pod is given a node.
+    Bind,
+    /// A pod is deleted.
+    Evict,
+    /// A token of the object is issued.
+    IssueToken,
+    /// The node that a pod is on answers.
+    Connect(Connection),
+}
+
+/// For what a node is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// What a container has written.
+    Logs,
     Exec,
     Attach,
     PortForward,
 }
 
-struct Row {
-    subresource: Subresource,
-    name: &'static str,
-    verbs: &'static [Verb],
-    /// Group, version and kind of its bodies; none: the resource's own.
-    kind: Option<(&'static str, &'static str, &'static str)>,
-}
-
 const CHANGES: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
-/// A stream is opened by GET or POST, and both mean `create`.
-const STREAM: &[Verb] = &[Verb::Create];
-
-const ROWS: &[Row] = &[
-    Row { subresource: Subresource::Status, name: "status", verbs: CHANGES, kind: None },
-    Row { subresource: Subresource::Approval, name: "approval", verbs: CHANGES, kind: None },
-    Row { subresource: Subresource::Scale, name: "scale", verbs: CHANGES, kind: Some(("autoscaling", "v1", "Scale")) },
-    Row { subresource: Subresource::Finalize, name: "finalize", verbs: &[Verb::Update], kind: None },
-    Row {
-        subresource: Subresource::Binding,
-        name: "binding",
-        verbs: &[Verb::Create],
-        kind: Some(("", "v1", "Binding")),
-    },
-    Row {
-        subresource: Subresource::Eviction,
-        name: "eviction",
-        verbs: &[Verb::Create],
-        kind: Some(("policy", "v1", "Eviction")),
-    },
-    Row {
-        subresource: Subresource::Token,
-        name: "token",
-        verbs: &[Verb::Create],
-        kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
-    },
-    Row { subresource: Subresource::Log, name: "log", verbs: &[Verb::Get], kind: None },
-    Row { subresource: Subresource::Exec, name: "exec", verbs: STREAM, kind: Some(("", "v1", "PodExecOptions")) },
-    Row { subresource: Subresource::Attach, name: "attach", verbs: STREAM, kind: Some(("", "v1", "PodAttachOptions")) },
-    Row {
-        subresource: Subresource::PortForward,
-        name: "portforward",
-        verbs: STREAM,
-        kind: Some(("", "v1", "PodPortForwardOptions")),
-    },
-];
 
 impl Subresource {
-    pub fn parse(name: &str) -> Option<Self> {
-        ROWS.iter().find(|row| row.name == name).map(|row| row.subresource)
+    /// One whose bodies are the resource's own.
+    pub fn new(name: &'static str, behaviour: Behaviour) -> Self {
+        Self { name, behaviour, body: None }
     }
 
-    fn row(self) -> Option<&'static Row> {
-        ROWS.iter().find(|row| row.subresource == self)
+    /// One whose bodies are of another kind.
+    pub fn of(name: &'static str, behaviour: Behaviour, body: Kind) -> Self {
+        Self { name, behaviour, body: Some(body) }
     }
 
-    pub fn name(self) -> &'static str {
-        self.row().map_or("", |row| row.name)
+    pub fn status() -> Self {
+        Self::new("status", Behaviour::Status)
     }
 
-    pub fn verbs(self) -> &'static [Verb] {
-        self.row().map_or(&[], |row| row.verbs)
+    pub fn scale(scale: Scale) -> Self {
+        Self::of("scale", Behaviour::Scale(scale), ("autoscaling", "v1", "Scale"))
     }
 
-    /// Methods as discovery shows them: streams are opened by GET, too.
-    pub fn shown_verbs(self) -> Vec<&'static str> {
-        let stream = matches!(self, Self::Exec | Self::Attach | Self::PortForward);
-        self.verbs().iter().map(|verb| verb.as_str()).chain(stream.then_some("get")).collect()
+    /// [`Self::scale`] as upstream's workloads have it.
+    pub(crate) fn usual_scale() -> Self {
+        Self::scale(Scale::usual(PodSelector::Terms("spec.selector".into())))
     }
 
-    /// Group, version and kind of its bodies, where these are not the resource's own.
-    pub fn kind(self) -> Option<(&'static str, &'static str, &'static str)> {
-        self.row().and_then(|row| row.kind)
+    /// Verbs as discovery shows them: streams are opened by GET, too.
+    pub fn shown_verbs(&self) -> Vec<&'static str> {
+        let verbs = self.behaviour.verbs().iter().map(|verb| verb.as_str());
+        verbs.chain(self.behaviour.is_stream().then_some("get")).collect()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_subresource_has_one_row() {
-        use Subresource::*;
-        for one in [Status, Approval, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
-            assert_eq!(ROWS.iter().filter(|row| row.subresource == one).count(), 1, "{one:?}");
-            assert_eq!(Subresource::parse(one.name()), Some(one));
-            assert!(!one.verbs().is_empty(), "{one:?}");
+impl Behaviour {
+    pub fn verbs(&self) -> &'static [Verb] {
+        match self {
+            Self::Status | Self::Approval | Self::Scale(_) => CHANGES,
+            Self::Finalize => &[Verb::Update],
+            Self::Bind | Self::Evict | Self::IssueToken => &[Verb::Create],
+            Self::Connect(Connection::Logs) => &[Verb::Get],
+            // A stream is opened by GET or POST, and both mean `create`.
+            Self::Connect(Connection::Exec | Connection::Attach | Connection::PortForward) => &[Verb::Create],
         }
+    }
+
+    /// Whether what begins as a request becomes a stream in both directions.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Connect(Connection::Exec | Connection::Attach | Connection::PortForward))
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     field::{Errors, Field, FieldError},
     meta,
     resource::{Change, Resource},
+    subresource::Behaviour,
 };
 
 impl Resource {
@@ -25,6 +26,20 @@ impl Resource {
     /// `Invalid`, with a cause for each field that is wrong.
     pub fn validate_create(&self, object: &Value) -> Result<(), ApiError> {
         self.answer(object, self.errors_of_create(object))
+    }
+
+    /// The rules for a change that comes through a subresource or, with none, through the object's own endpoint.
+    ///
+    /// # Errors
+    /// `Invalid`, with a cause for each field that is wrong.
+    pub fn validate_change(&self, through: Option<&Behaviour>, object: &Value, old: &Value) -> Result<(), ApiError> {
+        match through {
+            None | Some(Behaviour::Scale(_) | Behaviour::Finalize) => self.validate_update(object, old),
+            Some(Behaviour::Approval) => self.validate_approval_update(object, old),
+            // What is bound is set what no update may. The others change no object.
+            Some(Behaviour::Status | Behaviour::Bind) => self.validate_status_update(object, old),
+            Some(Behaviour::Evict | Behaviour::IssueToken | Behaviour::Connect(_)) => Ok(()),
+        }
     }
 
     /// The rules for a change of an object: those for a new one but for what was wrong before, and what is for life.
@@ -47,7 +62,7 @@ impl Resource {
     ///
     /// # Errors
     /// `Invalid`, with a cause for each field that is wrong.
-    pub fn validate_approval_update(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
+    fn validate_approval_update(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
         self.answer(object, self.errors_of_part(self.rules.approval, object, old))
     }
 

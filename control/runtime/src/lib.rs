@@ -18,7 +18,7 @@ mod queue;
 mod work;
 
 pub use context::{Context, During, Error, write_status};
-pub use election::{Election, Takeover, Term, Timing};
+pub use election::{Election, Takeover, Term, Timing, server_of};
 pub use events::{Recorder, Severity, Subject};
 pub use guard::{Mishap, attempt, call, mishaps};
 pub use hypernetes_client::found_by::matches;

@@ -1,6 +1,7 @@
 //! The kubelet between an API server that checks nothing and a runtime without VMs.
 
 mod api;
+mod hooks;
 mod hostile;
 mod life;
 mod runtime;

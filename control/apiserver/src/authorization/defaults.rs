@@ -20,27 +20,27 @@ use crate::{
 };
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
-pub const ROLES: &str = "clusterroles";
-pub const BINDINGS: &str = "clusterrolebindings";
 /// The version at which defaults are shown: older than whatever is written.
 pub const REVISION: Revision = Revision(1);
 const TABLE: &str = include_str!("defaults.txt");
 /// When they are said to have been made: they are older than any cluster.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-/// One role or binding.
-pub struct Given<T> {
-    /// As it is stored when it is written.
-    pub value: Bytes,
-    pub compiled: Arc<T>,
-}
-
-/// By name.
-pub struct Defaults {
-    pub roles: BTreeMap<String, Given<Role>>,
-    pub bindings: BTreeMap<String, Given<Binding>>,
+/// What is in one namespace, or in none.
+#[derive(Default)]
+pub struct Place {
+    /// By name.
+    pub roles: BTreeMap<String, Arc<Role>>,
     /// Those that are for anybody, by name: they are looked through for each question.
     pub granting: Vec<Arc<Binding>>,
+}
+
+#[derive(Default)]
+pub struct Defaults {
+    /// As they are stored when they are written: by plural, namespace and name.
+    values: BTreeMap<[String; 3], Bytes>,
+    /// By namespace; what is in none has the empty one.
+    places: BTreeMap<String, Place>,
 }
 
 /// All of them.
@@ -49,13 +49,14 @@ pub fn all() -> &'static Defaults {
     &ALL
 }
 
-/// The stored form of a default of this resource and name.
-pub fn value(plural: &str, name: &str) -> Option<&'static Bytes> {
-    match plural {
-        ROLES => all().roles.get(name).map(|role| &role.value),
-        BINDINGS => all().bindings.get(name).map(|binding| &binding.value),
-        _ => None,
-    }
+/// The stored form of a default of this resource, namespace and name.
+pub fn value(plural: &str, namespace: &str, name: &str) -> Option<&'static Bytes> {
+    all().values.get(&[plural, namespace, name].map(str::to_owned))
+}
+
+/// Namespaces and names of all defaults of a resource.
+pub fn names(plural: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    all().values.keys().filter(move |[of, ..]| of == plural).map(|[_, namespace, name]| (&**namespace, &**name))
 }
 
 /// A default as it is made anew when what was written over it is deleted: another object of the same name.
@@ -83,29 +84,40 @@ impl Defaults {
                 _ => {}
             }
         }
-        let compiled: Vec<(String, Arc<Role>)> =
-            roles.iter().map(|role| (name_of(role).to_owned(), Arc::new(Role::compile(role)))).collect();
-        // As a controller writes it into those that are stored.
-        let by_name = compiled.iter().map(|(name, role)| (name.as_str(), role)).collect();
-        for role in roles.iter_mut().filter(|role| role["aggregationRule"].is_object()) {
-            role["rules"] = listed(&aggregate(name_of(role), &by_name));
+        let mut made = Self::default();
+        for role in &roles {
+            let place = made.places.entry(namespace_of(role).to_owned()).or_default();
+            place.roles.insert(name_of(role).to_owned(), Arc::new(Role::compile(role)));
         }
-        let roles = compiled.into_iter().zip(&roles).filter_map(|((name, compiled), role)| {
-            Some((name, Given { value: stored_form::encode(role).ok()?, compiled }))
-        });
-        let bindings = bindings.iter().filter_map(|binding| {
-            let compiled = Arc::new(Binding::compile(binding, "", name_of(binding)));
-            Some((name_of(binding).to_owned(), Given { value: stored_form::encode(binding).ok()?, compiled }))
-        });
-        let bindings: BTreeMap<String, Given<Binding>> = bindings.collect();
-        let granting = bindings.values().map(|binding| binding.compiled.clone());
-        let granting = granting.filter(|binding| !binding.subjects.is_empty()).collect();
-        Self { roles: roles.collect(), bindings, granting }
+        // As a controller writes it into those that are stored.
+        for role in roles.iter_mut().filter(|role| role["aggregationRule"].is_object()) {
+            role["rules"] = listed(&aggregate(name_of(role), &made.cluster_roles()));
+        }
+        for binding in &bindings {
+            let (namespace, name) = (namespace_of(binding), name_of(binding));
+            let compiled = Arc::new(Binding::compile(binding, namespace, name));
+            if !compiled.subjects.is_empty() {
+                made.places.entry(namespace.to_owned()).or_default().granting.push(compiled);
+            }
+        }
+        for object in roles.iter().chain(&bindings) {
+            let plural = format!("{}s", object["kind"].as_str().unwrap_or_default().to_lowercase());
+            if let Ok(value) = stored_form::encode(object) {
+                made.values.insert([&plural, namespace_of(object), name_of(object)].map(str::to_owned), value);
+            }
+        }
+        made
     }
 
-    /// The roles, by name.
-    pub fn compiled_roles(&self) -> BTreeMap<&str, &Arc<Role>> {
-        self.roles.iter().map(|(name, default)| (name.as_str(), &default.compiled)).collect()
+    /// What is in a namespace, or, with the empty one, in none.
+    pub fn place(&self, namespace: &str) -> Option<&Place> {
+        self.places.get(namespace)
+    }
+
+    /// The roles of the whole cluster, by name.
+    pub fn cluster_roles(&self) -> BTreeMap<&str, &Arc<Role>> {
+        let roles = self.places.get("").into_iter().flat_map(|place| &place.roles);
+        roles.map(|(name, role)| (name.as_str(), role)).collect()
     }
 }
 
@@ -124,28 +136,45 @@ fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
+/// Empty for what is in none.
+fn namespace_of(object: &Value) -> &str {
+    object["metadata"]["namespace"].as_str().unwrap_or_default()
+}
+
 /// The label by which a role's rules are also a level's.
 fn level(name: &str) -> String {
     let domain = if name.starts_with("keystone") { "rbac.hypernetes.io" } else { GROUP };
     format!("{domain}/aggregate-to-{name}")
 }
 
+/// `name`: with the namespace before a slash, if it is in one.
 fn metadata(kind: &str, name: &str) -> Value {
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("{kind}/{name}").as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
-    json!({
+    let (namespace, name) = name.split_once('/').map_or((None, name), |(namespace, name)| (Some(namespace), name));
+    let mut metadata = json!({
         "name": name,
         "uid": uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string(),
         "creationTimestamp": CREATED,
         "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
-    })
+    });
+    if let Some(namespace) = namespace {
+        metadata["namespace"] = namespace.into();
+    }
+    metadata
+}
+
+/// The kind of what has this name, which is in a namespace or in none.
+fn kind(of_namespace: &'static str, of_cluster: &'static str, name: &str) -> &'static str {
+    if name.contains('/') { of_namespace } else { of_cluster }
 }
 
 fn role(name: &str, rest: &[&str]) -> Value {
-    let mut role = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole",
-        "metadata": metadata("ClusterRole", name), "rules": []});
+    let kind = kind("Role", "ClusterRole", name);
+    let metadata = metadata(kind, name);
+    let mut role = json!({"apiVersion": format!("{GROUP}/v1"), "kind": kind, "metadata": metadata, "rules": []});
     let levels = |of: &str| rest.iter().find_map(|word| word.strip_prefix(of)).map(|words| words.split(',').map(level));
     for label in levels("to=").into_iter().flatten() {
         role["metadata"]["labels"][label] = "true".into();
@@ -188,9 +217,9 @@ fn binding(name: &str, role: &str, subjects: &[&str]) -> Value {
         })
     });
     let subjects: Vec<Value> = subjects.collect();
-    let mut binding = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRoleBinding",
-        "metadata": metadata("ClusterRoleBinding", name),
-        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role}});
+    let (own, of) = (kind("RoleBinding", "ClusterRoleBinding", name), kind("Role", "ClusterRole", name));
+    let mut binding = json!({"apiVersion": format!("{GROUP}/v1"), "kind": own, "metadata": metadata(own, name),
+        "roleRef": {"apiGroup": GROUP, "kind": of, "name": role}});
     if !subjects.is_empty() {
         binding["subjects"] = subjects.into();
     }
@@ -213,13 +242,18 @@ mod tests {
     #[test]
     fn every_line_of_the_table_says_something() {
         let lines = |start: &str| TABLE.lines().filter(|line| line.starts_with(start)).count();
-        let defaults = all();
-        assert_eq!(defaults.roles.len(), lines("role "));
-        assert_eq!(defaults.bindings.len(), lines("binding "));
+        let count = |plurals: [&str; 2]| plurals.into_iter().flat_map(names).count();
+        assert_eq!(count(["roles", "clusterroles"]), lines("role "));
+        assert_eq!(count(["rolebindings", "clusterrolebindings"]), lines("binding "));
         let own = |role: &Role| if role.is_aggregated() { 0 } else { role.own().iter().map(|part| part.len()).sum() };
-        assert_eq!(defaults.roles.values().map(|role| own(&role.compiled)).sum::<usize>(), lines("  "));
-        for binding in defaults.bindings.values() {
-            assert!(defaults.roles.contains_key(&*binding.compiled.role.name), "{}", binding.compiled.name);
+        let roles = all().places.values().flat_map(|place| place.roles.values());
+        assert_eq!(roles.map(|role| own(role)).sum::<usize>(), lines("  "));
+        for (of, plural) in [("rolebindings", "roles"), ("clusterrolebindings", "clusterroles")] {
+            for (namespace, name) in names(of) {
+                let binding: Value =
+                    serde_json::from_slice(stored_form::json(value(of, namespace, name).unwrap())).unwrap();
+                assert!(value(plural, namespace, binding["roleRef"]["name"].as_str().unwrap()).is_some(), "{name}");
+            }
         }
         let words = TABLE.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
         assert!(words.clone().all(|word| word != "to=" && word != "of="));

@@ -159,16 +159,10 @@ impl Rights {
 
     /// What the user's bindings give it in a namespace, and for the whole cluster; those for the cluster first, by name.
     pub fn grants(&mut self, user: &UserInfo, namespace: Option<&str>) -> Vec<Grant> {
-        let cluster = self.places.get("");
-        let written = |name: &str| cluster.is_some_and(|place| place.bindings.contains_key(name));
-        let defaults = defaults::all().granting.iter().filter(|binding| !written(&binding.name));
-        let mut bindings: Vec<Arc<Binding>> = defaults.cloned().collect();
-        bindings.extend(cluster.into_iter().flat_map(|place| place.bindings(user)));
-        bindings.sort_by(|a, b| a.name.cmp(&b.name));
-        let within = namespace.filter(|namespace| !namespace.is_empty()).and_then(|name| self.places.get(name));
-        let mut own = within.map(|place| place.bindings(user)).unwrap_or_default();
-        own.sort_by(|a, b| a.name.cmp(&b.name));
-        bindings.extend(own);
+        let mut bindings = self.bindings(user, "");
+        if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
+            bindings.extend(self.bindings(user, namespace));
+        }
         bindings.dedup_by(|a, b| Arc::ptr_eq(a, b));
         let mut grants = Vec::with_capacity(bindings.len());
         for binding in bindings {
@@ -180,14 +174,27 @@ impl Rights {
         grants
     }
 
+    /// In a namespace, or in none: the user's bindings that are stored, and all defaults that are for anybody; by name.
+    fn bindings(&self, user: &UserInfo, namespace: &str) -> Vec<Arc<Binding>> {
+        let place = self.places.get(namespace);
+        let written = |name: &str| place.is_some_and(|place| place.bindings.contains_key(name));
+        let defaults = defaults::all().place(namespace).into_iter().flat_map(|place| &place.granting);
+        let mut bindings: Vec<Arc<Binding>> = defaults.filter(|binding| !written(&binding.name)).cloned().collect();
+        bindings.extend(place.into_iter().flat_map(|place| place.bindings(user)));
+        bindings.sort_by(|a, b| a.name.cmp(&b.name));
+        bindings
+    }
+
     /// The rules of a role, if there is such a one.
     pub fn role(&mut self, namespace: &str, name: &str, cluster: bool) -> Option<Rules> {
         if !cluster {
             // What is in no namespace is a ClusterRole, and is not meant.
-            let place = self.places.get(namespace).filter(|_| !namespace.is_empty())?;
-            return place.roles.get(name).map(|role| role.own().clone());
+            return (!namespace.is_empty())
+                .then(|| self.own_role(namespace, name))
+                .flatten()
+                .map(|role| role.own().clone());
         }
-        let role = self.cluster_role(name)?;
+        let role = self.own_role("", name)?;
         if !role.is_aggregated() {
             return Some(role.own().clone());
         }
@@ -197,23 +204,25 @@ impl Rights {
         if let Some(rules) = self.aggregated.get(name) {
             return Some(rules.clone());
         }
-        let mut all = defaults::all().compiled_roles();
+        let mut all = defaults::all().cluster_roles();
         all.extend(stored.iter().map(|(name, role)| (&**name, role)));
         let rules = aggregate(name, &all);
         self.aggregated.insert(name.into(), rules.clone());
         Some(rules)
     }
 
-    fn cluster_role(&self, name: &str) -> Option<&Arc<Role>> {
-        let stored = self.places.get("").and_then(|place| place.roles.get(name));
-        stored.or_else(|| defaults::all().roles.get(name).map(|default| &default.compiled))
+    /// The role of this name that is stored in a namespace, or in none; or the default.
+    fn own_role(&self, namespace: &str, name: &str) -> Option<&Arc<Role>> {
+        let stored = self.places.get(namespace).and_then(|place| place.roles.get(name));
+        let default = || defaults::all().place(namespace)?.roles.get(name);
+        stored.or_else(default)
     }
 }
 
 /// The rules of a default that selects others, where a tenant has no role of its own that could be selected: once for all.
 fn aggregated_default(name: &str) -> Option<Rules> {
     static RULES: LazyLock<HashMap<&'static str, Rules>> = LazyLock::new(|| {
-        let all = defaults::all().compiled_roles();
+        let all = defaults::all().cluster_roles();
         let roles = all.iter().filter(|(_, role)| role.is_aggregated());
         roles.map(|(name, _)| (*name, aggregate(name, &all))).collect()
     });

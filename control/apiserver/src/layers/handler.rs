@@ -1,4 +1,4 @@
-//! Which part answers: a table of verbs and subresources. There is no default: what is added has to be put here.
+//! Which part answers: a table of verbs and of what subresources do. There is no default: what is added has to be put here.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo};
-use hypernetes_kinds::{Endpoint, Home, Resource, Subresource, Verb};
+use hypernetes_kinds::{Behaviour, Connection, Endpoint, Home, Resource, Scale, Subresource, Verb};
 
 use super::{authorization::Permitted, request_info::Incoming};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Who answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Handler {
     Get,
     List,
@@ -32,21 +32,21 @@ enum Handler {
     Patch,
     Delete,
     DeleteCollection,
-    GetScale,
-    UpdateScale,
-    PatchScale,
+    GetScale(Scale),
+    UpdateScale(Scale),
+    PatchScale(Scale),
     CreateBinding,
     CreateEviction,
     CreateToken,
     /// The node that the pod is on, which is sent the request before its body is read.
-    Node,
+    Node(Connection),
 }
 
 /// The table. None: there is no such thing to do.
-fn handler(home: Home, subresource: Option<Subresource>, verb: Verb) -> Option<Handler> {
-    use Subresource::{Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token};
+fn handler(home: Home, through: Option<&Behaviour>, verb: Verb) -> Option<Handler> {
+    use Behaviour::{Approval, Bind, Connect, Evict, Finalize, IssueToken, Status};
     use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
-    match subresource {
+    match through {
         None => Some(match verb {
             Get => Handler::Get,
             List => Handler::List,
@@ -64,30 +64,20 @@ fn handler(home: Home, subresource: Option<Subresource>, verb: Verb) -> Option<H
             Patch => Some(Handler::Patch),
             List | Watch | Create | Delete | DeleteCollection => None,
         },
-        Some(Finalize) => match verb {
-            Update => Some(Handler::Update),
-            Get | List | Watch | Create | Patch | Delete | DeleteCollection => None,
-        },
-        Some(Scale) => match verb {
-            Get => Some(Handler::GetScale),
-            Update => Some(Handler::UpdateScale),
-            Patch => Some(Handler::PatchScale),
+        Some(Finalize) => (verb == Update).then_some(Handler::Update),
+        Some(Behaviour::Scale(scale)) => match verb {
+            Get => Some(Handler::GetScale(scale.clone())),
+            Update => Some(Handler::UpdateScale(scale.clone())),
+            Patch => Some(Handler::PatchScale(scale.clone())),
             List | Watch | Create | Delete | DeleteCollection => None,
         },
-        Some(one @ (Binding | Eviction | Token)) => match (verb, one) {
-            (Create, Binding) => Some(Handler::CreateBinding),
-            (Create, Eviction) => Some(Handler::CreateEviction),
-            (Create, _) => Some(Handler::CreateToken),
-            (Get | List | Watch | Update | Patch | Delete | DeleteCollection, _) => None,
-        },
-        Some(Log) => match verb {
-            Get => Some(Handler::Node),
-            List | Watch | Create | Update | Patch | Delete | DeleteCollection => None,
-        },
-        Some(Exec | Attach | PortForward) => match verb {
-            Create => Some(Handler::Node),
-            Get | List | Watch | Update | Patch | Delete | DeleteCollection => None,
-        },
+        Some(Bind) => (verb == Create).then_some(Handler::CreateBinding),
+        Some(Evict) => (verb == Create).then_some(Handler::CreateEviction),
+        Some(IssueToken) => (verb == Create).then_some(Handler::CreateToken),
+        Some(Connect(to @ Connection::Logs)) => (verb == Get).then_some(Handler::Node(*to)),
+        Some(Connect(to @ (Connection::Exec | Connection::Attach | Connection::PortForward))) => {
+            (verb == Create).then_some(Handler::Node(*to))
+        }
     }
 }
 
@@ -117,7 +107,9 @@ pub async fn answer(
     };
     let Endpoint { resource, served } = endpoint.ok_or_else(request::not_found)?;
     let subresource = check_target(&resource, &target, verb, &tenant)?;
-    let handler = handler(resource.home, subresource, verb).ok_or_else(request::not_allowed)?;
+    let subresource = subresource.cloned();
+    let through = subresource.as_ref().map(|one| &one.behaviour);
+    let handler = handler(resource.home, through, verb).ok_or_else(request::not_allowed)?;
     let (query, headers, account) = (request.info.query.clone(), request.headers().clone(), ticket.account());
     // What only who is in this process can say.
     let said = request.extensions();
@@ -138,9 +130,9 @@ pub async fn answer(
         found_by,
         account,
     };
-    if handler == Handler::Node {
+    if let Handler::Node(to) = handler {
         let request = Request::from_parts(request.head.clone(), body);
-        return Box::pin(kubelet_proxy::pod(server, &call, request, ticket)).await;
+        return Box::pin(kubelet_proxy::pod(server, &call, to, request, ticket)).await;
     }
     let body = media::to_json(&call.headers, ticket.read(body).await?)?;
     request.trail.body(&body);
@@ -156,13 +148,13 @@ pub async fn answer(
         Handler::Patch => Box::pin(write::patch(server, call)).await,
         Handler::Delete => Box::pin(write::delete(server, call)).await,
         Handler::DeleteCollection => Box::pin(write::delete_collection(server, call, ticket)).await,
-        Handler::GetScale => Box::pin(write::subresource::scale::get(server, call)).await,
-        Handler::UpdateScale => Box::pin(write::subresource::scale::update(server, call)).await,
-        Handler::PatchScale => Box::pin(write::subresource::scale::patch(server, call)).await,
+        Handler::GetScale(scale) => Box::pin(write::subresource::scale::get(server, call, &scale)).await,
+        Handler::UpdateScale(scale) => Box::pin(write::subresource::scale::update(server, call, &scale)).await,
+        Handler::PatchScale(scale) => Box::pin(write::subresource::scale::patch(server, call, &scale)).await,
         Handler::CreateBinding => Box::pin(write::subresource::binding::create(server, call)).await,
         Handler::CreateEviction => Box::pin(write::subresource::eviction::create(server, call)).await,
         Handler::CreateToken => Box::pin(tokens::create(server, call)).await,
-        Handler::Node => Err(request::not_allowed()),
+        Handler::Node(_) => Err(request::not_allowed()),
     }
 }
 
@@ -195,20 +187,17 @@ async fn document(
 /// # Errors
 /// `MethodNotAllowed` for a verb that the resource or the subresource does not have, `NotFound` for what is not there,
 /// `Forbidden` for the operator's objects.
-fn check_target(
-    resource: &Resource,
+fn check_target<'a>(
+    resource: &'a Resource,
     target: &ResourceTarget,
     verb: Verb,
     tenant: &TenantId,
-) -> Result<Option<Subresource>, ApiError> {
+) -> Result<Option<&'a Subresource>, ApiError> {
     let subresource = match target.subresource.as_deref() {
         None => None,
-        Some(name) => {
-            let known = Subresource::parse(name).filter(|one| resource.subresources.contains(one));
-            Some(known.ok_or_else(request::not_found)?)
-        }
+        Some(name) => Some(resource.subresource(name).ok_or_else(request::not_found)?),
     };
-    if !subresource.map_or(resource.verbs(), Subresource::verbs).contains(&verb) {
+    if !subresource.map_or(resource.verbs(), |one| one.behaviour.verbs()).contains(&verb) {
         return Err(request::not_allowed());
     }
     match (&target.namespace, resource.ty.namespaced) {
@@ -227,17 +216,18 @@ fn check_target(
 
 #[cfg(test)]
 mod tests {
+    use hypernetes_kinds::registry;
+
     use super::*;
 
     #[test]
     fn every_verb_of_every_subresource_has_a_handler_and_no_other_has() {
-        use Subresource::*;
         use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
         let verbs = [Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection];
-        for one in [Status, Approval, Scale, Finalize, Binding, Eviction, Token, Log, Exec, Attach, PortForward] {
+        for one in registry::builtin().iter().flat_map(|resource| &resource.subresources) {
             for verb in verbs {
-                let has = handler(Home::Tenant, Some(one), verb).is_some();
-                assert_eq!(has, one.verbs().contains(&verb), "{verb:?} of {one:?}");
+                let has = handler(Home::Tenant, Some(&one.behaviour), verb).is_some();
+                assert_eq!(has, one.behaviour.verbs().contains(&verb), "{verb:?} of {one:?}");
             }
         }
         assert!(verbs.iter().all(|verb| handler(Home::Tenant, None, *verb).is_some()));

@@ -58,6 +58,12 @@ static BUILTIN: LazyLock<HashMap<Names, Names>> = LazyLock::new(|| {
     registry::builtin().iter().flat_map(of).collect()
 });
 
+/// By name: who has one that is called as another's has one that is alike.
+static SUBRESOURCES: LazyLock<HashMap<&'static str, &'static Subresource>> = LazyLock::new(|| {
+    let all = registry::builtin().iter().flat_map(|resource| &resource.subresources);
+    all.map(|subresource| (subresource.name, subresource)).collect()
+});
+
 impl Labels {
     pub fn of(info: &RequestInfo, headers: &HeaderMap) -> Self {
         match &info.asked {
@@ -80,13 +86,13 @@ impl Labels {
         let names = (target.group.as_str(), target.version.as_str(), target.plural.as_str());
         let (group, version, resource) = BUILTIN.get(&names).copied().unwrap_or(("", "", UNKNOWN));
         let subresource = target.subresource.as_deref();
-        let known = subresource.and_then(Subresource::parse);
+        let known = subresource.and_then(|name| SUBRESOURCES.get(name).copied());
         Self {
             verb: method(verb, known, headers),
             group,
             version,
             resource,
-            subresource: subresource.map_or("", |_| known.map_or(UNKNOWN, Subresource::name)),
+            subresource: subresource.map_or("", |_| known.map_or(UNKNOWN, |one| one.name)),
             scope: match (&target.name, &target.namespace) {
                 _ if verb == Verb::Create => "resource",
                 (Some(_), _) => "resource",
@@ -103,16 +109,14 @@ impl Labels {
 }
 
 /// The verb as metrics have it.
-fn method(verb: Verb, subresource: Option<Subresource>, headers: &HeaderMap) -> &'static str {
+fn method(verb: Verb, subresource: Option<&Subresource>, headers: &HeaderMap) -> &'static str {
     let apply = || {
         headers
             .get(header::CONTENT_TYPE)
             .is_some_and(|content| content.as_bytes().starts_with(b"application/apply-patch"))
     };
     match verb {
-        _ if matches!(subresource, Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward)) => {
-            "CONNECT"
-        }
+        _ if subresource.is_some_and(|one| one.behaviour.is_stream()) => "CONNECT",
         Verb::Get => "GET",
         Verb::List => "LIST",
         Verb::Watch => "WATCH",

@@ -1,10 +1,12 @@
 //! `get`, and what `list` is made of.
 
+mod conversion;
 mod filter;
 mod form;
 mod gzip;
 mod handed;
 pub mod list;
+mod look;
 mod rows;
 pub mod selection;
 mod shape;
@@ -30,7 +32,6 @@ use crate::{
         options::{ListOptions, Match},
         selectors::Selector,
     },
-    stored_form,
 };
 
 pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -42,9 +43,10 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 /// An answer of one object in the wanted form.
 pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     let written = Written::of(call, Form::of(call)?);
-    let mut bytes = match written.shape() {
-        Some(shape) if shape.is_whole() => stored_form::shared(entry),
-        _ => {
+    let shared = written.look().map(|look| look.shared(entry)).transpose()?.flatten();
+    let mut bytes = match shared {
+        Some(shared) => shared,
+        None => {
             let mut out = BytesMut::new();
             written.write_alone(call, &mut out, entry, entry.mod_revision, true)?;
             out.freeze()

@@ -12,10 +12,7 @@ use crate::{
     Call,
     authorization::nodes,
     made::{Made, count},
-    read::{
-        form::Form,
-        shape::{self, Shape},
-    },
+    read::{form::Form, look::Look},
     stored_form,
 };
 
@@ -28,20 +25,19 @@ struct Row<const PROJECTED: bool> {
 }
 
 /// How the rows of an answer are.
-#[derive(Clone, Copy)]
 pub struct Rows {
     /// Their objects are shown without what is the operator's alone.
     projected: bool,
-    /// Whether their objects are in them, and in which shape: as [`shape::write`] has it.
-    object: Option<Option<Shape>>,
+    /// How their objects look, where these are in them.
+    object: Option<Look>,
 }
 
 impl Rows {
     pub fn of(call: &Call, include: IncludeObject) -> Self {
         let object = match include {
             IncludeObject::None => None,
-            IncludeObject::Metadata => Some(Shape::of(call, Form::Metadata)),
-            IncludeObject::Object => Some(Shape::of(call, Form::Object)),
+            IncludeObject::Metadata => Some(Look::of(call, Form::Metadata)),
+            IncludeObject::Object => Some(Look::of(call, Form::Object)),
         };
         Self { projected: nodes::is_projected(call), object }
     }
@@ -50,16 +46,16 @@ impl Rows {
     ///
     /// # Errors
     /// When it is damaged.
-    pub fn write(self, call: &Call, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
+    pub fn write(&self, call: &Call, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
         out.put_slice(b"{\"cells\":");
         if self.projected {
             write_cells::<true>(call, out, entry)?;
         } else {
             write_cells::<false>(call, out, entry)?;
         }
-        if let Some(shape) = self.object {
+        if let Some(look) = &self.object {
             out.put_slice(b",\"object\":");
-            shape::write(shape, call, out, entry, at)?;
+            look.write(out, entry, at, &call.resource)?;
         }
         out.put_u8(b'}');
         Ok(())

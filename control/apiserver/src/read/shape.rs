@@ -1,19 +1,17 @@
-//! In which shape an answer has objects, and how their bytes become that of the bytes of the cache: without parsing them,
-//! wherever nothing of them is taken away.
+//! In which shape an answer has objects as they are stored, and how their bytes become that of the bytes of the cache: without
+//! parsing them.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hypernetes_api::{ApiError, names};
-use hypernetes_kinds::{Resource, Served};
+use hypernetes_kinds::Resource;
 use hypernetes_schema::walk::fields;
 use hypernetes_store::{Change, Entry, Key, Revision};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
     Call,
-    authorization::nodes,
     made::{Made, count},
     read::{
         form::Form,
@@ -30,37 +28,29 @@ pub struct Shape {
     metadata: bool,
     /// With the annotation that says whose it is.
     of_all: bool,
-    /// Without what is the operator's alone.
-    projected: bool,
 }
 
 /// All that there are.
-const SHAPES: usize = 8;
+const SHAPES: usize = 4;
 const BARE: &[u8] = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"resourceVersion":""#;
 
 impl Shape {
-    /// None: it is a table, which tells ages ([`super::rows`]), or has to be converted ([`converted_line`]).
-    pub fn of(call: &Call, form: Form) -> Option<Self> {
-        let metadata = match form {
-            Form::Object if call.served.is_stored() => false,
-            Form::Metadata => true,
-            Form::Object | Form::Table(_) => return None,
-        };
-        Some(Self { metadata, of_all: call.scope == Scope::All, projected: nodes::is_projected(call) })
+    pub fn of(call: &Call, form: Form) -> Self {
+        Self { metadata: form == Form::Metadata, of_all: call.scope == Scope::All }
     }
 
     /// Objects as the cache has them.
     pub fn is_whole(self) -> bool {
-        !self.metadata && !self.of_all && !self.projected
+        !self.metadata && !self.of_all
     }
 
     /// Whoever has the objects of the cache themselves sees no more.
     pub fn hides_nothing(self) -> bool {
-        !self.metadata && !self.projected
+        !self.metadata
     }
 
     fn index(self) -> usize {
-        usize::from(self.metadata) | usize::from(self.of_all) << 1 | usize::from(self.projected) << 2
+        usize::from(self.metadata) | usize::from(self.of_all) << 1
     }
 
     /// Appends the object; `at` is the version that it says it has.
@@ -81,7 +71,7 @@ impl Shape {
         }
         // What comes behind the digits of the version.
         let digits = object.strip_prefix(HEAD).map(|rest| rest.iter().take_while(|byte| **byte != b'"').count());
-        let Some(behind) = digits.map(|digits| HEAD.len() + digits + 1).filter(|_| !self.projected) else {
+        let Some(behind) = digits.map(|digits| HEAD.len() + digits + 1) else {
             return self.write_parsed(out, entry, at);
         };
         let (mut end, mut annotations) = (object.len(), Annotations::None);
@@ -129,9 +119,6 @@ impl Shape {
 
     fn write_parsed(self, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
         let mut object = stored_form::decode_at(entry, at)?;
-        if self.projected {
-            nodes::project(&mut object);
-        }
         if self.of_all {
             annotate(&entry.key, &mut object);
         }
@@ -173,63 +160,13 @@ impl Default for Lines {
     }
 }
 
-/// Lines of a change in versions that are not the stored one: which version and event, whether for all tenants and without what is the
-/// operator's alone; and the line.
-#[derive(Default)]
-struct Converted(Mutex<Vec<(Line, Result<Bytes, ApiError>)>>);
-
-type Line = (Arc<Served>, Event, bool, bool);
-
-/// A watch's line in the version that is asked for, which is not the stored one: made once for all whom the change is told to.
-///
-/// # Errors
-/// As [`Shape::write`].
-pub fn converted_line(call: &Call, event: Event, entry: &Entry, change: &Change) -> Result<Bytes, ApiError> {
-    let mut lines = change.form(Converted::default).0.lock();
-    let of_all = call.scope == Scope::All;
-    let projected = nodes::is_projected(call);
-    let is = |line: &Line| Arc::ptr_eq(&line.0, &call.served) && (line.1, line.2, line.3) == (event, of_all, projected);
-    if let Some((_, line)) = lines.iter().find(|(line, _)| is(line)) {
-        return line.clone();
-    }
-    count(Made::Line);
-    let line = event.line(entry.value.len() + 160, |out| write(None, call, out, entry, change.revision));
-    lines.push(((call.served.clone(), event, of_all, projected), line.clone()));
-    line
-}
-
-/// Appends an object in a shape that all its readers share, or, where there is none, parsed and converted for this one.
-///
-/// # Errors
-/// As [`Shape::write`].
-pub fn write(
-    shape: Option<Shape>,
-    call: &Call,
-    out: &mut BytesMut,
-    entry: &Entry,
-    at: Revision,
-) -> Result<(), ApiError> {
-    if let Some(shape) = shape {
-        return shape.write(out, entry, at, &call.resource);
-    }
-    let mut object = stored_form::decode_at(entry, at)?;
-    if nodes::is_projected(call) {
-        nodes::project(&mut object);
-    }
-    if call.scope == Scope::All {
-        annotate(&entry.key, &mut object);
-    }
-    let shown = call.served.from_stored(object);
-    serde_json::to_writer(out.writer(), &shown).map_err(|error| ApiError::internal(error.to_string()))
-}
-
 /// As `PartialObjectMetadata`.
-fn bare_metadata(object: &Value) -> Value {
+pub fn bare_metadata(object: &Value) -> Value {
     json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
 }
 
 /// Adds whose an object is, for answers that span tenants.
-fn annotate(key: &Key, object: &mut Value) {
+pub fn annotate(key: &Key, object: &mut Value) {
     let annotations = fields(object, &["metadata", "annotations"]);
     annotations.insert(names::TENANT_ANNOTATION.into(), key.tenant().into());
 }
@@ -246,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Shape = Shape { metadata: false, of_all: false, projected: false };
+    const PLAIN: Shape = Shape { metadata: false, of_all: false };
 
     #[test]
     fn bytes_become_what_the_parsed_object_would() {
@@ -267,7 +204,7 @@ mod tests {
                 PLAIN,
                 Shape { metadata: true, ..PLAIN },
                 Shape { of_all: true, ..PLAIN },
-                Shape { metadata: true, of_all: true, projected: false },
+                Shape { metadata: true, of_all: true },
             ]
             .into_iter()
             .flat_map(|shape| [(shape, 98), (shape, 1234)])

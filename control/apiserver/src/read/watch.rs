@@ -13,14 +13,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     Call, Inner,
     fairness::{account::Account, background},
-    read::{
-        self,
-        filter::Filter,
-        form::Form,
-        handed,
-        shape::{self, Shape},
-        written::Written,
-    },
+    read::{self, filter::Filter, form::Form, handed, look::Look, written::Written},
     request::options::ListOptions,
     stored_form::Event,
 };
@@ -94,7 +87,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             return Ok(streamed(Body::from(error_event(&error))));
         }
     };
-    let handed = call.handed.as_ref().filter(|_| watcher.written.shape().is_some_and(Shape::hides_nothing));
+    let handed = call.handed.as_ref().filter(|_| watcher.written.look().is_some_and(Look::hides_nothing));
     if let Some(wanted) = handed {
         wanted.give(handed::objects(watcher.filter, first, changes));
         return Ok(streamed(Body::empty()));
@@ -224,9 +217,8 @@ fn error_event(error: &ApiError) -> Bytes {
 impl Watcher {
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
         let Some((event, entry)) = self.filter.means(change)? else { return Ok(None) };
-        match self.written.shape() {
-            Some(shape) => shape.line(event, &entry, change, &self.call.resource),
-            None if self.form == Form::Object => shape::converted_line(&self.call, event, &entry, change),
+        match self.written.look() {
+            Some(look) => look.line(event, &entry, change, &self.call.resource),
             None => event.line(entry.value.len(), |out| self.write(out, &entry, change.revision)),
         }
         .map(Some)

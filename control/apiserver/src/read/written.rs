@@ -7,33 +7,27 @@ use serde_json::json;
 
 use crate::{
     Call,
-    read::{
-        form::Form,
-        rows::Rows,
-        shape::{self, Shape},
-    },
+    read::{form::Form, look::Look, rows::Rows},
 };
 
 /// How the objects of one call are written.
-#[derive(Clone, Copy)]
 pub enum Written {
     Rows(Rows),
-    /// In a shape, or, without one, parsed and converted.
-    Objects(Option<Shape>),
+    Objects(Look),
 }
 
 impl Written {
     pub fn of(call: &Call, form: Form) -> Self {
         match form {
             Form::Table(include) => Self::Rows(Rows::of(call, include)),
-            Form::Object | Form::Metadata => Self::Objects(Shape::of(call, form)),
+            Form::Object | Form::Metadata => Self::Objects(Look::of(call, form)),
         }
     }
 
-    /// The shape that all readers of the same kind share.
-    pub fn shape(self) -> Option<Shape> {
+    /// How objects look, where they are not in rows.
+    pub fn look(&self) -> Option<&Look> {
         match self {
-            Self::Objects(shape) => shape,
+            Self::Objects(look) => Some(look),
             Self::Rows(_) => None,
         }
     }
@@ -42,10 +36,10 @@ impl Written {
     ///
     /// # Errors
     /// When it is damaged.
-    pub fn write(self, call: &Call, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
+    pub fn write(&self, call: &Call, out: &mut BytesMut, entry: &Entry, at: Revision) -> Result<(), ApiError> {
         match self {
             Self::Rows(rows) => rows.write(call, out, entry, at),
-            Self::Objects(shape) => shape::write(shape, call, out, entry, at),
+            Self::Objects(look) => look.write(out, entry, at, &call.resource),
         }
     }
 
@@ -55,7 +49,7 @@ impl Written {
     /// # Errors
     /// When it is damaged.
     pub fn write_alone(
-        self,
+        &self,
         call: &Call,
         out: &mut BytesMut,
         entry: &Entry,

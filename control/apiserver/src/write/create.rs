@@ -19,7 +19,7 @@ use crate::{
 pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call, OptionsOf::Create)?;
     let decoded = call.decode(options.validation)?;
-    let write = Write { server, call, subresource: None, options: &options };
+    let write = Write { server, call, options: &options };
     let propose = |_: Option<&Value>| {
         let (object, warnings) = (decoded.object.clone(), decoded.warnings.clone());
         Ok(Proposal { operation: Operation::Create, object, warnings, managed: false, once: false })

@@ -50,7 +50,7 @@ pub(super) async fn delete_one(
         manager: String::new(),
         force: false,
     };
-    let write = Write { server, call, subresource: call.subresource, options: &write_options };
+    let write = Write { server, call, options: &write_options };
     let propose = |old: Option<&Value>| {
         let mut object = old.cloned().ok_or_else(|| call.not_found(name))?;
         for (what, wanted, have) in [

@@ -23,7 +23,6 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Response, StatusCode, header};
 use hypernetes_api::{ApiError, Reason, time};
-use hypernetes_kinds::{Resource, Subresource};
 use hypernetes_schema::{
     managed::{self, Writer},
     walk::fields,
@@ -82,8 +81,6 @@ struct Proposal {
 struct Write<'a> {
     server: &'a Inner,
     call: &'a Call,
-    /// The part of the object that it may change.
-    subresource: Option<Subresource>,
     options: &'a WriteOptions,
 }
 
@@ -117,7 +114,7 @@ impl Written {
 impl Write<'_> {
     /// Who is noted in managed fields; `now` is RFC 3339.
     fn writer<'a>(&'a self, now: &'a str) -> Writer<'a> {
-        let subresource = self.subresource.map_or("", Subresource::name);
+        let subresource = self.call.subresource.as_ref().map_or("", |one| one.name);
         Writer { manager: &self.options.manager, subresource, now }
     }
 
@@ -128,20 +125,14 @@ impl Write<'_> {
     /// What the server itself sets or keeps of each part.
     fn prepare(&self, object: &mut Value, old: Option<&Value>) {
         let resource = &self.call.resource;
-        match (old, self.subresource) {
-            (None, _) => {
+        match old {
+            None => {
                 resource.prepare_create(object);
                 let metadata = fields(object, &["metadata"]);
                 metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
                 metadata.insert("creationTimestamp".into(), now().into());
             }
-            (Some(old), Some(Subresource::Status)) => resource.prepare_status_update(object, old),
-            (Some(old), Some(Subresource::Approval)) => resource.prepare_approval_update(object, old),
-            // It is made of the old object, and sets parts of spec and status.
-            (Some(_), Some(Subresource::Binding)) => {}
-            // The finalizers of a namespace's content, which are kept otherwise, are its own.
-            (Some(old), Some(Subresource::Finalize)) => resource.prepare_whole_update(object, old),
-            (Some(old), _) => resource.prepare_update(object, old),
+            Some(old) => resource.prepare_change(self.call.through(), object, old),
         }
         // A status that has no subresource of its own is infrastructure's, too.
         if resource.guarded_status && !resource.has_status() && !self.call.is_infrastructure() {
@@ -159,16 +150,11 @@ impl Write<'_> {
     fn validate(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let resource = &self.call.resource;
         let Some(old) = old else { return resource.validate_create(object) };
-        let check = match self.subresource {
-            None | Some(Subresource::Scale | Subresource::Finalize) => Resource::validate_update,
-            Some(Subresource::Approval) => Resource::validate_approval_update,
-            // A binding sets what no update may.
-            Some(_) => Resource::validate_status_update,
-        };
-        check(resource, object, old).or_else(|_| {
+        let through = self.call.through();
+        resource.validate_change(through, object, old).or_else(|_| {
             let mut defaulted = old.clone();
             resource.set_defaults(&mut defaulted);
-            check(resource, object, &defaulted)
+            resource.validate_change(through, object, &defaulted)
         })
     }
 
@@ -288,8 +274,7 @@ where
             create::authorize(server, call, &own).await?;
         }
         let key = call.key(&own)?;
-        let (subresource, dry_run) = (write.subresource, options.dry_run);
-        let request = admission::Request { server, call, operation, subresource, old: old.as_ref(), dry_run };
+        let request = admission::Request { server, call, operation, old: old.as_ref(), dry_run: options.dry_run };
         let mut added = admission::Additions::default();
         let changed = admission::mutate(&request, &mut object, &mut added).await?;
         if operation != Operation::Delete && changed {

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
-use hypernetes_kinds::Subresource;
 use hypernetes_schema::{Decoded, ObjectType, managed, patch as patches};
 use serde_json::Value;
 
@@ -65,7 +64,7 @@ pub(crate) async fn patch(server: &Inner, call: &Call) -> Result<Response<Body>,
     let language = Language::of(call)?;
     let options = language.options(call)?;
     let name = call.target.name.as_deref().unwrap_or_default();
-    let write = Write { server, call, subresource: call.subresource, options: &options };
+    let write = Write { server, call, options: &options };
     if language == Language::Apply {
         let configuration = call.decode(options.validation)?;
         check_name(name, &configuration.object)?;
@@ -98,7 +97,7 @@ fn apply(write: &Write<'_>, name: &str, configuration: &Decoded, old: Option<&Va
         }
     }
     let mut own = object.clone();
-    call.resource.keep_only_own_part(call.subresource.map_or("", Subresource::name), &mut own);
+    call.resource.keep_only_own_part(call.through(), &mut own);
     let mut merged = managed::apply(&call.resource.ty, old, &own, write.writer(&now), options.force)?;
     if let Some(old) = old {
         // A version that the configuration names has to be the current one.

@@ -18,7 +18,7 @@ pub(crate) async fn update(server: &Inner, call: &Call) -> Result<Response<Body>
     let name = call.target.name.as_deref().unwrap_or_default();
     check_name(name, &decoded.object)?;
     let once = !text(&decoded.object, &["metadata", "resourceVersion"]).is_empty();
-    let write = Write { server, call, subresource: call.subresource, options: &options };
+    let write = Write { server, call, options: &options };
     let propose = |old: Option<&Value>| {
         if old.is_none() {
             return Err(call.not_found(name));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::Request;
-use hypernetes_kinds::{Resource, Subresource};
+use hypernetes_kinds::{PodSelector, Resource, Scale, Subresource};
 use hypernetes_schema::ObjectType;
 use hypernetes_testing::{
     requests::{Refused, admin, by, user},
@@ -31,15 +31,22 @@ struct WidgetSpec {
 #[expect(dead_code)]
 struct WidgetStatus {
     ready: Option<bool>,
+    size: Option<i32>,
+    selector: Option<String>,
 }
 
 const WIDGETS: &str = "/apis/example.org/v1/namespaces/default/widgets";
 
 fn widgets() -> Resource {
     let ty = ObjectType::without_metadata::<Widget>("example.org", "v1", "Widget", true);
+    let scale = Scale {
+        replicas: "spec.size".into(),
+        status_replicas: "status.size".into(),
+        selector: PodSelector::Text("status.selector".into()),
+    };
     Resource::of(ty, "widgets")
         .short_names(&["wd"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status(), Subresource::scale(scale)])
         .selectable(["spec.colour"])
         .check(|widget, errors| widget.walk(["spec", "size"]).non_negative(errors))
 }
@@ -56,7 +63,7 @@ async fn a_record_is_all_that_a_resource_needs() {
     let list = bench.get(&acme, "/apis/example.org/v1").await.ok();
     let names: Vec<&str> =
         list["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["widgets", "widgets/status"]);
+    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
     let schema = bench.get(&acme, "/openapi/v3/apis/example.org/v1").await.ok();
     assert!(schema["components"]["schemas"]["org.example.v1.Widget"]["properties"]["spec"].is_object(), "{schema}");
     assert!(bench.get(&acme, "/openapi/v3/apis/apps/v1").await.ok()["paths"].is_object());
@@ -76,6 +83,33 @@ async fn a_record_is_all_that_a_resource_needs() {
     let patch = json!({"spec": {"size": 9}, "status": {"ready": true}}).to_string();
     let changed = bench.send(&acme, "PATCH", &status, "application/merge-patch+json", &patch).await.ok();
     assert_eq!((&changed["spec"]["size"], &changed["status"]["ready"]), (&json!(1), &json!(true)));
+
+    // How many there are, by the record's own names: read, written whole, patched, applied, and refused by the record's rules.
+    let merge = "application/merge-patch+json";
+    let there = json!({"status": {"size": 2, "selector": "a in (b,c)"}}).to_string();
+    bench.send(&acme, "PATCH", &status, merge, &there).await.ok();
+    let scale = format!("{WIDGETS}/a/scale");
+    let mut seen = bench.get(&acme, &scale).await.ok();
+    assert_eq!(
+        (&seen["kind"], &seen["spec"], &seen["status"]),
+        (&json!("Scale"), &json!({"replicas": 1}), &json!({"replicas": 2, "selector": "a in (b,c)"}))
+    );
+    seen["spec"]["replicas"] = json!(3);
+    let scaled = bench.send(&acme, "PUT", &scale, "application/json", &seen.to_string()).await.ok();
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    bench.send(&acme, "PATCH", &scale, merge, &json!({"spec": {"replicas": 4}}).to_string()).await.ok();
+    let configuration =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": 5}});
+    let applied = format!("{scale}?fieldManager=autoscaler&force=true");
+    bench.send(&acme, "PATCH", &applied, "application/apply-patch+yaml", &configuration.to_string()).await.ok();
+    let widget = bench.get(&acme, &format!("{WIDGETS}/a")).await.ok();
+    assert_eq!(widget["spec"], json!({"size": 5, "colour": "red"}));
+    let owner =
+        widget["metadata"]["managedFields"].as_array().unwrap().iter().find(|one| one["manager"] == "autoscaler");
+    assert_eq!(owner.unwrap()["fieldsV1"], json!({"f:spec": {"f:size": {}}}));
+    let negative = json!({"spec": {"replicas": -1}}).to_string();
+    bench.send(&acme, "PATCH", &scale, merge, &negative).await.refused(422, "Invalid");
+    bench.send(&acme, "DELETE", &scale, "application/json", "").await.refused(405, "MethodNotAllowed");
 
     // Nobody else has it, nor anybody who may not.
     for (who, path) in [(&globex, WIDGETS.to_owned()), (&admin("system"), WIDGETS.to_owned())] {

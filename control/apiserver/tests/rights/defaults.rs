@@ -17,9 +17,14 @@ const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const UPSTREAM: &str = include_str!("../data/bootstrap-roles-1.36.2.txt");
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
+/// With its namespace before a slash, if it is in one.
+fn name(object: &Value) -> String {
+    let (namespace, name) = (&object["metadata"]["namespace"], object["metadata"]["name"].as_str().unwrap());
+    namespace.as_str().map_or(name.to_owned(), |namespace| format!("{namespace}/{name}"))
+}
+
 async fn names(bench: &InProcess, path: &str) -> Vec<String> {
     let list = bench.get(&admin(ACME), path).await.ok();
-    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
     list["items"].as_array().unwrap().iter().map(name).collect()
 }
 
@@ -36,12 +41,19 @@ async fn a_cluster_shows_upstreams_roles_and_stores_none() {
     );
     assert!(!view["rules"].as_array().unwrap().is_empty());
     assert_eq!(bench.get(&admin(ACME), &format!("{ROLES}/view")).await.ok(), view, "it stays what it is");
-    let all = names(&bench, ROLES).await;
-    assert!(all.is_sorted());
-    let bindings = bench.get(&admin(ACME), BINDINGS).await.ok()["items"].clone();
-    let name = |binding: &Value, path: &str| binding.pointer(path).and_then(Value::as_str).unwrap().to_owned();
-    let bound = bindings.as_array().unwrap().iter();
-    let bound: BTreeMap<_, _> = bound.map(|b| (name(b, "/metadata/name"), name(b, "/roleRef/name"))).collect();
+    let (mut all, mut bound) = (Vec::new(), BTreeMap::new());
+    for (roles, bindings, kind) in
+        [("clusterroles", "clusterrolebindings", "ClusterRole"), ("roles", "rolebindings", "Role")]
+    {
+        let roles = names(&bench, &format!("{RBAC}/{roles}")).await;
+        assert!(roles.is_sorted());
+        all.extend(roles);
+        let bindings = bench.get(&admin(ACME), &format!("{RBAC}/{bindings}")).await.ok()["items"].clone();
+        for binding in bindings.as_array().unwrap() {
+            assert_eq!(binding["roleRef"]["kind"], kind, "{binding}");
+            bound.insert(name(binding), binding["roleRef"]["name"].as_str().unwrap().to_owned());
+        }
+    }
     for line in UPSTREAM.lines().filter(|line| !line.starts_with('#')) {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["role", name] => assert!(all.iter().any(|one| one == name), "{name}"),
@@ -65,6 +77,61 @@ async fn a_cluster_shows_upstreams_roles_and_stores_none() {
     // Over all clusters only what is stored is told.
     let everywhere = bench.get(&operator(), &format!("/clusters/*{ROLES}")).await;
     assert!(everywhere.status.as_u16() == 403 || everywhere.ok()["items"] == json!([]));
+}
+
+#[tokio::test]
+async fn roles_of_namespaces_are_there_from_the_start_too() {
+    const SYSTEM: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
+    let bench = furnished().await;
+    let allowed = async |tenant: &str, user: &str, verb: &str, resource: &str, name: &str| {
+        let spec = json!({"user": user, "resourceAttributes":
+            {"verb": verb, "resource": resource, "namespace": "kube-system", "name": name}});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        bench.post(&admin(tenant), path, json!({"spec": spec})).await.ok()["status"]["allowed"] == true
+    };
+    for name in ["kube-system", "kube-public"] {
+        bench.post(&admin(ACME), "/api/v1/namespaces", json!({"metadata": {"name": name}})).await.ok();
+    }
+    // Pages over all namespaces, with what is stored between them.
+    for namespace in ["default", "kube-system"] {
+        let path = format!("{RBAC}/namespaces/{namespace}/roles");
+        bench.post(&admin(ACME), &path, json!({"metadata": {"name": "own"}})).await.ok();
+    }
+    let all = names(&bench, &format!("{RBAC}/roles")).await;
+    assert!(all.is_sorted() && all[0] == "default/own" && all[1] == "kube-public/system:controller:bootstrap-signer");
+    let list = bench.get(&admin(ACME), &format!("{RBAC}/roles?limit=3")).await.ok();
+    let token = list["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&bench, &format!("{RBAC}/roles?limit=100&continue={token}")).await, all[3..]);
+    let within: Vec<&String> = all.iter().filter(|name| name.starts_with("kube-system/")).collect();
+    assert_eq!(names(&bench, &format!("{SYSTEM}/roles")).await.iter().collect::<Vec<_>>(), within);
+    assert_eq!(names(&bench, &format!("{RBAC}/namespaces/default/rolebindings")).await, Vec::<String>::new());
+
+    // They give what they say, in their namespace, until the tenant makes something else of them.
+    let (scheduler, locking) = ("system:kube-scheduler", "system::leader-locking-kube-scheduler");
+    assert!(allowed(ACME, scheduler, "update", "configmaps", "kube-scheduler").await);
+    assert!(!allowed(ACME, scheduler, "update", "configmaps", "other").await);
+    let place = format!("{SYSTEM}/roles/{locking}");
+    let before = bench.get(&admin(ACME), &place).await.ok();
+    bench.merge(&admin(ACME), &place, json!({"rules": []})).await.ok();
+    assert!(!allowed(ACME, scheduler, "update", "configmaps", "kube-scheduler").await);
+    assert!(allowed(GLOBEX, scheduler, "update", "configmaps", "kube-scheduler").await);
+    bench.delete(&admin(ACME), &place).await.ok();
+    assert_eq!(bench.get(&admin(ACME), &place).await.ok()["rules"], before["rules"]);
+    bench.delete(&admin(ACME), &format!("{SYSTEM}/rolebindings/{locking}")).await.ok();
+    let bound = bench.get(&admin(ACME), &format!("{SYSTEM}/rolebindings/{locking}")).await.ok();
+    assert_eq!(
+        bound["subjects"],
+        json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": scheduler}])
+    );
+    // Whoever makes an account of a controller's name gets nothing by it.
+    let cleaner = "system:serviceaccount:kube-system:token-cleaner";
+    assert!(!allowed(ACME, cleaner, "list", "secrets", "").await);
+
+    // And the namespaces stay.
+    for name in ["default", "kube-system", "kube-public"] {
+        let message = bench.delete(&admin(ACME), &format!("/api/v1/namespaces/{name}")).await.forbidden();
+        assert!(message.ends_with("this namespace may not be deleted"), "{message}");
+    }
 }
 
 #[tokio::test]
@@ -170,7 +237,8 @@ async fn of_a_tenant_that_is_gone_nothing_is_shown_and_nothing_stays() {
     let infrastructure = hypernetes_testing::requests::infrastructure();
     bench.merge(&admin(ACME), &format!("{ROLES}/view"), json!({"metadata": {"labels": {"a": "b"}}})).await.ok();
     bench.delete(&operator(), &format!("/apis/identity.hypernetes.io/v1alpha1/projects/{ACME}")).await.ok();
-    for plural in [ROLES, BINDINGS] {
+    let within = ["roles", "rolebindings"].map(|plural| format!("{RBAC}/namespaces/kube-system/{plural}"));
+    for plural in [ROLES, BINDINGS].iter().copied().chain(within.iter().map(String::as_str)) {
         let path = format!("/clusters/{ACME}{plural}");
         bench.delete(&infrastructure, &path).await.ok();
         assert_eq!(bench.get(&infrastructure, &path).await.ok()["items"], json!([]));

@@ -1,11 +1,15 @@
 //! Deployments, ReplicaSets and Jobs against an API server in process.
 
+use std::time::Duration;
+
+use hypernetes_controllers::runtime::{Election, Takeover, Timing};
 use hypernetes_testing::{
     server::make,
     wait::{until, until_gone},
 };
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    coordination::v1::Lease,
     core::v1::{ConfigMap, Endpoints, Event, Pod, Service},
     discovery::v1::EndpointSlice,
 };
@@ -14,6 +18,7 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::common::{bench, kubelet, merge};
 
@@ -112,6 +117,51 @@ async fn every_cluster_has_the_service_of_its_api() {
         })
         .await;
     }
+}
+
+/// Of several servers each says where it is; one that ends says so, and one that says nothing any more goes after its time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_of_the_api_has_all_servers_behind_it() {
+    let bench = bench().await;
+    let serve = |name: &str, host: u8, port: u16| {
+        let [lease, renew, retry] = [3600, 3600, 2].map(Duration::from_secs);
+        let timing = Timing { lease, renew, retry };
+        let election = Election::new(&bench.clients, name.to_owned(), Takeover::AfterLease).with_timing(timing);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { election.serve_at(([192, 0, 2, host], port).into(), &stopped).await });
+        stop
+    };
+    let behind = async |expected: &[&str], what: &'static str| {
+        for client in [&bench.acme, &bench.globex, &bench.system] {
+            let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+            let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+            let addresses: Vec<Value> = expected.iter().map(|ip| json!({"ip": ip})).collect();
+            until(&endpoints, "kubernetes", what, |of| json!(of.subsets)[0]["addresses"] == json!(addresses)).await;
+            let addresses: Vec<Value> = expected.iter().map(|ip| json!([ip])).collect();
+            let of = |slice: &EndpointSlice| -> Vec<Value> {
+                slice.endpoints.iter().flatten().map(|one| json!(one.addresses)).collect()
+            };
+            until(&slices, "kubernetes", what, |slice| of(slice) == addresses).await;
+        }
+    };
+    // One listens on another port, and a tenant's own lease is no server.
+    let (ending, _silent, _other) = (serve("ending", 2, 6443), serve("silent", 3, 6443), serve("other", 4, 6444));
+    let own: Api<Lease> = Api::namespaced(bench.acme.clone(), "kube-system");
+    let lease = json!({"metadata": {"name": "own", "labels": {"apiserver.kubernetes.io/identity": "kube-apiserver"},
+        "annotations": {"hypernetes.io/address": "192.0.2.66:6443"}}, "spec": {"leaseDurationSeconds": 3600}});
+    make(&own, lease).await;
+    behind(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], "of all").await;
+    let leases: Api<Lease> = Api::namespaced(bench.system.clone(), "kube-system");
+    let all = leases.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(all.len(), 3);
+    let silent = all.iter().find(|lease| lease.annotations()["hypernetes.io/address"] == "192.0.2.3:6443").unwrap();
+    merge(&leases, &silent.name_any(), json!({"spec": {"leaseDurationSeconds": 1}})).await;
+    behind(&["192.0.2.1", "192.0.2.2"], "of those that are there").await;
+    ending.cancel();
+    behind(&["192.0.2.1"], "of the one that is left").await;
+    assert_eq!(leases.list(&ListParams::default()).await.unwrap().items.len(), 1, "what has gone has left no lease");
+    own.get("own").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

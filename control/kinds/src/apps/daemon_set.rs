@@ -17,7 +17,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<DaemonSet>("daemonsets")
         .short_names(&["ds"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(between([
         integer("Desired", "status.desiredNumberScheduled"),
         integer("Current", "status.currentNumberScheduled"),

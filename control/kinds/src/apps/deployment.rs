@@ -16,7 +16,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Deployment>("deployments")
         .short_names(&["deploy"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status, Subresource::Scale])
+        .subresources([Subresource::status(), Subresource::usual_scale()])
         .columns(
             between([
                 column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas"))),

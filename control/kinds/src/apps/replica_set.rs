@@ -20,7 +20,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<ReplicaSet>("replicasets")
         .short_names(&["rs"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status, Subresource::Scale])
+        .subresources([Subresource::status(), Subresource::usual_scale()])
         .columns(replicas(selector()))
         .selectable([Selectable::field("status.replicas").or("0")])
         .defaults(template_labels)

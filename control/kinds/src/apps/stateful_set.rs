@@ -17,7 +17,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<StatefulSet>("statefulsets")
         .short_names(&["sts"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status, Subresource::Scale])
+        .subresources([Subresource::status(), Subresource::usual_scale()])
         .columns(
             between([column("Ready", Cell::Of(|o| ratio(o, "status.readyReplicas", "spec.replicas")))])
                 .into_iter()

@@ -17,7 +17,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<CronJob>("cronjobs")
         .short_names(&["cj"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(
             between([
                 column("Schedule", path_or("spec.schedule", "")),

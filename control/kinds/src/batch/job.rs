@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Job>("jobs")
         .categories(&["all"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(
             between([
                 column("Status", Cell::Of(shown_status)),

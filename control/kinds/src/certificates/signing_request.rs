@@ -13,13 +13,13 @@ use crate::{
     field::{Errors, Field, quote},
     format,
     resource::Resource,
-    subresource::Subresource,
+    subresource::{Behaviour, Subresource},
 };
 
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<CertificateSigningRequest>("certificatesigningrequests")
         .short_names(&["csr"])
-        .subresources(&[Subresource::Approval, Subresource::Status])
+        .subresources([Subresource::new("approval", Behaviour::Approval), Subresource::status()])
         .selectable(["spec.signerName"])
         .columns(vec![
             name(),

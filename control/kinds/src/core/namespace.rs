@@ -9,13 +9,13 @@ use crate::{
     field::{Errors, Field},
     format, meta,
     resource::Resource,
-    subresource::Subresource,
+    subresource::{Behaviour, Subresource},
 };
 
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Namespace>("namespaces")
         .short_names(&["ns"])
-        .subresources(&[Subresource::Status, Subresource::Finalize])
+        .subresources([Subresource::status(), Subresource::new("finalize", Behaviour::Finalize)])
         // As upstream's: what deletes all that a namespace has names it.
         .deleted_one_by_one()
         .names(format::label)

@@ -17,7 +17,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Node>("nodes")
         .home(Home::Projected)
         .short_names(&["no"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(vec![
             name(),
             column("Status", Cell::Of(shown_status)),

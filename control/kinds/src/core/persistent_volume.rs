@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<PersistentVolume>("persistentvolumes")
         .short_names(&["pv"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(
             between([
                 column("Capacity", path_or("spec.capacity.storage", "0")),

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<PersistentVolumeClaim>("persistentvolumeclaims")
         .short_names(&["pvc"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(
             between([
                 column("Status", Cell::Of(shown_phase)),

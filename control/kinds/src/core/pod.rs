@@ -13,15 +13,14 @@ use crate::{
     format,
     resource::Resource,
     selectable::Selectable,
-    subresource::Subresource,
+    subresource::{Behaviour, Connection, Subresource},
 };
 
 pub(crate) fn resource() -> Resource {
-    use Subresource::{Attach, Binding, Eviction, Exec, Log, PortForward, Status};
     Resource::kubernetes::<Pod>("pods")
         .short_names(&["po"])
         .categories(&["all"])
-        .subresources(&[Status, Binding, Eviction, Log, Exec, Attach, PortForward])
+        .subresources(subresources())
         .columns(pod_columns::columns())
         .selectable([
             "spec.nodeName".into(),
@@ -42,6 +41,19 @@ pub(crate) fn resource() -> Resource {
         .on_create(create)
         .on_update(update)
         .on_status(status)
+}
+
+fn subresources() -> [Subresource; 7] {
+    let connect = |name, to, options| Subresource::of(name, Behaviour::Connect(to), ("", "v1", options));
+    [
+        Subresource::status(),
+        Subresource::of("binding", Behaviour::Bind, ("", "v1", "Binding")),
+        Subresource::of("eviction", Behaviour::Evict, ("policy", "v1", "Eviction")),
+        Subresource::new("log", Behaviour::Connect(Connection::Logs)),
+        connect("exec", Connection::Exec, "PodExecOptions"),
+        connect("attach", Connection::Attach, "PodAttachOptions"),
+        connect("portforward", Connection::PortForward, "PodPortForwardOptions"),
+    ]
 }
 
 /// What holds for every pod.

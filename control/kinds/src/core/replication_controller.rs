@@ -9,15 +9,17 @@ use crate::{
     columns::{Cell, Column, at, between, containers, integer, labels, wide},
     field::{Errors, Field},
     resource::Resource,
+    scale::{PodSelector, Scale},
     selectable::Selectable,
     subresource::Subresource,
 };
 
 pub(crate) fn resource() -> Resource {
+    let scale = Scale::usual(PodSelector::Labels("spec.selector".into()));
     Resource::kubernetes::<ReplicationController>("replicationcontrollers")
         .short_names(&["rc"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status, Subresource::Scale])
+        .subresources([Subresource::status(), Subresource::scale(scale)])
         .columns(replicas(wide("Selector", Cell::Of(|o| labels(at(o, "spec.selector"))))))
         .defaults(labels_of_template)
         .selectable([Selectable::field("status.replicas").or("0")])

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<ResourceQuota>("resourcequotas")
         .short_names(&["quota"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .columns(between([
             column("Request", Cell::Of(|o| usage(o, false))),
             column("Limit", Cell::Of(|o| usage(o, true))),

@@ -18,7 +18,7 @@ pub(crate) fn resource() -> Resource {
     Resource::kubernetes::<Service>("services")
         .short_names(&["svc"])
         .categories(&["all"])
-        .subresources(&[Subresource::Status])
+        .subresources([Subresource::status()])
         .names(format::label)
         .columns(
             between([

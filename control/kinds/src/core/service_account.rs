@@ -2,8 +2,12 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use crate::{resource::Resource, subresource::Subresource};
+use crate::{
+    resource::Resource,
+    subresource::{Behaviour, Subresource},
+};
 
 pub(crate) fn resource() -> Resource {
-    Resource::kubernetes::<ServiceAccount>("serviceaccounts").short_names(&["sa"]).subresources(&[Subresource::Token])
+    let token = Subresource::of("token", Behaviour::IssueToken, ("authentication.k8s.io", "v1", "TokenRequest"));
+    Resource::kubernetes::<ServiceAccount>("serviceaccounts").short_names(&["sa"]).subresources([token])
 }

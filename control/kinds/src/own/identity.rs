@@ -14,7 +14,7 @@ pub(crate) fn resources() -> Vec<Resource> {
     let display_name = || column("Display Name", path("spec.displayName"));
     let named = || between([display_name()]);
     let project =
-        Resource::own::<Project>(OF, "Project", "projects").subresources(&[Subresource::Status]).columns(between([
+        Resource::own::<Project>(OF, "Project", "projects").subresources([Subresource::status()]).columns(between([
             display_name(),
             column("Domain", path("spec.domain")),
             column("Enabled", path("spec.enabled")),

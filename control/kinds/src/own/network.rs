@@ -23,14 +23,14 @@ pub(crate) fn resources() -> Vec<Resource> {
     vec![
         Resource::own::<Network>(OF, "Network", "networks")
             .short_names(&["net"])
-            .subresources(&[Subresource::Status])
+            .subresources([Subresource::status()])
             .columns(between([
                 column("Status", path_or("status.phase", "Build")),
                 wide("Segment", path("status.segmentId")),
             ]))
             .unique(segment),
         Resource::own::<Port>(OF, "Port", "ports")
-            .subresources(&[Subresource::Status])
+            .subresources([Subresource::status()])
             .columns(between([
                 column("Network", path("spec.network")),
                 column("Address", Cell::Of(addresses)),

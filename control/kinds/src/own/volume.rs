@@ -15,7 +15,7 @@ const OF: &str = "volume";
 pub(crate) fn resources() -> Vec<Resource> {
     vec![
         Resource::own::<Attachment>(OF, "Attachment", "attachments")
-            .subresources(&[Subresource::Status])
+            .subresources([Subresource::status()])
             .columns(between([
                 column("Node", path("spec.node")),
                 column("Pod", Cell::Of(|o| pod_reference(o, "spec.pod"))),
@@ -24,7 +24,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             .immutable(&[&["spec", "volume"]]),
         Resource::own::<Volume>(OF, "Volume", "volumes")
             .short_names(&["vol"])
-            .subresources(&[Subresource::Status])
+            .subresources([Subresource::status()])
             .columns(between([
                 column("Size", Cell::Of(size)),
                 column("Type", path_or("spec.volumeType", "")),

@@ -11,6 +11,7 @@
 //! the lease's time.
 
 mod candidate;
+mod presence;
 mod term;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::candidate::Candidate;
-pub use self::{candidate::Timing, term::Term};
+pub use self::{candidate::Timing, presence::server_of, term::Term};
 
 /// Where leases of components are, as upstream has it.
 const NAMESPACE: &str = "kube-system";

@@ -73,6 +73,14 @@ pub struct Container {
     pub status: cri::ContainerStatus,
 }
 
+/// A container that runs.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub id: String,
+    pub name: String,
+    pub sandbox: String,
+}
+
 impl Runtime {
     /// A runtime that is just starting again is connected to when it is there.
     pub fn connect(socket: &Path) -> Self {
@@ -139,10 +147,12 @@ impl Runtime {
         Ok(containers)
     }
 
-    /// Ids of a pod's containers that run.
-    pub async fn running(&self, uid: &Uid) -> Result<Vec<String>, Status> {
+    /// A pod's containers that run.
+    pub async fn running(&self, uid: &Uid) -> Result<Vec<Running>, Status> {
         let listed = self.list_containers(uid).await?.into_iter();
-        Ok(listed.filter(|c| c.state() == cri::ContainerState::ContainerRunning).map(|c| c.id).collect())
+        let running = listed.filter(|c| c.state() == cri::ContainerState::ContainerRunning);
+        let name = |metadata: Option<cri::ContainerMetadata>| metadata.unwrap_or_default().name;
+        Ok(running.map(|c| Running { id: c.id, name: name(c.metadata), sandbox: c.pod_sandbox_id }).collect())
     }
 
     pub async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {

@@ -3,9 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     identity::PodId,
@@ -14,11 +18,11 @@ use crate::{
         cri::{Container, SANDBOX},
     },
     pod::{
-        containers::Supervisor,
+        containers::{Supervisor, hooks},
         events::tell,
         rejection::Rejection,
         sandbox,
-        spec::restart::restarts,
+        spec::{deadline, grace::grace_of, restart::restarts},
         status::{self, StatusManager},
         sync_error::SyncError,
         termination, volumes,
@@ -35,6 +39,8 @@ pub struct PodSync {
     status: StatusManager,
     setup_failures: u32,
     setup_not_before: Option<Instant>,
+    /// It has been active for too long, which has been told.
+    overdue: bool,
 }
 
 impl PodSync {
@@ -49,6 +55,7 @@ impl PodSync {
             status: StatusManager::default(),
             setup_failures: 0,
             setup_not_before: None,
+            overdue: false,
         }
     }
 
@@ -69,15 +76,35 @@ impl PodSync {
             }
         };
         let now = Instant::now();
-        let mut again = None;
+        if spec.active_deadline_seconds.is_some()
+            && pod.status.as_ref().is_none_or(|status| status.start_time.is_none())
+        {
+            // Its time runs from what the API has, and is to run before anything is waited for.
+            self.report(pod, &spec).await;
+            return Some(now + Duration::from_secs(1));
+        }
+        let deadline = deadline::of(pod).filter(|deadline| !deadline::is_met(*deadline, &spec, &containers));
+        let left = deadline.map(|deadline| Duration::try_from(deadline.duration_since(Timestamp::now())));
+        if let Some(Ok(Duration::ZERO) | Err(_)) = left {
+            return self.exceed(pod, &spec).await;
+        }
+        let due = left.and_then(Result::ok).map(|left| now + left);
+        let mut again = due;
         if self.setup_not_before.is_none_or(|at| at <= now) {
             self.setup_not_before = None;
-            match self.make_progress(pod, &spec, &containers).await {
-                Ok(next) => {
-                    again = next;
+            let progress = self.make_progress(pod, &spec, &containers);
+            let outcome = match due {
+                Some(due) => timeout_at(due, progress).await,
+                None => Ok(progress.await),
+            };
+            match outcome {
+                // Whatever is being waited for.
+                Err(_) => return self.exceed(pod, &spec).await,
+                Ok(Ok(next)) => {
+                    again = earliest([due, next]);
                     self.setup_failures = 0;
                 }
-                Err(SyncError { reason, message }) => {
+                Ok(Err(SyncError { reason, message })) => {
                     tell(&self.shared, &self.id, true, reason, &message).await;
                     self.setup_failures += 1;
                     // What a pod as a whole waits for is usually about to appear.
@@ -137,15 +164,31 @@ impl PodSync {
                 in_sandbox(&wanted.name).filter(|c| c.status.state() == cri::ContainerState::ContainerRunning);
             if let Some(current) = running {
                 self.supervisor.watch_over(pod, wanted, current);
-                continue;
+            } else {
+                again.push(self.supervisor.start_if_due(pod, spec, wanted, latest(&wanted.name), &sandbox).await);
             }
-            again.push(self.supervisor.start_if_due(pod, spec, wanted, latest(&wanted.name), &sandbox).await);
+            if self.supervisor.begins(&wanted.name) {
+                break;
+            }
         }
         Ok(earliest(again))
     }
 
     async fn report(&mut self, pod: &Pod, spec: &PodSpec) {
-        self.status.report(&self.shared, &self.id, pod, spec, self.supervisor.containers()).await;
+        let (supervised, overdue) = (self.supervisor.containers(), self.overdue);
+        self.status.report(&self.shared, &self.id, pod, spec, supervised, overdue).await;
+    }
+
+    /// Ends what has been active for too long: its containers have their grace, then the pod is `Failed`.
+    async fn exceed(&mut self, pod: &Pod, spec: &PodSpec) -> Option<Instant> {
+        if !std::mem::replace(&mut self.overdue, true) {
+            tell(&self.shared, &self.id, false, deadline::REASON, deadline::MESSAGE).await;
+        }
+        self.supervisor.forget();
+        termination::stop_containers(&self.shared, &self.id, pod, hooks::deadline(grace_of(pod))).await;
+        self.report(pod, spec).await;
+        // Until the API has it, and the pod is over.
+        Some(Instant::now() + Duration::from_secs(1))
     }
 
     /// Says why the node does not run the pod.

@@ -9,23 +9,28 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     identity::PodId,
-    node::{Shared, cri::Runtime},
-    pod::{events::tell, objects::Objects, sandbox, spec::grace::grace_of, volumes},
+    node::{Shared, cri::Running},
+    pod::{
+        containers::{handler::Handler, hooks},
+        events::tell,
+        objects::Objects,
+        sandbox,
+        spec::grace::grace_of,
+        volumes,
+    },
 };
 
 /// Graceful deletion: containers get their time, then everything goes, then the API hears that it has.
 pub async fn terminate(shared: &Arc<Shared>, id: &PodId, pod: &Pod, changes: &mut watch::Receiver<Option<Pod>>) {
-    let mut deadline = Instant::now() + grace_of(pod);
-    if deadline > Instant::now() {
+    let grace = grace_of(pod);
+    if !grace.is_zero() {
         say_that_it_ends(shared, id, pod);
     }
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let stopped: BoxFuture<'_, ()> = Box::pin(stop_containers(shared, id, left));
-        tokio::select! {
-            () = stopped => break,
-            sooner = hurried(changes, deadline) => deadline = sooner,
-        }
+    let (deadline, told) = watch::channel(Instant::now() + grace);
+    let stopped: BoxFuture<'_, ()> = Box::pin(stop_containers(shared, id, pod, told));
+    tokio::select! {
+        () = stopped => {}
+        () = hurry(changes, &deadline) => {}
     }
     remove(shared, id).await;
     for attempt in 0..60 {
@@ -41,18 +46,18 @@ pub async fn terminate(shared: &Arc<Shared>, id: &PodId, pod: &Pod, changes: &mu
     }
 }
 
-/// Until the pod is to end earlier than at `deadline`: when.
-async fn hurried(pod: &mut watch::Receiver<Option<Pod>>, deadline: Instant) -> Instant {
-    loop {
-        if pod.changed().await.is_err() {
-            return std::future::pending().await;
-        }
+/// Brings the deadline nearer whenever the pod is to end earlier. Does not end.
+async fn hurry(pod: &mut watch::Receiver<Option<Pod>>, deadline: &watch::Sender<Instant>) {
+    while pod.changed().await.is_ok() {
         let now = Instant::now();
         let wanted = pod.borrow_and_update().as_ref().map_or(now, |pod| now + grace_of(pod));
-        if wanted < deadline {
-            return wanted;
-        }
+        deadline.send_if_modified(|deadline| {
+            let sooner = wanted < *deadline;
+            *deadline = wanted.min(*deadline);
+            sooner
+        });
     }
+    std::future::pending().await
 }
 
 /// Nobody waits for these events: the pod's time runs.
@@ -66,23 +71,30 @@ fn say_that_it_ends(shared: &Arc<Shared>, id: &PodId, pod: &Pod) {
     });
 }
 
-/// Asks all containers to end within `grace`. One that does not, or whose VM does not answer, ends with its VM.
-async fn stop_containers(shared: &Shared, id: &PodId, grace: Duration) {
-    let runtime = &shared.runtime;
-    let running = match runtime.running(&id.uid).await {
+/// Asks all containers to end before a deadline, after their hooks. One that does not, or whose VM does not answer, ends with its VM.
+pub async fn stop_containers(shared: &Shared, id: &PodId, pod: &Pod, deadline: watch::Receiver<Instant>) {
+    let running = match shared.runtime.running(&id.uid).await {
         Ok(running) => running,
         Err(status) => {
             tracing::warn!(pod = %id.uid, %status, "asking which containers run");
             return;
         }
     };
-    let stops = running.into_iter().map(|one| stop_container(runtime.clone(), id.uid.clone(), one, grace));
+    let stops = running.into_iter().map(|one| stop_container(shared, id, pod, one, deadline.clone()));
     futures::future::join_all(stops).await;
 }
 
-async fn stop_container(runtime: Runtime, pod: Uid, id: String, grace: Duration) {
-    if let Err(status) = runtime.stop_container(&id, grace).await {
-        tracing::warn!(%pod, container = id, %status, "stopping a container");
+async fn stop_container(shared: &Shared, id: &PodId, pod: &Pod, running: Running, deadline: watch::Receiver<Instant>) {
+    let spec = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let container = spec.into_iter().find(|container| container.name == running.name);
+    let handler = Handler {
+        runtime: shared.runtime.clone(),
+        container_id: running.id,
+        sandbox: running.sandbox,
+        ports: container.and_then(|container| container.ports.clone()).unwrap_or_default(),
+    };
+    if let Err(status) = hooks::stop(shared, id, container, &handler, deadline).await {
+        tracing::warn!(pod = %id.uid, container = handler.container_id, %status, "stopping a container");
     }
 }
 

@@ -9,6 +9,8 @@
 //!   Rejected                         Syncing ◀─────────┐ the object changes; the runtime, a probe or the manager
 //!     │ the status says Failed          │              │ nudges; a back-off, a volume or a token is due
 //!     │                                 ├──▶ Waiting ──┘
+//!     │                                 ├──▶ Overdue ──┐ activeDeadlineSeconds: containers are stopped within their grace
+//!     │                                 │ ◀────────────┘
 //!     │                                 │ the phase is Succeeded or Failed
 //!     │                                 ▼
 //!     └────────────────────────────▶ Over: no sandbox runs, volumes are given back, logs stay

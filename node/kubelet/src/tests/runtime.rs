@@ -16,6 +16,7 @@ use hypernetes_hyperd_api::{ForgetTenantRequest, ForgetTenantResponse, ListTenan
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::sync::Notify;
 use tonic::Status;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -24,8 +25,14 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 struct State {
     sandboxes: BTreeMap<String, cri::PodSandbox>,
     containers: BTreeMap<String, (cri::Container, cri::ContainerConfig)>,
-    /// Methods that never answer.
+    /// Methods that do not answer.
     hanging: HashSet<&'static str>,
+    /// What has ended: how, and when, in nanoseconds since 1970.
+    ended: HashMap<String, (i32, i64)>,
+    /// What was done in containers and to them, in order: commands, and `stop`.
+    done: Vec<(String, String)>,
+    /// Commands that fail.
+    failing: HashSet<&'static str>,
     made: usize,
     /// Who has pulled something.
     tenants: BTreeSet<String>,
@@ -34,7 +41,7 @@ struct State {
 }
 
 #[derive(Default)]
-pub struct FakeRuntime(Mutex<State>);
+pub struct FakeRuntime(Mutex<State>, Notify);
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
     M::decode(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
@@ -67,6 +74,26 @@ impl FakeRuntime {
 
     pub fn hang(&self, method: &'static str) {
         self.0.lock().hanging.insert(method);
+    }
+
+    /// Those that wait are answered.
+    pub fn answer_again(&self, method: &'static str) {
+        self.0.lock().hanging.remove(method);
+        self.1.notify_waiters();
+    }
+
+    pub fn fails(&self, command: &'static str) {
+        self.0.lock().failing.insert(command);
+    }
+
+    /// What was done in a pod's containers and to them, each with the container's name.
+    pub fn done(&self, uid: &str) -> Vec<String> {
+        let state = self.0.lock();
+        let container = |id: &String| state.containers.get(id).map(|(container, _)| container);
+        let of_pod = |c: &&cri::Container| c.labels.get(crate::node::cri::POD_UID).is_some_and(|of| of == uid);
+        let name = |c: &cri::Container| c.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+        let of = state.done.iter().filter_map(|(id, what)| container(id).filter(of_pod).map(|c| (name(c), what)));
+        of.map(|(name, what)| format!("{name}: {what}")).collect()
     }
 
     /// The tenant has pulled something.
@@ -117,14 +144,25 @@ impl FakeRuntime {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let hangs = |method: &str| self.0.lock().hanging.contains(method);
+        let hangs = || self.0.lock().hanging.contains(&*method);
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        if method == "GetContainerEvents" || hangs(&method) {
+        if method == "GetContainerEvents" {
             std::future::pending::<()>().await;
+        }
+        let message = body.get(5..).unwrap_or_default();
+        self.note(&method, message);
+        loop {
+            let again = self.1.notified();
+            tokio::pin!(again);
+            again.as_mut().enable();
+            if !hangs() {
+                break;
+            }
+            again.await;
         }
         let mut trailers = HeaderMap::new();
         let mut frames = Vec::new();
-        match self.call(&method, body.get(5..).unwrap_or_default()) {
+        match self.call(&method, message) {
             Ok(reply) => {
                 let mut framed = BytesMut::new();
                 framed.put_u8(0);
@@ -141,6 +179,20 @@ impl FakeRuntime {
         frames.push(Ok(Frame::trailers(trailers)));
         let body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
         Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+    }
+
+    /// Puts down what is done, before it is answered.
+    fn note(&self, method: &str, message: &[u8]) {
+        let done = match method {
+            "ExecSync" => {
+                decode::<cri::ExecSyncRequest>(message).map(|asked| (asked.container_id, asked.cmd.join(" ")))
+            }
+            "StopContainer" => {
+                decode::<cri::StopContainerRequest>(message).map(|asked| (asked.container_id, "stop".into()))
+            }
+            _ => return,
+        };
+        self.0.lock().done.extend(done);
     }
 
     fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
@@ -195,7 +247,10 @@ impl FakeRuntime {
             "ContainerStatus" => {
                 let id = decode::<cri::ContainerStatusRequest>(message)?.container_id;
                 let (container, _) = state.containers.get(&id).ok_or_else(|| Status::not_found("no such container"))?;
+                let (exit_code, finished_at) = state.ended.get(&id).copied().unwrap_or_default();
                 let status = cri::ContainerStatus {
+                    exit_code,
+                    finished_at,
                     id: id.clone(),
                     metadata: container.metadata.clone(),
                     state: container.state,
@@ -231,8 +286,15 @@ impl FakeRuntime {
                 let id = decode::<cri::StopContainerRequest>(message)?.container_id;
                 if let Some((container, _)) = state.containers.get_mut(&id) {
                     container.set_state(cri::ContainerState::ContainerExited);
+                    let now = jiff::Timestamp::now().as_nanosecond();
+                    state.ended.insert(id, (137, i64::try_from(now).unwrap()));
                 }
                 encode(cri::StopContainerResponse {})
+            }
+            "ExecSync" => {
+                let command = decode::<cri::ExecSyncRequest>(message)?.cmd.join(" ");
+                let exit_code = i32::from(state.failing.contains(&*command));
+                encode(cri::ExecSyncResponse { exit_code, ..Default::default() })
             }
             "ListTenants" => encode(ListTenantsResponse { tenants: state.tenants.iter().cloned().collect() }),
             "ForgetTenant" => {

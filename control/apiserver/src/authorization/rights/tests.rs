@@ -12,10 +12,13 @@ use super::*;
 use crate::{authorization::Attributes, stored_form};
 
 const TENANT: &str = "0123456789abcdef0123456789abcdef";
-const NAMESPACES: [&str; 2] = ["a", "b"];
-const USERS: [&str; 3] = ["ann", "bob", "system:serviceaccount:a:robot"];
+const NAMESPACES: [&str; 3] = ["a", "b", "kube-system"];
+const USERS: [&str; 4] = ["ann", "bob", "system:serviceaccount:a:robot", "system:kube-scheduler"];
 const GROUPS: [&str; 4] = ["staff", "keystone:reader", "system:authenticated", "system:serviceaccounts"];
 const LABELS: [&str; 3] = ["one", "two", "rbac.authorization.k8s.io/aggregate-to-view"];
+
+/// A default of a namespace: a role and its binding.
+const LOCKING: &str = "system::leader-locking-kube-scheduler";
 
 /// A role or a binding that is written, or deleted.
 #[derive(Debug, Clone)]
@@ -83,8 +86,8 @@ fn binding() -> impl Strategy<Value = Value> {
 
 fn step() -> impl Strategy<Value = Step> {
     let namespace = || select(&NAMESPACES[..]);
-    let role_name = || select(&["r", "s", "view", "system:discovery"][..]);
-    let binding_name = || select(&["m", "n", "system:discovery", "keystone:reader"][..]);
+    let role_name = || select(&["r", "s", "view", "system:discovery", LOCKING][..]);
+    let binding_name = || select(&["m", "n", "system:discovery", "keystone:reader", LOCKING][..]);
     let step = |plural, (namespace, name, now)| Step { plural, namespace, name, now };
     let now = |of: BoxedStrategy<Value>| option::weighted(0.75, of);
     prop_oneof![
@@ -105,11 +108,13 @@ type Objects = BTreeMap<(&'static str, &'static str, String), Value>;
 
 fn with_defaults() -> Objects {
     let decoded = |value: &Bytes| serde_json::from_slice::<Value>(stored_form::json(value)).unwrap();
-    let defaults = defaults::all();
-    let roles = defaults.roles.iter().map(|(name, role)| (("clusterroles", "", name.clone()), decoded(&role.value)));
-    let bindings = defaults.bindings.iter();
-    let bindings = bindings.map(|(name, one)| (("clusterrolebindings", "", name.clone()), decoded(&one.value)));
-    roles.chain(bindings).collect()
+    let of = |plural: &'static str| {
+        defaults::names(plural).map(move |(namespace, name)| {
+            let value = defaults::value(plural, namespace, name).unwrap();
+            ((plural, namespace, name.to_owned()), decoded(value))
+        })
+    };
+    ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].into_iter().flat_map(of).collect()
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -208,6 +213,9 @@ fn questions() -> Vec<Attributes<'static>> {
             }
         }
     }
+    let locks = Attributes { group: "", resource: "configmaps", namespace: Some("kube-system"), ..Default::default() };
+    all.push(Attributes { verb: "watch", ..locks.clone() });
+    all.push(Attributes { verb: "update", name: Some("kube-scheduler"), ..locks });
     for path in ["/x", "/logs/a", "/api", "/metrics"] {
         all.push(Attributes { verb: "get", path: Some(path), ..Default::default() });
     }
@@ -216,7 +224,7 @@ fn questions() -> Vec<Attributes<'static>> {
 
 fn agree(objects: &Objects, rights: &mut Rights) -> Result<(), TestCaseError> {
     let rules = all_rules(objects);
-    let groups = [&[][..], &["staff"], &["keystone:reader", "system:authenticated"]];
+    let groups = [&[][..], &["staff"], &["keystone:reader", "system:authenticated"], &[]];
     for (name, groups) in USERS.iter().zip(groups) {
         let user = UserInfo {
             name: (*name).into(),

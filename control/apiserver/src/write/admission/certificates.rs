@@ -8,7 +8,7 @@ use hypernetes_certificates::{
     request::SigningRequest,
     signer::{self, Signer},
 };
-use hypernetes_kinds::Subresource;
+use hypernetes_kinds::Behaviour;
 use hypernetes_store::Prefix;
 use serde_json::{Value, json};
 
@@ -41,18 +41,18 @@ fn mutate<'a>(
 async fn admit(request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
     let old = request.old;
     let name = text(object, &["metadata", "name"]).to_owned();
-    match (request.call.resource.ty.kind.as_str(), request.operation, request.subresource) {
+    match (request.call.resource.ty.kind.as_str(), request.operation, request.call.through()) {
         ("CertificateSigningRequest", Operation::Create, _) => {
             stamp(request, object);
             restrict(request, &name, object).await
         }
-        ("CertificateSigningRequest", _, Some(part @ (Subresource::Approval | Subresource::Status))) => {
+        ("CertificateSigningRequest", _, Some(part @ (Behaviour::Approval | Behaviour::Status))) => {
             let Some(old) = old else { return Ok(()) };
             time(object, old);
             let signer = text(old, &["spec", "signerName"]);
             let signs = old["status"]["certificate"] != object["status"]["certificate"];
             let (verb, what) = match part {
-                Subresource::Approval => ("approve", "approve requests"),
+                Behaviour::Approval => ("approve", "approve requests"),
                 _ if signs => ("sign", "sign requests"),
                 _ => return Ok(()),
             };

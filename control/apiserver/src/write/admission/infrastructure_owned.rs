@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 use hypernetes_api::ApiError;
-use hypernetes_kinds::Subresource;
+use hypernetes_kinds::Behaviour;
 use serde_json::Value;
 
 use super::{Additions, Operation, Plugin, Request, Step, ready, text};
@@ -29,7 +29,7 @@ fn validate<'a>(
 fn check(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     let call = request.call;
     let name = text(object, &["metadata", "name"]);
-    let status = request.subresource == Some(Subresource::Status);
+    let status = request.call.through() == Some(&Behaviour::Status);
     if call.resource.guarded_status && status && !call.is_infrastructure() {
         return Err(request.forbidden(name, "its status is written by infrastructure only"));
     }

@@ -25,7 +25,6 @@ mod tests;
 
 use futures::future::{self, BoxFuture};
 use hypernetes_api::{ApiError, TenantId};
-use hypernetes_kinds::Subresource;
 use hypernetes_store::{Guard, Key, Op, ResourceId};
 use serde_json::Value;
 
@@ -39,13 +38,13 @@ const CHAIN: &[Plugin] = &[
     default_tolerations::PLUGIN,
     service_account::PLUGIN,
     default_storage_class::PLUGIN,
+    runtime_class::PLUGIN,
     placement::PLUGIN,
     node_restriction::PLUGIN,
     role_escalation::PLUGIN,
     infrastructure_owned::PLUGIN,
     host_isolation::PLUGIN,
     priority::PLUGIN,
-    runtime_class::PLUGIN,
 ];
 
 struct Plugin {
@@ -71,7 +70,6 @@ pub(super) struct Request<'a> {
     pub server: &'a Inner,
     pub call: &'a Call,
     pub operation: Operation,
-    pub subresource: Option<Subresource>,
     /// The object as it is; none when it is new.
     pub old: Option<&'a Value>,
     /// Nothing may come of it.
@@ -167,7 +165,7 @@ pub(crate) async fn admit_use(
     object: &mut Value,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let request = Request { server, call, operation, subresource: call.subresource, old: Some(old), dry_run };
+    let request = Request { server, call, operation, old: Some(old), dry_run };
     // There is no commit that could meet or do anything.
     let mut added = Additions::default();
     mutate(&request, object, &mut added).await?;

@@ -1,4 +1,5 @@
-//! New objects come only into namespaces that exist and stay; and every logical cluster keeps its `default`.
+//! New objects come only into namespaces that exist and stay; and every logical cluster keeps its `default`, and those
+//! that have roles from the start.
 //!
 //! It comes first, as upstream's does: what others look for is in the namespace.
 
@@ -14,7 +15,7 @@ pub(super) const PLUGIN: Plugin = Plugin { name: "NamespaceLifecycle", about, st
 
 fn about(request: &Request<'_>) -> bool {
     match request.operation {
-        Operation::Create => request.subresource.is_none() && request.call.target.namespace.is_some(),
+        Operation::Create => request.call.subresource.is_none() && request.call.target.namespace.is_some(),
         Operation::Delete => request.is("", "Namespace"),
         Operation::Update | Operation::Connect => false,
     }
@@ -28,7 +29,7 @@ fn validate<'a>(
     let name = text(object, &["metadata", "name"]);
     if request.operation == Operation::Delete {
         // Infrastructure clears away what a tenant that is gone has left.
-        let kept = name == "default" && !request.call.is_infrastructure();
+        let kept = KEPT.contains(&name) && !request.call.is_infrastructure();
         return ready(if kept { Err(request.forbidden(name, "this namespace may not be deleted")) } else { Ok(()) });
     }
     async move {
@@ -37,6 +38,9 @@ fn validate<'a>(
     }
     .boxed()
 }
+
+/// Upstream's.
+const KEPT: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Whether a namespace is being deleted.
 struct Ends(bool);

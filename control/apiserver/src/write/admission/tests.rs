@@ -181,7 +181,7 @@ impl Bench {
                 let wanted = json!({"metadata": {"generateName": "r-"}, "spec": spec});
                 found(self.post(&acme(), path, wanted).await, "/spec/username")
             }
-            "RuntimeClass" => forbidden(self.pod(json!({"overhead": {"cpu": "1"}})).await),
+            "RuntimeClass" => forbidden(self.pod(json!({"runtimeClassName": "none"})).await),
             other => panic!("{other} has no test"),
         }
     }
@@ -194,6 +194,42 @@ async fn each_plugin_has_an_effect_which_is_gone_without_it() {
         assert!(bench.effect(plugin.name).await, "{} does nothing", plugin.name);
         let without = WITHOUT.scope(plugin.name, bench.effect(plugin.name)).await;
         assert!(!without, "{} is not what does it", plugin.name);
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_as_its_runtime_class_says() {
+    let bench = Bench::new().await;
+    let class = json!({"metadata": {"name": "heavy"}, "handler": "hypernetes", "overhead": {"podFixed": {"cpu": "250m"}},
+        "scheduling": {"nodeSelector": {"kind": "large"}, "tolerations": [{"key": "large", "operator": "Exists"}]}});
+    bench.made(&authentication::infrastructure(), "/apis/node.k8s.io/v1/runtimeclasses", class).await;
+    let (code, pod) = bench.pod(json!({"runtimeClassName": "heavy", "nodeSelector": {"disk": "fast"}})).await;
+    assert_eq!(code, 201, "{pod}");
+    let spec = &pod["spec"];
+    assert_eq!(
+        (&spec["overhead"], &spec["nodeSelector"]),
+        (&json!({"cpu": "250m"}), &json!({"disk": "fast", "kind": "large"}))
+    );
+    let tolerated = spec["tolerations"].as_array().unwrap().contains(&json!({"key": "large", "operator": "Exists"}));
+    assert!(tolerated, "{spec}");
+    for (spec, why) in [
+        (json!({"runtimeClassName": "none"}), "pod rejected: RuntimeClass \"none\" not found"),
+        (
+            json!({"runtimeClassName": "heavy", "overhead": {"cpu": "1"}}),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            json!({"runtimeClassName": "heavy", "nodeSelector": {"kind": "small"}}),
+            "conflict: runtimeClass.scheduling.nodeSelector[kind] = large; pod.spec.nodeSelector[kind] = small",
+        ),
+    ] {
+        let (code, answer) = bench.pod(spec).await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(code == 403 && message.ends_with(why), "{answer}");
     }
 }
 

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, ObjectName, error::Cause};
-use hypernetes_kinds::Subresource;
 use serde_json::{Value, json};
 
 use super::{decode, success};
@@ -16,10 +15,10 @@ use crate::{
 
 pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call, OptionsOf::Create)?;
-    let binding = decode(call, Subresource::Binding, options.validation)?.object;
+    let binding = decode(call, options.validation)?.object;
     let name = call.target.name.as_deref().unwrap_or_default();
     let node = node(name, &binding)?;
-    let write = Write { server, call, subresource: Some(Subresource::Binding), options: &options };
+    let write = Write { server, call, options: &options };
     let propose = |old: Option<&Value>| {
         let old = old.ok_or_else(|| call.not_found(name))?;
         let object = bound(name, old, &binding, &node)?;

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::ApiError;
-use hypernetes_kinds::Subresource;
 
 use super::{super::delete::delete_one, decode, success};
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 /// A dry run is one if the query or the eviction's own options say so.
 pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let write = WriteOptions::parse(call, OptionsOf::Create)?;
-    let eviction = decode(call, Subresource::Eviction, write.validation)?.object;
+    let eviction = decode(call, write.validation)?.object;
     let options = DeleteOptions::read(&eviction["deleteOptions"], &call.query)?;
     delete_one(server, call, call.target.name.as_deref().unwrap_or_default(), &options).await?;
     Ok(json_response(StatusCode::CREATED, &success()))

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
+    hooks,
     probes::Probes,
     start::{Attempt, StartError, start},
 };
@@ -27,10 +28,17 @@ pub struct Supervision {
     pub failures: u32,
     pub not_before: Option<Instant>,
     pub image_failures: u32,
+    /// The attempt that was started last, until it is watched over.
+    pub fresh: Option<u32>,
     pub probes: Option<Probes>,
 }
 
 impl Supervision {
+    /// Whether the container's first hook has run: before, nobody takes it for one that runs.
+    pub fn begun(&self) -> bool {
+        self.fresh.is_none() && self.probes.as_ref().is_none_or(Probes::begun)
+    }
+
     pub fn started(&self) -> bool {
         self.probes.as_ref().is_some_and(Probes::started)
     }
@@ -90,7 +98,7 @@ impl Supervisor {
         sandbox: &str,
     ) -> Option<Instant> {
         let supervision = self.containers.entry(wanted.name.clone()).or_default();
-        supervision.probes = None;
+        (supervision.probes, supervision.fresh) = (None, None);
         let policy = spec.restart_policy.as_deref().unwrap_or("Always");
         if let Some(ended) = last.filter(|c| c.status.state() == cri::ContainerState::ContainerExited) {
             if !restarts(policy, ended.status.exit_code) {
@@ -113,6 +121,7 @@ impl Supervisor {
         match start(&self.shared, &self.id, &Attempt { number, sandbox, pod, spec }, wanted).await {
             Ok(()) => {
                 (supervision.waiting, supervision.image_failures) = (None, 0);
+                supervision.fresh = hooks::post_start(wanted).map(|_| number);
                 // The next look sees it run, and what is to be probed.
                 let _ = self.nudge.try_send(());
                 None
@@ -145,10 +154,16 @@ impl Supervisor {
         supervision.not_before
     }
 
+    /// Whether a container's first hook is being run, or is to be: those behind it wait.
+    pub fn begins(&self, name: &str) -> bool {
+        self.containers.get(name).is_some_and(|supervision| !supervision.begun())
+    }
+
     /// Has a container that runs probed, from its start on.
     pub fn watch_over(&mut self, pod: &Pod, wanted: &ContainerSpec, current: &Container) {
         let supervision = self.containers.entry(wanted.name.clone()).or_default();
         supervision.waiting = None;
+        let has_started = supervision.fresh.take() == Some(current.attempt);
         if supervision.probes.as_ref().is_none_or(|p| p.container != current.id) {
             supervision.probes = Some(Probes::start(
                 self.shared.clone(),
@@ -156,6 +171,7 @@ impl Supervisor {
                 pod.clone(),
                 wanted,
                 current,
+                has_started,
                 self.nudge.clone(),
             ));
         }

@@ -1,6 +1,6 @@
 //! The pod's status, from what the runtime says and what is known of its containers beside that. A pure function of these.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
@@ -10,7 +10,7 @@ use crate::{
     node::cri::Container,
     pod::{
         containers::Supervision,
-        spec::{qos, restart::restarts},
+        spec::{deadline, qos, restart::restarts},
     },
 };
 
@@ -49,7 +49,8 @@ fn container_status(
     let of_name: Vec<&Container> = containers.iter().filter(|c| c.name == wanted.name).collect();
     let latest = of_name.first();
     let waiting = supervision.and_then(|s| s.waiting.as_ref());
-    let running = latest.is_some_and(|c| c.status.state() == cri::ContainerState::ContainerRunning);
+    let runs = latest.is_some_and(|c| c.status.state() == cri::ContainerState::ContainerRunning);
+    let running = runs && supervision.is_none_or(Supervision::begun);
     let started = running && supervision.is_some_and(Supervision::started);
     let ready = running && supervision.is_some_and(Supervision::ready);
     let mut status = json!({
@@ -65,7 +66,9 @@ fn container_status(
             status["lastState"] = state(previous);
         }
     }
-    if !running && let Some((reason, message)) = waiting {
+    if runs && !running {
+        status["state"] = json!({"waiting": {"reason": "ContainerCreating"}});
+    } else if !running && let Some((reason, message)) = waiting {
         let previous = status["state"].take();
         if previous.get("terminated").is_some() {
             status["lastState"] = previous;
@@ -78,16 +81,20 @@ fn container_status(
     status
 }
 
+/// What is known of a pod.
+pub struct Seen<'a> {
+    pub containers: &'a [Container],
+    pub supervised: &'a HashMap<String, Supervision>,
+    pub addresses: &'a [String],
+    pub sandbox_ready: bool,
+    pub host: IpAddr,
+    /// It has been active for longer than it may be, and its containers have been stopped.
+    pub overdue: bool,
+}
+
 /// `status` of a pod. Times of conditions that have not changed are kept from the pod as the API has it.
-pub fn of(
-    pod: &Pod,
-    spec: &PodSpec,
-    containers: &[Container],
-    supervised: &HashMap<String, Supervision>,
-    addresses: &[String],
-    sandbox_ready: bool,
-    host: std::net::IpAddr,
-) -> Value {
+pub fn of(pod: &Pod, spec: &PodSpec, seen: &Seen<'_>) -> Value {
+    let Seen { containers, supervised, addresses, sandbox_ready, host, overdue } = *seen;
     let inits = spec.init_containers.clone().unwrap_or_default();
     let succeeded = |name: &str| {
         containers
@@ -103,7 +110,7 @@ pub fn of(
             .collect()
     };
     let (init_statuses, container_statuses) = (statuses(&inits), statuses(&spec.containers));
-    let phase = phase(spec, &init_statuses, &container_statuses);
+    let phase = if overdue { "Failed" } else { phase(spec, &init_statuses, &container_statuses) };
     let over = matches!(phase, "Succeeded" | "Failed");
     let all_ready = !over && !container_statuses.is_empty() && container_statuses.iter().all(|s| s["ready"] == true);
     let earlier = serde_json::to_value(pod.status.clone().unwrap_or_default()).unwrap_or_default();
@@ -141,6 +148,9 @@ pub fn of(
         "hostIP": host, "hostIPs": [{"ip": host}], "startTime": earlier["startTime"].as_str().unwrap_or(&now),
         "qosClass": qos::class(spec),
     });
+    if overdue {
+        (status["reason"], status["message"]) = (deadline::REASON.into(), deadline::MESSAGE.into());
+    }
     if !inits.is_empty() {
         status["initContainerStatuses"] = init_statuses.into();
     }
@@ -189,15 +199,11 @@ mod tests {
             serde_json::from_value(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}))
                 .unwrap();
         let supervision = Supervision { waiting: waiting.map(|w| (w.to_owned(), String::new())), ..Default::default() };
-        of(
-            &Pod::default(),
-            &spec,
-            containers,
-            &[("a".to_owned(), supervision)].into(),
-            &[],
-            true,
-            std::net::Ipv4Addr::LOCALHOST.into(),
-        )
+        let supervised = [("a".to_owned(), supervision)].into();
+        let host = std::net::Ipv4Addr::LOCALHOST.into();
+        let seen =
+            Seen { containers, supervised: &supervised, addresses: &[], sandbox_ready: true, host, overdue: false };
+        of(&Pod::default(), &spec, &seen)
     }
 
     #[test]

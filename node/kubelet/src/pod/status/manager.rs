@@ -6,7 +6,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::{Value, json};
 
-use super::generate;
+use super::generate::{self, Seen};
 use crate::{
     identity::PodId,
     node::{Shared, api::ApiError},
@@ -28,6 +28,7 @@ impl StatusManager {
         pod: &Pod,
         spec: &PodSpec,
         supervised: &HashMap<String, Supervision>,
+        overdue: bool,
     ) {
         let Ok(containers) = shared.runtime.containers(&id.uid).await else { return };
         let mut addresses = Vec::new();
@@ -44,7 +45,8 @@ impl StatusManager {
         }
         addresses.retain(|address| !address.is_empty());
         let host = shared.config.bind.ip();
-        let mut status = generate::of(pod, spec, &containers, supervised, &addresses, sandbox_ready, host);
+        let seen = Seen { containers: &containers, supervised, addresses: &addresses, sandbox_ready, host, overdue };
+        let mut status = generate::of(pod, spec, &seen);
         shared.redact.clean_status(&mut status);
         // Times of transition are kept where nothing changed: compare without what is always new.
         if status == self.reported {
