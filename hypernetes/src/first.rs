@@ -1,5 +1,6 @@
 //! The first objects of the system cluster: what has to be there before the controllers and anybody else can begin.
 
+use futures::future::try_join_all;
 use hypernetes_api::{TenantId, names, types::identity::IDENTITY_NAMESPACE};
 use hypernetes_certificates::cluster_info;
 use hypernetes_client::Clients;
@@ -28,16 +29,14 @@ where
 pub async fn objects(clients: &Clients) -> Result<(), kube::Error> {
     let client = clients.tenant(&TenantId::system());
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in ["kube-system", "kube-node-lease", cluster_info::NAMESPACE, IDENTITY_NAMESPACE] {
-        ensure(&namespaces, json!({"metadata": {"name": name}})).await?;
-    }
+    let named = ["kube-system", "kube-node-lease", cluster_info::NAMESPACE, IDENTITY_NAMESPACE];
+    try_join_all(named.map(|name| ensure(&namespaces, json!({"metadata": {"name": name}})))).await?;
     // Who has nothing but a bootstrap token has to be able to read where the server is (kubeadm's names). Whoever wants nobody to
     // takes the subject out of the binding.
     let public = cluster_info::NAMESPACE;
     let reader = "kubeadm:bootstrap-signer-clusterinfo";
     let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [cluster_info::NAME], "verbs": ["get"]});
     let roles: Api<Role> = Api::namespaced(client.clone(), public);
-    ensure(&roles, json!({"metadata": {"name": reader}, "rules": [rule]})).await?;
     let group = "rbac.authorization.k8s.io";
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), public);
     let binding = json!({
@@ -45,7 +44,6 @@ pub async fn objects(clients: &Clients) -> Result<(), kube::Error> {
         "roleRef": {"apiGroup": group, "kind": "Role", "name": reader},
         "subjects": [{"apiGroup": group, "kind": "User", "name": names::USER_ANONYMOUS}],
     });
-    ensure(&bindings, binding).await?;
     let classes: Api<StorageClass> = Api::all(client);
     let default = json!({"storageclass.kubernetes.io/is-default-class": "true"});
     let class = json!({
@@ -54,5 +52,10 @@ pub async fn objects(clients: &Clients) -> Result<(), kube::Error> {
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "Immediate",
     });
-    ensure(&classes, class).await
+    tokio::try_join!(
+        ensure(&roles, json!({"metadata": {"name": reader}, "rules": [rule]})),
+        ensure(&bindings, binding),
+        ensure(&classes, class),
+    )
+    .map(drop)
 }

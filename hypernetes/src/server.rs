@@ -168,10 +168,13 @@ impl Server {
         server.set_kubelet_client(KubeletClient::new(&lasting.to_kubelets())?);
         tokio::spawn(server.follow_tenants());
         let clients = Clients::in_process(server.loopback());
-        crate::first::objects(&clients).await.context("making the system's first objects")?;
         let identity = Identity::follow(&clients, IdentityConfig::new(&url));
         let password = admin_password(&root.join("admin.openrc"))?;
-        identity.bootstrap(&password).await.context("making the first identity objects")?;
+        // Beside each other: most of either is waiting for the disk.
+        tokio::try_join!(
+            async { crate::first::objects(&clients).await.context("making the system's first objects") },
+            async { identity.bootstrap(&password).await.context("making the first identity objects") },
+        )?;
         server.set_token_authority(identity.clone());
         let networks =
             NetworkService::follow(&clients, AllTenants::grant(), identity.clone(), NetworkConfig::new(&url));

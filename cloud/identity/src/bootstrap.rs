@@ -1,5 +1,6 @@
 //! What every installation has: the domain `default`, the project and user `admin`, and the roles.
 
+use futures::future::try_join_all;
 use hypernetes_api::types::identity::{
     Domain, DomainSpec, IDENTITY_NAMESPACE, Project, ProjectSpec, Role, RoleAssignment, RoleAssignmentSpec, RoleSpec,
     User, UserSpec,
@@ -29,16 +30,14 @@ impl Identity {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(error.into()),
         }
-        self.keyring.ensure().await?;
         self.ready().await?;
-        let directory = &self.directory;
+        // Beside each other: each is a write, and waits for the disk; the admin's password has to be hashed first.
+        tokio::try_join!(self.keyring.ensure(), self.first_objects(), self.admin(admin_password)).map(drop)
+    }
+
+    async fn first_objects(&self) -> Result<(), Error> {
         let domain =
             DomainSpec { display_name: "Default".into(), description: "The default domain".into(), enabled: true };
-        self.ensure(Domain::new(DEFAULT_DOMAIN, domain)).await?;
-        for name in ROLES {
-            self.ensure(Role::new(&role_id(name), RoleSpec { display_name: name.into(), ..RoleSpec::default() }))
-                .await?;
-        }
         let project = ProjectSpec {
             display_name: "admin".into(),
             domain: DEFAULT_DOMAIN.into(),
@@ -46,24 +45,37 @@ impl Identity {
             enabled: true,
             ..ProjectSpec::default()
         };
-        self.ensure(Project::new(&admin_project_id(), project)).await?;
+        let role = |name: &&str| {
+            let spec = RoleSpec { display_name: (*name).into(), ..RoleSpec::default() };
+            self.ensure(Role::new(&role_id(name), spec))
+        };
+        let (admin, user) = (role_id("admin"), admin_user_id());
+        let targets = [Target::Project(admin_project_id()), Target::System, Target::Domain(DEFAULT_DOMAIN.into())];
+        let assigned = targets.iter().map(|target| self.assign(&admin, ("user", &user), target, false));
+        tokio::try_join!(
+            self.ensure(Domain::new(DEFAULT_DOMAIN, domain)),
+            self.ensure(Project::new(&admin_project_id(), project)),
+            try_join_all(ROLES.iter().map(role)),
+            try_join_all(assigned),
+        )
+        .map(drop)
+    }
+
+    async fn admin(&self, password: &str) -> Result<(), Error> {
         let admin = admin_user_id();
-        if directory.users.get(&admin).is_none() {
-            // The password first: a user without one could never be given it by a later start.
-            self.passwords.set(&admin, admin_password.to_owned()).await?;
-            let user = UserSpec {
-                display_name: "admin".into(),
-                domain: DEFAULT_DOMAIN.into(),
-                enabled: true,
-                default_project: Some(admin_project_id()),
-                ..UserSpec::default()
-            };
-            self.ensure(User::new(&admin, user)).await?;
+        if self.directory.users.get(&admin).is_some() {
+            return Ok(());
         }
-        for target in [Target::Project(admin_project_id()), Target::System, Target::Domain(DEFAULT_DOMAIN.into())] {
-            self.assign(&role_id("admin"), ("user", &admin), &target, false).await?;
-        }
-        Ok(())
+        // The password first: a user without one could never be given it by a later start.
+        self.passwords.set(&admin, password.to_owned()).await?;
+        let user = UserSpec {
+            display_name: "admin".into(),
+            domain: DEFAULT_DOMAIN.into(),
+            enabled: true,
+            default_project: Some(admin_project_id()),
+            ..UserSpec::default()
+        };
+        self.ensure(User::new(&admin, user)).await
     }
 
     async fn ensure<K: crate::directory::Kind>(&self, object: K) -> Result<(), Error> {

@@ -6,6 +6,8 @@ use std::{
 };
 
 use futures::StreamExt;
+use hypernetes_api::TenantId;
+use hypernetes_client::shared::{self, Which};
 use kube::{Client, ResourceExt, runtime::watcher};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -35,14 +37,26 @@ where
         Self { state: RwLock::new(state), index, synced: watch::Sender::new(false) }
     }
 
-    /// Follows the API server until the future is dropped.
+    /// Follows the API server, by a client of the system's cluster, until the future is dropped. What is not of the kind's form stays as
+    /// it was last told.
     pub async fn follow(&self, client: Client) {
-        let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(client, &()));
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let which = Which { tenant: Some(TenantId::system()), ..Which::default() };
+        let mut events = std::pin::pin!(shared::follow::<K>(client, &(), which));
         while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => self.event(event),
-                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watching identity objects"),
-            }
+            let of = |item: shared::Item<K>| item.object.ok();
+            let event = match event {
+                Ok(Init) => Some(Init),
+                Ok(InitApply(item)) => of(item).map(InitApply),
+                Ok(InitDone) => Some(InitDone),
+                Ok(Apply(item)) => of(item).map(Apply),
+                Ok(Delete(item)) => of(item).map(Delete),
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "watching identity objects");
+                    None
+                }
+            };
+            event.into_iter().for_each(|event| self.event(event));
         }
     }
 
@@ -70,14 +84,18 @@ where
         all
     }
 
-    /// Takes what this process has just written, or has read, unless something newer is known.
-    pub fn apply(&self, object: K) -> Arc<K> {
+    /// Takes what this process has just written, unless something newer is known.
+    pub fn apply(&self, mut object: K) -> Arc<K> {
+        shared::tidy(object.meta_mut());
+        self.take(Arc::new(object))
+    }
+
+    fn take(&self, new: Arc<K>) -> Arc<K> {
         let mut state = self.state.write();
-        let name = object.name_any();
+        let name = new.name_any();
         if let Some(listed) = &mut state.listed {
             listed.insert(name.clone());
         }
-        let new = Arc::new(object);
         let old_news = state.deleted.get(&name).is_some_and(|deleted| version(&*new) <= *deleted);
         if old_news || state.objects.get(&name).is_some_and(|known| version(&**known) > version(&*new)) {
             return new;
@@ -98,17 +116,18 @@ where
         }
     }
 
-    fn event(&self, event: watcher::Event<K>) {
+    fn event(&self, event: watcher::Event<Arc<K>>) {
         match event {
             watcher::Event::Init => self.state.write().listed = Some(HashSet::new()),
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                self.apply(object);
+                self.take(object);
             }
+            // As it was last.
             watcher::Event::Delete(object) => {
                 let mut state = self.state.write();
                 let name = object.name_any();
                 state.deleted.remove(&name);
-                if state.objects.get(&name).is_some_and(|known| version(&**known) <= version(&object)) {
+                if state.objects.get(&name).is_some_and(|known| version(&**known) <= version(&*object)) {
                     state.remove(&name, self.index);
                 }
             }
@@ -178,13 +197,13 @@ mod tests {
     fn a_late_watch_does_not_undo_own_writes() {
         let cache = cache();
         cache.apply(domain("a", "new", 5));
-        cache.event(watcher::Event::Apply(domain("a", "old", 4)));
+        cache.event(watcher::Event::Apply(Arc::new(domain("a", "old", 4))));
         assert_eq!(cache.get("a").unwrap().spec.display_name, "new");
         cache.forget("a");
-        cache.event(watcher::Event::Apply(domain("a", "new", 5)));
+        cache.event(watcher::Event::Apply(Arc::new(domain("a", "new", 5))));
         assert!(cache.get("a").is_none(), "news from before the deletion");
-        cache.event(watcher::Event::Delete(domain("a", "new", 6)));
-        cache.event(watcher::Event::Apply(domain("a", "again", 7)));
+        cache.event(watcher::Event::Delete(Arc::new(domain("a", "new", 6))));
+        cache.event(watcher::Event::Apply(Arc::new(domain("a", "again", 7))));
         assert!(cache.get("a").is_some(), "made again after the deletion");
     }
 
@@ -193,7 +212,7 @@ mod tests {
         let cache = cache();
         cache.apply(domain("gone", "x", 1));
         cache.event(watcher::Event::Init);
-        cache.event(watcher::Event::InitApply(domain("kept", "x", 2)));
+        cache.event(watcher::Event::InitApply(Arc::new(domain("kept", "x", 2))));
         cache.apply(domain("written", "x", 9));
         cache.event(watcher::Event::InitDone);
         let names: Vec<String> = cache.all().iter().map(|d| d.name_any()).collect();

@@ -56,8 +56,8 @@ pub(crate) struct AddressBook {
     pub namespaces: BTreeMap<String, Option<String>>,
     /// By uid.
     pub pods: HashMap<String, PodRecord>,
-    /// By network.
-    addresses: HashMap<String, Addresses>,
+    /// By network. Few tenants have more than one.
+    addresses: HashMap<String, Box<Addresses>>,
 }
 
 /// Who has what on one network.

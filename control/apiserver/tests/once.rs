@@ -229,7 +229,7 @@ async fn what_many_read_is_made_once() {
     // Components in this process have the same object, parsed once, and no text is made for them.
     let client = || api.0.clients.all_tenants(&AllTenants::grant());
     let before = (counts(), made(Made::Typed));
-    let mut both = [0, 1].map(|_| Box::pin(shared::follow::<ConfigMap>(client(), &(), None)));
+    let mut both = [0, 1].map(|_| Box::pin(shared::follow::<ConfigMap>(client(), &(), shared::Which::default())));
     let mut listed = Vec::new();
     for one in &mut both {
         assert!(matches!(one.next().await, Some(Ok(Init))));

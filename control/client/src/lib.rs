@@ -30,7 +30,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hypernetes_api::{AllTenants, TenantId, names};
 use kube::{Client, client::Body};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
-pub use watch::{Seen, readable, unreadable_objects, watch, watch_readable, watch_with};
+pub use watch::{Seen, readable, unreadable_objects, watch, watch_with};
 
 /// The transport: from a request for a plain Kubernetes path to its response.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<AnyBody>, BoxError>;

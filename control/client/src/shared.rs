@@ -68,6 +68,29 @@ pub struct Item<K> {
     pub revision: u64,
     /// Or what tells which object it is, where it is no `K`.
     pub object: Result<Arc<K>, ObjectMeta>,
+    /// What it was parsed of, where that is in this process's memory anyway.
+    pub version: Option<Arc<dyn Version>>,
+}
+
+/// What of a kind is followed, and how.
+#[derive(Default)]
+pub struct Which {
+    /// Only what has this name.
+    pub name: Option<&'static str>,
+    /// Whose all are, where the client is of one cluster: of all clusters each object says it.
+    pub tenant: Option<TenantId>,
+    pub parsing: Parsing,
+}
+
+/// Who has the same object.
+#[derive(Clone, Copy, Default)]
+pub enum Parsing {
+    /// All who follow the kind as the same type, while one of them keeps it.
+    #[default]
+    Shared,
+    /// Whoever follows, alone, and without what this takes away ([`tidy`]). For who keeps nothing of the object or something else
+    /// than others: what is shared is remembered with the version, which takes more room than what is looked for in it.
+    Own(fn(&mut ObjectMeta)),
 }
 
 impl<K: Resource> Item<K> {
@@ -90,47 +113,63 @@ pub fn tidy(meta: &mut ObjectMeta) {
     }
 }
 
-fn of_version<K>(version: &dyn Version, at: u64) -> Option<Item<K>>
+/// What a version is, for who asks alone; none if it is no `K`.
+pub fn parsed<K: Resource + DeserializeOwned>(version: &dyn Version) -> Option<K> {
+    parsed_without(version, tidy)
+}
+
+fn parsed_without<K: Resource + DeserializeOwned>(version: &dyn Version, tidy: fn(&mut ObjectMeta)) -> Option<K> {
+    let mut object: K = serde_json::from_slice(version.json()).ok()?;
+    tidy(object.meta_mut());
+    Some(object)
+}
+
+impl Parsing {
+    fn tidy(self) -> fn(&mut ObjectMeta) {
+        match self {
+            Self::Shared => tidy,
+            Self::Own(tidy) => tidy,
+        }
+    }
+}
+
+fn of_version<K>(version: Arc<dyn Version>, at: u64, parsing: Parsing) -> Option<Item<K>>
 where
     K: Resource + DeserializeOwned + Send + Sync + 'static,
 {
-    let make = || -> Option<Typed> {
-        let mut object: K = serde_json::from_slice(version.json()).ok()?;
-        tidy(object.meta_mut());
-        Some(Arc::new(object))
+    let typed = match parsing {
+        Parsing::Shared => {
+            let make = || -> Option<Typed> { Some(Arc::new(parsed::<K>(&*version)?)) };
+            version.typed(TypeId::of::<K>(), &make).and_then(|object| object.downcast::<K>().ok())
+        }
+        Parsing::Own(tidy) => parsed_without(&*version, tidy).map(Arc::new),
     };
-    let typed = version.typed(TypeId::of::<K>(), &make).and_then(|object| object.downcast::<K>().ok());
     let object = typed.ok_or_else(|| {
         let text = String::from_utf8_lossy(version.json());
         let error = serde_json::from_str::<K>(&text).err();
         watch::unreadable::<K>(&text, &error.map_or_else(String::new, |error| error.to_string()))
     });
-    Some(Item { tenant: version.tenant().parse().ok()?, revision: at, object })
+    Some(Item { tenant: version.tenant().parse().ok()?, revision: at, object, version: Some(version) })
 }
 
-/// One that came as text; none that does not say whose it is.
-fn of_seen<K: Resource>(seen: Seen<K>) -> Option<Item<K>> {
-    let tenant = crate::tenant_of(&seen)?;
+/// One that came as text; none that does not say whose it is, where that is not known.
+fn of_seen<K: Resource>(seen: Seen<K>, which: &Which) -> Option<Item<K>> {
+    let tenant = which.tenant.clone().or_else(|| crate::tenant_of(&seen))?;
     let revision = seen.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
     let object = match seen {
         Seen::Object(mut object) => {
-            tidy(object.meta_mut());
+            which.parsing.tidy()(object.meta_mut());
             Ok(Arc::new(object))
         }
         Seen::Unreadable(metadata) => Err(metadata),
     };
-    Some(Item { tenant, revision, object })
+    Some(Item { tenant, revision, object, version: None })
 }
 
 type Event<K> = watcher::Result<watcher::Event<Item<K>>>;
 
-/// All of a kind in all clusters, as [`watch`](crate::watch) has it: of a server in this process shared with all others who
-/// follow the same kind. With a `name` only of those that have it.
-pub fn follow<K>(
-    client: Client,
-    kind: &K::DynamicType,
-    name: Option<&str>,
-) -> impl Stream<Item = Event<K>> + Send + use<K>
+/// All of a kind that the client sees, as [`watch`](crate::watch) has it: of a server in this process without its text.
+pub fn follow<K>(client: Client, kind: &K::DynamicType, which: Which) -> impl Stream<Item = Event<K>> + Send + use<K>
 where
     K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Send + Sync,
@@ -138,9 +177,10 @@ where
     use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
     let (sender, receiver) = mpsc::channel(1);
     let kind = kind.clone();
-    let selector = name.map(|name| format!("metadata.name={name}"));
+    let selector = which.name.map(|name| format!("metadata.name={name}"));
     let run = async move {
         let mut sender = sender;
+        let parsing = which.parsing;
         let mut tell = async |event: Event<K>| sender.send(event).await.is_ok();
         while let Some(mut objects) = ask::<K>(&client, &kind, selector.as_deref()).await {
             if !tell(Ok(Init)).await {
@@ -148,10 +188,10 @@ where
             }
             while let Some(told) = objects.next().await {
                 let event = match told {
-                    Told::Present(version) => of_version(&*version, version.revision()).map(InitApply),
+                    Told::Present(version) => of_version(version.clone(), version.revision(), parsing).map(InitApply),
                     Told::Listed => Some(InitDone),
-                    Told::Changed(version) => of_version(&*version, version.revision()).map(Apply),
-                    Told::Gone(version, at) => of_version(&*version, at).map(Delete),
+                    Told::Changed(version) => of_version(version.clone(), version.revision(), parsing).map(Apply),
+                    Told::Gone(version, at) => of_version(version, at, parsing).map(Delete),
                 };
                 if let Some(event) = event
                     && !tell(Ok(event)).await
@@ -161,13 +201,13 @@ where
             }
         }
         // Another process, or one that does not answer now.
-        let which = watcher::Config { field_selector: selector, ..watcher::Config::default() };
-        let mut events = std::pin::pin!(watch::watch_with::<K>(client, &kind, which));
+        let selected = watcher::Config { field_selector: selector, ..watcher::Config::default() };
+        let mut events = std::pin::pin!(watch::watch_with::<K>(client, &kind, selected));
         while let Some(event) = events.next().await {
             let event = match event {
-                Ok(InitApply(seen)) => of_seen(seen).map(InitApply).map(Ok),
-                Ok(Apply(seen)) => of_seen(seen).map(Apply).map(Ok),
-                Ok(Delete(seen)) => of_seen(seen).map(Delete).map(Ok),
+                Ok(InitApply(seen)) => of_seen(seen, &which).map(InitApply).map(Ok),
+                Ok(Apply(seen)) => of_seen(seen, &which).map(Apply).map(Ok),
+                Ok(Delete(seen)) => of_seen(seen, &which).map(Delete).map(Ok),
                 Ok(Init) => Some(Ok(Init)),
                 Ok(InitDone) => Some(Ok(InitDone)),
                 Err(error) => Some(Err(error)),

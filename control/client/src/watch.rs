@@ -59,20 +59,7 @@ where
     watcher(api, which).default_backoff()
 }
 
-/// [`watch`] without what is not of the kind's form, for those who can do nothing about it. Such an object stays as it
-/// was last told.
-pub fn watch_readable<K>(
-    client: Client,
-    kind: &K::DynamicType,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>>
-where
-    K: Resource + DeserializeOwned + Clone + Debug + Send + 'static,
-    K::DynamicType: Clone,
-{
-    readable(watch::<K>(client, kind))
-}
-
-/// What of a watch is of the kind's form.
+/// What of a watch is of the kind's form, for those who can do nothing about the rest. Such an object stays as it was last told.
 pub fn readable<K>(
     watch: impl Stream<Item = watcher::Result<watcher::Event<Seen<K>>>>,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> {

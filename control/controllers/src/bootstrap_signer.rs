@@ -115,9 +115,10 @@ impl Reconciler for BootstrapSigner {
         for (id, secret) in &tokens {
             wanted.insert(format!("{SIGNATURE}{id}"), cluster_info::sign(&self.kubeconfig, id, secret));
         }
-        let Some(map) = self.context.informers.named::<ConfigMap>(NAME).get(key) else {
+        let maps = self.context.informers.named::<ConfigMap>(NAME);
+        let Some(map) = maps.get(key) else {
             let map = json!({"metadata": {"name": NAME}, "data": wanted});
-            self.context.ensure(&api, "making cluster-info", map).await?;
+            self.context.ensure(&maps, &key.tenant, &api, "making cluster-info", map).await?;
             return Ok(None);
         };
         let have = map.data.clone().unwrap_or_default();

@@ -72,9 +72,8 @@ impl Reconciler for ApiServers {
             return Ok(None);
         }
         let place = Key::new(&key.tenant, NAMESPACE, NAME);
-        self.service(&place).await?;
-        self.endpoints(&place).await?;
-        self.slice(&place).await?;
+        // Beside each other: each is a write, and waits for the disk.
+        tokio::try_join!(self.service(&place), self.endpoints(&place), self.slice(&place))?;
         Ok(None)
     }
 
@@ -101,7 +100,8 @@ impl ApiServers {
         let api: Api<Service> = self.context.namespaced(&place.tenant, NAMESPACE);
         let port = json!({"name": "https", "protocol": "TCP", "port": 443, "targetPort": self.server.port()});
         let kept = json!({"spec": {"type": "ClusterIP", "ports": [port]}});
-        match self.context.informers.named::<Service>(NAME).get(place) {
+        let services = self.context.informers.named::<Service>(NAME);
+        match services.get(place) {
             None => {
                 let address = names::KUBERNETES_ADDRESS;
                 let service = json!({
@@ -111,7 +111,7 @@ impl ApiServers {
                         "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [port],
                     },
                 });
-                self.context.ensure(&api, "making the service of the API", service).await?;
+                self.context.ensure(&services, &place.tenant, &api, "making the service of the API", service).await?;
             }
             Some(service) if !has(&*service, &kept)? => {
                 self.context.merge(&api, NAME, "restoring the service of the API", kept).await?;
@@ -130,10 +130,11 @@ impl ApiServers {
             false => json!([{"addresses": addresses, "ports": ports}]),
         };
         let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
-        match self.context.informers.named::<Endpoints>(NAME).get(place) {
+        let all = self.context.informers.named::<Endpoints>(NAME);
+        match all.get(place) {
             None => {
                 let endpoints = json!({"metadata": {"name": NAME, "labels": labels}, "subsets": subsets});
-                self.context.ensure(&api, "making the endpoints of the API", endpoints).await?;
+                self.context.ensure(&all, &place.tenant, &api, "making the endpoints of the API", endpoints).await?;
             }
             Some(endpoints) => {
                 let right = endpoints.subsets.as_deref().unwrap_or_default();
@@ -157,12 +158,15 @@ impl ApiServers {
             "endpoints": endpoints,
             "ports": [{"name": "https", "port": self.server.port(), "protocol": "TCP"}],
         });
-        match self.context.informers.named::<EndpointSlice>(NAME).get(place) {
+        let slices = self.context.informers.named::<EndpointSlice>(NAME);
+        match slices.get(place) {
             None => {
                 let mut slice = kept;
                 slice["metadata"]["name"] = NAME.into();
                 slice["addressType"] = family.into();
-                self.context.ensure(&api, "making the endpoint slice of the API", slice).await?;
+                self.context
+                    .ensure(&slices, &place.tenant, &api, "making the endpoint slice of the API", slice)
+                    .await?;
             }
             // Of which family it is, is for life.
             Some(slice) if slice.address_type != family => {

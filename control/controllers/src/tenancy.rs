@@ -11,7 +11,7 @@ use hypernetes_api::{
     TenantId, names,
     types::{
         identity::Project,
-        network::{Network, Subnet},
+        network::{IN_USE, Network, Subnet},
     },
 };
 use hypernetes_client::Api;
@@ -94,7 +94,8 @@ impl Reconciler for Projects {
             let projects: Api<Project> = self.context.cluster(&TenantId::system());
             let patch = kube::api::Patch::Merge(json!({"status": {"phase": "Ready"}}));
             let written = projects.patch_status(&key.name, &self.context.patching(), &patch).await;
-            written.during("marking a project ready")?;
+            let written = written.during("marking a project ready")?;
+            self.context.informers.of::<Project>().observe(&TenantId::system(), written);
             tracing::info!(%tenant, name = project.spec.display_name, "tenant ready");
         }
         Ok(None)
@@ -109,10 +110,10 @@ impl Projects {
     async fn namespaces(&self, tenant: &TenantId) -> Result<(), Error> {
         let cache = self.context.informers.of::<Namespace>();
         let api: Api<Namespace> = self.context.cluster(tenant);
-        let missing = NAMESPACES.iter().filter(|name| cache.get(&Key::new(tenant, "", name)).is_none());
+        let missing = NAMESPACES.iter().filter(|name| !cache.has(&Key::new(tenant, "", name)));
         let made = missing.map(|name| {
             let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-            self.context.ensure(&api, "making a namespace", namespace)
+            self.context.ensure(&cache, tenant, &api, "making a namespace", namespace)
         });
         try_join_all(made).await.map(drop)
     }
@@ -120,20 +121,24 @@ impl Projects {
     async fn network(&self, tenant: &TenantId) -> Result<(), Error> {
         let (networks, subnets) = (self.context.informers.of::<Network>(), self.context.informers.of::<Subnet>());
         let name = names::DEFAULT_NETWORK;
-        if networks.get(&Key::new(tenant, "", name)).is_none() {
+        // As the network controller would, with a write less.
+        let metadata = json!({"name": name, "finalizers": [IN_USE]});
+        if !networks.has(&Key::new(tenant, "", name)) {
             let network = json!({
                 "apiVersion": "network.hypernetes.io/v1alpha1", "kind": "Network",
-                "metadata": {"name": name}, "spec": {"description": "The network every tenant has"},
+                "metadata": metadata, "spec": {"description": "The network every tenant has"},
             });
-            self.context.ensure::<Network>(&self.context.cluster(tenant), "making a network", network).await?;
+            let api = self.context.cluster(tenant);
+            self.context.ensure(&networks, tenant, &api, "making a network", network).await?;
         }
         let any = subnets.list(tenant, "").iter().any(|subnet| subnet.spec.network == name);
         if !any {
             let subnet = json!({
                 "apiVersion": "network.hypernetes.io/v1alpha1", "kind": "Subnet",
-                "metadata": {"name": name}, "spec": {"network": name, "cidr": DEFAULT_CIDR},
+                "metadata": metadata, "spec": {"network": name, "cidr": DEFAULT_CIDR},
             });
-            self.context.ensure::<Subnet>(&self.context.cluster(tenant), "making a subnet", subnet).await?;
+            let api = self.context.cluster(tenant);
+            self.context.ensure(&subnets, tenant, &api, "making a subnet", subnet).await?;
         }
         Ok(())
     }
@@ -238,10 +243,10 @@ impl Reconciler for Namespaces {
 impl Namespaces {
     async fn account(&self, key: &Key) -> Result<(), Error> {
         let accounts = self.context.informers.of::<ServiceAccount>();
-        if accounts.get(&Key::new(&key.tenant, &key.name, "default")).is_none() {
+        if !accounts.has(&Key::new(&key.tenant, &key.name, "default")) {
             let api: Api<ServiceAccount> = self.context.namespaced(&key.tenant, &key.name);
             let account = json!({"metadata": {"name": "default"}});
-            self.context.ensure(&api, "making a service account", account).await?;
+            self.context.ensure(&accounts, &key.tenant, &api, "making a service account", account).await?;
         }
         Ok(())
     }
@@ -249,10 +254,11 @@ impl Namespaces {
     async fn authority(&self, key: &Key) -> Result<(), Error> {
         let api: Api<ConfigMap> = self.context.namespaced(&key.tenant, &key.name);
         let data = json!({"ca.crt": self.cluster_ca_pem});
-        match self.context.informers.named::<ConfigMap>(ROOT_CA).get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
+        let maps = self.context.informers.named::<ConfigMap>(ROOT_CA);
+        match maps.get(&Key::new(&key.tenant, &key.name, ROOT_CA)) {
             None => {
                 let map = json!({"metadata": {"name": ROOT_CA}, "data": data});
-                self.context.ensure(&api, "making the authority's config map", map).await?;
+                self.context.ensure(&maps, &key.tenant, &api, "making the authority's config map", map).await?;
             }
             Some(map) if map.data.as_ref().and_then(|data| data.get("ca.crt")) != Some(&self.cluster_ca_pem) => {
                 self.context.merge(&api, ROOT_CA, "restoring the authority", json!({"data": data})).await?;

@@ -12,7 +12,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Informers, Key, Object, Recorder, Subject};
+use super::{Cache, Informers, Key, Object, Recorder, Subject};
 
 /// A reconciliation did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -137,15 +137,25 @@ impl Context {
         api.create(&self.posting(), &object).await.during(doing)
     }
 
-    /// Makes an object unless it is there; `None` when it was.
-    pub async fn ensure<K>(&self, api: &Api<K>, doing: &'static str, object: Value) -> Result<Option<K>, Error>
+    /// Makes an object unless it is there. The cache has it at once: whoever looks next need not wait for the watch, and makes it no
+    /// second time. False: it was there.
+    pub async fn ensure<K>(
+        &self,
+        cache: &Cache<K>,
+        tenant: &TenantId,
+        api: &Api<K>,
+        doing: &'static str,
+        object: Value,
+    ) -> Result<bool, Error>
     where
-        K: Resource + Clone + Serialize + DeserializeOwned + Debug,
+        K: Object + Serialize,
     {
         match self.create(api, doing, object).await {
-            Err(error) if error.code() == Some(409) => Ok(None),
-            other => other.map(Some),
+            Ok(made) => cache.observe(tenant, made),
+            Err(error) if error.code() == Some(409) => return Ok(false),
+            Err(error) => return Err(error),
         }
+        Ok(true)
     }
 
     /// A merge patch (RFC 7386).

@@ -32,7 +32,7 @@ fn configmaps(id: &str) -> String {
 /// Tenants with what the server gives to each, and an object; what that took is printed.
 pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
     let before = processes::resident(&stage.target.pids);
-    let began = Instant::now();
+    let (meter, began) = (processes::Meter::start(&stage.target.pids)?, Instant::now());
     let (uri, of) = (stage.target.uri(PATH)?, stage.clone());
     stage
         .send_all((0..tenants).map(move |number| {
@@ -55,9 +55,10 @@ pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
         })
         .await?;
     let ready = began.elapsed().as_secs_f64();
+    let took = meter.stop()?.server.as_secs_f64() * 1e3 / tenants as f64;
     let grown = (processes::resident(&stage.target.pids) - before) * 1024.0 / tenants as f64;
     println!(
-        "  {}: {tenants} tenants asked for at {:.0}/s, ready at {:.0}/s; {grown:.0} KiB of memory each",
+        "  {}: {tenants} tenants asked for at {:.0}/s, ready at {:.0}/s; {took:.1} ms of processor time and {grown:.0} KiB of memory each",
         stage.target.name,
         tenants as f64 / made,
         tenants as f64 / ready

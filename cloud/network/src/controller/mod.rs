@@ -18,7 +18,10 @@ use hypernetes_api::{
     TenantId,
     types::network::{Network, Port, Subnet},
 };
-use hypernetes_client::{Api, Clients, tenant_of};
+use hypernetes_client::{
+    Api, Clients,
+    shared::{self, Parsing, Which},
+};
 use hypernetes_runtime::{Error, Reconciler, Recorder, Subject, call, work};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Client, runtime::watcher};
@@ -28,7 +31,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     queue::Key,
-    state::{Followed, State},
+    state::{Followed, State, last_written},
 };
 
 /// Objects that are written at the same time; half of that of one tenant.
@@ -160,19 +163,21 @@ pub(crate) async fn follow_all(state: &State, client: Client) {
 /// Keeps one kind of the state as the API has it. After an interruption the whole list is compared.
 async fn follow<K>(state: &State, client: Client)
 where
-    K: Followed + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Followed + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let mut events = std::pin::pin!(hypernetes_client::watch_readable::<K>(client, &()));
+    let which = Which { parsing: Parsing::Own(last_written), ..Which::default() };
+    let mut events = std::pin::pin!(shared::follow::<K>(client, &(), which));
     let mut before = BTreeSet::new();
     let mut listed = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => before = state.ids::<K>(),
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                let Some(tenant) = tenant_of(&object) else { continue };
+            Ok(watcher::Event::InitApply(item) | watcher::Event::Apply(item)) => {
+                // What is not of the kind's form stays as it was last told.
+                let (tenant, Ok(object)) = (item.tenant, item.object) else { continue };
                 before.remove(&(tenant.clone(), object.id()));
                 // One tenant's object that cannot be taken in is no reason not to follow the others'.
-                if let Err(mishap) = call(|| state.apply(&tenant, object)) {
+                if let Err(mishap) = call(|| state.apply(&tenant, Arc::unwrap_or_clone(object))) {
                     tracing::error!(%tenant, kind = %K::kind(&()), %mishap, "taking in an object");
                 }
             }
@@ -184,10 +189,10 @@ where
                     state.listed();
                 }
             }
-            Ok(watcher::Event::Delete(object)) => {
-                state.saw(&object);
-                if let Some(tenant) = tenant_of(&object) {
-                    state.remove::<K>(&tenant, &object.id());
+            Ok(watcher::Event::Delete(item)) => {
+                state.saw::<K>(item.revision);
+                if let Ok(object) = item.object {
+                    state.remove::<K>(&item.tenant, &object.id());
                 }
             }
             Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watching"),

@@ -3,7 +3,7 @@
 use hypernetes_api::{
     TenantId,
     subnet::SubnetRange,
-    types::network::{Network, Subnet},
+    types::network::{IN_USE, Network, Subnet},
 };
 use kube::{
     Resource, ResourceExt,
@@ -14,9 +14,6 @@ use serde_json::json;
 
 use super::{Controller, Retry, is};
 use crate::{queue::Key, taken::is_taken};
-
-/// Keeps networks and subnets while ports use them.
-pub(crate) const FINALIZER: &str = "network.hypernetes.io/in-use";
 
 impl Controller {
     pub(super) async fn network(&self, tenant: &TenantId, name: &str) -> Result<(), Retry> {
@@ -101,11 +98,11 @@ impl Controller {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
-        if object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        if object.finalizers().iter().any(|finalizer| finalizer == IN_USE) {
             return Ok(());
         }
         let mut finalizers = object.finalizers().to_vec();
-        finalizers.push(FINALIZER.to_owned());
+        finalizers.push(IN_USE.to_owned());
         self.set_finalizers(tenant, object, &finalizers).await
     }
 
@@ -114,7 +111,7 @@ impl Controller {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
-        let others: Vec<String> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+        let others: Vec<String> = object.finalizers().iter().filter(|f| *f != IN_USE).cloned().collect();
         if others.len() == object.finalizers().len() {
             return Ok(());
         }

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use hypernetes_api::{TenantId, names, types::network::Port};
+use hypernetes_api::{TenantId, types::network::Port};
+use hypernetes_client::shared;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::Resource;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -108,7 +110,9 @@ impl State {
 
     /// Takes over what a watch tells. A version that is older than what is known changes nothing.
     pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
-        self.saw::<K>(&object);
+        if let Some(version) = version(&object) {
+            self.saw::<K>(version);
+        }
         self.take(tenant, object, false);
     }
 
@@ -118,18 +122,14 @@ impl State {
     }
 
     /// A watch has come to this version.
-    pub fn saw<K: Followed>(&self, object: &K) {
-        if let Some(version) = version(object) {
-            let mut inner = self.lock();
-            let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
-            *seen = version.max(*seen);
-        }
+    pub fn saw<K: Followed>(&self, version: u64) {
+        let mut inner = self.lock();
+        let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
+        *seen = version.max(*seen);
     }
 
     fn take<K: Followed>(&self, tenant: &TenantId, mut object: K, written: bool) {
-        if let Some(annotations) = &mut object.meta_mut().annotations {
-            annotations.remove(names::TENANT_ANNOTATION);
-        }
+        last_written(object.meta_mut());
         let mut inner = self.lock();
         // The watch may have told of this version already, and of the object's end.
         if written && version(&object) <= inner.seen::<K>() {
@@ -182,6 +182,13 @@ impl State {
         self.queue.close();
         inner.tenants.values_mut().for_each(AddressBook::drop_reservations);
     }
+}
+
+/// Takes away what nobody asks for of what is kept here: all that managed fields say but when the last of them was written.
+pub(crate) fn last_written(meta: &mut ObjectMeta) {
+    let written = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref()).max().cloned();
+    shared::tidy(meta);
+    meta.managed_fields = written.map(|time| vec![ManagedFieldsEntry { time: Some(time), ..Default::default() }]);
 }
 
 /// Whether its addresses were found to be its own.

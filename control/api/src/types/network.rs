@@ -4,6 +4,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Keeps networks and subnets while ports use them.
+pub const IN_USE: &str = "network.hypernetes.io/in-use";
+
 /// An isolated routing domain. It has a network namespace of its own on each host that has one of its pods.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(

@@ -2,7 +2,10 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 /// Users are counted in so many buckets, each in two of them: only one whose two are all another's shares what that one may have, one
@@ -13,15 +16,15 @@ const BUCKETS: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow(pub u64);
 
-/// What the users of a tenant have of one thing.
+/// What the users of a tenant have of one thing. There are no buckets before there is a user: most tenants have nobody who asks.
 pub struct Flows {
     hasher: RandomState,
-    buckets: [AtomicU64; BUCKETS],
+    buckets: OnceLock<Box<[AtomicU32; BUCKETS]>>,
 }
 
 impl Default for Flows {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), buckets: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { hasher: RandomState::new(), buckets: OnceLock::new() }
     }
 }
 
@@ -42,9 +45,10 @@ impl Flows {
     /// # Errors
     /// How much the user has, when that is all that it may.
     pub fn take(&self, flow: Flow, most: u64) -> Result<(), u64> {
+        let buckets = self.buckets.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU32::new(0))));
         // What is in the emptier of the two is the user's at most.
-        let before = Self::buckets(flow).map(|bucket| self.buckets[bucket].fetch_add(1, Ordering::Relaxed));
-        let taken = before[0].min(before[1]);
+        let before = Self::buckets(flow).map(|bucket| buckets[bucket].fetch_add(1, Ordering::Relaxed));
+        let taken = u64::from(before[0].min(before[1]));
         if taken < most {
             return Ok(());
         }
@@ -53,8 +57,9 @@ impl Flows {
     }
 
     pub fn leave(&self, flow: Flow) {
+        let Some(buckets) = self.buckets.get() else { return };
         for bucket in Self::buckets(flow) {
-            self.buckets[bucket].fetch_sub(1, Ordering::Relaxed);
+            buckets[bucket].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

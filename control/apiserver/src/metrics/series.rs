@@ -8,12 +8,18 @@ use std::{
 /// Labels and their value, once there are any.
 type Place<K, V> = OnceLock<Box<(K, V)>>;
 
-/// A table of open addresses, from which nothing is ever taken: a place that has been filled stays as it is.
+/// A table of open addresses, from which nothing is ever taken: a place that has been filled stays as it is. It is made when
+/// something is counted for the first time.
 pub struct Series<K, V> {
+    places: usize,
+    table: OnceLock<Table<K, V>>,
+}
+
+struct Table<K, V> {
     places: Box<[Place<K, V>]>,
     hasher: RandomState,
     /// What finds no place.
-    other: V,
+    other: Box<V>,
 }
 
 /// Places that are looked at: in a table that is this full around them, others may find room and this one does not.
@@ -21,8 +27,15 @@ const PROBES: usize = 32;
 
 impl<K: Hash + Eq, V: Default> Series<K, V> {
     pub fn new(places: usize) -> Self {
-        let places = std::iter::repeat_with(OnceLock::new).take(places).collect();
-        Self { places, hasher: RandomState::new(), other: V::default() }
+        Self { places, table: OnceLock::new() }
+    }
+
+    fn table(&self) -> &Table<K, V> {
+        self.table.get_or_init(|| Table {
+            places: std::iter::repeat_with(OnceLock::new).take(self.places).collect(),
+            hasher: RandomState::new(),
+            other: Box::default(),
+        })
     }
 
     /// The value of these labels, which is made when it is first asked for.
@@ -30,22 +43,25 @@ impl<K: Hash + Eq, V: Default> Series<K, V> {
     where
         K: Clone,
     {
-        let first = self.hasher.hash_one(key) as usize;
-        for probe in 0..PROBES.min(self.places.len()) {
-            let place = &self.places[first.wrapping_add(probe) % self.places.len()];
+        let table = self.table();
+        let first = table.hasher.hash_one(key) as usize;
+        for probe in 0..PROBES.min(table.places.len()) {
+            let place = &table.places[first.wrapping_add(probe) % table.places.len()];
             // Two that come at once are in one place after the other.
             let (have, value) = &**place.get_or_init(|| Box::new((key.clone(), V::default())));
             if have == key {
                 return value;
             }
         }
-        &self.other
+        &table.other
     }
 
     /// All that there are; those that found no place are nobody's.
     pub fn all(&self) -> impl Iterator<Item = (Option<&K>, &V)> {
-        let filled = self.places.iter().filter_map(OnceLock::get).map(|place| (Some(&place.0), &place.1));
-        filled.chain([(None, &self.other)])
+        self.table.get().into_iter().flat_map(|table| {
+            let filled = table.places.iter().filter_map(OnceLock::get).map(|place| (Some(&place.0), &place.1));
+            filled.chain([(None, &*table.other)])
+        })
     }
 }
 

@@ -48,6 +48,8 @@ impl Version for Handed {
         count(Made::Typed);
         let made = make()?;
         parsed.retain(|(ty, _)| *ty != of);
+        // There is seldom another.
+        parsed.reserve_exact(1);
         parsed.push((of, Arc::downgrade(&made)));
         Some(made)
     }

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt};
-use hypernetes_client::shared::{self, Item};
+use hypernetes_client::shared::{self, Item, Parsing, Which};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::{Client, Resource, core::DynamicResourceScope, discovery::ApiResource, runtime::watcher};
 use parking_lot::Mutex;
@@ -131,7 +131,9 @@ pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: hypernetes_api:
 impl Follower {
     /// Follows one kind of all tenants until dropped; says when the first list is complete.
     pub async fn follow(self, kind: Arc<Kind>, client: Client, synced: oneshot::Sender<()>) {
-        let mut stream = std::pin::pin!(shared::follow::<Relations>(client, &kind.resource, None));
+        // Nobody else reads so little, and it is not kept.
+        let which = Which { parsing: Parsing::Own(shared::tidy), ..Which::default() };
+        let mut stream = std::pin::pin!(shared::follow::<Relations>(client, &kind.resource, which));
         let mut synced = Some(synced);
         let mut listed = HashSet::new();
         while let Some(event) = gathered(&mut stream).await {

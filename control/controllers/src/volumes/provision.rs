@@ -177,16 +177,12 @@ impl Claims {
             },
         });
         let api: Api<Volume> = self.context.cluster(&key.tenant);
-        match self.context.ensure(&api, "making a Volume", volume).await? {
-            Some(made) => {
-                self.context.informers.of::<Volume>().observe(&key.tenant, made);
-                Ok(None)
-            }
-            None => {
-                let have = api.get_opt(name).await.during("looking at a Volume that was there")?;
-                Ok(have.and_then(|have| problem(claim, &have)))
-            }
+        let volumes = self.context.informers.of::<Volume>();
+        if self.context.ensure(&volumes, &key.tenant, &api, "making a Volume", volume).await? {
+            return Ok(None);
         }
+        let have = api.get_opt(name).await.during("looking at a Volume that was there")?;
+        Ok(have.and_then(|have| problem(claim, &have)))
     }
 
     async fn fail(&self, key: &Key, claim: &PersistentVolumeClaim, class: &StorageClass, why: String) {
@@ -262,8 +258,8 @@ impl Volumes {
 
         let api: Api<PersistentVolume> = self.context.cluster(&key.tenant);
         let object = persistent_volume(volume, claim_key, claim, &class);
-        if let Some(made) = self.context.ensure(&api, "making a persistent volume", object).await? {
-            self.context.informers.of::<PersistentVolume>().observe(&key.tenant, made);
+        let known = self.context.informers.of::<PersistentVolume>();
+        if self.context.ensure(&known, &key.tenant, &api, "making a persistent volume", object).await? {
             let message = format!("Successfully provisioned volume {}", key.name);
             let subject = Subject::of(&key.tenant, claim);
             self.context.events.say(&subject, Severity::Normal, "ProvisioningSucceeded", message).await;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hypernetes_api::{
     AllTenants,
-    types::identity::{Project, TokenRevocation},
+    types::{
+        identity::{Project, TokenRevocation},
+        network::{Network, Subnet},
+    },
 };
 use hypernetes_store::{Prefix, RangeOptions};
 use hypernetes_testing::{
@@ -104,6 +107,12 @@ async fn a_tenant_that_is_deleted_leaves_nothing() {
     }
     let authority = |tenant: &str| format!("//secrets/system/hypernetes-identity/authority-{tenant}");
     assert!(left_of(&bench, ACME).await.contains(&authority(ACME)));
+    // As the network service does, of which there is none here.
+    let (networks, subnets): (Api<Network>, Api<Subnet>) = (Api::all(bench.acme.clone()), Api::all(bench.acme.clone()));
+    until(&networks, "default", "made", |_| true).await;
+    until(&subnets, "default", "made", |_| true).await;
+    merge(&networks, "default", json!({"metadata": {"finalizers": null}})).await;
+    merge(&subnets, "default", json!({"metadata": {"finalizers": null}})).await;
     projects.delete(ACME, &DeleteParams::default()).await.unwrap();
     let mut left = Vec::new();
     for _ in 0..3000 {

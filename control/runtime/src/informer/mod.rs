@@ -1,5 +1,8 @@
 //! Shared caches: the objects of one kind of all tenants, as the watch shows them and as our own writes left them. Of an API
-//! server in the same process they are its own cache's, parsed once for all caches of the kind.
+//! server in the same process they are its own cache's, parsed once for all caches of the kind; or, where every tenant has some that
+//! are seldom looked at, parsed whenever they are.
+
+mod held;
 
 use std::{
     any::{Any, TypeId},
@@ -16,7 +19,7 @@ use futures::StreamExt;
 use hypernetes_api::{AllTenants, TenantId};
 use hypernetes_client::{
     Clients,
-    shared::{self, Item},
+    shared::{self, Item, Parsing, Which},
 };
 use kube::{Client, Resource, ResourceExt, runtime::watcher};
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::held::{Held, is_seldom};
 use super::{
     election::Term,
     guard,
@@ -95,35 +99,40 @@ impl Controlled {
 
 /// What is known of a kind.
 struct Objects<K> {
-    all: BTreeMap<Key, Arc<K>>,
+    all: BTreeMap<Key, Held<K>>,
     /// All of them, once somebody has asked for an owner's.
     controlled: Option<BTreeSet<Controlled>>,
 }
 
-impl<K: Resource> Objects<K> {
-    fn insert(&mut self, key: &Key, object: Arc<K>) -> Option<Arc<K>> {
-        let of = self.controlled.is_some().then(|| Controlled::of(key, &*object));
+impl<K: Resource + DeserializeOwned> Objects<K> {
+    fn insert(&mut self, key: &Key, object: Held<K>) -> Option<Held<K>> {
+        let of =
+            self.controlled.is_some().then(|| object.object()).flatten().map(|object| Controlled::of(key, &*object));
         let before = self.all.insert(key.clone(), object);
+        self.forget_controlled(key, before.as_ref());
         if let (Some(controlled), Some(of)) = (&mut self.controlled, of) {
-            if let Some(before) = &before {
-                controlled.remove(&Controlled::of(key, &**before));
-            }
             controlled.insert(of);
         }
         before
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+    fn remove(&mut self, key: &Key) -> Option<Held<K>> {
         let gone = self.all.remove(key)?;
-        if let Some(controlled) = &mut self.controlled {
-            controlled.remove(&Controlled::of(key, &*gone));
-        }
+        self.forget_controlled(key, Some(&gone));
         Some(gone)
     }
 
+    fn forget_controlled(&mut self, key: &Key, gone: Option<&Held<K>>) {
+        if let Some(controlled) = &mut self.controlled
+            && let Some(gone) = gone.and_then(Held::object)
+        {
+            controlled.remove(&Controlled::of(key, &*gone));
+        }
+    }
+
     fn index(&mut self) {
-        let all = &self.all;
-        self.controlled.get_or_insert_with(|| all.iter().map(|(key, object)| Controlled::of(key, &**object)).collect());
+        let all = self.all.iter().filter_map(|(key, object)| Some(Controlled::of(key, &*object.object()?)));
+        self.controlled.get_or_insert_with(|| all.collect());
     }
 
     /// Those beside this one; none before there is the index.
@@ -132,7 +141,9 @@ impl<K: Resource> Objects<K> {
             (&one.tenant, &one.namespace, &one.controller) == (&from.tenant, &from.namespace, &from.controller)
         };
         let found = self.controlled.as_ref()?.range(from..).take_while(within);
-        Some(found.filter_map(|one| self.all.get(&Key::new(&one.tenant, &one.namespace, &one.name)).cloned()).collect())
+        Some(
+            found.filter_map(|one| self.all.get(&Key::new(&one.tenant, &one.namespace, &one.name))?.object()).collect(),
+        )
     }
 }
 
@@ -146,10 +157,6 @@ pub struct Informer<K> {
     synced: watch::Sender<bool>,
 }
 
-fn revision<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
 impl<K: Object> Informer<K> {
     fn new() -> Self {
         Self {
@@ -161,7 +168,13 @@ impl<K: Object> Informer<K> {
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.objects.read().all.get(key).cloned()
+        let held = self.objects.read().all.get(key).cloned();
+        held?.object()
+    }
+
+    /// [`Self::get`], for who asks no more than whether it is there.
+    pub fn has(&self, key: &Key) -> bool {
+        self.objects.read().all.contains_key(key)
     }
 
     /// Those of a tenant's namespace that the object with this uid manages, or that nothing does. It costs what there are of them,
@@ -186,7 +199,7 @@ impl<K: Object> Informer<K> {
         let objects = self.objects.read();
         let from = Key::new(tenant, namespace, "");
         let within = |key: &&Key| key.tenant == *tenant && key.namespace == namespace;
-        objects.all.range(from..).take_while(|(key, _)| within(key)).map(|(_, object)| object.clone()).collect()
+        objects.all.range(from..).take_while(|(key, _)| within(key)).filter_map(|(_, object)| object.object()).collect()
     }
 
     /// All of a tenant's, in whatever namespace.
@@ -194,19 +207,20 @@ impl<K: Object> Informer<K> {
         let objects = self.objects.read();
         let from = Key::new(tenant, "", "");
         let mine = objects.all.range(from..).take_while(|(key, _)| key.tenant == *tenant);
-        mine.map(|(_, object)| object.clone()).collect()
+        mine.filter_map(|(_, object)| object.object()).collect()
     }
 
     /// All of all tenants.
     pub fn all(&self) -> Vec<(Key, Arc<K>)> {
-        self.objects.read().all.iter().map(|(key, object)| (key.clone(), object.clone())).collect()
+        self.objects.read().all.iter().filter_map(|(key, object)| Some((key.clone(), object.object()?))).collect()
     }
 
     /// Takes in what a write of our own answered, so that the next look sees it before the watch says so.
     pub fn observe(&self, tenant: &TenantId, mut object: K) {
         shared::tidy(object.meta_mut());
         let key = Key::new(tenant, &object.namespace().unwrap_or_default(), &object.name_any());
-        self.apply(&key, Arc::new(object), true);
+        let object = Arc::new(object);
+        self.apply(&key, &object, Held::Parsed(object.clone()), true);
     }
 
     fn subscribe(&self, handler: Handler<K>, until: CancellationToken) {
@@ -228,20 +242,39 @@ impl<K: Object> Informer<K> {
     }
 
     /// `own`: the answer to a write, which the watch may be past already.
-    fn apply(&self, key: &Key, object: Arc<K>, own: bool) {
+    fn apply(&self, key: &Key, now: &K, held: Held<K>, own: bool) {
         let before = {
             let mut objects = self.objects.write();
-            let told = match objects.all.get(key) {
-                Some(have) => revision(&**have) >= revision(&*object),
+            let told = match objects.all.get_mut(key) {
+                Some(have) => {
+                    // The answer to a write of our own is kept until the watch tells of it.
+                    if matches!(held, Held::Text(_)) && have.revision() == held.revision() {
+                        *have = held;
+                        return;
+                    }
+                    have.revision() >= held.revision()
+                }
                 // Not there, though the watch has come so far: deleted since.
-                None => own && self.seen.load(Ordering::Acquire) >= revision(&*object),
+                None => own && self.seen.load(Ordering::Acquire) >= held.revision(),
             };
             if told {
                 return;
             }
-            objects.insert(key, object.clone())
+            objects.insert(key, held)
         };
-        self.changed(key, before.as_deref(), Some(&object));
+        let before = before.as_ref().and_then(Held::object);
+        self.changed(key, before.as_deref(), Some(now));
+    }
+
+    /// Takes in what the watch tells of. An object that is not of the kind's form stays as it was when it last was: that it cannot be
+    /// read is no news of its end.
+    fn heard(&self, key: &Key, item: Item<K>, seldom: bool) {
+        let Ok(object) = item.object else { return };
+        let held = match item.version {
+            Some(version) if seldom => Held::Text(version),
+            _ => Held::Parsed(object.clone()),
+        };
+        self.apply(key, &object, held, false);
     }
 
     /// `at`: up to which revision the object is known to be gone; a newer one stays.
@@ -249,31 +282,32 @@ impl<K: Object> Informer<K> {
         let gone = {
             let mut objects = self.objects.write();
             self.seen.fetch_max(at, Ordering::AcqRel);
-            if objects.all.get(key).is_none_or(|have| revision(&**have) > at) {
+            if objects.all.get(key).is_none_or(|have| have.revision() > at) {
                 return;
             }
             objects.remove(key)
         };
+        let gone = gone.as_ref().and_then(Held::object);
         self.changed(key, gone.as_deref(), None);
     }
 
-    /// An object that is not of the kind's form stays as it was when it last was: that it cannot be read is no news of
-    /// its end.
-    async fn run(&self, everywhere: Client, name: Option<&str>) {
-        let mut stream = std::pin::pin!(shared::follow::<K>(everywhere, &(), name));
+    async fn run(&self, everywhere: Client, name: Option<&'static str>) {
+        let seldom = is_seldom::<K>(name);
+        // What is kept as text nobody has parsed for long.
+        let parsing = if seldom { Parsing::Own(shared::tidy) } else { Parsing::Shared };
+        let which = Which { name, parsing, ..Which::default() };
+        let mut stream = std::pin::pin!(shared::follow::<K>(everywhere, &(), which));
         let (mut listed, mut newest, mut last) = (HashSet::new(), 0, 0);
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init) => {
                     listed.clear();
-                    newest = self.objects.read().all.values().map(|object| revision(&**object)).max().unwrap_or(0);
+                    newest = self.objects.read().all.values().map(Held::revision).max().unwrap_or(0);
                 }
                 Ok(watcher::Event::InitApply(item)) => {
                     let key = key_of(&item);
                     last = last.max(item.revision);
-                    if let Ok(object) = item.object {
-                        self.apply(&key, object, false);
-                    }
+                    self.heard(&key, item, seldom);
                     listed.insert(key);
                 }
                 Ok(watcher::Event::InitDone) => {
@@ -287,11 +321,9 @@ impl<K: Object> Informer<K> {
                     self.synced.send_replace(true);
                 }
                 Ok(watcher::Event::Apply(item)) => {
-                    let key = key_of(&item);
-                    if let Ok(object) = item.object {
-                        self.apply(&key, object, false);
-                    }
-                    self.seen.fetch_max(item.revision, Ordering::AcqRel);
+                    let (key, revision) = (key_of(&item), item.revision);
+                    self.heard(&key, item, seldom);
+                    self.seen.fetch_max(revision, Ordering::AcqRel);
                 }
                 Ok(watcher::Event::Delete(item)) => self.remove(&key_of(&item), item.revision),
                 Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watching"),
@@ -425,8 +457,13 @@ impl Informers {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use serde_json::json;
+    use hypernetes_testing::{
+        server::{ACME, InProcess, id, make},
+        wait::eventually,
+    };
+    use k8s_openapi::api::core::v1::{Namespace, Pod};
+    use kube::api::{Patch, PatchParams};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -457,7 +494,10 @@ mod tests {
                 match pick(4, 23) {
                     0 => informer.remove(&key, step),
                     1 => informer.observe(tenant, pod(namespace, &name, step, controller)),
-                    _ => informer.apply(&key, Arc::new(pod(namespace, &name, step, controller)), false),
+                    _ => {
+                        let object = Arc::new(pod(namespace, &name, step, controller));
+                        informer.apply(&key, &object, Held::Parsed(object.clone()), false);
+                    }
                 }
                 if step < asked_from {
                     continue;
@@ -472,5 +512,50 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn namespace(label: &str) -> Value {
+        json!({"metadata": {"name": "n", "labels": {"is": label}}})
+    }
+
+    /// Of kinds that every tenant has nothing is kept but what the API server's cache has anyway; who looks sees no difference.
+    #[tokio::test]
+    async fn what_every_tenant_has_is_kept_as_its_text() {
+        let api = InProcess::with_tenants().await;
+        let informers = Informers::new(api.clients.clone(), AllTenants::grant(), CancellationToken::new());
+        let (namespaces, pods) = (informers.of::<Namespace>(), informers.of::<Pod>());
+        informers.synced().await;
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let is = |namespace: Option<&Namespace>| namespace?.metadata.labels.as_ref()?.get("is").cloned();
+        let tell = told.clone();
+        namespaces.subscribe(move |key, before, now| {
+            if key.name == "n" {
+                tell.lock().push((is(before), is(now)));
+            }
+        });
+        let (tenant, key) = (id(ACME), Key::new(&id(ACME), "", "n"));
+        let is_text = || match namespaces.objects.read().all.get(&key)? {
+            Held::Text(_) => Some(()),
+            Held::Parsed(_) => None,
+        };
+        let made: Namespace = api.make(ACME, namespace("made")).await;
+        // The answer comes first, or the watch; it is told once, and held as text in the end.
+        namespaces.observe(&tenant, made);
+        assert!(namespaces.has(&key) && is(namespaces.get(&key).as_deref()).as_deref() == Some("made"));
+        eventually(|| async { is_text() }).await;
+        let patch = Patch::Merge(namespace("changed"));
+        let all = api.api::<Namespace>(ACME);
+        all.patch("n", &PatchParams::default(), &patch).await.unwrap();
+        eventually(|| async { (is(namespaces.get(&key).as_deref())? == "changed").then_some(()) }).await;
+        assert_eq!((is_text(), namespaces.list(&tenant, "").len()), (Some(()), 2));
+        let (made, changed) = (Some("made".to_owned()), Some("changed".to_owned()));
+        assert_eq!(*told.lock(), [(None, made.clone()), (made, changed)]);
+        // Others are parsed once.
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        api.account(ACME).await;
+        let _: Pod = make(&api.in_default(ACME), pod).await;
+        let key = Key::new(&tenant, "default", "p");
+        let first = eventually(|| async { pods.get(&key) }).await;
+        assert!(Arc::ptr_eq(&first, &pods.get(&key).unwrap()));
     }
 }
