@@ -1,10 +1,12 @@
 //! The same load over many tenants: of a server that has them, with the operator's credential.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Uri;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Settings;
 use crate::{
@@ -15,6 +17,9 @@ use crate::{
 };
 
 const PATH: &str = "/apis/identity.hypernetes.io/v1alpha1/projects";
+/// How long a server's processor time is looked at, and for how long until it takes next to none.
+const LOOK: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// One object in each.
 const OBJECT: &str = "bench-object";
 
@@ -29,8 +34,22 @@ fn configmaps(id: &str) -> String {
     format!("/clusters/{id}{}", Stage::path("default", None))
 }
 
+/// Until the server is at rest: to remove the tenants of a workload before is work that goes on behind the answers.
+async fn at_rest(stage: &Stage) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let meter = processes::Meter::start(&stage.target.pids)?;
+        sleep(LOOK).await;
+        if meter.stop()?.server < LOOK / 20 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "{} does not come to rest", stage.target.name);
+    }
+}
+
 /// Tenants with what the server gives to each, and an object; what that took is printed.
 pub async fn make(stage: &Stage, tenants: usize) -> Result<()> {
+    at_rest(stage).await?;
     let before = processes::resident(&stage.target.pids);
     let (meter, began) = (processes::Meter::start(&stage.target.pids)?, Instant::now());
     let (uri, of) = (stage.target.uri(PATH)?, stage.clone());
