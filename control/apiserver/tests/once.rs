@@ -11,8 +11,8 @@ use hypernetes_api::AllTenants;
 use hypernetes_apiserver::{Made, made};
 use hypernetes_client::shared;
 use hypernetes_testing::{
-    requests::{by, infrastructure},
-    server::{ACME, InProcess},
+    requests::{admin, by, infrastructure},
+    server::{ACME, GLOBEX, InProcess},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
@@ -225,6 +225,19 @@ async fn what_many_read_is_made_once() {
     let before = made(Made::Converted);
     api.ask("/clusters/*/apis/events.k8s.io/v1/events").await.collect().await.unwrap();
     assert_eq!(made(Made::Converted) - before, 1, "that says whose it is");
+
+    // And a node without what tenants are not to see, once for all tenants.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    api.0.post(&infrastructure(), "/api/v1/nodes", node).await.ok();
+    let before = made(Made::Converted);
+    for tenant in [ACME, GLOBEX, ACME] {
+        for path in ["/api/v1/nodes/n1", "/api/v1/nodes"] {
+            let shown = api.0.get(&admin(tenant), path).await.ok();
+            let node = if path.ends_with("n1") { &shown } else { &shown["items"][0] };
+            assert_eq!((&node["metadata"]["name"], &node["metadata"]["managedFields"]), (&"n1".into(), &Value::Null));
+        }
+    }
+    assert_eq!(made(Made::Converted) - before, 1);
 
     // Components in this process have the same object, parsed once, and no text is made for them.
     let client = || api.0.clients.all_tenants(&AllTenants::grant());
