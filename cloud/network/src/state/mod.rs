@@ -58,6 +58,11 @@ impl Inner {
         self.seen.get(&*K::kind(&())).copied()
     }
 
+    fn saw<K: Followed>(&mut self, version: u64) {
+        let seen = self.seen.entry(K::kind(&()).into_owned()).or_default();
+        *seen = version.max(*seen);
+    }
+
     /// Whether this server acts on what it is told, and knows all there is.
     fn acts(&self, queue: &Queue) -> bool {
         self.synced() && queue.is_open()
@@ -110,9 +115,6 @@ impl State {
 
     /// Takes over what a watch tells. A version that is older than what is known changes nothing.
     pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
-        if let Some(version) = version(&object) {
-            self.saw::<K>(version);
-        }
         self.take(tenant, object, false);
     }
 
@@ -123,17 +125,20 @@ impl State {
 
     /// A watch has come to this version.
     pub fn saw<K: Followed>(&self, version: u64) {
-        let mut inner = self.lock();
-        let seen = inner.seen.entry(K::kind(&()).into_owned()).or_default();
-        *seen = version.max(*seen);
+        self.lock().saw::<K>(version);
     }
 
     fn take<K: Followed>(&self, tenant: &TenantId, mut object: K, written: bool) {
         last_written(object.meta_mut());
+        let version = version(&object);
+        // Who waits until a version has been seen finds what it is of: both are under one lock.
         let mut inner = self.lock();
         // The watch may have told of this version already, and of the object's end.
-        if written && version(&object) <= inner.seen::<K>() {
+        if written && version <= inner.seen::<K>() {
             return;
+        }
+        if let Some(version) = version.filter(|_| !written) {
+            inner.saw::<K>(version);
         }
         object.apply(&mut inner, tenant, &self.queue);
         drop(inner);
@@ -199,4 +204,33 @@ pub(crate) fn is_accepted(port: &Port) -> bool {
 /// Versions are numbers that grow; another object of the same name has a greater one.
 pub(crate) fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hypernetes_api::types::network::{Network, NetworkSpec};
+
+    use super::*;
+
+    #[test]
+    fn of_what_has_been_seen_all_is_there() {
+        const ALL: u64 = 5000;
+        let (state, tenant) = (State::new(), "acme".parse::<TenantId>().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for version in 1..=ALL {
+                    let mut network = Network::new(&format!("n{version}"), NetworkSpec::default());
+                    network.metadata.resource_version = Some(version.to_string());
+                    state.apply(&tenant, network);
+                }
+            });
+            let mut seen = 0;
+            while seen < ALL {
+                let inner = state.lock();
+                seen = inner.seen::<Network>().unwrap_or(0);
+                let there = inner.tenants.get(&tenant).map_or(0, |has| has.networks.len());
+                assert_eq!(there as u64, seen);
+            }
+        });
+    }
 }
