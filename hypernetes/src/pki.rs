@@ -238,11 +238,7 @@ impl Authority {
     /// Whether a client's certificate, which may have been asked for through the API, is ours, for this user, and lasts.
     pub fn is_clients(&self, pem: &str, client: &Client<'_>) -> bool {
         let Ok(params) = client.params(&TenantId::system(), self.now(), CERTIFICATE_DAYS) else { return false };
-        let is = |certificate: &X509Certificate<'_>| {
-            let mut names = certificate.subject().iter_common_name();
-            names.next().and_then(|name| name.as_str().ok()) == Some(client.user)
-        };
-        self.fits(pem, &params) && self.is_ours(pem, is)
+        self.fits(pem, &params) && self.is_ours(pem, |certificate| name_of(certificate) == Some(client.user))
     }
 
     /// Whether a server's certificate, likewise, is ours, for a host of this name, and lasts.
@@ -371,9 +367,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
 /// Who a certificate, in PEM, is of.
 pub fn common_name(pem: &str) -> Option<String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let certificate = pem.parse_x509().ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str().ok().map(str::to_owned)
+    name_of(&pem.parse_x509().ok()?).map(str::to_owned)
+}
+
+fn name_of<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    certificate.subject().iter_common_name().next()?.as_str().ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ pub const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// Of a Secret's name, before the token's id.
 pub const PREFIX: &str = "bootstrap-token-";
 
-const ID_BYTES: usize = 6;
-const SECRET_BYTES: usize = 16;
+pub const ID_BYTES: usize = 6;
+pub const SECRET_BYTES: usize = 16;
 
 /// Whether these are such as a token has: lower-case letters and digits.
 pub fn is_one(id: &str, secret: &str) -> bool {

@@ -47,7 +47,7 @@ impl Token {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let url = config.cluster_url.to_string();
         let secrets: Api<Secret> = Api::namespaced(kube::Client::try_from(config)?, bootstrap_token::NAMESPACE);
-        let (id, secret) = (word(6), word(16));
+        let (id, secret) = (word(bootstrap_token::ID_BYTES), word(bootstrap_token::SECRET_BYTES));
         let until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours.into());
         let until = jiff::Timestamp::from_second(until.as_second())?;
         let object = serde_json::from_value(json!({

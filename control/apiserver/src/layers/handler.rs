@@ -106,8 +106,7 @@ pub async fn answer(
         Asked::Resource { target, verb } => (target.clone(), *verb),
     };
     let Endpoint { resource, served } = endpoint.ok_or_else(request::not_found)?;
-    let subresource = check_target(&resource, &target, verb, &tenant)?;
-    let subresource = subresource.cloned();
+    let subresource = check_target(&resource, &target, verb, &tenant)?.cloned();
     let through = subresource.as_ref().map(|one| &one.behaviour);
     let handler = handler(resource.home, through, verb).ok_or_else(request::not_allowed)?;
     let (query, headers, account) = (request.info.query.clone(), request.headers().clone(), ticket.account());
