@@ -54,16 +54,34 @@ pub fn find() -> Option<PathBuf> {
 struct Port(AsyncFd<File>);
 
 impl Port {
-    /// Waits until somebody has it open on the host, too: a conversation must not begin on a descriptor that tokio was
-    /// told of before.
+    /// Waits until somebody has it open on the host, too, and has begun to speak: a conversation must not begin on a
+    /// descriptor that tokio was told of before.
+    ///
+    /// QEMU does not look at what the host sends while the port is closed in the guest, and looks again only when its main
+    /// loop turns, which the port's opening is no reason for. The loop of a guest that is at rest may not turn for hours. A
+    /// timer that runs out in the guest turns it: so the port is looked at until the first words have come.
     async fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
-        let mut looks = 0;
+        let mut looks = Looks::default();
         while nobody_there(&file)? {
-            looks = (looks + 1).min(EAGER_LOOKS);
-            tokio::time::sleep(if looks < EAGER_LOOKS { NOBODY_YET } else { NOBODY_THERE }).await;
+            tokio::time::sleep(looks.pause()).await;
         }
-        Ok(Self(crate::descriptor::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?))
+        let port =
+            Self(crate::descriptor::watched(file, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE)?);
+        while tokio::time::timeout(looks.pause(), port.0.readable()).await.is_err() {}
+        Ok(port)
+    }
+}
+
+/// How often a port was looked at.
+#[derive(Default)]
+struct Looks(u32);
+
+impl Looks {
+    /// How long it is until the next one.
+    fn pause(&mut self) -> Duration {
+        self.0 = (self.0 + 1).min(EAGER_LOOKS);
+        if self.0 < EAGER_LOOKS { NOBODY_YET } else { NOBODY_THERE }
     }
 }
 

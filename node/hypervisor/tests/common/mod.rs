@@ -38,6 +38,8 @@ pub async fn qemu_that_restores(directory: &Path) -> Qemu {
 }
 
 async fn qemu_with(directory: &Path, fork: Option<PathBuf>) -> Qemu {
+    // What goes wrong behind a test's back is part of what it shows when it fails.
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("hypernetes_hypervisor=debug").try_init();
     let config = QemuConfig {
         directory: directory.to_owned(),
         guest: GuestFiles::in_checkout(&checkout()),
