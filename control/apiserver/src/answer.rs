@@ -22,6 +22,14 @@ pub fn bytes_response(code: StatusCode, bytes: Bytes) -> Response<Body> {
     response_of(code, Body::from(bytes))
 }
 
+/// Adds a warning that a client shows to its user (RFC 7234, code 299).
+pub fn warn(response: &mut Response<Body>, warning: &str) {
+    let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(value) = format!("299 - \"{quoted}\"").parse() {
+        response.headers_mut().append(header::WARNING, value);
+    }
+}
+
 /// An answer in JSON.
 pub fn response_of(code: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);

@@ -16,10 +16,15 @@ use crate::{
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
 
-pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+pub async fn path(
+    server: &Inner,
+    tenant: &TenantId,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList");
-    let view = server.registry.view(tenant);
+    let view = server.definitions.view(tenant).await?;
     let resources: Vec<&Endpoint> = view.all().iter().collect();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let answer = match segments.as_slice() {

@@ -11,6 +11,7 @@ pub mod authentication;
 mod authorization;
 mod call;
 mod cluster;
+mod definitions;
 mod directory;
 mod discovery;
 mod encryption_keys;
@@ -53,6 +54,7 @@ use self::{
     authentication::{Authenticator, authorities::Authorities},
     authorization::{Authorizer, graph::Graph, index::Index},
     call::Call,
+    definitions::Definitions,
     directory::Directory,
     fairness::{accounts::Accounts, seats::Seats},
     metrics::Metrics,
@@ -89,7 +91,7 @@ pub struct ApiServer(Arc<Inner>);
 
 pub(crate) struct Inner {
     store: WithDefaults,
-    registry: Registry,
+    definitions: Definitions,
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
@@ -119,8 +121,8 @@ impl ApiServer {
             graph: Graph::new(store.clone(), &all_tenants),
             index: Index::new(store.clone(), &all_tenants),
             directory,
+            definitions: Definitions::new(store.clone(), &all_tenants),
             store: WithDefaults::new(store),
-            registry: Registry::default(),
             all_tenants,
             kubelets: OnceLock::new(),
             accounts: Default::default(),
@@ -138,7 +140,7 @@ impl ApiServer {
 
     /// Which resources each tenant sees.
     pub fn registry(&self) -> &Registry {
-        &self.0.registry
+        self.0.definitions.registry()
     }
 
     /// Brings what an earlier version stored to where this one's writes expect it. Before anybody writes.

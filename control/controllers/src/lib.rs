@@ -8,6 +8,7 @@
 mod api_servers;
 mod bootstrap_signer;
 mod certificates;
+mod definitions;
 mod deployment;
 mod discovery;
 mod event_expiry;
@@ -118,6 +119,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     namespace::start(&wiring);
     replicaset::start(&wiring);
     deployment::start(&wiring);
+    definitions::start(&wiring);
     garbage::start(&wiring);
     volumes::start(&wiring);
     pod_cleaner::start(&wiring);

@@ -15,6 +15,7 @@ use hypernetes_api::{
     },
 };
 use hypernetes_client::Api;
+use hypernetes_kinds::CLEANUP;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -212,6 +213,7 @@ fn is_systems(kind: &ApiResource, finalizer: &str) -> bool {
         || matches!(
             (kind.kind.as_str(), finalizer),
             (_, garbage::FOREGROUND | garbage::ORPHAN)
+                | ("CustomResourceDefinition", CLEANUP)
                 | ("PersistentVolumeClaim", protection::CLAIM)
                 | ("PersistentVolume", protection::VOLUME | persistent::FINALIZER)
         )

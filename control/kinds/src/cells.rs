@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::columns::{Ago, Cell, Column, Missing, Shown, at, duration, since, text};
+use crate::{
+    apiextensions::columns::shown as found,
+    columns::{Ago, Cell, Column, Missing, Shown, at, duration, since, text},
+};
 
 /// The cells of a row in JSON, without what tells how long ago something was: that is written in its places whenever they are shown.
 #[derive(Debug)]
@@ -73,6 +76,7 @@ fn shown(cell: &Cell, object: &Value) -> Shown {
             _ => 0.into(),
         },
         Cell::Age(path) => return since(text(object, path)),
+        Cell::Found(path, kind) => return found(path.first(object), *kind),
         Cell::Of(make) => make(object),
         Cell::AsOf(make) => return make(object),
     };

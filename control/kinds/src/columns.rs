@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::selector_text;
+use crate::{
+    apiextensions::columns::{CellKind, JsonPath},
+    selector_text,
+};
 
 /// What a cell shows.
 #[derive(Debug, Clone)]
@@ -16,6 +19,8 @@ pub(crate) enum Cell {
     Count(Cow<'static, str>),
     /// Time since the RFC 3339 time at a path.
     Age(Cow<'static, str>),
+    /// What a definition's path leads to.
+    Found(JsonPath, CellKind),
     Of(fn(&Value) -> Value),
     /// The same, of something that changes with time.
     AsOf(fn(&Value) -> Shown),
@@ -49,8 +54,10 @@ pub(crate) struct Column {
     pub name: Cow<'static, str>,
     /// `string`, `integer`, `boolean` or `date`: a text whatever it says, as upstream has it.
     pub kind: &'static str,
-    /// It is shown with `-o wide` only.
-    pub wide: bool,
+    pub format: Cow<'static, str>,
+    pub description: Cow<'static, str>,
+    /// Above 0: it is shown with `-o wide` only.
+    pub priority: i32,
     pub cell: Cell,
 }
 
@@ -61,11 +68,13 @@ impl Column {
 }
 
 pub(crate) fn column(name: &'static str, cell: Cell) -> Column {
-    Column { name: name.into(), kind: "string", wide: false, cell }
+    let format = if name == "Name" { "name" } else { "" };
+    let (name, format, description) = (name.into(), format.into(), Cow::default());
+    Column { name, kind: "string", format, description, priority: 0, cell }
 }
 
 pub(crate) fn wide(name: &'static str, cell: Cell) -> Column {
-    Column { wide: true, ..column(name, cell) }
+    Column { priority: 1, ..column(name, cell) }
 }
 
 /// Of a number.

@@ -30,7 +30,10 @@ pub fn set_defaults(ty: &ObjectType, object: &mut Value) {
 impl Resource {
     /// Fills in what upstream's defaulting fills in. Idempotent.
     pub fn set_defaults(&self, object: &mut Value) {
-        set_defaults(&self.ty, object);
+        match self.ty.structural() {
+            Some(structural) => structural.set_defaults(object),
+            None => set_defaults(&self.ty, object),
+        }
         if let (Some(set), Some(fields)) = (self.defaults, object.as_object_mut()) {
             set(fields);
         }

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Forbidden,
     TooLong,
     TooMany,
+    /// Of another type than its schema says.
+    TypeInvalid,
 }
 
 impl ErrorKind {
@@ -30,6 +32,7 @@ impl ErrorKind {
             Self::Forbidden => ("FieldValueForbidden", "Forbidden"),
             Self::TooLong => ("FieldValueTooLong", "Too long"),
             Self::TooMany => ("FieldValueTooMany", "Too many"),
+            Self::TypeInvalid => ("FieldValueTypeInvalid", "Invalid value"),
         }
     }
 

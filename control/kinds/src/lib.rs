@@ -14,6 +14,7 @@
 //! | 6 | `managed::track_update` | the same | the same | (done by apply) |
 #![forbid(unsafe_code)]
 
+mod apiextensions;
 mod apps;
 mod authentication;
 mod authorization;
@@ -50,6 +51,7 @@ mod unique;
 mod validation;
 mod verb;
 
+pub use apiextensions::{CLEANUP, is_established, of_definition};
 pub use cells::Cells;
 pub use defaults::set_defaults;
 pub use registry::{Endpoint, Registry, View};

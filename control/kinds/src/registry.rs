@@ -16,8 +16,8 @@ use hypernetes_schema::{ObjectType, openapi};
 use parking_lot::RwLock;
 
 use crate::{
-    apps, authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery, networking,
-    node, own, policy, rbac,
+    apiextensions, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
+    discovery, networking, node, own, policy, rbac,
     resource::{Home, Resource, Served},
     scheduling, sent, storage,
     subresource::Behaviour,
@@ -38,6 +38,7 @@ fn families() -> Vec<Resource> {
         node::resources(),
         storage::resources(),
         certificates::resources(),
+        apiextensions::resources(),
         authentication::resources(),
         authorization::resources(),
         own::identity::resources(),
@@ -204,19 +205,27 @@ impl Default for Registry {
 impl Registry {
     /// What a tenant sees.
     pub fn view(&self, tenant: &TenantId) -> Arc<View> {
-        if tenant.is_system() {
-            return self.operator.clone();
-        }
-        self.own.read().get(tenant).unwrap_or(&self.shared).clone()
+        self.own.read().get(tenant).unwrap_or(self.builtin(tenant)).clone()
+    }
+
+    /// What of it is built in.
+    pub fn builtin(&self, tenant: &TenantId) -> &Arc<View> {
+        if tenant.is_system() { &self.operator } else { &self.shared }
+    }
+
+    /// Who has resources of their own.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.own.read().keys().cloned().collect()
     }
 
     /// Gives a tenant resources of its own besides the built-in ones, instead of those that it had.
     pub fn set_own(&self, tenant: &TenantId, resources: Vec<Arc<Resource>>) {
+        let base = self.builtin(tenant);
         let mut own = self.own.write();
         if resources.is_empty() {
             own.remove(tenant);
         } else {
-            own.insert(tenant.clone(), Arc::new(self.shared.with(&resources)));
+            own.insert(tenant.clone(), Arc::new(base.with(&resources)));
         }
     }
 }

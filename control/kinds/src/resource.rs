@@ -51,6 +51,8 @@ pub(crate) struct Rules {
     pub check: Option<Check>,
     /// For what is written: what is stored may be otherwise from before, and is not wrong for it.
     pub written: Option<Check>,
+    /// For the names of new ones, besides what names may look like.
+    pub named: Option<Check>,
     /// For new ones only.
     pub create: Option<Check>,
     /// For changes.
@@ -76,11 +78,20 @@ pub(crate) struct Strategy {
     pub counts_changes: bool,
     /// The status that a new object is stored with; none: no status.
     pub first_status: Option<FirstStatus>,
+    /// What a change of the object changes of its status; none: nothing.
+    pub changed_status: Option<ChangedStatus>,
+    /// What becomes of an object that is marked for deletion, each time that it is; none: nothing.
+    pub deleted: Option<Marked>,
     /// Fields that an update of the object does not change: another endpoint does.
     pub kept: &'static [FieldPath],
     /// Metadata that the status endpoint may change.
     pub metadata_by_status: &'static [&'static str],
 }
+
+/// Changes an object that is marked for deletion.
+pub(crate) type Marked = fn(&mut Map<String, Value>);
+/// Changes a status beside its object.
+pub(crate) type ChangedStatus = fn(&mut Map<String, Value>);
 
 /// How an object of one version becomes one of another. Each undoes what the other does.
 #[derive(Debug, Clone, Copy)]
@@ -89,37 +100,67 @@ pub(crate) struct Conversion {
     pub to_stored: fn(&mut Map<String, Value>),
 }
 
+/// What is done with objects of a version between the store and those who read and write them.
+#[derive(Debug, Clone, Copy)]
+enum Converted {
+    /// Nothing: they are stored so.
+    Not,
+    By(Conversion),
+    /// The version's name alone differs: a definition's, whose strategy is `None`.
+    Named,
+    /// The same, and they may have been stored by an earlier schema: what it says today is held against them.
+    Anew,
+}
+
 /// A group and version in which a resource is served.
 #[derive(Debug)]
 pub struct Served {
     pub ty: Arc<ObjectType>,
-    /// None: as it is stored.
-    conversion: Option<Conversion>,
+    conversion: Converted,
     stored: Arc<ObjectType>,
+    /// What is said to whoever uses it, where nobody should any more.
+    pub deprecation: Option<String>,
+    /// Why there are no new objects of it, if there are none: its definition is being deleted.
+    pub closed: Option<&'static str>,
 }
 
 impl Served {
+    fn stored(ty: Arc<ObjectType>) -> Self {
+        Self { stored: ty.clone(), ty, conversion: Converted::Not, deprecation: None, closed: None }
+    }
+
     /// Whether objects are served as they are stored.
     pub fn is_stored(&self) -> bool {
-        self.conversion.is_none()
+        matches!(self.conversion, Converted::Not)
     }
 
     /// A stored object as it is served.
     pub fn from_stored(&self, object: Value) -> Value {
-        self.convert(object, &self.ty, self.conversion.map(|conversion| conversion.from_stored))
+        let mut object = self.convert(object, &self.ty, |conversion, fields| (conversion.from_stored)(fields));
+        if let (Converted::Anew, Some(structural)) = (self.conversion, self.ty.structural()) {
+            structural.prune(&mut object, &mut |_| {});
+            structural.set_defaults(&mut object);
+        }
+        object
     }
 
     /// An object that is served, as it is stored.
     pub fn to_stored(&self, object: Value) -> Value {
-        self.convert(object, &self.stored, self.conversion.map(|conversion| conversion.to_stored))
+        self.convert(object, &self.stored, |conversion, fields| (conversion.to_stored)(fields))
     }
 
-    fn convert(&self, mut object: Value, ty: &ObjectType, convert: Option<fn(&mut Map<String, Value>)>) -> Value {
-        if let (Some(convert), Some(fields)) = (convert, object.as_object_mut()) {
-            convert(fields);
-            fields.insert("apiVersion".into(), ty.api_version().into());
-            fields.insert("kind".into(), ty.kind.clone().into());
+    fn convert(
+        &self,
+        mut object: Value,
+        ty: &ObjectType,
+        convert: impl FnOnce(&Conversion, &mut Map<String, Value>),
+    ) -> Value {
+        let Some(fields) = object.as_object_mut().filter(|_| !self.is_stored()) else { return object };
+        if let Converted::By(conversion) = &self.conversion {
+            convert(conversion, fields);
         }
+        fields.insert("apiVersion".into(), ty.api_version().into());
+        fields.insert("kind".into(), ty.kind.clone().into());
         object
     }
 
@@ -139,6 +180,8 @@ pub struct Resource {
     pub id: ResourceId,
     pub plural: String,
     pub singular: String,
+    /// Of lists of it.
+    pub list_kind: String,
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
     pub subresources: Vec<Subresource>,
@@ -194,13 +237,17 @@ impl Resource {
 
     /// A kind of any shape, each tenant's own.
     pub fn of(ty: ObjectType, plural: &str) -> Self {
-        let ty = Arc::new(ty);
-        let stored = Served { ty: ty.clone(), conversion: None, stored: ty.clone() };
+        Self::of_shared(Arc::new(ty), plural)
+    }
+
+    fn of_shared(ty: Arc<ObjectType>, plural: &str) -> Self {
+        let stored = Served::stored(ty.clone());
         Self {
             served: vec![Arc::new(stored)],
             id: ResourceId::new(&ty.group, plural),
             plural: plural.to_owned(),
             singular: ty.kind.to_lowercase(),
+            list_kind: format!("{}List", ty.kind),
             short_names: Vec::new(),
             categories: Vec::new(),
             subresources: Vec::new(),
@@ -222,8 +269,32 @@ impl Resource {
     /// Serves the same objects in another version, or in another group.
     pub(crate) fn also_as(mut self, ty: ObjectType, conversion: Conversion) -> Self {
         let (ty, stored) = (Arc::new(ty), self.ty.clone());
-        self.served.push(Arc::new(Served { ty, conversion: Some(conversion), stored }));
+        self.served.push(Arc::new(Served {
+            ty,
+            conversion: Converted::By(conversion),
+            stored,
+            deprecation: None,
+            closed: None,
+        }));
         self
+    }
+
+    /// A version of a kind that a tenant has defined. `changed`: its objects may be stored by an earlier schema.
+    pub(crate) fn defined(
+        ty: Arc<ObjectType>,
+        stored: Arc<ObjectType>,
+        plural: &str,
+        changed: bool,
+        deprecation: Option<String>,
+        closed: Option<&'static str>,
+    ) -> Self {
+        let conversion = match changed {
+            true => Converted::Anew,
+            false if Arc::ptr_eq(&ty, &stored) => Converted::Not,
+            false => Converted::Named,
+        };
+        let served = Served { ty: ty.clone(), conversion, stored, deprecation, closed };
+        Self { served: vec![Arc::new(served)], ..Self::of_shared(ty, plural) }
     }
 
     pub fn home(self, home: Home) -> Self {
@@ -277,6 +348,11 @@ impl Resource {
         self
     }
 
+    pub(crate) fn named(mut self, check: Check) -> Self {
+        self.rules.named = Some(check);
+        self
+    }
+
     pub(crate) fn on_create(mut self, check: Check) -> Self {
         self.rules.create = Some(check);
         self
@@ -324,6 +400,16 @@ impl Resource {
 
     pub(crate) fn first_status(mut self, status: FirstStatus) -> Self {
         self.strategy.first_status = Some(status);
+        self
+    }
+
+    pub(crate) fn when_deleted(mut self, marked: Marked) -> Self {
+        self.strategy.deleted = Some(marked);
+        self
+    }
+
+    pub(crate) fn changed_status(mut self, change: ChangedStatus) -> Self {
+        self.strategy.changed_status = Some(change);
         self
     }
 

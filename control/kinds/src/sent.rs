@@ -8,7 +8,6 @@ use k8s_openapi::{
         flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy, resource::v1 as resource,
         storage::v1 as storage,
     },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
     apimachinery::pkg::apis::meta::v1 as meta,
     kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
 };
@@ -30,7 +29,6 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
             ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
         flowcontrol: FlowSchema PriorityLevelConfiguration;
         resource: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
-        apiextensions: CustomResourceDefinition;
         apiregistration: APIService;
     };
     kinds.push(ObjectType::whole::<meta::DeleteOptions>("", "v1", "DeleteOptions", false));

@@ -37,6 +37,13 @@ impl Resource {
         }
     }
 
+    /// Of an object that is marked for deletion: what its status says of that, and who has to act first.
+    pub fn mark_deleted(&self, object: &mut Value) {
+        if let (Some(mark), Some(object)) = (self.strategy.deleted, object.as_object_mut()) {
+            mark(object);
+        }
+    }
+
     /// Before a change of an object, which comes through a subresource or, with none, through its own endpoint: what is not
     /// written there stays as it was.
     pub fn prepare_change(&self, through: Option<&Behaviour>, object: &mut Value, old: &Value) {
@@ -66,9 +73,12 @@ impl Resource {
         }
         if self.has_status() {
             put(object, "status", old.get("status").cloned());
+            self.strategy.changed_status.inspect(|change| change(object));
         }
         keep_server_metadata(object, old);
-        if self.strategy.counts_changes && changed(object, old) {
+        // Where a definition does not set the status apart, it is a part as any other.
+        let status_counts = self.ty.structural().is_some() && !self.has_status();
+        if self.strategy.counts_changes && changed(object, old, status_counts) {
             let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             child(object, "metadata").insert("generation".into(), (generation + 1).into());
         }
@@ -123,10 +133,14 @@ fn keep(object: &mut Value, old: &Value, path: FieldPath) {
     put(way, last, before);
 }
 
-/// Whether anything but metadata and status differs.
-fn changed(object: &Map<String, Value>, old: &Value) -> bool {
+/// Whether anything but metadata and, where it does not count, status differs.
+fn changed(object: &Map<String, Value>, old: &Value, status_counts: bool) -> bool {
     let Some(old) = old.as_object() else { return true };
-    let counts = |name: &&String| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    let counts = |name: &&String| match name.as_str() {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => status_counts,
+        _ => true,
+    };
     object.keys().chain(old.keys()).filter(counts).any(|name| object.get(name) != old.get(name))
 }
 

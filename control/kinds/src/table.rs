@@ -29,10 +29,9 @@ impl Resource {
     /// The `columnDefinitions` of the resource's tables.
     pub fn column_definitions(&self) -> Value {
         let definition = |column: &Column| {
-            let format = if column.name == "Name" { "name" } else { "" };
             json!({
-                "name": column.name, "type": column.kind, "format": format, "description": "",
-                "priority": i32::from(column.wide),
+                "name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority,
             })
         };
         self.columns.iter().map(definition).collect()

@@ -10,10 +10,11 @@
 use std::collections::HashSet;
 
 use hypernetes_api::ApiError;
+use hypernetes_schema::structural::{Fault, FaultKind};
 use serde_json::Value;
 
 use crate::{
-    field::{Errors, Field, FieldError},
+    field::{self, ErrorKind, Errors, Field, FieldError},
     meta,
     resource::{Change, Resource},
     subresource::Behaviour,
@@ -80,6 +81,9 @@ impl Resource {
         for check in [self.rules.check, self.rules.written].into_iter().flatten() {
             check(&root, &mut errors);
         }
+        if let Some(structural) = self.ty.structural() {
+            structural.faults(object).into_iter().for_each(|fault| errors.push(of_schema(fault)));
+        }
         errors
     }
 
@@ -91,6 +95,7 @@ impl Resource {
         if !self.rules.metadata_last || content.is_empty() {
             meta::generated_name(self, &root, &mut errors);
             meta::metadata(self, &root, &mut errors);
+            self.rules.named.inspect(|named| named(&root, &mut errors));
         }
         errors.append(content);
         errors
@@ -129,7 +134,21 @@ impl Resource {
 
     /// What is wrong with a change of the status.
     pub fn errors_of_status_update(&self, object: &Value, old: &Value) -> Errors {
-        self.errors_of_part(self.rules.status, object, old)
+        let mut errors = self.errors_of_part(self.rules.status, object, old);
+        // Of a kind that a tenant has defined all is looked at: what its status may be is said where the rest is.
+        if self.ty.structural().is_some() {
+            errors.append(self.new_errors_of_content(object, old));
+        }
+        errors
+    }
+
+    /// What is wrong with an object as it is written that was not wrong before.
+    fn new_errors_of_content(&self, object: &Value, old: &Value) -> Errors {
+        let content = self.errors_of_content(object);
+        if content.is_empty() || content.overflown() {
+            return content;
+        }
+        content.without(&self.errors_of_content(old).into_vec().into_iter().collect())
     }
 
     fn errors_of_part(&self, rule: Option<Change>, object: &Value, old: &Value) -> Errors {
@@ -150,4 +169,29 @@ impl Resource {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         Err(ApiError::invalid(&self.ty.group, &self.ty.kind, name, causes))
     }
+}
+
+/// What upstream says where something is wrong with an object as a whole.
+const WHOLE: &str = "<nil>";
+
+/// What is not as a definition's schema says, as an error of a field.
+pub(crate) fn of_schema(fault: Fault) -> FieldError {
+    let Fault { kind, path, value, detail } = fault;
+    let shown = field::shown(&value);
+    let (kind, value, detail) = match kind {
+        FaultKind::Required => (ErrorKind::Required, String::new(), detail),
+        FaultKind::TooLong(most) => (ErrorKind::TooLong, String::new(), format!("may not be more than {most} bytes")),
+        FaultKind::TooMany(there, most) => {
+            (ErrorKind::TooMany, there.to_string(), format!("must have at most {most} items"))
+        }
+        FaultKind::NotSupported(known) => {
+            let known: Vec<String> = known.iter().map(|word| field::quote(word)).collect();
+            (ErrorKind::NotSupported, shown, format!("supported values: {}", known.join(", ")))
+        }
+        FaultKind::TypeInvalid => (ErrorKind::TypeInvalid, shown, detail),
+        FaultKind::Invalid => (ErrorKind::Invalid, shown, detail),
+        FaultKind::Duplicate => (ErrorKind::Duplicate, shown, detail),
+    };
+    let path = path.unwrap_or_else(|| WHOLE.to_owned());
+    FieldError { kind, path, value, detail, of_change: false }
 }

@@ -4,7 +4,7 @@
 //! duplicates are seen, and every type error has its path.
 
 use crate::tree::{IntegerRange, Schema, Struct};
-use crate::{ObjectType, limits, quantity};
+use crate::{ObjectType, Structural, limits, quantity};
 use hypernetes_api::{ApiError, Reason};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -69,7 +69,7 @@ fn decode(ty: &ObjectType, body: &[u8], mode: FieldValidation) -> Result<Decoded
     }
     let mut parser = serde_json::Deserializer::from_slice(body);
     let mut context = Context::default();
-    let seed = Seed { schema: Arc::clone(ty.schema()), context: &mut context };
+    let seed = Seed { schema: Arc::clone(ty.body()), context: &mut context };
     let parsed = seed.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
     match parsed {
         Ok(value) => finish(ty, value, context, mode),
@@ -79,7 +79,7 @@ fn decode(ty: &ObjectType, body: &[u8], mode: FieldValidation) -> Result<Decoded
 
 fn check(ty: &ObjectType, object: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
     let mut context = Context::default();
-    let seed = Seed { schema: Arc::clone(ty.schema()), context: &mut context };
+    let seed = Seed { schema: Arc::clone(ty.body()), context: &mut context };
     match seed.deserialize(object) {
         Ok(value) => finish(ty, value, context, mode),
         Err(error) => Err(refuse(ty, context, &error.to_string())),
@@ -117,7 +117,16 @@ fn finish(ty: &ObjectType, value: Value, context: Context, mode: FieldValidation
     }
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), ty.kind.clone().into());
-    let findings = context.findings;
+    let mut findings = context.findings;
+    let mut object = Value::Object(object);
+    if let Some(structural) = ty.structural() {
+        Structural::whole_numbers(&mut object);
+        structural.prune(&mut object, &mut |path| {
+            if findings.len() < MAX_FINDINGS {
+                findings.push(format!("unknown field {path:?}"));
+            }
+        });
+    }
     let warnings = match mode {
         FieldValidation::Ignore => Vec::new(),
         FieldValidation::Warn => findings,
@@ -131,7 +140,7 @@ fn finish(ty: &ObjectType, value: Value, context: Context, mode: FieldValidation
             )));
         }
     };
-    Ok(Decoded { object: Value::Object(object), warnings })
+    Ok(Decoded { object, warnings })
 }
 
 /// What is known while parsing: where we are, and what was found.
@@ -211,7 +220,7 @@ fn type_name(schema: &Schema) -> String {
         }
         Schema::Map { values, .. } => format!("map[string]{}", type_name(values)),
         Schema::List { items, .. } => format!("[]{}", type_name(items)),
-        Schema::Recursive(_) => "object".into(),
+        Schema::OrElse(_) | Schema::Recursive(_) => "object".into(),
     }
 }
 
@@ -245,7 +254,7 @@ impl Seed<'_> {
 
     fn number<E: serde::de::Error>(self, number: Number) -> Result<Value, E> {
         match self.schema.as_ref() {
-            Schema::Any | Schema::Number => Ok(Value::Number(number)),
+            Schema::Any | Schema::Number | Schema::OrElse(_) => Ok(Value::Number(number)),
             Schema::Integer(range) => {
                 let range = *range;
                 self.integer(range, number)
@@ -288,7 +297,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
         match self.schema.as_ref() {
-            Schema::Any | Schema::Boolean => Ok(Value::Bool(value)),
+            Schema::Any | Schema::Boolean | Schema::OrElse(_) => Ok(Value::Bool(value)),
             _ => Err(self.wrong("bool")),
         }
     }
@@ -310,7 +319,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
         match self.schema.as_ref() {
-            Schema::Any | Schema::String | Schema::IntOrString => Ok(text.into()),
+            Schema::Any | Schema::String | Schema::IntOrString | Schema::OrElse(_) => Ok(text.into()),
             Schema::Bytes => match illegal_base64(text) {
                 None => Ok(text.into()),
                 // Upstream does not say where.
@@ -339,7 +348,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     /// A text that is there already is not copied.
     fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
         match self.schema.as_ref() {
-            Schema::Any | Schema::String | Schema::IntOrString => Ok(Value::String(text)),
+            Schema::Any | Schema::String | Schema::IntOrString | Schema::OrElse(_) => Ok(Value::String(text)),
             _ => self.visit_str(&text),
         }
     }
@@ -347,6 +356,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let items = match self.schema.as_ref() {
             Schema::Any => Arc::clone(&self.schema),
+            Schema::OrElse(one) => one.resolve(),
             Schema::List { items, .. } => Arc::clone(items),
             _ => return Err(self.wrong("array")),
         };
@@ -364,7 +374,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let schema = Arc::clone(&self.schema);
+        let schema = match self.schema.as_ref() {
+            Schema::OrElse(one) => one.resolve(),
+            _ => Arc::clone(&self.schema),
+        };
         match schema.as_ref() {
             Schema::Object(fields) => {
                 self.context.structs.push(Arc::clone(&schema));
@@ -386,6 +399,17 @@ fn visit_struct<'de, A: MapAccess<'de>>(
 ) -> Result<Value, A::Error> {
     let mut object = Map::new();
     while let Some(name) = access.next_key::<String>()? {
+        if fields.open && fields.field(&name).is_none() {
+            if object.contains_key(&name) {
+                context.find("duplicate", &name);
+            }
+            context.path.push(Step::Field(name));
+            let value = access.next_value_seed(Seed { schema: Arc::default(), context })?;
+            if let Some(Step::Field(name)) = context.path.pop() {
+                object.insert(name, value);
+            }
+            continue;
+        }
         let Some(field) = fields.field(&name) else {
             context.find("unknown", &name);
             access.next_value::<IgnoredAny>()?;
@@ -435,7 +459,7 @@ fn zero(schema: &Schema) -> Value {
         Schema::Quantity => "0".into(),
         Schema::Object(_) | Schema::Map { .. } => Value::Object(Map::new()),
         Schema::List { .. } => Value::Array(Vec::new()),
-        Schema::Any | Schema::Time | Schema::MicroTime | Schema::Recursive(_) => Value::Null,
+        Schema::Any | Schema::Time | Schema::MicroTime | Schema::OrElse(_) | Schema::Recursive(_) => Value::Null,
     }
 }
 

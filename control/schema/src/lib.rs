@@ -18,11 +18,13 @@ pub mod protobuf;
 pub mod quantity;
 pub mod requests;
 mod strategic;
+pub mod structural;
 mod tree;
 mod types;
 pub mod walk;
 
 pub use decode::{Decoded, FieldValidation};
 pub use facts::{ListKind, ListPatch};
+pub use structural::Structural;
 pub use tree::{Field, Schema, Struct};
 pub use types::{ObjectType, Scope};

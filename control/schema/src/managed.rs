@@ -24,6 +24,8 @@ pub struct Writer<'a> {
 /// Most entries of `Update` managers; the oldest are put together beyond it, as upstream does.
 const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
+/// More managers than that nobody sends.
+const MAX_SENT: usize = 64;
 /// Longest manager name, in bytes.
 pub const MAX_MANAGER_LENGTH: usize = 128;
 
@@ -137,8 +139,9 @@ pub fn apply(
     Ok(merged)
 }
 
-/// After a create, update or patch: gives the fields that changed to the writer. What the writer sent as
-/// `managedFields` decides only when it emptied the list (a reset, as upstream).
+/// After a create, update or patch: gives the fields that changed to the writer. `managedFields` are what the writer sent, where
+/// that is what they can be and came through the object's own endpoint: so a client moves to apply what it owned by updates. Sent
+/// empty they are forgotten; not sent, they stay (as upstream).
 /// With `live` equal to `object` in all else, `managedFields` is kept as it was.
 pub fn track_update(ty: &ObjectType, live: Option<&Value>, object: &mut Value, writer: Writer<'_>) {
     let schema = ty.schema().resolve();
@@ -146,7 +149,11 @@ pub fn track_update(ty: &ObjectType, live: Option<&Value>, object: &mut Value, w
         Some(entries) => entries.iter().all(|entry| entry.as_object().is_none_or(Map::is_empty)),
         None => false,
     });
-    let mut managers = if reset { Managers::new() } else { live.map(read).unwrap_or_default() };
+    let mut managers = match sent(object).filter(|_| writer.subresource.is_empty()) {
+        _ if reset => Managers::new(),
+        Some(sent) => sent,
+        None => live.map(read).unwrap_or_default(),
+    };
     // What both say of managers is not compared: nobody owns it.
     let nothing = Value::Object(Map::new());
     let mut changes = fieldset::compare(&schema, false, live.unwrap_or(&nothing), object);
@@ -358,6 +365,18 @@ fn without_managed(object: &Value) -> Value {
         metadata.remove("managedFields");
     }
     object
+}
+
+/// The managers that an object was sent with; none where there are none, or what is there are none.
+fn sent(object: &Value) -> Option<Managers> {
+    let entries = walk::list(object, "metadata.managedFields");
+    let good = |entry: &Value| {
+        matches!(walk::text(entry, "operation"), "Apply" | "Update")
+            && walk::text(entry, "fieldsType") == "FieldsV1"
+            && walk::text(entry, "manager").len() <= MAX_MANAGER_LENGTH
+            && entry.get("fieldsV1").is_some_and(Value::is_object)
+    };
+    (!entries.is_empty() && entries.len() <= MAX_SENT && entries.iter().all(good)).then(|| read(object))
 }
 
 fn read(object: &Value) -> Managers {

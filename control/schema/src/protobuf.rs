@@ -259,7 +259,10 @@ fn read_value(wire: Wire<'_>, schema: &Arc<Schema>, depth: usize) -> Result<Valu
             read_message(wire.bytes()?, shape, &shape.name, &mut fields, depth + 1)?;
             fields.into()
         }
-        Schema::Map { .. } | Schema::List { .. } | Schema::Recursive(_) => return Err(ProtobufError::WireType),
+        // Definitions are sent in JSON.
+        Schema::Map { .. } | Schema::List { .. } | Schema::OrElse(_) | Schema::Recursive(_) => {
+            return Err(ProtobufError::WireType);
+        }
     })
 }
 

@@ -4,6 +4,7 @@
 //! use them. A definition that contains itself (JSON schema properties) refers back weakly.
 
 use crate::facts::{self, Facts, ListKind, ListPatch};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -37,6 +38,8 @@ pub enum Schema {
         kind: ListKind,
         patch: ListPatch,
     },
+    /// An object of that shape, a list of such, or something else altogether (`JSONSchemaPropsOrBool`).
+    OrElse(Arc<Schema>),
     /// The definition that this is inside of.
     Recursive(Weak<Schema>),
 }
@@ -58,6 +61,8 @@ pub struct Struct {
     /// Sorted by name.
     pub fields: Vec<Field>,
     pub atomic: bool,
+    /// Fields that are not known are kept, whatever they hold (`x-kubernetes-preserve-unknown-fields`).
+    pub open: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +126,17 @@ pub(crate) fn build(root: &Value, definitions: &Map<String, Value>, group: &str)
     Builder { definitions, group, open: HashMap::new(), own: HashMap::new(), referred: HashSet::new() }.node(root, None)
 }
 
+/// The tree of `metadata`, which all kinds share.
+pub(crate) fn metadata() -> Arc<Schema> {
+    static METADATA: OnceLock<Arc<Schema>> = OnceLock::new();
+    let made = METADATA.get_or_init(|| {
+        let mut generator = schemars::SchemaGenerator::default();
+        let root = generator.subschema_for::<meta::ObjectMeta>().to_value();
+        build(&root, &generator.take_definitions(false), "")
+    });
+    Arc::clone(made)
+}
+
 fn shared() -> &'static Mutex<HashMap<String, Arc<Schema>>> {
     static SHARED: OnceLock<Mutex<HashMap<String, Arc<Schema>>>> = OnceLock::new();
     SHARED.get_or_init(Mutex::default)
@@ -156,8 +172,13 @@ impl Builder<'_> {
                 "io.k8s.apimachinery.pkg.api.resource.Quantity" => Schema::Quantity,
                 "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Schema::IntOrString,
                 "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Schema::MicroTime,
-                "io.k8s.apimachinery.pkg.runtime.RawExtension" | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => {
-                    Schema::Any
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
+                | "io.k8s.apimachinery.pkg.runtime.RawExtension"
+                | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => Schema::Any,
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+                | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => {
+                    let props = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+                    Schema::OrElse(self.definition(props))
                 }
                 _ => self.body(body, name, None),
             };
@@ -239,7 +260,7 @@ impl Builder<'_> {
                 .collect();
             fields.sort_by(|a, b| a.name.cmp(&b.name));
             let atomic = atomic || facts::of_field(table, "-").is_some_and(|f| f.atomic);
-            return Schema::Object(Struct { name: table.into(), fields, atomic });
+            return Schema::Object(Struct { name: table.into(), fields, atomic, open: false });
         }
         let values = match value.get("additionalProperties") {
             Some(values @ Value::Object(_)) => self.node(values, None),

@@ -8,7 +8,7 @@ use k8s_openapi::{
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::{Schema, tree};
+use crate::{Schema, Structural, tree};
 
 /// One group, version and kind.
 #[derive(Debug)]
@@ -19,15 +19,19 @@ pub struct ObjectType {
     pub namespaced: bool,
     source: Source,
     schema: OnceLock<Arc<Schema>>,
+    /// What bodies are read by, where that is not the schema.
+    body: OnceLock<Arc<Schema>>,
 }
 
 /// Where the schema comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Source {
     /// The type's own schema is the whole object's.
     Whole(Generate),
     /// The type's own schema has the object without `apiVersion`, `kind` and `metadata`.
     WithoutMetadata(Generate),
+    /// A tenant's definition has it: as it was written, and as it is understood.
+    Defined(Arc<Value>, Arc<Structural>),
 }
 
 type Generate = fn(&mut SchemaGenerator) -> schemars::Schema;
@@ -68,7 +72,13 @@ impl ObjectType {
 
     fn new(group: &str, version: &str, kind: &str, namespaced: bool, source: Source) -> Self {
         let (group, version, kind) = (group.to_owned(), version.to_owned(), kind.to_owned());
-        Self { group, version, kind, namespaced, source, schema: OnceLock::new() }
+        Self { group, version, kind, namespaced, source, schema: OnceLock::new(), body: OnceLock::new() }
+    }
+
+    /// A kind of a tenant's own, by the `openAPIV3Schema` of its definition.
+    pub fn defined(group: &str, version: &str, kind: &str, namespaced: bool, schema: Arc<Value>) -> Self {
+        let structural = Arc::new(Structural::parse(&schema));
+        Self::new(group, version, kind, namespaced, Source::Defined(schema, structural))
     }
 
     /// `v1`, `apps/v1`.
@@ -78,24 +88,55 @@ impl ObjectType {
 
     /// Whether the kind's type has no metadata of its own: it is none of Kubernetes'.
     pub fn is_own(&self) -> bool {
-        matches!(self.source, Source::WithoutMetadata(_))
+        !matches!(self.source, Source::Whole(_))
+    }
+
+    /// The schema of a kind that a tenant has defined.
+    pub fn structural(&self) -> Option<&Arc<Structural>> {
+        match &self.source {
+            Source::Defined(_, structural) => Some(structural),
+            Source::Whole(_) | Source::WithoutMetadata(_) => None,
+        }
+    }
+
+    /// What bodies are read by. Of a kind that a tenant has defined any value may be anything: what it should be is
+    /// validation's.
+    pub(crate) fn body(&self) -> &Arc<Schema> {
+        match &self.source {
+            Source::Defined(..) => self.body.get_or_init(Structural::body),
+            Source::Whole(_) | Source::WithoutMetadata(_) => self.schema(),
+        }
     }
 
     /// The schema tree, built on first use.
     pub fn schema(&self) -> &Arc<Schema> {
-        self.schema.get_or_init(|| {
-            let (root, definitions) = self.generated();
-            tree::build(&root, &definitions, &self.table_prefix())
+        self.schema.get_or_init(|| match &self.source {
+            Source::Defined(_, structural) => structural.shape(),
+            Source::Whole(_) | Source::WithoutMetadata(_) => {
+                let (root, definitions) = self.generated();
+                tree::build(&root, &definitions, &self.table_prefix())
+            }
         })
     }
 
     /// `schemars`' output with descriptions, made anew each time: the root (a reference) and all definitions.
     pub(crate) fn generated(&self) -> (Value, Map<String, Value>) {
         let mut generator = SchemaGenerator::default();
-        let (Source::Whole(generate) | Source::WithoutMetadata(generate)) = self.source;
-        let root = generate(&mut generator).to_value();
+        let root = match &self.source {
+            Source::Whole(generate) | Source::WithoutMetadata(generate) => generate(&mut generator).to_value(),
+            Source::Defined(..) => json!({"$ref": format!("{}{}", tree::DEFINITIONS, self.kind)}),
+        };
         let metadata = generator.subschema_for::<meta::ObjectMeta>().to_value();
         let mut definitions = generator.take_definitions(false);
+        if let Source::Defined(schema, _) = &self.source {
+            let mut schema = Value::clone(schema);
+            if schema.get("properties").is_none()
+                && let Some(fields) = schema.as_object_mut()
+            {
+                fields.insert("properties".into(), json!({}));
+            }
+            definitions.insert(self.kind.clone(), schema);
+        }
         if self.is_own()
             && let Some(properties) = tree::reference(&root)
                 .and_then(|name| definitions.get_mut(name))

@@ -7,6 +7,7 @@ mod attacker;
 mod audit;
 mod controllers;
 mod credentials;
+mod definitions;
 mod findings;
 mod floods;
 mod guests;
@@ -103,6 +104,12 @@ const ATTACKS: &[Line] = &[
         says: "nobody reads or writes what is another tenant's or the operator's",
         name: "operators",
         run: |stage, findings| Box::pin(operators::run(stage, findings)),
+    },
+    Line {
+        claim: "C4",
+        says: "nobody reads or writes what is another tenant's or the operator's",
+        name: "definitions",
+        run: |stage, findings| Box::pin(definitions::run(stage, findings)),
     },
     Line {
         claim: "C5",

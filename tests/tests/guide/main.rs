@@ -28,6 +28,7 @@ macro_rules! pages {
 pages! {
     first_pod: Tenant, "tenant/first-pod.md";
     workloads: Tenant, "tenant/workloads.md";
+    custom_resources: Tenant, "tenant/custom-resources.md";
     volumes: Tenant, "tenant/volumes.md";
     networks: Tenant, "tenant/networks.md";
     access: Tenant, "tenant/access.md";

@@ -42,8 +42,7 @@ pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result
         }
         Asked::Resource { target, verb } => (target, *verb),
     };
-    let view = server.registry.view(&tenant);
-    let endpoint = view.find(&target.group, &target.version, &target.plural).cloned();
+    let endpoint = server.definitions.find(&tenant, &target.group, &target.version, &target.plural).await?;
     // One that does not parse is told so by the handler.
     let selectable = endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.resource.selectable);
     let selected = Selector::parse(selectable, "", info.query.get("fieldSelector")).unwrap_or_default();

@@ -10,7 +10,7 @@ use hypernetes_kinds::{Behaviour, Connection, Endpoint, Home, Resource, Scale, S
 
 use super::{authorization::Permitted, request_info::Incoming};
 use crate::{
-    Call, Inner,
+    Call, Inner, answer,
     authentication::authorities::openid,
     discovery, encryption_keys,
     fairness::ticket::Ticket,
@@ -133,9 +133,22 @@ pub async fn answer(
         let request = Request::from_parts(request.head.clone(), body);
         return Box::pin(kubelet_proxy::pod(server, &call, to, request, ticket)).await;
     }
-    let body = media::to_json(&call.headers, ticket.read(body).await?)?;
+    let body = media::to_json(&call.headers, &call.served.ty, ticket.read(body).await?)?;
     request.trail.body(&body);
     let call = &Arc::new(Call { body, ..call });
+    let mut response = handle(server, handler, call, ticket).await?;
+    if let Some(said) = &call.served.deprecation {
+        answer::warn(&mut response, said);
+    }
+    Ok(response)
+}
+
+async fn handle(
+    server: &Inner,
+    handler: Handler,
+    call: &Arc<Call>,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, ApiError> {
     // What a handler keeps while it waits is tens of kilobytes: it lies in one place, and is not handed up through all layers.
     match handler {
         Handler::Get => Box::pin(read::get(server, call)).await,
@@ -176,7 +189,7 @@ async fn document(
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
         document
     } else {
-        discovery::path(server, tenant, path, request.headers())?
+        discovery::path(server, tenant, path, request.headers()).await?
     };
     if request.info.reads() { Ok(answer) } else { Err(request::not_allowed()) }
 }

@@ -71,7 +71,8 @@ fn head(call: &Call, form: Form, metadata: &Value) -> String {
     let ty = &call.served.ty;
     match form {
         Form::Object => {
-            format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#, ty.kind, ty.api_version())
+            let kind = &call.resource.list_kind;
+            format!(r#"{{"kind":"{kind}","apiVersion":"{}","metadata":{metadata},"items":["#, ty.api_version())
         }
         Form::Metadata => format!(
             r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{metadata},"items":["#

@@ -6,6 +6,7 @@ use axum::body::Body;
 use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, time};
+use hypernetes_kinds::Resource;
 use hypernetes_schema::FieldValidation;
 use serde_json::{Value, json};
 
@@ -61,14 +62,14 @@ pub(super) async fn delete_one(
                 return Err(write.conflict(name, &precondition_failed(what, wanted, have)));
             }
         }
-        mark_deleted(&mut object, options);
+        mark_deleted(&call.resource, &mut object, options);
         Ok(Proposal { operation: Operation::Delete, object, warnings: Vec::new(), managed: true, once: false })
     };
     transact(&write, Some(name), propose).await
 }
 
 /// Sets the marks of deletion: when, how gracefully, and who has to act first.
-fn mark_deleted(object: &mut Value, options: &DeleteOptions) {
+fn mark_deleted(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
     let phase = text(object, &["status", "phase"]);
     let running = object["kind"] == "Pod"
         && !text(object, &["spec", "nodeName"]).is_empty()
@@ -78,9 +79,7 @@ fn mark_deleted(object: &mut Value, options: &DeleteOptions) {
     let grace = if running { options.grace.unwrap_or(own).clamp(0, MAX_GRACE) } else { 0 };
     let earlier = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
     let first = !object["metadata"]["deletionTimestamp"].is_string();
-    if object["kind"] == "Namespace" {
-        fields(object, &["status"]).insert("phase".into(), "Terminating".into());
-    }
+    resource.mark_deleted(object);
     let metadata = fields(object, &["metadata"]);
     if first || earlier.is_some_and(|earlier| grace < earlier) {
         let at = jiff::Timestamp::now().saturating_add(jiff::SignedDuration::from_secs(grace));

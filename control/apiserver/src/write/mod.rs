@@ -21,7 +21,7 @@ mod update;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, time};
 use hypernetes_schema::{
     managed::{self, Writer},
@@ -36,7 +36,7 @@ pub(crate) use patch::patch;
 pub(crate) use update::update;
 
 use self::unique::Uniques;
-use crate::{Call, Inner, read, request::options::WriteOptions, stored_form};
+use crate::{Call, Inner, answer, read, request::options::WriteOptions, stored_form};
 
 /// Attempts of a write that others write beside: each means that somebody else got on. Upstream tries an update of whatever version
 /// there is until the request's time is over.
@@ -101,12 +101,7 @@ impl Written {
         if self.operation == Operation::Create {
             *response.status_mut() = StatusCode::CREATED;
         }
-        for warning in &self.warnings {
-            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = format!("299 - \"{quoted}\"").parse() {
-                response.headers_mut().append(header::WARNING, value);
-            }
-        }
+        self.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
         Ok(response)
     }
 }
@@ -264,6 +259,11 @@ where
             }
             call.resource.set_defaults(&mut object);
             write.prepare(&mut object, old.as_ref());
+        }
+        if operation == Operation::Create
+            && let Some(why) = call.served.closed
+        {
+            return Err(ApiError::new(Reason::MethodNotAllowed, why));
         }
         own = text(&object, &["metadata", "name"]).to_owned();
         if operation != Operation::Delete {

@@ -26,14 +26,19 @@ impl Language {
     /// `UnsupportedMediaType`.
     pub fn of(call: &Call) -> Result<Self, ApiError> {
         let content = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let is_defined = call.served.ty.structural().is_some();
         match content.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
-            "application/strategic-merge-patch+json" => Ok(Self::StrategicMerge),
+            // What a tenant has defined says nothing of how lists are merged.
+            "application/strategic-merge-patch+json" if !is_defined => Ok(Self::StrategicMerge),
             "application/apply-patch+yaml" => Ok(Self::Apply),
             other => {
-                let accepted = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
-                Err(media::unsupported(other, accepted))
+                let strategic = if is_defined { "" } else { "application/strategic-merge-patch+json, " };
+                let accepted = format!(
+                    "application/json-patch+json, application/merge-patch+json, {strategic}application/apply-patch+yaml"
+                );
+                Err(media::unsupported(other, &accepted))
             }
         }
     }

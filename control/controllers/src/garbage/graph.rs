@@ -131,11 +131,13 @@ impl Graph {
         work
     }
 
-    /// Those of a kind that a complete list did not have: they may have gone while nobody watched.
-    pub fn unlisted(&mut self, kind: &Kind, listed: &HashSet<Id>) -> Vec<Work> {
+    /// Those of a kind (of one tenant, where only its are listed) that a complete list did not have: they may have gone while
+    /// nobody watched.
+    pub fn unlisted(&mut self, kind: &Kind, of: Option<&TenantId>, listed: &HashSet<Id>) -> Vec<Work> {
         let mut work = Vec::new();
         for (id, node) in &mut self.nodes {
-            if *id.kind == *kind && node.presence == Presence::Present && !listed.contains(id) {
+            let meant = *id.kind == *kind && of.is_none_or(|tenant| id.tenant == *tenant);
+            if meant && node.presence == Presence::Present && !listed.contains(id) {
                 node.presence = Presence::Unknown;
                 work.push(Work::Verify(id.clone()));
             }
@@ -256,9 +258,11 @@ mod tests {
         graph.observe(map("acme", "a"), vec![(map("acme", "owner"), true)], Deletion::None);
         let (owner, _) = graph.observe(map("acme", "owner"), vec![], Deletion::None);
         let owner = owner.unwrap();
-        let work = graph.unlisted(&owner.kind, &HashSet::from([owner.clone()]));
+        let work = graph.unlisted(&owner.kind, None, &HashSet::from([owner.clone()]));
         assert_eq!(work, [Work::Verify(Arc::new(map("acme", "a")))]);
         assert!(!graph.is_unknown(&owner));
+        graph.verified(&Arc::new(map("acme", "a")));
+        assert_eq!(graph.unlisted(&owner.kind, Some(&"globex".parse().unwrap()), &HashSet::new()), []);
         assert_eq!(graph.observe(map("acme", "unowned"), vec![], Deletion::None), (None, vec![]));
     }
 }

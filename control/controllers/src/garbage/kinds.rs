@@ -10,6 +10,7 @@ use std::{
 use hypernetes_api::{ObjectName, TenantId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Client, discovery::ApiResource};
+use parking_lot::RwLock;
 
 use crate::{discovery, runtime::Error};
 
@@ -62,9 +63,13 @@ impl Hash for Identity {
 
 pub type Id = Arc<Identity>;
 
-/// All of them.
+/// Group and kind.
+type Name = (String, String);
+
+/// All of them: those that are built in, and what tenants have defined.
 pub struct Kinds {
-    by_name: HashMap<(String, String), Arc<Kind>>,
+    by_name: HashMap<Name, Arc<Kind>>,
+    defined: RwLock<HashMap<TenantId, HashMap<Name, Arc<Kind>>>>,
 }
 
 impl Kinds {
@@ -78,11 +83,33 @@ impl Kinds {
                 by_name.insert(name, Arc::new(Kind { resource, namespaced }));
             }
         }
-        Ok(Self { by_name })
+        Ok(Self { by_name, defined: RwLock::default() })
     }
 
+    /// Those that are built in.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.by_name.values()
+    }
+
+    /// A tenant has defined a kind.
+    pub fn define(&self, tenant: &TenantId, kind: &Arc<Kind>) {
+        let name = (kind.resource.group.clone(), kind.resource.kind.clone());
+        self.defined.write().entry(tenant.clone()).or_default().insert(name, kind.clone());
+    }
+
+    /// A tenant has it no more.
+    pub fn undefine(&self, tenant: &TenantId, kind: &Kind) {
+        let mut defined = self.defined.write();
+        let Some(of_tenant) = defined.get_mut(tenant) else { return };
+        of_tenant.remove(&(kind.resource.group.clone(), kind.resource.kind.clone()));
+        if of_tenant.is_empty() {
+            defined.remove(tenant);
+        }
+    }
+
+    fn find(&self, tenant: &TenantId, name: &Name) -> Option<Arc<Kind>> {
+        let built_in = self.by_name.get(name).cloned();
+        built_in.or_else(|| self.defined.read().get(tenant)?.get(name).cloned())
     }
 
     /// Whom a reference in an object of this namespace (empty: of none) means. `None`: nobody whose absence could be
@@ -90,7 +117,7 @@ impl Kinds {
     /// an owner holds for ever.
     pub fn owner(&self, dependent: &Identity, reference: &OwnerReference) -> Option<Identity> {
         let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
-        let kind = self.by_name.get(&(group.to_owned(), reference.kind.clone()))?;
+        let kind = self.find(&dependent.tenant, &(group.to_owned(), reference.kind.clone()))?;
         if kind.namespaced && dependent.namespace.is_empty() || ObjectName::new(&reference.name).is_err() {
             return None;
         }
@@ -99,7 +126,7 @@ impl Kinds {
         let namespace = if kind.namespaced { dependent.namespace.clone() } else { Box::default() };
         Some(Identity {
             tenant,
-            kind: kind.clone(),
+            kind,
             namespace,
             name: reference.name.as_str().into(),
             uid: reference.uid.as_str().into(),
@@ -114,5 +141,5 @@ pub(super) fn of_names(names: &[(&str, &str, bool)]) -> Kinds {
         let kind = Kind { resource: ApiResource::from_gvk(&gvk), namespaced: *namespaced };
         ((kind.resource.group.clone(), kind.resource.kind.clone()), Arc::new(kind))
     };
-    Kinds { by_name: names.iter().map(kind).collect() }
+    Kinds { by_name: names.iter().map(kind).collect(), defined: RwLock::default() }
 }

@@ -5,6 +5,7 @@
 //! own or are owned; everything that is decided is decided on what the API says at that time.
 
 mod collect;
+mod defined;
 mod graph;
 mod kinds;
 mod watch;
@@ -38,8 +39,14 @@ pub fn start(wiring: &Wiring<'_>) {
             let (synced, wait) = oneshot::channel();
             listed.push(wait);
             let client = context.informers.clients().all_tenants(context.informers.capability());
-            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow(kind.clone(), client, synced)));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow(
+                kind.clone(),
+                None,
+                client,
+                synced,
+            )));
         }
+        defined::follow(&context, &follower, &tasks, &stop);
         // An owner that is not listed yet would be looked for in vain, or one by one.
         join_all(listed).await;
         let (informers, queue) = (context.informers.clone(), follower.queue.clone());

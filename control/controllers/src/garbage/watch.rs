@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt};
+use hypernetes_api::TenantId;
 use hypernetes_client::shared::{self, Item, Parsing, Which};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::{Client, Resource, core::DynamicResourceScope, discovery::ApiResource, runtime::watcher};
@@ -117,7 +118,7 @@ pub fn deletion(metadata: &ObjectMeta) -> Deletion {
     }
 }
 
-pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: hypernetes_api::TenantId) -> Identity {
+pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: TenantId) -> Identity {
     let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
     Identity {
         tenant,
@@ -129,10 +130,10 @@ pub fn identify(kind: &Arc<Kind>, metadata: &ObjectMeta, tenant: hypernetes_api:
 }
 
 impl Follower {
-    /// Follows one kind of all tenants until dropped; says when the first list is complete.
-    pub async fn follow(self, kind: Arc<Kind>, client: Client, synced: oneshot::Sender<()>) {
+    /// Follows one kind until dropped, of all tenants or of one; says when the first list is complete.
+    pub async fn follow(self, kind: Arc<Kind>, of: Option<TenantId>, client: Client, synced: oneshot::Sender<()>) {
         // Nobody else reads so little, and it is not kept.
-        let which = Which { parsing: Parsing::Own(shared::tidy), ..Which::default() };
+        let which = Which { parsing: Parsing::Own(shared::tidy), tenant: of.clone(), ..Which::default() };
         let mut stream = std::pin::pin!(shared::follow::<Relations>(client, &kind.resource, which));
         let mut synced = Some(synced);
         let mut listed = HashSet::new();
@@ -141,7 +142,7 @@ impl Follower {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(item)) => listed.extend(self.apply(&kind, &item)),
                 Ok(watcher::Event::InitDone) => {
-                    let work = self.graph.lock().unlisted(&kind, &std::mem::take(&mut listed));
+                    let work = self.graph.lock().unlisted(&kind, of.as_ref(), &std::mem::take(&mut listed));
                     self.add(work);
                     if let Some(synced) = synced.take() {
                         // Nobody waits when the controllers are about to stop.

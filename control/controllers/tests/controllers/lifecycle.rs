@@ -25,7 +25,10 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::common::{Bench, bench, kubelet, merge};
+use crate::{
+    common::{Bench, bench, kubelet, merge},
+    definitions::{define, definition, widget, widgets},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_goes_with_all_that_is_in_it() {
@@ -92,6 +95,11 @@ async fn a_tenant_that_is_deleted_leaves_nothing() {
         let source = json!({"driver": "elsewhere.example.com", "volumeHandle": "v"});
         let spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "csi": source});
         make(&volumes, json!({"metadata": {"name": "volume"}, "spec": spec})).await;
+        let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        define(client, definition("widgets", "Widget", any)).await;
+        let mut held = widget("held", json!({}));
+        held.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+        widgets(client).create(&PostParams::default(), &held).await.unwrap();
         // Its authority is made with its first token.
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
         let request = TokenRequest::default();

@@ -4,6 +4,7 @@
 mod certificates;
 mod common;
 mod cost;
+mod definitions;
 mod events;
 mod fairness;
 mod found_again;

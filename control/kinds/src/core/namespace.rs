@@ -1,6 +1,6 @@
 //! `Namespace`.
 
-use hypernetes_schema::walk::{self, child};
+use hypernetes_schema::walk::{self, child, put};
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Map, Value, json};
 
@@ -22,6 +22,7 @@ pub(crate) fn resource() -> Resource {
         .columns(between([column("Status", path_or("status.phase", ""))]))
         .selectable(["status.phase"])
         .defaults(name_label)
+        .when_deleted(|namespace| put(child(namespace, "status"), "phase", Some("Terminating".into())))
         .first_status(|_| json!({"phase": "Active"}))
         // The finalizers of a namespace's content are changed by an endpoint of their own.
         .kept(&[&["spec", "finalizers"]])

@@ -20,7 +20,7 @@ use hypernetes_testing::{
 };
 use serde_json::Value;
 
-use self::there::{NAME, There};
+use self::there::{DEFINITIONS, NAME, There};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
@@ -54,12 +54,17 @@ impl Served {
         format!("/clusters/{cluster}{}", self.collection())
     }
 
+    /// What its object of that name is called.
+    fn called(&self, name: &str) -> String {
+        if self.plural == DEFINITIONS { format!("{name}.example.org") } else { name.to_owned() }
+    }
+
     /// Method and path of a verb on the object that is there. Nothing comes of a write.
     fn request(&self, cluster: &str, verb: &str) -> (&'static str, String) {
         let base = self.within(cluster);
         let one = match self.subresource.as_str() {
-            "" => format!("{base}/{NAME}"),
-            subresource => format!("{base}/{NAME}/{subresource}"),
+            "" => format!("{base}/{}", self.called(NAME)),
+            subresource => format!("{base}/{}/{subresource}", self.called(NAME)),
         };
         match verb {
             "get" => ("GET", one),

@@ -15,6 +15,8 @@ use super::{Home, Row, Served};
 /// What each object is called, and one that is to be made.
 pub const NAME: &str = "matrix";
 const NEW: &str = "matrix-new";
+/// Their names are made of what they define.
+pub const DEFINITIONS: &str = "customresourcedefinitions";
 const CLUSTERS: [&str; 3] = [ACME, GLOBEX, "system"];
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
@@ -71,9 +73,12 @@ fn question(plural: &str) -> Value {
 }
 
 /// As somebody would make it who makes another one.
-fn renewed(mut object: Value, name: &str) -> Value {
+fn renewed(mut object: Value, one: &Served, name: &str) -> Value {
     let labels = object["metadata"]["labels"].take();
-    object["metadata"] = json!({"name": name, "labels": labels});
+    object["metadata"] = json!({"name": one.called(name), "labels": labels});
+    if one.plural == DEFINITIONS {
+        object["spec"]["names"]["plural"] = name.into();
+    }
     object
 }
 
@@ -100,16 +105,17 @@ impl There {
         // All at once: they are written together.
         let make = |(one, cluster): &(&Served, &'static str)| {
             let made_of = there.made_of.get(&one.collection()).cloned();
+            let made_of = made_of.map(|object| renewed(object, one, NAME));
             let path = one.within(cluster);
             async move {
                 let Some(object) = made_of else { return };
-                let made = bench.post(&infrastructure(), &path, renewed(object, NAME)).await;
+                let made = bench.post(&infrastructure(), &path, object).await;
                 assert!(made.status.is_success(), "{path}: {}", made.body);
             }
         };
         futures::future::join_all(places.iter().map(make)).await;
         for (one, cluster) in places {
-            let path = format!("{}/{NAME}", one.within(cluster));
+            let path = format!("{}/{}", one.within(cluster), one.called(NAME));
             let object = bench.get(&admin("system"), &path).await;
             assert!(object.status.is_success(), "there is no {}: it is made in there.rs", one.name());
             there.objects.insert(path, object.body);
@@ -122,7 +128,10 @@ impl There {
         let object = || {
             let cluster = if home == Home::Tenant { cluster } else { "system" };
             // A question is not stored.
-            self.objects.get(&format!("{}/{NAME}", one.within(cluster))).cloned().unwrap_or_else(|| json!({}))
+            self.objects
+                .get(&format!("{}/{}", one.within(cluster), one.called(NAME)))
+                .cloned()
+                .unwrap_or_else(|| json!({}))
         };
         let named = json!({"name": NAME, "namespace": "default"});
         let approved = json!([{"type": "Approved", "status": "True", "reason": "matrix", "message": "matrix"}]);
@@ -131,7 +140,7 @@ impl There {
             ("create", "") if home == Home::Question => question(&one.plural),
             ("create", "") => {
                 let made_of = self.made_of.get(&one.collection()).cloned();
-                let mut another = renewed(made_of.unwrap_or_else(object), NEW);
+                let mut another = renewed(made_of.unwrap_or_else(object), one, NEW);
                 if let Some(fields) = another.as_object_mut() {
                     fields.remove("status");
                 }
