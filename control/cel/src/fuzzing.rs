@@ -1,0 +1,1 @@
+//! What must hold whatever a source and an object are.
