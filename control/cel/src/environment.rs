@@ -71,8 +71,12 @@ impl Environment {
         self.variables.get(index).map(|variable| &variable.ty)
     }
 
+    /// What is declared of a variable; for a name that is none, of the first: upstream's estimate knows but one root.
     pub(crate) fn declaration(&self, name: &str) -> Option<&Declaration> {
-        self.variables.get(self.index(name)?)?.declaration.as_ref()
+        match self.index(name) {
+            Some(index) => self.variables.get(index)?.declaration.as_ref(),
+            None => self.variables.iter().find_map(|variable| variable.declaration.as_ref()),
+        }
     }
 
     /// The place and type of a composed variable. A later one of the same name hides an earlier one.

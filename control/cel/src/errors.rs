@@ -54,7 +54,9 @@ impl CompileErrors {
 
 fn shown(source: &str, issue: &Issue) -> String {
     let Position { line, column } = issue.position;
-    let mut text = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
+    // An empty source has no first column.
+    let shown_column = if source.is_empty() { 0 } else { column + 1 };
+    let mut text = format!("ERROR: <input>:{line}:{shown_column}: {}", issue.message);
     let Some(snippet) = source.split('\n').nth(line.saturating_sub(1) as usize).filter(|s| s.len() <= SNIPPET) else {
         return text;
     };

@@ -25,11 +25,11 @@ pub(crate) fn all() -> Vec<Macro> {
         ("exists_one", Quantifier::ExistsOne),
         ("existsOne", Quantifier::ExistsOne),
     ] {
-        // cel-go has `existsOne` with two variables and, since 0.26, with one.
-        macros.push(Macro::receiver(name, 2, move |make, target, args| quantifier(make, kind, target, args)));
-        if name != "exists_one" {
-            macros.push(Macro::receiver(name, 3, move |make, target, args| quantifier(make, kind, target, args)));
+        // `existsOne` is of the extension with two variables.
+        if name != "existsOne" {
+            macros.push(Macro::receiver(name, 2, move |make, target, args| quantifier(make, kind, target, args)));
         }
+        macros.push(Macro::receiver(name, 3, move |make, target, args| quantifier(make, kind, target, args)));
     }
     macros.push(Macro::receiver("map", 2, |make, target, args| map(make, target, args)));
     macros.push(Macro::receiver("map", 3, |make, target, args| map(make, target, args)));

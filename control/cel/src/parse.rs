@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use cel::Env;
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, SourceInfo};
 
 use crate::errors::{CompileErrors, Issue, Position};
 use crate::{limits, macros};
@@ -117,21 +117,31 @@ fn within_bounds(expr: &IdedExpr) -> bool {
     true
 }
 
+fn is_negative(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(LiteralValue::Int(value)) => *value.inner() < 0,
+        Expr::Literal(LiteralValue::Double(value)) => *value.inner() < 0.0,
+        _ => false,
+    }
+}
+
 fn positions(source: &str, expr: &IdedExpr, info: &SourceInfo) -> HashMap<u64, Position> {
     let mut offsets = Vec::new();
     let mut open = vec![expr];
     while let Some(expr) = open.pop() {
-        let mut note = |id| {
-            if let Some((start, _)) = info.offset_for(id) {
-                offsets.push((start as usize, id));
-            }
+        let mut note = |id, sign| {
+            let Some((start, _)) = info.offset_for(id) else { return };
+            let start = start as usize;
+            // The parser says where the digits of a negative number are.
+            let signed = if sign { source.get(..=start).and_then(|before| before.rfind('-')) } else { None };
+            offsets.push((signed.unwrap_or(start), id));
         };
-        note(expr.id);
-        if let Expr::Map(cel::common::ast::MapExpr { entries }) = &expr.expr {
-            entries.iter().for_each(|entry| note(entry.id));
+        note(expr.id, is_negative(&expr.expr));
+        if let Expr::Map(MapExpr { entries }) = &expr.expr {
+            entries.iter().for_each(|entry| note(entry.id, false));
         }
         if let Expr::Struct(made) = &expr.expr {
-            made.entries.iter().for_each(|entry| note(entry.id));
+            made.entries.iter().for_each(|entry| note(entry.id, false));
         }
         for_each_part(&expr.expr, |part| open.push(part));
     }

@@ -108,15 +108,18 @@ impl Node {
     }
 }
 
-/// `Err` is what upstream calls a failed instantiation: a constant part that has no value.
-pub(crate) fn plan(expr: &IdedExpr, checked: &Checked) -> Result<Node, EvalError> {
-    Planner { checked, scopes: Vec::new(), takes: false }.node(expr)
+/// The tree, and how many places its macros' variables take. `Err` is what upstream calls a failed instantiation: a constant part that has no value.
+pub(crate) fn plan(expr: &IdedExpr, checked: &Checked) -> Result<(Node, usize), EvalError> {
+    let mut planner = Planner { checked, scopes: Vec::new(), slots: 0, takes: false };
+    let node = planner.node(expr)?;
+    Ok((node, planner.slots))
 }
 
 struct Planner<'p> {
     checked: &'p Checked,
-    /// The variables of macros, each at its slot; the second of a pair that is not there has no name.
-    scopes: Vec<&'p str>,
+    /// The variables of macros, and their places. Each has one of its own, since what is bound is evaluated when it is asked for.
+    scopes: Vec<(&'p str, usize)>,
+    slots: usize,
     /// Whether this is the step of a macro that gathers into a list or map.
     takes: bool,
 }
@@ -172,8 +175,8 @@ impl<'p> Planner<'p> {
         if let Some(name) = self.checked.names.get(&expr.id) {
             return Ok(named(*name));
         }
-        match self.scopes.iter().rposition(|known| *known == name) {
-            Some(slot) => Ok(Node::Local { slot, take: self.takes && name == ACCUMULATOR }),
+        match self.scopes.iter().rev().find(|(known, _)| *known == name) {
+            Some((_, slot)) => Ok(Node::Local { slot: *slot, take: self.takes && name == ACCUMULATOR }),
             None => Err(EvalError::new(format!("no such attribute(s): {name}"))),
         }
     }
@@ -234,10 +237,10 @@ impl<'p> Planner<'p> {
             if list.is_empty() {
                 return Ok(Node::Constant(Value::Bool(false)));
             }
-            if let (Some(values), Some(searched)) = (values, args.into_iter().next()) {
-                return Ok(Node::InConstants(Box::new(searched), values.into()));
+            if let Some(values) = values {
+                let mut args = args;
+                return Ok(Node::InConstants(Box::new(args.swap_remove(0)), values.into()));
             }
-            return Err(EvalError::NO_SUCH_OVERLOAD);
         }
         let regex = match (first.name, args.get(1).and_then(Node::constant).and_then(Value::as_str)) {
             ("matches" | "find" | "findAll", Some(pattern)) => {
@@ -257,29 +260,36 @@ impl<'p> Planner<'p> {
         Ok(call)
     }
 
+    fn open(&mut self, name: &'p str) -> usize {
+        let slot = self.slots;
+        self.scopes.push((name, slot));
+        self.slots += 1;
+        slot
+    }
+
     fn comprehension(&mut self, comprehension: &'p ComprehensionExpr) -> Result<Node, EvalError> {
         let takes = std::mem::take(&mut self.takes);
         let range = self.node(&comprehension.iter_range)?;
         let init = self.node(&comprehension.accu_init)?;
-        let slot = self.scopes.len();
-        self.scopes.push(&comprehension.accu_var);
+        let scopes = self.scopes.len();
+        let slot = self.open(&comprehension.accu_var);
         if comprehension.iter_var == crate::macros::UNUSED && comprehension.accu_var != ACCUMULATOR {
             let result = self.node(&comprehension.result)?;
-            self.scopes.truncate(slot);
+            self.scopes.truncate(scopes);
             self.takes = takes;
             return Ok(Node::Bind(Box::new(Bind { slot, init, result })));
         }
-        self.scopes.push(&comprehension.iter_var);
+        self.open(&comprehension.iter_var);
         if let Some(second) = &comprehension.iter_var2 {
-            self.scopes.push(second);
+            self.open(second);
         }
         let go_on = self.node(&comprehension.loop_cond)?;
         self.takes = matches!(comprehension.accu_init.expr, Expr::List(_) | Expr::Map(_));
         let step = self.node(&comprehension.loop_step)?;
         self.takes = false;
-        self.scopes.truncate(slot + 1);
+        self.scopes.truncate(scopes + 1);
         let result = self.node(&comprehension.result)?;
-        self.scopes.truncate(slot);
+        self.scopes.truncate(scopes);
         self.takes = takes;
         let two = comprehension.iter_var2.is_some();
         Ok(Node::Fold(Box::new(Fold { slot, two, range, init, go_on, step, result })))

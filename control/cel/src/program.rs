@@ -14,6 +14,8 @@ use crate::types::Type;
 #[derive(Debug)]
 pub struct Program {
     pub(crate) node: Node,
+    /// Places of its macros' variables.
+    pub(crate) slots: usize,
     result: Type,
     cost: CostEstimate,
     /// Places of the variables that it names.
@@ -29,7 +31,7 @@ pub struct Program {
 pub fn compile(source: &str, environment: &Environment) -> Result<Program, CompileErrors> {
     let parsed = parse(source)?;
     let checked = check::check(source, &parsed, environment)?;
-    let node = plan::plan(&parsed.expr, &checked).map_err(|error| CompileErrors::instantiation(&error))?;
+    let (node, slots) = plan::plan(&parsed.expr, &checked).map_err(|error| CompileErrors::instantiation(&error))?;
     let mut names: Vec<usize> = checked
         .names
         .values()
@@ -42,7 +44,7 @@ pub fn compile(source: &str, environment: &Environment) -> Result<Program, Compi
     names.dedup();
     let result = checked.ty(&parsed.expr).clone();
     let cost = estimate(&parsed.expr, &checked, environment);
-    Ok(Program { node, result, cost, names })
+    Ok(Program { node, slots, result, cost, names })
 }
 
 impl Program {

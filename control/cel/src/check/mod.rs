@@ -203,9 +203,9 @@ impl<'p> Checker<'p> {
                     Type::Error
                 }
             },
-            // A library's types are objects without fields; the abstract ones among them support no selection.
+            // Most libraries' types are declared as objects that nobody describes; the abstract ones support no selection.
             Type::Opaque(opaque) if !matches!(opaque, Opaque::Ip | Opaque::Cidr) => {
-                self.report(id, format!("undefined field '{field}'"));
+                self.report(id, format!("unexpected failed resolution of '{}'", opaque.name()));
                 Type::Error
             }
             Type::Variable(_) => {
@@ -306,15 +306,13 @@ impl<'p> Checker<'p> {
         result
     }
 
-    /// The type of elements after one more: they must be of one type.
-    fn join(&mut self, id: u64, so_far: Option<Type>, more: Type) -> Type {
-        let Some(so_far) = so_far else { return more };
-        if self.substitution.assign(&so_far, &more) {
-            return most_general(so_far, more);
+    /// The type of elements after one more. That they are of one type is looked at when all types are known.
+    fn join(&mut self, so_far: Option<Type>, more: Type) -> Type {
+        match so_far {
+            None => more,
+            Some(so_far) if self.substitution.assign(&so_far, &more) => most_general(so_far, more),
+            Some(_) => Type::Dyn,
         }
-        let message = format!("expected type '{}' but found '{}'", self.shown(&so_far), self.shown(&more));
-        self.report(id, message);
-        Type::Error
     }
 
     fn unwrapped(&mut self, value: &'p IdedExpr, optional: bool) -> Type {
@@ -337,7 +335,7 @@ impl<'p> Checker<'p> {
         for (index, value) in list.elements.iter().enumerate() {
             self.expr(value);
             let ty = self.unwrapped(value, list.optional_indices.contains(&index));
-            element = Some(self.join(value.id, element, ty));
+            element = Some(self.join(element, ty));
         }
         Type::list(element.unwrap_or_else(|| Type::Variable(self.substitution.fresh())))
     }
@@ -348,10 +346,10 @@ impl<'p> Checker<'p> {
             let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
             self.expr(&entry.key);
             let key = self.ty(&entry.key);
-            keys = Some(self.join(entry.key.id, keys, key));
+            keys = Some(self.join(keys, key));
             self.expr(&entry.value);
             let value = self.unwrapped(&entry.value, entry.optional);
-            values = Some(self.join(entry.value.id, values, value));
+            values = Some(self.join(values, value));
         }
         let mut unknown = || Type::Variable(self.substitution.fresh());
         let keys = keys.unwrap_or_else(&mut unknown);

@@ -35,6 +35,9 @@ struct Local {
     entries: Option<Entries>,
 }
 
+/// The root of a path that no variable is.
+const NOWHERE: &str = "@nowhere";
+
 /// Steps that a path may have. A longer one has no known size.
 const PATH_STEPS: usize = 64;
 
@@ -276,15 +279,23 @@ impl Estimator<'_> {
     }
 
     fn push_step(&mut self, name: &str, path: &Option<Path>, step: Step, size: Option<SizeEstimate>) {
-        let path = path.clone().map(|mut path| {
-            path.steps.push(step);
-            path
-        });
-        self.locals.push(Local { name: name.to_owned(), path, size, entries: None });
+        let path = match path.clone() {
+            Some(mut path) => {
+                path.steps.push(step);
+                path
+            }
+            None => Path { root: NOWHERE.to_owned(), steps: Vec::new() },
+        };
+        self.locals.push(Local { name: name.to_owned(), path: Some(path), size, entries: None });
     }
 
     fn go(&mut self, id: u64, path: Option<Path>, step: Option<Step>) {
-        let Some(mut path) = path else { return };
+        // A step from nowhere begins a path, which upstream takes for one from the root.
+        let (mut path, step) = match (path, step) {
+            (Some(path), step) => (path, step),
+            (None, Some(_)) => (Path { root: NOWHERE.to_owned(), steps: Vec::new() }, None),
+            (None, None) => return,
+        };
         path.steps.extend(step);
         if path.steps.len() <= PATH_STEPS {
             self.paths.insert(id, path);

@@ -129,7 +129,8 @@ impl Cost {
         context: &mut Evaluation<'a>,
     ) -> Result<u64> {
         let of = |index: usize| args.get(index).map_or(1, size);
-        let list_call = |factor: f64, size: u64| (size as f64 * factor) as u64 + 1 + LIST;
+        // A negative depth wraps around, as it does upstream.
+        let list_call = |factor: f64, size: u64| ((size as f64 * factor) as i64 as u64).wrapping_add(1 + LIST);
         if !known && self.is_of_overload() {
             return Ok(match self {
                 Self::ContainsIp { .. } => scaled(2 * of(0), CHARACTER),
@@ -234,6 +235,7 @@ impl Cost {
                 }
                 sized(size.cost(CHARACTER), size)
             }
+            Self::Matches if call.target.is_none() => only(one),
             Self::Find => sized(matched(target, arg(0)), SizeEstimate { min: 0, max: target.max }),
             Self::Matches => only(matched(target, arg(0))),
             Self::ContainsIp { text } => {

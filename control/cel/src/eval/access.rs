@@ -71,17 +71,21 @@ impl<'a> Evaluation<'a> {
 
     pub(super) fn test(&mut self, operand: &'a Node, field: &str) -> Result<Value<'a>> {
         let operand = self.operand(operand, false)?;
-        let (operand, optional) = match operand {
+        let operand = match operand {
             Value::Optional(None) => return Ok(Value::Bool(false)),
-            Value::Optional(Some(value)) => ((*value).clone(), true),
-            other => (other, false),
+            Value::Optional(Some(value)) => (*value).clone(),
+            other => other,
         };
         self.charge(cost::SELECT)?;
         match operand {
-            Value::Map(map) => Ok(Value::Bool(map.field(field).is_some())),
+            Value::Map(map) => match map.field(field) {
+                Some(Ok(_)) => Ok(Value::Bool(true)),
+                Some(Err(error)) => Err(error),
+                None => Ok(Value::Bool(false)),
+            },
             Value::Variables => Ok(Value::Bool(true)),
-            _ if optional => Ok(Value::Bool(false)),
-            _ => Err(no_such_key(field)),
+            // What has no fields has not this one.
+            _ => Ok(Value::Bool(false)),
         }
     }
 }
@@ -107,6 +111,7 @@ fn of_index<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>
                 Value::Int(at) => Some(*at),
                 Value::Uint(at) => i64::try_from(*at).ok(),
                 Value::Double(at) if at.fract() == 0.0 && at.abs() < 9.0e18 => Some(*at as i64),
+                Value::Double(at) => return Err(EvalError::new(format!("unsupported index value {at} in list"))),
                 _ => return Err(EvalError::new(format!("unsupported index type '{}' in list", index.type_name()))),
             };
             let out = || EvalError::new(format!("index out of bounds: {}", shown(index)));

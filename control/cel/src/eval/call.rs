@@ -13,20 +13,23 @@ impl<'a> Evaluation<'a> {
             [] => self.apply(call, &mut []),
             [only] => {
                 let value = self.eval(only);
-                let value = self.argument(value)?;
-                self.apply(call, &mut [value])
+                match value {
+                    Ok(value) => self.apply(call, &mut [value]),
+                    Err(error) if error.is_cancelled() => Err(error),
+                    Err(error) => self.wrong(call, [Err(error)]),
+                }
             }
             [left, right] => {
                 let left = self.eval(left);
-                if let Err(error) = &left
-                    && error.is_cancelled()
-                {
+                if left.as_ref().is_err_and(EvalError::is_cancelled) {
                     return left;
                 }
                 let right = self.eval(right);
-                let left = self.argument(left)?;
-                let right = self.argument(right)?;
-                self.apply(call, &mut [left, right])
+                match (left, right) {
+                    (Ok(left), Ok(right)) => self.apply(call, &mut [left, right]),
+                    (_, Err(error)) if error.is_cancelled() => Err(error),
+                    (left, right) => self.wrong(call, [left, right]),
+                }
             }
             args => {
                 let mut values = Vec::with_capacity(args.len());
@@ -38,15 +41,19 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// A call whose argument is an error is counted all the same.
-    fn argument(&mut self, value: Result<Value<'a>>) -> Result<Value<'a>> {
-        match value {
-            Err(error) if !error.is_cancelled() => {
-                self.charge(1)?;
-                Err(error)
-            }
-            other => other,
-        }
+    /// A call with an argument that is an error is that error, and is counted all the same; errors have no size.
+    fn wrong<const N: usize>(&mut self, call: &'a Call, args: [Result<Value<'a>>; N]) -> Result<Value<'a>> {
+        let mut first = None;
+        let args = args.map(|arg| {
+            arg.unwrap_or_else(|error| {
+                first.get_or_insert(error);
+                Value::Null
+            })
+        });
+        let known = call.overloads.len() == 1;
+        let cost = call.overloads.first().map_or(Ok(1), |of| of.cost.actual(known, &args, &Value::Null, self))?;
+        self.charge(cost)?;
+        Err(first.unwrap_or(EvalError::NO_SUCH_OVERLOAD))
     }
 
     fn apply(&mut self, call: &'a Call, args: &mut [Value<'a>]) -> Result<Value<'a>> {

@@ -21,7 +21,7 @@ pub struct Evaluation<'a> {
     /// What the composed variables have become, each evaluated when first asked for.
     cells: Vec<Option<Result<Value<'a>>>>,
     pub(crate) authorizer: Option<&'a dyn Authorizer>,
-    locals: Vec<Value<'a>>,
+    locals: Vec<Local<'a>>,
     /// Where the locals of the running program begin.
     base: usize,
     limit: u64,
@@ -46,6 +46,15 @@ impl<'a> Outcome<'a> {
     pub fn into_owned<T>(self, make: impl FnOnce(&Value<'a>) -> T) -> (Result<T>, u64) {
         (self.value.map(|value| make(&value)), self.cost)
     }
+}
+
+/// A place of a macro's variable.
+#[derive(Debug, Clone)]
+enum Local<'a> {
+    /// A value, or an error that the macro may absorb.
+    Value(Result<Value<'a>>),
+    /// What is bound to it, not asked for yet.
+    Bound(&'a Node),
 }
 
 /// Parts within parts, over all composed variables that wait for each other.
@@ -98,6 +107,7 @@ impl<'a> Evaluation<'a> {
         self.depth = 0;
         self.base = 0;
         self.locals.clear();
+        self.locals.resize(program.slots, Local::Value(Ok(Value::Null)));
         let value = self.eval(&program.node);
         Outcome { value, cost: self.cost.saturating_add(self.composed_cost) }
     }
@@ -161,8 +171,7 @@ impl<'a> Evaluation<'a> {
             }
             Node::Local { slot, take } => {
                 self.charge(base)?;
-                let local = self.locals.get_mut(self.base + slot).ok_or(EvalError::NO_SUCH_OVERLOAD)?;
-                Ok(if *take { std::mem::replace(local, Value::Null) } else { local.clone() })
+                self.local(*slot, *take)
             }
             Node::Composed(index) => {
                 self.charge(base + cost::SELECT)?;
@@ -231,21 +240,25 @@ impl<'a> Evaluation<'a> {
     fn list(&mut self, elements: &'a [(Node, bool)]) -> Result<Value<'a>> {
         self.grow_elements(elements.len())?;
         let mut values = Vec::with_capacity(elements.len());
-        for (node, optional) in elements {
+        let made = elements.iter().try_for_each(|(node, optional)| {
             match (self.eval(node)?, optional) {
                 (value, false) => values.push(value),
                 (Value::Optional(value), true) => values.extend(value.map(|value| (*value).clone())),
                 (other, true) => return Err(not_optional("element", &other)),
             }
+            Ok(())
+        });
+        // What is not made costs the same.
+        if !made.as_ref().is_err_and(EvalError::is_cancelled) {
+            self.charge(cost::LIST)?;
         }
-        self.charge(cost::LIST)?;
-        Ok(Value::list(values))
+        made.map(|()| Value::list(values))
     }
 
     fn map(&mut self, entries: &'a [(Node, Node, bool)]) -> Result<Value<'a>> {
         self.grow_elements(2 * entries.len())?;
         let mut map = OwnedMap::default();
-        for (key, value, optional) in entries {
+        let made = entries.iter().try_for_each(|(key, value, optional)| {
             let key = self.eval(key)?;
             let value = self.eval(value)?;
             let key =
@@ -260,9 +273,12 @@ impl<'a> Evaluation<'a> {
                 (Value::Optional(None), true) => {}
                 (other, true) => return Err(not_optional("entry", &other)),
             }
+            Ok(())
+        });
+        if !made.as_ref().is_err_and(EvalError::is_cancelled) {
+            self.charge(cost::MAP)?;
         }
-        self.charge(cost::MAP)?;
-        Ok(Value::Map(Map::Made(Arc::new(map))))
+        made.map(|()| Value::Map(Map::Made(Arc::new(map))))
     }
 
     fn composed(&mut self, index: usize) -> Result<Value<'a>> {
@@ -277,6 +293,7 @@ impl<'a> Evaluation<'a> {
         let outer = (self.cost, self.base);
         self.cost = 0;
         self.base = self.locals.len();
+        self.locals.resize(self.base + program.slots, Local::Value(Ok(Value::Null)));
         let value = self.eval(&program.node);
         self.locals.truncate(self.base);
         self.composed_cost = self.composed_cost.saturating_add(self.cost);

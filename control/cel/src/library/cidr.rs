@@ -33,8 +33,8 @@ pub(super) const ROWS: &[Overload] = &[
         Sig::Bool,
         Cost::ContainsIp { text: true },
         |_, args| {
-            // What is no address is no error of its own upstream.
-            let ip = ip::parse(text(args, 1)?).map_err(EvalError::new)?;
+            // Upstream says no more of what is no address.
+            let ip = ip::parse(text(args, 1)?).map_err(|_| EvalError::NO_SUCH_OVERLOAD)?;
             Ok(Value::Bool(of(args, 0)?.contains(ip)))
         },
     ),
@@ -93,10 +93,7 @@ impl Cidr {
             )
         };
         let (address, length) = text.rsplit_once('/').ok_or_else(|| failed("no '/'".to_owned()))?;
-        let ip = ip::address(address).map_err(|why| {
-            // Go leaves out the name of the function within.
-            failed(why)
-        })?;
+        let ip = ip::address(address).map_err(failed)?;
         if address.contains('%') {
             return Err(failed("IPv6 zones cannot be present in a prefix".to_owned()));
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::time::Time;
 use super::{LIST_A, MAP_AB, Overload, Sig, global, member, time};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
@@ -100,7 +101,6 @@ fn parse_double(text: &str) -> Option<f64> {
 
 fn to_duration<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match &args[0] {
-        Value::Int(nanos) => Ok(Value::Duration(*nanos)),
         Value::String(text) => time::parse_duration(text.as_str())
             .map(Value::Duration)
             .ok_or_else(|| cannot(&args[0], "google.protobuf.Duration")),
@@ -120,7 +120,7 @@ fn to_int<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a
         }
         Value::Duration(nanos) => *nanos,
         Value::String(text) => parse_int(text.as_str()).ok_or_else(|| cannot(&args[0], "int"))?,
-        Value::Timestamp(at) => at.as_nanosecond().div_euclid(1_000_000_000) as i64,
+        Value::Timestamp(at) => at.seconds(),
         Value::Uint(value) => i64::try_from(*value).map_err(|_| overflow())?,
         other => return Err(cannot(other, "int")),
     }))
@@ -168,9 +168,9 @@ fn to_string<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result
 fn to_timestamp<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match &args[0] {
         Value::Int(seconds) => {
-            time::of_seconds(*seconds).map(Value::Timestamp).ok_or_else(|| EvalError::new("timestamp overflow"))
+            Time::of_seconds(*seconds).map(Value::Timestamp).ok_or_else(|| EvalError::new("timestamp overflow"))
         }
-        Value::String(text) => time::parse_timestamp(text.as_str())
+        Value::String(text) => Time::parse(text.as_str())
             .map(Value::Timestamp)
             .ok_or_else(|| cannot(&args[0], "google.protobuf.Timestamp")),
         other => Err(cannot(other, "google.protobuf.Timestamp")),

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use ::regex::Regex;
 use base64::Engine as _;
 
+use super::time::Time;
 use super::url::Url;
-use super::{Overload, Sig, global, member, opaque, text, time};
+use super::{Overload, Sig, global, member, opaque, text};
 use crate::cost::Cost;
 use crate::errors::EvalError;
 use crate::types::Opaque;
@@ -66,12 +67,12 @@ named! {
     DNS_1035_LABEL_PREFIX, "dns1035LabelPrefix", "format.dns1035LabelPrefix", 30, |text| label_1035(text, true);
     LABEL_VALUE, "labelValue", "format.labelValue", 40, label_value;
     URI, "uri", "format.uri", 1103, |text| Url::parse(text).err().into_iter().collect();
-    UUID, "uuid", "format.uuid", 78, |text| only_if(!UUID_TEXT.is_match(text), "does not match the UUID format");
+    UUID, "uuid", "format.uuid", 70, |text| only_if(!UUID_TEXT.is_match(text), "does not match the UUID format");
     BYTE, "byte", "format.byte", 84, |text| {
         only_if(base64::prelude::BASE64_STANDARD.decode(text).is_err(), "invalid base64")
     };
-    DATE, "date", "format.date", 85, |text| only_if(time::parse_date(text).is_none(), "invalid date");
-    DATETIME, "datetime", "format.datetime", 85, |text| only_if(time::parse_timestamp(text).is_none(), "invalid datetime");
+    DATE, "date", "format.date", 71, |text| only_if(Time::parse_date(text).is_none(), "invalid date");
+    DATETIME, "datetime", "format.datetime", 71, |text| only_if(Time::parse(text).is_none(), "invalid datetime");
 }
 
 static UUID_TEXT: LazyLock<Regex> =
@@ -166,7 +167,7 @@ fn qualified_name(text: &str) -> Vec<String> {
             name
         }
         _ => {
-            let why = mismatch(&format!("a qualified name {MESSAGE}"), QUALIFIED, EXAMPLES);
+            let why = mismatch(&format!("a valid label key {MESSAGE}"), QUALIFIED, EXAMPLES);
             return vec![format!("{why} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
         }
     };

@@ -1,5 +1,7 @@
 //! `'%s'.format([…])`: of cel-go's extension of strings.
 
+use std::cell::RefCell;
+
 use crate::errors::{EvalError, Result};
 use crate::eval::Evaluation;
 use crate::library::time;
@@ -15,74 +17,100 @@ struct Clause {
 /// Digits behind the point that may be asked for.
 const PRECISION: usize = 1000;
 
-/// Literal texts and clauses, in order.
-fn clauses(format: &str) -> std::result::Result<Vec<(String, Option<Clause>)>, String> {
-    let mut found = Vec::new();
-    let mut literal = String::new();
-    let mut characters = format.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            literal.push(character);
+/// Goes through a format: literal texts to `literal`, clauses with the index of their argument to `clause`. An argument that
+/// is not there is found before the clause is read.
+fn walk<E: From<String>>(
+    format: &str,
+    args: usize,
+    mut literal: impl FnMut(&str) -> std::result::Result<(), E>,
+    mut clause: impl FnMut(Clause, usize) -> std::result::Result<(), E>,
+) -> std::result::Result<usize, E> {
+    let mut rest = format;
+    let mut index = 0;
+    while let Some(at) = rest.find('%') {
+        literal(&rest[..at])?;
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal("%")?;
+            rest = after;
             continue;
         }
-        let mut letter = characters.next().ok_or("unexpected end of string")?;
-        if letter == '%' {
-            literal.push('%');
-            continue;
+        if index >= args {
+            return Err(format!("index {index} out of range").into());
         }
-        let failed = |why: String| format!("could not parse formatting clause: {why}");
-        let mut precision = None;
-        if letter == '.' {
-            let mut digits = String::new();
-            letter = loop {
-                match characters.next() {
-                    Some(digit) if digit.is_ascii_digit() => digits.push(digit),
-                    Some(other) => break other,
-                    None => {
-                        return Err(failed(
-                            "error while parsing precision: could not find end of precision specifier".to_owned(),
-                        ));
-                    }
-                }
-            };
-            let asked: usize =
-                digits.parse().map_err(|_| failed("error while converting precision to integer".to_owned()))?;
-            precision = Some(asked.min(PRECISION));
+        if rest.is_empty() {
+            return Err("unexpected end of string".to_owned().into());
         }
-        if !"sdfeboxX".contains(letter) {
-            return Err(failed(format!("unrecognized formatting clause \"{letter}\"")));
-        }
-        found.push((std::mem::take(&mut literal), Some(Clause { precision, letter })));
+        let read = read(rest).map_err(|why| format!("could not parse formatting clause: {why}"))?;
+        rest = &rest[read.1..];
+        clause(read.0, index)?;
+        index += 1;
     }
-    found.push((literal, None));
-    Ok(found)
+    literal(rest)?;
+    Ok(index)
+}
+
+/// A clause and how long it is.
+fn read(text: &str) -> std::result::Result<(Clause, usize), String> {
+    let mut precision = None;
+    let mut letter_at = 0;
+    if let Some(digits) = text.strip_prefix('.') {
+        let end = digits.find(|c: char| !c.is_ascii_digit());
+        let end = end.ok_or("error while parsing precision: could not find end of precision specifier")?;
+        let asked: usize = digits[..end].parse().map_err(|_| {
+            let digits = super::url::quoted(&digits[..end]);
+            format!("error while parsing precision: error while converting precision to integer: strconv.Atoi: parsing {digits}: invalid syntax")
+        })?;
+        precision = Some(asked.min(PRECISION));
+        letter_at = 1 + end;
+    }
+    let letter = text[letter_at..].chars().next().unwrap_or_default();
+    if !"sdfeboxX".contains(letter) {
+        return Err(format!("unrecognized formatting clause \"{letter}\""));
+    }
+    Ok((Clause { precision, letter }, letter_at + 1))
+}
+
+/// What is wrong, and with which argument.
+struct Wrong(Option<usize>, String);
+
+impl From<String> for Wrong {
+    fn from(message: String) -> Self {
+        Self(None, message)
+    }
+}
+
+impl From<String> for EvalError {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
 }
 
 /// What a format says to arguments of these types before it runs, and which argument is wrong.
 pub(crate) fn check(format: &str, types: &[&Type]) -> std::result::Result<(), (Option<usize>, String)> {
-    let clauses = clauses(format).map_err(|why| (None, why))?;
-    let mut index = 0;
-    for clause in clauses.iter().filter_map(|(_, clause)| clause.as_ref()) {
-        let Some(ty) = types.get(index) else { return Err((None, format!("index {index} out of range"))) };
+    let clause = |clause: Clause, index: usize| {
+        let ty = types[index];
         let fits = ty.is_dyn_or_error()
             || match clause.letter {
-                's' => true,
-                'd' => matches!(ty, Type::Int | Type::Uint | Type::Double),
-                'f' | 'e' => matches!(ty, Type::Double | Type::Int | Type::Uint | Type::String),
+                's' => !matches!(ty, Type::Optional(_) | Type::Opaque(_) | Type::Object(_)),
+                'f' | 'e' => matches!(ty, Type::Double | Type::String),
                 'b' => matches!(ty, Type::Int | Type::Uint | Type::Bool),
                 'x' | 'X' => matches!(ty, Type::Int | Type::Uint | Type::String | Type::Bytes),
                 _ => matches!(ty, Type::Int | Type::Uint),
             };
-        if !fits {
-            return Err((Some(index), format!("error during formatting: {}", wants(clause.letter, &ty.to_string()))));
+        if fits {
+            return Ok(());
         }
-        index += 1;
-    }
-    if index < types.len() {
-        return Err((
-            None,
-            format!("too many arguments supplied to string.format (expected {index}, got {})", types.len()),
-        ));
+        let ty = match ty {
+            Type::Optional(_) => "optional_type".to_owned(),
+            other => other.to_string(),
+        };
+        Err(Wrong(Some(index), format!("error during formatting: {}", wants(clause.letter, &ty))))
+    };
+    let used = walk(format, types.len(), |_| Ok(()), clause).map_err(|Wrong(at, message)| (at, message))?;
+    if used < types.len() {
+        let given = types.len();
+        return Err((None, format!("too many arguments supplied to string.format (expected {used}, got {given})")));
     }
     Ok(())
 }
@@ -103,32 +131,32 @@ fn wants(letter: char, ty: &str) -> String {
 }
 
 pub(crate) fn format<'a>(format: &str, args: &List<'a>, context: &mut Evaluation<'a>) -> Result<String> {
-    let mut made = String::new();
-    let mut index = 0;
-    for (literal, clause) in clauses(format).map_err(EvalError::new)? {
-        context.grow(literal.len())?;
-        made.push_str(&literal);
-        let Some(clause) = clause else { continue };
-        let value = args.get(index).ok_or_else(|| EvalError::new(format!("index {index} out of range")))??;
-        index += 1;
+    let made = RefCell::new(String::new());
+    let literal = |text: &str| {
+        made.borrow_mut().push_str(text);
+        Ok(())
+    };
+    context.grow(format.len())?;
+    let clause = |clause: Clause, index: usize| {
+        let value = args.get(index).unwrap_or(Err(EvalError::NO_SUCH_OVERLOAD))?;
+        let made = &mut *made.borrow_mut();
         let before = made.len();
         match clause.letter {
-            's' => show(&mut made, &value, context)?,
+            's' => show(made, &value, false, context)?,
             letter => made.push_str(&number(&clause, &value).ok_or_else(|| {
                 EvalError::new(format!("error during formatting: {}", wants(letter, value.type_name())))
             })?),
         }
-        context.grow(made.len() - before)?;
-    }
-    Ok(made)
+        context.grow(made.len() - before)
+    };
+    walk(format, args.len(), literal, clause)?;
+    Ok(made.into_inner())
 }
 
 fn number(clause: &Clause, value: &Value<'_>) -> Option<String> {
     let precision = clause.precision.unwrap_or(6);
     let double = || match value {
         Value::Double(value) => Some(*value),
-        Value::Int(value) => Some(*value as f64),
-        Value::Uint(value) => Some(*value as f64),
         Value::String(text) => match text.as_str() {
             "NaN" => Some(f64::NAN),
             "Infinity" => Some(f64::INFINITY),
@@ -137,35 +165,25 @@ fn number(clause: &Clause, value: &Value<'_>) -> Option<String> {
         },
         _ => None,
     };
-    let not_finite = |value: f64| {
-        (!value.is_finite()).then(|| {
-            if value.is_nan() {
-                "NaN"
-            } else if value > 0.0 {
-                "\u{221e}"
-            } else {
-                "-\u{221e}"
-            }
-            .to_owned()
-        })
-    };
     Some(match (clause.letter, value) {
         ('d', Value::Int(value)) => value.to_string(),
         ('d', Value::Uint(value)) => value.to_string(),
-        ('d', Value::Double(value)) if !value.is_finite() => not_finite(*value)?,
         ('f', _) => {
             let value = double()?;
-            not_finite(value).unwrap_or_else(|| format!("{value:.precision$}"))
+            not_finite(value).map_or_else(|| grouped(&format!("{value:.precision$}")), str::to_owned)
         }
         ('e', _) => {
             let value = double()?;
             if let Some(text) = not_finite(value) {
-                return Some(text);
+                return Some(text.to_owned());
             }
-            let text = format!("{value:.precision$e}");
+            // Upstream's form of numbers looks at no precision here.
+            let text = format!("{value:.6e}");
             let (mantissa, exponent) = text.split_once('e')?;
             let exponent: i32 = exponent.parse().ok()?;
-            format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+            let digits: String =
+                format!("{:02}", exponent.abs()).bytes().map(|digit| RAISED[usize::from(digit - b'0')]).collect();
+            format!("{mantissa}×10{}{digits}", if exponent < 0 { "⁻" } else { "" })
         }
         ('b', Value::Bool(value)) => u8::from(*value).to_string(),
         ('b', Value::Int(value)) => signed(*value, |magnitude| format!("{magnitude:b}")),
@@ -184,28 +202,69 @@ fn number(clause: &Clause, value: &Value<'_>) -> Option<String> {
     })
 }
 
+const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+
+fn not_finite(value: f64) -> Option<&'static str> {
+    if value.is_nan() {
+        Some("NaN")
+    } else if value.is_infinite() {
+        Some(if value > 0.0 { "∞" } else { "-∞" })
+    } else {
+        None
+    }
+}
+
+/// A decimal number with commas between its thousands.
+fn grouped(number: &str) -> String {
+    let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("-", number));
+    let (whole, fraction) = number.split_at(number.find('.').unwrap_or(number.len()));
+    let mut grouped = String::with_capacity(number.len() + number.len() / 3 + 1);
+    grouped.push_str(sign);
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped.push_str(fraction);
+    grouped
+}
+
 fn signed(value: i64, digits: impl Fn(u64) -> String) -> String {
     format!("{}{}", if value < 0 { "-" } else { "" }, digits(value.unsigned_abs()))
 }
 
-fn show<'a>(made: &mut String, value: &Value<'a>, context: &mut Evaluation<'a>) -> Result<()> {
+/// A value as `%s` shows it; within lists and maps it is shown as it would be written.
+fn show<'a>(made: &mut String, value: &Value<'a>, within: bool, context: &mut Evaluation<'a>) -> Result<()> {
     context.step(1)?;
+    let wrapped = |name: &str, text: &str| if within { format!("{name}(\"{text}\")") } else { text.to_owned() };
     match value {
         Value::Null => made.push_str("null"),
         Value::Bool(value) => made.push_str(&value.to_string()),
         Value::Int(value) => made.push_str(&value.to_string()),
         Value::Uint(value) => made.push_str(&value.to_string()),
-        Value::Double(value) => match number(&Clause { precision: None, letter: 'd' }, &Value::Double(*value)) {
-            Some(text) => made.push_str(&text),
-            None => made.push_str(&time::double_text(*value)),
-        },
+        Value::Double(value) if within && value.is_finite() => made.push_str(&format!("{value:.6}")),
+        Value::Double(value) if within => made.push_str(&format!("\"{}\"", not_finite(*value).unwrap_or_default())),
+        Value::Double(value) => made.push_str(&time::double_text(*value)),
         Value::String(text) => {
             context.grow(text.as_str().len())?;
-            made.push_str(text.as_str());
+            if within {
+                made.push_str(&super::url::quoted(text.as_str()));
+            } else {
+                made.push_str(text.as_str());
+            }
         }
-        Value::Bytes(bytes) => made.push_str(&String::from_utf8_lossy(bytes)),
-        Value::Duration(nanos) => made.push_str(&time::duration_text(*nanos)),
-        Value::Timestamp(at) => made.push_str(&at.to_string()),
+        Value::Bytes(bytes) => {
+            context.grow(bytes.len())?;
+            let text = std::str::from_utf8(bytes).map_err(|_| {
+                EvalError::new(
+                    "error during formatting: could not convert argument \"invalid UTF-8 in bytes, cannot convert to string\" to string",
+                )
+            })?;
+            made.push_str(&if within { format!("b\"{text}\"") } else { text.to_owned() });
+        }
+        Value::Duration(nanos) => made.push_str(&wrapped("duration", &time::duration_text(*nanos))),
+        Value::Timestamp(at) => made.push_str(&wrapped("timestamp", &at.to_string())),
         Value::Type(name) => made.push_str(name.0),
         Value::List(list) => {
             made.push('[');
@@ -213,29 +272,27 @@ fn show<'a>(made: &mut String, value: &Value<'a>, context: &mut Evaluation<'a>) 
                 if index > 0 {
                     made.push_str(", ");
                 }
-                show(made, &item?, context)?;
+                show(made, &item?, true, context)?;
             }
             made.push(']');
         }
         Value::Map(map) => {
-            made.push('{');
-            let mut keys = map.keys();
-            // Sorted by how they are printed.
-            let mut texts = Vec::with_capacity(keys.len());
-            for key in keys.drain(..) {
+            // Sorted by how keys are shown.
+            let mut entries = Vec::with_capacity(map.len());
+            for key in map.keys() {
                 let mut text = String::new();
-                show(&mut text, &key, context)?;
-                texts.push((text, key));
+                show(&mut text, &key, true, context)?;
+                entries.push((text, map.get(&key).unwrap_or(Err(EvalError::NO_SUCH_OVERLOAD))?));
             }
-            texts.sort_by(|a, b| a.0.cmp(&b.0));
-            for (index, (text, key)) in texts.into_iter().enumerate() {
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            made.push('{');
+            for (index, (key, value)) in entries.into_iter().enumerate() {
                 if index > 0 {
                     made.push_str(", ");
                 }
-                made.push_str(&text);
-                made.push_str(": ");
-                let value = map.get(&key).unwrap_or(Err(EvalError::NO_SUCH_OVERLOAD))?;
-                show(made, &value, context)?;
+                made.push_str(&key);
+                made.push(':');
+                show(made, &value, true, context)?;
             }
             made.push('}');
         }

@@ -143,7 +143,7 @@ fn wrong_with_v6(text: &str) -> String {
     }
     if let Some(long) = text.split(':').find(|field| field.len() > 4 && !field.contains('.')) {
         let at = long.as_ptr() as usize - text.as_ptr() as usize;
-        return format!("each group must have 4 or fewer digits (at {})", quoted(&text[at..]));
+        return format!("each group must have 4 or less digits (at {})", quoted(&text[at..]));
     }
     if text.split(':').count() < 8 && !text.contains("::") {
         return "address string too short".to_owned();

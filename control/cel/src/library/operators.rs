@@ -140,7 +140,6 @@ fn not<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> 
 
 const INTEGER_OVERFLOW: EvalError = EvalError::Value(std::borrow::Cow::Borrowed("integer overflow"));
 const UNSIGNED_OVERFLOW: EvalError = EvalError::Value(std::borrow::Cow::Borrowed("unsigned integer overflow"));
-const DURATION_OVERFLOW: EvalError = EvalError::Value(std::borrow::Cow::Borrowed("duration overflow"));
 const TIMESTAMP_OVERFLOW: EvalError = EvalError::Value(std::borrow::Cow::Borrowed("timestamp overflow"));
 
 fn int<'a>(value: Option<i64>) -> Result<Value<'a>> {
@@ -165,9 +164,9 @@ pub(super) fn add<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> R
             context.grow(a.len() + b.len())?;
             Ok(Value::Bytes(Arc::from([&**a, &**b].concat())))
         }
-        (Value::Duration(a), Value::Duration(b)) => a.checked_add(*b).map(Value::Duration).ok_or(DURATION_OVERFLOW),
+        (Value::Duration(a), Value::Duration(b)) => a.checked_add(*b).map(Value::Duration).ok_or(INTEGER_OVERFLOW),
         (Value::Timestamp(at), Value::Duration(by)) | (Value::Duration(by), Value::Timestamp(at)) => {
-            super::time::moved(*at, i128::from(*by)).map(Value::Timestamp).ok_or(TIMESTAMP_OVERFLOW)
+            at.moved(i128::from(*by)).map(Value::Timestamp).ok_or(TIMESTAMP_OVERFLOW)
         }
         (Value::List(_), Value::List(_)) => {
             let Value::List(left) = std::mem::replace(left, Value::Null) else {
@@ -230,12 +229,12 @@ fn subtract<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<
         [Value::Int(a), Value::Int(b)] => int(a.checked_sub(*b)),
         [Value::Uint(a), Value::Uint(b)] => uint(a.checked_sub(*b)),
         [Value::Double(a), Value::Double(b)] => Ok(Value::Double(*a - *b)),
-        [Value::Duration(a), Value::Duration(b)] => a.checked_sub(*b).map(Value::Duration).ok_or(DURATION_OVERFLOW),
+        [Value::Duration(a), Value::Duration(b)] => a.checked_sub(*b).map(Value::Duration).ok_or(INTEGER_OVERFLOW),
         [Value::Timestamp(at), Value::Duration(by)] => {
-            super::time::moved(*at, -i128::from(*by)).map(Value::Timestamp).ok_or(TIMESTAMP_OVERFLOW)
+            at.moved(-i128::from(*by)).map(Value::Timestamp).ok_or(TIMESTAMP_OVERFLOW)
         }
         [Value::Timestamp(a), Value::Timestamp(b)] => {
-            i64::try_from(a.as_nanosecond() - b.as_nanosecond()).map(Value::Duration).map_err(|_| DURATION_OVERFLOW)
+            i64::try_from(a.nanos() - b.nanos()).map(Value::Duration).map_err(|_| INTEGER_OVERFLOW)
         }
         _ => Err(EvalError::NO_SUCH_OVERLOAD),
     }

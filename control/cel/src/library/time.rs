@@ -1,8 +1,10 @@
 //! Durations and times: what texts mean, and how values are printed.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
+use std::fmt;
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// Go's units of durations, in nanoseconds.
 const UNITS: [(&str, u64); 8] = [
@@ -84,10 +86,10 @@ pub(crate) fn parse_format_duration(text: &str) -> Option<i64> {
 
 /// A duration as `string()` prints it: seconds, with as many digits as it takes.
 pub(crate) fn duration_text(nanos: i64) -> String {
-    format!("{}s", double_text(nanos as f64 / 1e9))
+    format!("{}s", nanos as f64 / 1e9)
 }
 
-/// A double as Go's `%g` prints it with the fewest digits: `1.5`, `1e+100`.
+/// A double as Go's `%g` prints it with the fewest digits: `1.5`, `1.5e+06`.
 pub(crate) fn double_text(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -101,85 +103,134 @@ pub(crate) fn double_text(value: f64) -> String {
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    // The shortest form of `%g` goes over to exponents at 10^21.
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{value}");
     }
     format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
-/// A time of RFC 3339 within the years 1 to 9999.
-pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
-    // RFC 3339 is a part of what jiff reads: a `T`, seconds and an offset must be there.
-    let bytes = text.as_bytes();
-    let plain = bytes.len() >= 20
-        && bytes.is_ascii()
-        && bytes[4] == b'-'
-        && bytes[7] == b'-'
-        && bytes[10] == b'T'
-        && bytes[13] == b':'
-        && bytes[16] == b':'
-        && bytes[..4].iter().all(u8::is_ascii_digit);
-    if !plain || text.contains([' ', '[', ',']) {
-        return None;
-    }
-    let zone = &text[19..];
-    let zone = match zone.strip_prefix('.') {
-        Some(zone) => zone.trim_start_matches(|c: char| c.is_ascii_digit()),
-        None => zone,
-    };
-    let offset = zone.as_bytes();
-    let known = zone == "Z"
-        || (offset.len() == 6
-            && matches!(offset[0], b'+' | b'-')
-            && offset[3] == b':'
-            && offset[1..3].iter().all(u8::is_ascii_digit));
-    if !known {
-        return None;
-    }
-    within_years(text.parse().ok()?)
+/// A moment within the years 1 to 9999: to the last second, which `jiff`'s own type does not reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    seconds: i64,
+    nanos: u32,
 }
 
-/// A date of RFC 3339, at midnight.
-pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
-    if text.len() != 10 {
-        return None;
-    }
-    parse_timestamp(&format!("{text}T00:00:00Z"))
-}
-
-/// 0001-01-01T00:00:00Z and the second after 9999-12-31T23:59:59Z.
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
 const FIRST: i64 = -62_135_596_800;
 const LAST: i64 = 253_402_300_799;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+const NANOS: i128 = 1_000_000_000;
 
-fn within_years(at: Timestamp) -> Option<Timestamp> {
-    (FIRST..=LAST).contains(&at.as_second()).then_some(at)
-}
-
-pub(crate) fn of_seconds(seconds: i64) -> Option<Timestamp> {
-    within_years(Timestamp::from_second(seconds).ok()?)
-}
-
-/// The time so many nanoseconds later.
-pub(crate) fn moved(at: Timestamp, nanos: i128) -> Option<Timestamp> {
-    within_years(Timestamp::from_nanosecond(at.as_nanosecond().checked_add(nanos)?).ok()?)
-}
-
-/// The date and time of a zone: a name, or an offset as `+01:30`, `-2:00`.
-pub(crate) fn in_zone(at: Timestamp, zone: &str) -> Result<DateTime, String> {
-    if zone.is_empty() || zone == "UTC" {
-        return Ok(Offset::UTC.to_datetime(at));
+impl Time {
+    pub(crate) fn of_seconds(seconds: i64) -> Option<Self> {
+        (FIRST..=LAST).contains(&seconds).then_some(Self { seconds, nanos: 0 })
     }
-    if let Some((hours, minutes)) = zone.split_once(':') {
-        let invalid = || format!("invalid time zone {zone}");
-        let negative = hours.starts_with('-');
-        let hours: i32 = hours.trim_start_matches(['+', '-']).parse().map_err(|_| invalid())?;
-        let minutes: i32 = minutes.parse().map_err(|_| invalid())?;
-        let seconds =
-            hours.checked_mul(3600).and_then(|s| s.checked_add(minutes.checked_mul(60)?)).ok_or_else(invalid)?;
-        let offset = Offset::from_seconds(if negative { -seconds } else { seconds }).map_err(|_| invalid())?;
-        return Ok(offset.to_datetime(at));
+
+    fn of_nanos(nanos: i128) -> Option<Self> {
+        let seconds = i64::try_from(nanos.div_euclid(NANOS)).ok()?;
+        Some(Self { nanos: nanos.rem_euclid(NANOS) as u32, ..Self::of_seconds(seconds)? })
     }
-    let named = TimeZone::get(zone).map_err(|_| format!("unknown time zone {zone}"))?;
-    Ok(named.to_datetime(at))
+
+    pub(crate) fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    pub(crate) fn nanos(self) -> i128 {
+        i128::from(self.seconds) * NANOS + i128::from(self.nanos)
+    }
+
+    /// The time so many nanoseconds later.
+    pub(crate) fn moved(self, nanos: i128) -> Option<Self> {
+        Self::of_nanos(self.nanos().checked_add(nanos)?)
+    }
+
+    /// A time of RFC 3339.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let number = |from: usize, digits: usize| -> Option<i32> {
+            let part = text.get(from..from + digits)?;
+            part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
+        };
+        for (at, expected) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
+            if bytes.get(at) != Some(&expected) {
+                return None;
+            }
+        }
+        let date =
+            Date::new(number(0, 4)?.try_into().ok()?, number(5, 2)?.try_into().ok()?, number(8, 2)?.try_into().ok()?);
+        let of_day = [number(11, 2)?, number(14, 2)?, number(17, 2)?].map(i64::from);
+        let [hour, minute, second] = of_day;
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let mut rest = text.get(19..)?;
+        let mut nanos = 0;
+        if let Some(fraction) = rest.strip_prefix(['.', ',']) {
+            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            let shown = &fraction[..digits.min(9)];
+            nanos = shown.parse::<u32>().ok()? * 10u32.pow(9 - shown.len() as u32);
+            rest = &fraction[digits..];
+        }
+        let offset = match rest.as_bytes() {
+            b"Z" => 0,
+            [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+                let at = text.len() - 6;
+                let (hours, minutes) = (i64::from(number(at + 1, 2)?), i64::from(number(at + 4, 2)?));
+                if hours > 24 || minutes > 59 {
+                    return None;
+                }
+                let offset = hours * 3600 + minutes * 60;
+                if *sign == b'-' { -offset } else { offset }
+            }
+            _ => return None,
+        };
+        let days = i64::from(EPOCH.date().until(date.ok()?).ok()?.get_days());
+        let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        Some(Self { nanos, ..Self::of_seconds(seconds)? })
+    }
+
+    /// A date of RFC 3339, at midnight.
+    pub(crate) fn parse_date(text: &str) -> Option<Self> {
+        if text.len() != 10 {
+            return None;
+        }
+        Self::parse(&format!("{text}T00:00:00Z"))
+    }
+
+    /// The date and time of a zone: a name, or an offset as `+01:30`, `-2:00`.
+    pub(crate) fn in_zone(self, zone: &str) -> Result<DateTime, String> {
+        let number = |text: &str| {
+            text.parse::<i64>()
+                .map_err(|_| format!("strconv.Atoi: parsing {}: invalid syntax", super::url::quoted(text)))
+        };
+        let offset = if matches!(zone, "" | "UTC" | "Local") {
+            0
+        } else if let Some((hours, minutes)) = zone.split_once(':') {
+            let (of_hours, of_minutes) = (number(hours)?, number(minutes)?);
+            let minutes = if hours.starts_with('-') { -of_minutes } else { of_minutes };
+            of_hours.saturating_mul(3600).saturating_add(minutes.saturating_mul(60))
+        } else {
+            let named = TimeZone::get(zone).map_err(|_| format!("unknown time zone {zone}"))?;
+            let nearest = Timestamp::from_second(self.seconds).unwrap_or(Timestamp::MAX);
+            i64::from(named.to_offset(nearest).seconds())
+        };
+        let since = SignedDuration::new(self.seconds.saturating_add(offset), self.nanos as i32);
+        EPOCH.checked_add(since).map_err(|_| format!("time zone {zone} is out of range"))
+    }
+}
+
+/// RFC 3339, with as many digits as it takes.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.in_zone("UTC").map_err(|_| fmt::Error)?;
+        let (date, time) = (at.date(), at.time());
+        write!(f, "{:04}-{:02}-{:02}", date.year(), date.month(), date.day())?;
+        write!(f, "T{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())?;
+        if self.nanos != 0 {
+            let digits = format!("{:09}", self.nanos);
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        f.write_str("Z")
+    }
 }

@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 
-use super::{Overload, Sig, member, text, time};
+use super::{Overload, Sig, member, text};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
 use crate::value::Value;
@@ -47,7 +47,7 @@ const DURATION: &[Overload] = &[
     of_duration!("getHours", "duration_to_hours", 3_600_000_000_000, i64::MAX),
     of_duration!("getMinutes", "duration_to_minutes", 60_000_000_000, i64::MAX),
     of_duration!("getSeconds", "duration_to_seconds", 1_000_000_000, i64::MAX),
-    of_duration!("getMilliseconds", "duration_to_milliseconds", 1_000_000, 1000),
+    of_duration!("getMilliseconds", "duration_to_milliseconds", 1_000_000, i64::MAX),
 ];
 
 pub(super) static TABLES: &[&[Overload]] = &[
@@ -67,5 +67,5 @@ pub(super) static TABLES: &[&[Overload]] = &[
 fn part<'a>(args: &[Value<'a>], part: fn(DateTime) -> i64) -> Result<Value<'a>> {
     let Some(Value::Timestamp(at)) = args.first() else { return Err(EvalError::NO_SUCH_OVERLOAD) };
     let zone = if args.len() > 1 { text(args, 1)? } else { "" };
-    Ok(Value::Int(part(time::in_zone(*at, zone).map_err(EvalError::new)?)))
+    Ok(Value::Int(part(at.in_zone(zone).map_err(EvalError::new)?)))
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::{List, Map, OpaqueValue, Text, Value};
 use crate::declaration::{Declaration, Kind};
 use crate::errors::{EvalError, Result};
-use crate::library::time;
+use crate::library::time::{self, Time};
 
 impl<'a> Value<'a> {
     /// What an object shows to expressions, with its declaration or (`None`) as JSON shows it.
@@ -124,13 +124,19 @@ fn of_text<'a>(text: &'a str, kind: &Kind) -> Result<Value<'a>> {
             Some(nanos) => Ok(Value::Duration(nanos)),
             None => invalid("duration", &format!("unable to parse {text} as duration")),
         },
-        Kind::Timestamp => match time::parse_timestamp(text) {
+        Kind::Timestamp => match Time::parse(text) {
             Some(at) => Ok(Value::Timestamp(at)),
-            None => invalid("date-time formatted string", &format!("unable to parse {text} as date-time")),
+            None => invalid(
+                "date-time formatted string",
+                &format!("parsing time \"{text}\" as \"2006-01-02T15:04:05\": cannot parse \"{text}\" as \"2006\""),
+            ),
         },
-        Kind::Date => match time::parse_date(text) {
+        Kind::Date => match Time::parse_date(text) {
             Some(at) => Ok(Value::Timestamp(at)),
-            None => invalid("date formatted string", &format!("unable to parse {text} as date")),
+            None => invalid(
+                "date formatted string",
+                &format!("parsing time \"{text}\" as \"2006-01-02\": cannot parse \"{text}\" as \"2006\""),
+            ),
         },
         Kind::Bytes => match base64::prelude::BASE64_STANDARD.decode(text) {
             Ok(bytes) => Ok(Value::Bytes(Arc::from(bytes))),

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hypernetes_schema::quantity::Quantity;
-use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use crate::declaration::{Declaration, ListDeclaration, ObjectType};
@@ -17,6 +16,7 @@ use crate::library::authorizer::Check;
 use crate::library::cidr::Cidr;
 use crate::library::format::NamedFormat;
 use crate::library::semver::Semver;
+use crate::library::time::Time;
 use crate::library::url::Url;
 use crate::types::Opaque;
 
@@ -34,7 +34,7 @@ pub enum Value<'a> {
     Bytes(Arc<[u8]>),
     /// Nanoseconds.
     Duration(i64),
-    Timestamp(Timestamp),
+    Timestamp(Time),
     List(List<'a>),
     Map(Map<'a>),
     Type(TypeName),
