@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::types::Type;
+
 /// Where in a source: lines from 1, columns (characters) from 0, as cel-go counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -18,11 +20,11 @@ pub struct Issue {
 }
 
 /// Why a source is no program. Its text is what upstream prints after `compilation failed: `.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CompileErrors {
     pub issues: Vec<Issue>,
     text: String,
-    instantiation: bool,
+    instantiation: Option<Type>,
 }
 
 /// Longest line that is shown beneath a message.
@@ -32,23 +34,25 @@ impl CompileErrors {
     pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
         issues.sort_by_key(|issue| issue.position);
         let text = issues.iter().map(|issue| shown(source, issue)).collect::<Vec<_>>().join("\n");
-        Self { issues, text, instantiation: false }
+        Self { issues, text, instantiation: None }
     }
 
     /// A constant part that has no value.
-    pub(crate) fn instantiation(error: &EvalError) -> Self {
-        Self { issues: Vec::new(), text: error.to_string(), instantiation: true }
+    pub(crate) fn without_value(error: &EvalError, ty: Type) -> Self {
+        Self { issues: Vec::new(), text: error.to_string(), instantiation: Some(ty) }
     }
 
-    /// Whether the source is right as such, but a part of it has no value: what upstream finds when it makes a program of a
-    /// checked expression.
-    pub fn is_instantiation(&self) -> bool {
-        self.instantiation
+    /// The type of the expression, if it is right as such but a part of it has no value: upstream finds that when it makes a
+    /// program, after it has looked at the type.
+    pub fn instantiation(&self) -> Option<&Type> {
+        self.instantiation.as_ref()
     }
 
-    /// An error that belongs to no place of the source.
+    /// An error that belongs to no place of the source. Upstream gives it line -1.
     pub(crate) fn whole(message: String) -> Self {
-        Self::new("", vec![Issue { position: Position { line: 1, column: 0 }, message }])
+        let text = format!("ERROR: <input>:-1:0: {message}");
+        let issues = vec![Issue { position: Position { line: 1, column: 0 }, message }];
+        Self { issues, text, instantiation: None }
     }
 }
 

@@ -18,6 +18,8 @@ pub const MESSAGE_BYTES: usize = 5 * 1024;
 
 /// Characters of a source: cel-go's `ExpressionSizeCodePointLimit`.
 pub(crate) const SOURCE_CHARACTERS: usize = 100_000;
+/// Parts of a source that are no spaces: twice the work of the parser for the longest source that makes sense.
+pub(crate) const SOURCE_TOKENS: usize = 20_000;
 /// Expressions within expressions: cel-go's `MaxRecursionDepth`.
 pub(crate) const NESTING: u16 = 250;
 /// Levels of the tree after macros are expanded. It bounds the stack of everything that walks a tree.
@@ -28,7 +30,7 @@ pub(crate) const TREE_NODES: usize = 50_000;
 pub(crate) const ERRORS: usize = 100;
 /// Bytes that the values made by one evaluation may take, and elements that it may look at without a cost of their own.
 /// Upstream has no such bound: costs there do not see what `replace` or `+` on lists make.
-pub(crate) const EVALUATION_BYTES: usize = 32 << 20;
-pub(crate) const EVALUATION_STEPS: u64 = 20_000_000;
+pub(crate) const EVALUATION_BYTES: usize = 64 << 20;
+pub(crate) const EVALUATION_STEPS: u64 = 5_000_000;
 /// Bytes of a compiled regular expression.
 pub(crate) const REGEX_BYTES: usize = 1 << 20;

@@ -31,9 +31,9 @@ pub(crate) fn all() -> Vec<Macro> {
         }
         macros.push(Macro::receiver(name, 3, move |make, target, args| quantifier(make, kind, target, args)));
     }
-    macros.push(Macro::receiver("map", 2, |make, target, args| map(make, target, args)));
-    macros.push(Macro::receiver("map", 3, |make, target, args| map(make, target, args)));
-    macros.push(Macro::receiver("filter", 2, |make, target, args| filter(make, target, args)));
+    macros.push(Macro::receiver("map", 2, map));
+    macros.push(Macro::receiver("map", 3, map));
+    macros.push(Macro::receiver("filter", 2, filter));
     for count in [3, 4] {
         macros.push(Macro::receiver("transformList", count, |make, target, args| {
             transform(make, target, args, |make, _, value| {

@@ -57,40 +57,12 @@ pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(escaped))
 }
 
-/// The name that an expression means: the other way round. `None` if none is written so.
-pub fn unescape(written: &str) -> Option<Cow<'_, str>> {
-    if !written.contains("__") {
-        return Some(Cow::Borrowed(written));
-    }
-    if let Some(word) = written.strip_prefix("__").and_then(|w| w.strip_suffix("__"))
-        && RESERVED.contains(&word)
-    {
-        return Some(Cow::Borrowed(word));
-    }
-    let mut name = String::with_capacity(written.len());
-    let mut rest = written;
-    while !rest.is_empty() {
-        let Some(at) = rest.find("__") else {
-            name.push_str(rest);
-            break;
-        };
-        name.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let (taken, meant) = [("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")]
-            .into_iter()
-            .find(|(written, _)| rest.starts_with(written))?;
-        name.push_str(meant);
-        rest = &rest[taken.len()..];
-    }
-    Some(Cow::Owned(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_written_and_read() {
+    fn names_are_written() {
         for (name, written) in [
             ("foo", Some("foo")),
             ("namespace", Some("__namespace__")),
@@ -103,10 +75,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(escape(name).as_deref(), written, "{name}");
-            if let Some(written) = written {
-                assert_eq!(unescape(written).as_deref(), Some(name), "{written}");
-            }
         }
-        assert_eq!(unescape("a__b"), None);
     }
 }

@@ -44,6 +44,9 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, CompileErrors> {
             limits::SOURCE_CHARACTERS
         )));
     }
+    if tokens(source) > limits::SOURCE_TOKENS {
+        return Err(CompileErrors::whole("max recursion depth exceeded".to_owned()));
+    }
     let failed = || CompileErrors::whole("the expression cannot be parsed".to_owned());
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("cel-parser".to_owned()).stack_size(STACK);
@@ -51,28 +54,48 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, CompileErrors> {
     })
 }
 
+/// About how many tokens a source has: words, and what else is neither a space nor in a string.
+fn tokens(source: &str) -> usize {
+    let (mut tokens, mut in_word, mut quote) = (0, false, None);
+    for byte in source.bytes() {
+        match (quote, byte) {
+            (Some(open), byte) if open == byte => quote = None,
+            (Some(_), _) => {}
+            (None, b'"' | b'\'') => {
+                quote = Some(byte);
+                tokens += 1;
+            }
+            (None, byte) => {
+                let word = byte.is_ascii_alphanumeric() || byte == b'_';
+                tokens += usize::from(!(byte.is_ascii_whitespace() || word && in_word));
+                in_word = word;
+            }
+        }
+    }
+    tokens
+}
+
 fn parse_here(source: &str) -> Result<Parsed, CompileErrors> {
     let parser = ENV.parser().max_recursion_depth(limits::NESTING).error_recovery_limit(30);
     match parser.parse_with_source_info(source) {
         Ok((expr, info)) => {
             if !within_bounds(&expr) {
-                let message = format!("expression recursion limit exceeded: {}", limits::NESTING);
-                return Err(CompileErrors::whole(message));
+                return Err(CompileErrors::whole("max recursion depth exceeded".to_owned()));
             }
             let positions = positions(source, &expr, &info);
             Ok(Parsed { expr, positions })
         }
         Err(errors) => {
+            if errors.errors.iter().any(|error| error.msg == "UNKNOWN" || error.msg.contains("Recursion limit of")) {
+                let message = format!("expression recursion limit exceeded: {}", limits::NESTING);
+                return Err(CompileErrors::whole(message));
+            }
             let issues = errors.errors.into_iter().take(limits::ERRORS).map(|error| Issue {
                 position: Position {
                     line: u32::try_from(error.pos.0).unwrap_or(1).max(1),
                     column: u32::try_from(error.pos.1 - 1).unwrap_or(0),
                 },
-                message: if error.msg == "UNKNOWN" {
-                    format!("expression recursion limit exceeded: {}", limits::NESTING)
-                } else {
-                    error.msg
-                },
+                message: error.msg,
             });
             Err(CompileErrors::new(source, issues.collect()))
         }

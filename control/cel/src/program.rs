@@ -26,12 +26,15 @@ pub struct Program {
 ///
 /// # Errors
 ///
-/// What is wrong with the source, in upstream's words: [`CompileErrors::is_instantiation`] says before which of upstream's
+/// What is wrong with the source, in upstream's words: [`CompileErrors::instantiation`] says before which of upstream's
 /// prefixes (`compilation failed: `, `program instantiation failed: `) they stand.
 pub fn compile(source: &str, environment: &Environment) -> Result<Program, CompileErrors> {
     let parsed = parse(source)?;
     let checked = check::check(source, &parsed, environment)?;
-    let (node, slots) = plan::plan(&parsed.expr, &checked).map_err(|error| CompileErrors::instantiation(&error))?;
+    let (node, slots) = plan::plan(&parsed.expr, &checked).map_err(|error| {
+        let ty = checked.ty(&parsed.expr).clone();
+        CompileErrors::without_value(&error, ty)
+    })?;
     let mut names: Vec<usize> = checked
         .names
         .values()

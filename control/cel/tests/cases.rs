@@ -75,7 +75,7 @@ fn difference(case: &Json) -> Option<String> {
     let program = match compile(source, &environment) {
         Ok(program) => program,
         Err(errors) => {
-            let (compile, program) = if errors.is_instantiation() {
+            let (compile, program) = if errors.instantiation().is_some() {
                 ("", errors.to_string())
             } else {
                 (&*errors.to_string(), String::new())

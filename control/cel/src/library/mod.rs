@@ -212,4 +212,19 @@ mod tests {
             assert!(!row.member || !row.args.is_empty(), "{} has no receiver", row.id);
         }
     }
+
+    /// What CONTRIBUTING says of a new function: that a recorded answer, or a test of policies, is about it.
+    #[test]
+    fn each_function_is_called_by_a_test() {
+        let tests =
+            [include_str!("../../tests/cases/kubernetes-1.36.2.jsonl"), include_str!("../../tests/policies.rs")];
+        for row in rows() {
+            // Operators and what macros call have no name that could be written.
+            if row.name.starts_with(['_', '!', '-', '@']) || row.name.contains('@') {
+                continue;
+            }
+            let call = if row.member { format!(".{}(", row.name) } else { format!("{}(", row.name) };
+            assert!(tests.iter().any(|text| text.contains(&call)), "{} is called by no test", row.id);
+        }
+    }
 }

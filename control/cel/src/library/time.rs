@@ -208,7 +208,7 @@ impl Time {
             0
         } else if let Some((hours, minutes)) = zone.split_once(':') {
             let (of_hours, of_minutes) = (number(hours)?, number(minutes)?);
-            let minutes = if hours.starts_with('-') { -of_minutes } else { of_minutes };
+            let minutes = if hours.starts_with('-') { of_minutes.saturating_neg() } else { of_minutes };
             of_hours.saturating_mul(3600).saturating_add(minutes.saturating_mul(60))
         } else {
             let named = TimeZone::get(zone).map_err(|_| format!("unknown time zone {zone}"))?;

@@ -185,8 +185,8 @@ impl<'a> Value<'a> {
             Self::Double(value) => *value == 0.0,
             Self::String(text) => text.as_str().is_empty(),
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::List(list) => list.len() == 0,
-            Self::Map(map) => map.len() == 0,
+            Self::List(list) => list.is_empty(),
+            Self::Map(map) => map.is_empty(),
             Self::Optional(value) => value.is_none(),
             Self::Timestamp(_) | Self::Type(_) | Self::Opaque(_) | Self::Variables => false,
         }
