@@ -64,6 +64,26 @@ impl Quantity {
         i64::try_from(ceil_div(self.nanos, NANO / 1000)).unwrap_or(i64::MAX)
     }
 
+    pub fn units(units: i64) -> Self {
+        Self { nanos: i128::from(units) * NANO, format: Format::DecimalSi }
+    }
+
+    /// The sum, capped; a zero takes the other's suffix.
+    pub fn plus(self, other: Self) -> Self {
+        let cap = MAX_UNITS * NANO;
+        let format = if self.is_zero() { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-cap, cap), format }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nanos: -other.nanos, format: other.format })
+    }
+
+    /// Units as a double, as near as it gets.
+    pub fn approximate(self) -> f64 {
+        if self.is_integer() { (self.nanos / NANO) as f64 } else { self.nanos as f64 / NANO as f64 }
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
@@ -244,6 +264,17 @@ mod tests {
         for text in ["", "abc", "1x", "1.2.3", "Gi", "1 Gi", "--1", "1ee3", "é", "1e", "."] {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sums() {
+        let sum = |a: &str, b: &str| Quantity::parse(a).unwrap().plus(Quantity::parse(b).unwrap()).to_string();
+        assert_eq!(sum("1Gi", "512Mi"), "1536Mi");
+        assert_eq!(sum("0", "1Ki"), "1Ki");
+        assert_eq!(sum("100m", "1"), "1100m");
+        assert_eq!(sum("9223372036854775807", "1"), "9223372036854775807");
+        assert_eq!(Quantity::parse("1k").unwrap().minus(Quantity::units(1)).to_string(), "999");
+        assert_eq!(Quantity::parse("1500m").unwrap().approximate(), 1.5);
     }
 
     #[test]

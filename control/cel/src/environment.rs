@@ -1,0 +1,92 @@
+//! What a source may name.
+
+use std::sync::Arc;
+
+use crate::declaration::{Declaration, ObjectType};
+use crate::types::{Opaque, Type};
+
+/// The variables of a source, in the order in which an [`Evaluation`](crate::Evaluation) is given their values.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: Vec<Variable>,
+    /// Variables that are made of expressions: fields of `variables`.
+    composed: Vec<(String, Type)>,
+}
+
+#[derive(Debug, Clone)]
+struct Variable {
+    name: &'static str,
+    ty: Type,
+    /// How large its value can be, for the estimate.
+    declaration: Option<Declaration>,
+}
+
+/// The variable that composed ones are fields of.
+const COMPOSITION: &str = "variables";
+
+impl Environment {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a variable of a type: `request`, `authorizer`.
+    pub fn variable(mut self, name: &'static str, ty: Type) -> Self {
+        self.variables.push(Variable { name, ty, declaration: None });
+        self
+    }
+
+    /// Adds a variable of a schema: `self`, `oldSelf`.
+    pub fn declared(mut self, name: &'static str, declaration: &Declaration) -> Self {
+        self.variables.push(Variable { name, ty: declaration.ty(), declaration: Some(declaration.clone()) });
+        self
+    }
+
+    /// Adds a variable of a schema that may have no value: `oldSelf` of a rule with `optionalOldSelf`.
+    pub fn optional(mut self, name: &'static str, declaration: &Declaration) -> Self {
+        let ty = Type::optional(declaration.ty());
+        self.variables.push(Variable { name, ty, declaration: Some(declaration.clone()) });
+        self
+    }
+
+    /// Adds a variable of the `authorizer` library: an authorizer, or the check of one resource.
+    pub fn authorizer(self, name: &'static str, resource: bool) -> Self {
+        self.variable(name, Type::Opaque(if resource { Opaque::ResourceCheck } else { Opaque::Authorizer }))
+    }
+
+    /// Adds `variables`, if it is not there, and a field of it: the value of the expression that is given in this order to
+    /// [`Evaluation::compose`](crate::Evaluation::compose).
+    pub fn compose(mut self, name: &str, ty: Type) -> Self {
+        if self.index(COMPOSITION).is_none() {
+            self = self.variable(COMPOSITION, Type::Opaque(Opaque::Variables));
+        }
+        self.composed.push((name.to_owned(), ty));
+        self
+    }
+
+    pub(crate) fn index(&self, name: &str) -> Option<usize> {
+        self.variables.iter().position(|variable| variable.name == name)
+    }
+
+    pub(crate) fn ty(&self, index: usize) -> Option<&Type> {
+        self.variables.get(index).map(|variable| &variable.ty)
+    }
+
+    /// What is declared of a variable; for a name that is none, of the first: upstream's estimate knows but one root.
+    pub(crate) fn declaration(&self, name: &str) -> Option<&Declaration> {
+        match self.index(name) {
+            Some(index) => self.variables.get(index)?.declaration.as_ref(),
+            None => self.variables.iter().find_map(|variable| variable.declaration.as_ref()),
+        }
+    }
+
+    /// The place and type of a composed variable. A later one of the same name hides an earlier one.
+    pub(crate) fn composed(&self, name: &str) -> Option<(usize, &Type)> {
+        let at = self.composed.iter().rposition(|(known, _)| known == name)?;
+        Some((at, &self.composed[at].1))
+    }
+}
+
+/// The type of a field of an object of one of the libraries or schemas.
+pub(crate) fn field_type(object: &Arc<ObjectType>, field: &str) -> Option<Type> {
+    object.field(field).map(|field| field.declaration.ty())
+}
