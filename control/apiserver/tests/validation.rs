@@ -128,8 +128,19 @@ async fn objects_of_defined_kinds_are_as_upstream_has_them() {
         if let Some(definition) = case.get("definition") {
             define(&server, definition).await;
         }
-        let dry = format!("{}?dryRun=All", case["request"].as_str().unwrap());
-        let got = server.post(&admin(ACME), &dry, case["object"].clone()).await;
+        let (path, who) = (case["request"].as_str().unwrap(), admin(ACME));
+        let mut object = case["object"].clone();
+        let got = match case.get("old") {
+            None => server.post(&who, &format!("{path}?dryRun=All"), object).await,
+            Some(old) => {
+                let made = server.post(&who, path, old.clone()).await.ok();
+                object["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+                let one = format!("{path}/{}", made["metadata"]["name"].as_str().unwrap());
+                let got = server.put(&who, &format!("{one}?dryRun=All"), &object).await;
+                server.send(&who, "DELETE", &one, "application/json", "").await.ok();
+                got
+            }
+        };
         let sorted = |code: u16, body: &Value, causes: &Value| {
             let mut answer = answer(code, &body["reason"], &Value::Null, causes);
             // Upstream goes through maps in no order.

@@ -18,6 +18,7 @@ pub enum ErrorKind {
     TooMany,
     /// Of another type than its schema says.
     TypeInvalid,
+    Internal,
 }
 
 impl ErrorKind {
@@ -32,13 +33,14 @@ impl ErrorKind {
             Self::Forbidden => ("FieldValueForbidden", "Forbidden"),
             Self::TooLong => ("FieldValueTooLong", "Too long"),
             Self::TooMany => ("FieldValueTooMany", "Too many"),
+            Self::Internal => ("InternalError", "Internal error"),
             Self::TypeInvalid => ("FieldValueTypeInvalid", "Invalid value"),
         }
     }
 
     /// Whether the message shows the value.
     fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong)
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Internal)
     }
 }
 
@@ -123,6 +125,12 @@ impl Errors {
         self.dropped > 0
     }
 
+    /// Whether there is an error of what rules in CEL could not be asked about.
+    pub(crate) fn block_rules(&self) -> bool {
+        use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+        self.list.iter().any(|error| matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid))
+    }
+
     pub fn into_vec(self) -> Vec<FieldError> {
         self.list
     }
@@ -162,7 +170,7 @@ pub fn shown(value: &Value) -> String {
 }
 
 /// JSON as Go writes it: safe to stand in HTML.
-fn json(value: &Value) -> String {
+pub(crate) fn json(value: &Value) -> String {
     let text = value.to_string();
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         return text;
@@ -278,6 +286,7 @@ impl std::fmt::Display for Path {
         match &step.what {
             What::Child(name) if step.before.0.is_none() => f.write_str(name),
             What::Child(name) => write!(f, ".{name}"),
+            What::Named(name) if step.before.0.is_none() => f.write_str(name),
             What::Named(name) => write!(f, ".{name}"),
             What::Index(at) => write!(f, "[{at}]"),
             What::Key(key) => write!(f, "[{key}]"),
@@ -508,6 +517,11 @@ impl<'a> Field<'a> {
     /// As [`Field::not_found_as`], with where it was looked for.
     pub fn not_found_because(&self, errors: &mut Errors, text: &str, detail: impl Into<String>) {
         self.error(errors, ErrorKind::NotFound, quote(text), detail);
+    }
+
+    /// What upstream cannot do, and says so.
+    pub(crate) fn internal(&self, errors: &mut Errors, detail: &str) {
+        self.error(errors, ErrorKind::Internal, String::new(), detail);
     }
 
     /// Longer than `most` bytes.

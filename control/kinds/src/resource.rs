@@ -1,6 +1,6 @@
 //! The record of one resource: all that the server knows of it is said here, in one place, by its family's file.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hypernetes_api::ResourceId;
 use hypernetes_schema::{ObjectType, Scope};
@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use crate::{
+    apiextensions::rules::Rules as Expressions,
     columns::{self, Column},
     field::{Errors, Field},
     format::{self, Faults},
@@ -201,6 +202,8 @@ pub struct Resource {
     pub(crate) rules: Rules,
     pub(crate) strategy: Strategy,
     pub(crate) uniques: Option<Uniques>,
+    /// The rules in CEL of a kind that a tenant has defined, compiled when they are first needed.
+    pub(crate) expressions: OnceLock<Option<Expressions>>,
 }
 
 const ALL: [Verb; 8] =
@@ -262,6 +265,7 @@ impl Resource {
             rules: Rules::default(),
             strategy: Strategy::default(),
             uniques: None,
+            expressions: OnceLock::new(),
             ty,
         }
     }
@@ -461,6 +465,12 @@ impl Resource {
     /// What of an object no other one has.
     pub fn uniques(&self, object: &Value) -> Vec<Unique> {
         self.uniques.map(|uniques| uniques(object)).unwrap_or_default()
+    }
+
+    /// The rules in CEL that its objects are held to, if there are any.
+    pub(crate) fn expressions(&self) -> Option<&Expressions> {
+        let schema = self.ty.definition()?;
+        self.expressions.get_or_init(|| Expressions::of(schema)).as_ref()
     }
 
     /// Whether it is a kind of a group.

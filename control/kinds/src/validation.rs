@@ -91,6 +91,7 @@ impl Resource {
     pub fn errors_of_create(&self, object: &Value) -> Errors {
         let (mut errors, root) = (Errors::default(), Field::root(object));
         let mut content = self.errors_of_content(object);
+        self.hold_to_rules(object, None, &mut content);
         self.rules.create.inspect(|create| create(&root, &mut content));
         if !self.rules.metadata_last || content.is_empty() {
             meta::generated_name(self, &root, &mut errors);
@@ -120,6 +121,7 @@ impl Resource {
         }
         let mut change = Errors::default();
         self.rules.update.inspect(|update| update(&new, &before, &mut change));
+        self.hold_to_rules(object, Some(old), &mut change);
         for path in self.rules.immutable {
             new.walk(path).kept(&mut change, &before.walk(path));
         }
@@ -138,6 +140,7 @@ impl Resource {
         // Of a kind that a tenant has defined all is looked at: what its status may be is said where the rest is.
         if self.ty.structural().is_some() {
             errors.append(self.new_errors_of_content(object, old));
+            self.hold_to_rules(object, Some(old), &mut errors);
         }
         errors
     }
@@ -149,6 +152,17 @@ impl Resource {
             return content;
         }
         content.without(&self.errors_of_content(old).into_vec().into_iter().collect())
+    }
+
+    /// The rules in CEL of a kind that a tenant has defined. Where something is missing or of another type, they are not asked.
+    fn hold_to_rules(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+        let Some(rules) = self.expressions() else { return };
+        if errors.block_rules() {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            let (path, value, detail) = (WHOLE.to_owned(), "null".to_owned(), detail.to_owned());
+            return errors.push(FieldError { kind: ErrorKind::Invalid, path, value, detail, of_change: false });
+        }
+        rules.evaluate(object, old, errors);
     }
 
     fn errors_of_part(&self, rule: Option<Change>, object: &Value, old: &Value) -> Errors {
@@ -172,7 +186,7 @@ impl Resource {
 }
 
 /// What upstream says where something is wrong with an object as a whole.
-const WHOLE: &str = "<nil>";
+pub(crate) const WHOLE: &str = "<nil>";
 
 /// What is not as a definition's schema says, as an error of a field.
 pub(crate) fn of_schema(fault: Fault) -> FieldError {

@@ -99,6 +99,14 @@ impl ObjectType {
         }
     }
 
+    /// The schema of a kind that a tenant has defined, as it was written.
+    pub fn definition(&self) -> Option<&Value> {
+        match &self.source {
+            Source::Defined(schema, _) => Some(schema),
+            Source::Whole(_) | Source::WithoutMetadata(_) => None,
+        }
+    }
+
     /// What bodies are read by. Of a kind that a tenant has defined any value may be anything: what it should be is
     /// validation's.
     pub(crate) fn body(&self) -> &Arc<Schema> {

@@ -4,6 +4,7 @@ pub(crate) mod columns;
 mod custom;
 mod definition;
 mod names;
+pub(crate) mod rules;
 mod schema;
 mod structural;
 #[cfg(test)]

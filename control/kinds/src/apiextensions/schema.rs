@@ -3,7 +3,7 @@
 use hypernetes_schema::{Structural, structural::Fault};
 use serde_json::Value;
 
-use super::structural as rules;
+use super::{rules as expressions, structural as rules};
 use crate::{
     field::{Errors, Field, quote},
     validation,
@@ -55,6 +55,9 @@ pub(super) fn check(schema: &Field<'_>, has_status: bool, errors: &mut Errors) {
         check_defaults(schema, false, errors);
     }
     check_part(schema, Place { is_root: true, ..Place::default() }, errors);
+    if errors.count() == before {
+        expressions::check(schema, errors);
+    }
 }
 
 fn check_root(schema: &Field<'_>, errors: &mut Errors) {
@@ -109,7 +112,6 @@ fn check_part(schema: &Field<'_>, place: Place, errors: &mut Errors) {
     }
     check_extensions(schema, errors);
     check_list(schema, errors);
-    check_rules(&schema.get("x-kubernetes-validations"), errors);
 }
 
 fn check_words(schema: &Field<'_>, place: Place, errors: &mut Errors) {
@@ -249,13 +251,6 @@ fn check_map_keys(keys: &Field<'_>, items: &Field<'_>, errors: &mut Errors) {
             let why = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
             property.get("nullable").forbidden(errors, why);
         }
-    }
-}
-
-/// Rules in CEL. What is not evaluated is not accepted.
-fn check_rules(rules: &Field<'_>, errors: &mut Errors) {
-    if !rules.is_empty() {
-        rules.forbidden(errors, "rules in CEL are not available in this cluster");
     }
 }
 
