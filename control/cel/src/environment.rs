@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::declaration::{Declaration, ObjectType};
+use crate::types::{Declaration, ObjectType};
 use crate::types::{Opaque, Type};
 
 /// The variables of a source, in the order in which an [`Evaluation`](crate::Evaluation) is given their values.

@@ -7,9 +7,10 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, L
 
 use crate::check::{Checked, Name};
 use crate::errors::EvalError;
-use crate::eval::Evaluation;
-use crate::library::{self, Overload};
-use crate::macros::ACCUMULATOR;
+use crate::library::{self, Context, Overload};
+use crate::limits;
+use crate::meter::Meter;
+use crate::parse::{ACCUMULATOR, UNUSED};
 use crate::value::{Key, OwnedMap, Text, TypeName, Value};
 
 /// A part of a program.
@@ -252,12 +253,13 @@ impl<'p> Planner<'p> {
             first.name,
             "bool" | "bytes" | "double" | "duration" | "dyn" | "int" | "string" | "timestamp" | "type" | "uint"
         ) && matches!(args.as_slice(), [Node::Constant(_)]);
-        let call =
-            Node::Call(Box::new(Call { name: first.name, overloads: overloads.into(), args: args.into(), regex }));
         if converts {
-            return Evaluation::constant(&call).map(Node::Constant);
+            let mut args: Vec<_> = args.iter().filter_map(Node::constant).cloned().collect();
+            let mut context = Context { meter: Meter::new(limits::PER_CALL), authorizer: None };
+            let overload = library::fitting(overloads, &args)?;
+            return (overload.run)(&mut context, &mut args).map(Node::Constant);
         }
-        Ok(call)
+        Ok(Node::Call(Box::new(Call { name: first.name, overloads: overloads.into(), args: args.into(), regex })))
     }
 
     fn open(&mut self, name: &'p str) -> usize {
@@ -273,7 +275,7 @@ impl<'p> Planner<'p> {
         let init = self.node(&comprehension.accu_init)?;
         let scopes = self.scopes.len();
         let slot = self.open(&comprehension.accu_var);
-        if comprehension.iter_var == crate::macros::UNUSED && comprehension.accu_var != ACCUMULATOR {
+        if comprehension.iter_var == UNUSED && comprehension.accu_var != ACCUMULATOR {
             let result = self.node(&comprehension.result)?;
             self.scopes.truncate(scopes);
             self.takes = takes;

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use serde_json::Value as Json;
 
 use super::{List, Map, OpaqueValue, Text, Value};
-use crate::declaration::{Declaration, Kind};
 use crate::errors::{EvalError, Result};
-use crate::library::time::{self, Time};
+use crate::types::{Declaration, Kind};
+use crate::value::time::{self, Time};
 
 impl<'a> Value<'a> {
     /// What an object shows to expressions, with its declaration or (`None`) as JSON shows it.

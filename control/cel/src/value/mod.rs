@@ -1,8 +1,15 @@
 //! Values: made lazily of JSON, shared when copied.
 
+pub(crate) mod check;
+pub(crate) mod cidr;
 mod compare;
+pub(crate) mod format;
+pub(crate) mod ip;
 mod json;
 mod key;
+pub(crate) mod semver;
+pub(crate) mod time;
+pub(crate) mod url;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,15 +17,16 @@ use std::sync::Arc;
 use hypernetes_schema::quantity::Quantity;
 use serde_json::Value as Json;
 
-use crate::declaration::{Declaration, ListDeclaration, ObjectType};
 use crate::errors::{EvalError, Result};
-use crate::library::authorizer::Check;
-use crate::library::cidr::Cidr;
-use crate::library::format::NamedFormat;
-use crate::library::semver::Semver;
-use crate::library::time::Time;
-use crate::library::url::Url;
 use crate::types::Opaque;
+use crate::types::{Declaration, ListDeclaration, ObjectType};
+
+use check::Check;
+use cidr::Cidr;
+use format::NamedFormat;
+use semver::Semver;
+use time::Time;
+use url::Url;
 
 pub(crate) use key::{Key, OwnedMap};
 
@@ -51,7 +59,7 @@ pub enum OpaqueValue {
     Url(Arc<Url>),
     Ip(IpAddr),
     Cidr(Cidr),
-    Quantity(Quantity),
+    Quantity(Arc<Quantity>),
     Semver(Arc<Semver>),
     Format(&'static NamedFormat),
     Check(Arc<Check>),
@@ -95,6 +103,8 @@ pub enum Map<'a> {
     #[doc(hidden)]
     Made(Arc<OwnedMap<'a>>),
 }
+
+const _: () = assert!(size_of::<Value<'static>>() <= crate::meter::VALUE_BYTES);
 
 impl<'a> Value<'a> {
     pub(crate) fn text(text: impl Into<Arc<str>>) -> Self {

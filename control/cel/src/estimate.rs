@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::model::{Argument, CallArguments, CostOf};
-use super::{CostEstimate, LIST, MAP, SELECT, SizeEstimate};
 use crate::check::Checked;
-use crate::declaration::Step;
+use crate::cost::{Argument, CallArguments, CostEstimate, CostOf, LIST, MAP, SELECT, SizeEstimate};
 use crate::environment::Environment;
-use crate::macros::ACCUMULATOR;
+use crate::parse::ACCUMULATOR;
+use crate::types::Step;
 use crate::types::Type;
 
 /// Where a value is: a variable and the steps from there.
@@ -386,5 +385,5 @@ fn is_scalar(ty: &Type) -> bool {
 
 /// Whether a comprehension only binds a variable.
 fn is_bind(comprehension: &ComprehensionExpr) -> bool {
-    comprehension.iter_var == crate::macros::UNUSED && comprehension.accu_var != ACCUMULATOR
+    comprehension.iter_var == crate::parse::UNUSED && comprehension.accu_var != ACCUMULATOR
 }

@@ -1,9 +1,12 @@
 //! The types that the checker knows, and how cel-go prints them.
 
+mod declaration;
+
 use std::fmt;
 use std::sync::Arc;
 
-use crate::declaration::ObjectType;
+pub use declaration::{Declaration, ListDeclaration, ObjectType};
+pub(crate) use declaration::{Kind, Merges, Step};
 
 /// A static type.
 #[derive(Debug, Clone)]
