@@ -52,6 +52,11 @@ pub(crate) enum Node {
     Map {
         entries: Box<[(Node, Node, bool)]>,
     },
+    /// An object of that type.
+    Object {
+        name: Arc<str>,
+        fields: Box<[(Arc<str>, Node, bool)]>,
+    },
     Fold(Box<Fold>),
     Bind(Box<Bind>),
 }
@@ -132,7 +137,7 @@ impl<'p> Planner<'p> {
 
     fn node(&mut self, expr: &'p IdedExpr) -> Result<Node, EvalError> {
         Ok(match &expr.expr {
-            Expr::Unspecified | Expr::Struct(_) => return Err(EvalError::NO_SUCH_OVERLOAD),
+            Expr::Unspecified => return Err(EvalError::NO_SUCH_OVERLOAD),
             Expr::Literal(literal) => Node::Constant(constant(literal)),
             Expr::Ident(name) => self.name(expr, name)?,
             Expr::Select(select) => match self.checked.names.get(&expr.id) {
@@ -167,6 +172,14 @@ impl<'p> Planner<'p> {
                     entries.push((self.node(&entry.key)?, self.node(&entry.value)?, entry.optional));
                 }
                 constant_map(&entries).unwrap_or(Node::Map { entries: entries.into() })
+            }
+            Expr::Struct(made) => {
+                let mut fields = Vec::with_capacity(made.entries.len());
+                for entry in &made.entries {
+                    let EntryExpr::StructField(field) = &entry.expr else { continue };
+                    fields.push((field.field.as_str().into(), self.node(&field.value)?, field.optional));
+                }
+                Node::Object { name: made.type_name.trim_start_matches('.').into(), fields: fields.into() }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension)?,
         })

@@ -14,6 +14,7 @@ pub(crate) const SELECT: u64 = 1;
 /// A list, a map, an object that is made.
 pub(crate) const LIST: u64 = 10;
 pub(crate) const MAP: u64 = 30;
+pub(crate) const OBJECT: u64 = 40;
 /// A character of a string that is gone through.
 pub(crate) const CHARACTER: f64 = 0.1;
 /// A character of a regular expression, for each unit of the string's cost.

@@ -4,6 +4,7 @@ mod access;
 mod call;
 mod fold;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Program;
@@ -12,7 +13,7 @@ use crate::library::Context;
 use crate::meter::Meter;
 use crate::plan::Node;
 use crate::value::check::Authorizer;
-use crate::value::{Key, Map, OwnedMap, Value};
+use crate::value::{Key, Made, Map, OwnedMap, Value};
 use crate::{cost, limits};
 
 /// What programs are evaluated with: the values of an [`Environment`](crate::Environment)'s variables. One evaluation serves
@@ -182,6 +183,7 @@ impl<'a> Evaluation<'a> {
             Node::Call(call) => self.call(call),
             Node::List { elements } => self.list(elements),
             Node::Map { entries } => self.map(entries),
+            Node::Object { name, fields } => self.object(name, fields),
             Node::Fold(fold) => self.fold(fold),
             Node::Bind(bind) => self.bind(bind),
         }
@@ -244,6 +246,26 @@ impl<'a> Evaluation<'a> {
             self.charge(cost::MAP)?;
         }
         made.map(|()| Value::Map(Map::Made(Arc::new(map))))
+    }
+
+    fn object(&mut self, name: &Arc<str>, fields: &'a [(Arc<str>, Node, bool)]) -> Result<Value<'a>> {
+        self.context.meter.grow_elements(2 * fields.len())?;
+        let mut made = BTreeMap::new();
+        let done = fields.iter().try_for_each(|(field, value, optional)| {
+            let value = match (self.eval(value)?, optional) {
+                (Value::Optional(None), true) => return Ok(()),
+                (Value::Optional(Some(value)), true) => (*value).clone(),
+                (value, _) => value,
+            };
+            Made::check_field(name, field, &value)?;
+            made.insert(field.clone(), value);
+            Ok(())
+        });
+        if !done.as_ref().is_err_and(EvalError::is_cancelled) {
+            self.charge(cost::OBJECT)?;
+        }
+        done?;
+        Ok(Value::Made(Arc::new(Made { name: name.clone(), fields: made })))
     }
 
     fn composed(&mut self, index: usize) -> Result<Value<'a>> {

@@ -60,6 +60,15 @@ pub(super) const ROWS: &[Overload] = &[
         let formatted = format_string::format(text(args, 0)?, list(args, 1)?, context)?;
         Ok(Value::text(formatted))
     }),
+    // Only where objects can be made.
+    global(
+        "jsonpatch.escapeKey",
+        "string_jsonpatch_escapeKey_string",
+        &[STRING],
+        STRING,
+        Cost::Through(1),
+        |context, args| made(context, text(args, 0)?.replace('~', "~0").replace('/', "~1")),
+    ),
     global("strings.quote", "strings_quote", &[STRING], STRING, Cost::Quote, quote),
 ];
 

@@ -22,6 +22,17 @@ impl<'a> Value<'a> {
             (Self::Optional(None), Self::Optional(None)) => true,
             (Self::Optional(Some(a)), Self::Optional(Some(b))) => a.equals(b, meter)?,
             (Self::Opaque(a), Self::Opaque(b)) => a.equals(b),
+            (Self::Made(a), Self::Made(b)) => {
+                let mut same = a.name == b.name && a.fields.len() == b.fields.len();
+                for (name, value) in &a.fields {
+                    same = same
+                        && match b.fields.get(name) {
+                            Some(other) => value.equals(other, meter)?,
+                            None => false,
+                        };
+                }
+                same
+            }
             (Self::List(a), Self::List(b)) => a.equals(b, meter)?,
             (Self::Map(a), Self::Map(b)) => a.equals(b, meter)?,
             _ => self.compare_numbers(other) == Some(Ordering::Equal),

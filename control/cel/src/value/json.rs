@@ -106,6 +106,10 @@ impl<'a> Value<'a> {
                 }
                 Json::Object(made)
             }
+            Self::Made(made) => {
+                let fields = made.fields().map(|(name, value)| Some((name.to_owned(), value.to_json()?)));
+                Json::Object(fields.collect::<Option<_>>()?)
+            }
             Self::Optional(Some(value)) => value.to_json()?,
             Self::Opaque(OpaqueValue::Quantity(quantity)) => Json::from(quantity.to_string()),
             Self::Optional(None) | Self::Type(_) | Self::Opaque(_) | Self::Variables => return None,

@@ -7,6 +7,7 @@ pub(crate) mod format;
 pub(crate) mod ip;
 mod json;
 mod key;
+mod made;
 pub(crate) mod semver;
 pub(crate) mod time;
 pub(crate) mod url;
@@ -29,6 +30,7 @@ use time::Time;
 use url::Url;
 
 pub(crate) use key::{Key, OwnedMap};
+pub use made::Made;
 
 /// A value of an expression. `'a` is the life of the objects and programs that it was made of.
 #[derive(Debug, Clone)]
@@ -49,6 +51,8 @@ pub enum Value<'a> {
     Optional(Option<Arc<Value<'a>>>),
     #[doc(hidden)]
     Opaque(OpaqueValue),
+    /// An object that an expression has made.
+    Made(Arc<Made<'a>>),
     /// The object whose fields are the variables of a composition.
     Variables,
 }
@@ -141,6 +145,7 @@ impl<'a> Value<'a> {
             Self::Type(_) => "type",
             Self::Optional(_) => "optional_type",
             Self::Opaque(value) => value.ty().name(),
+            Self::Made(made) => made.type_name(),
             Self::Variables => Opaque::Variables.name(),
         }
     }
@@ -198,6 +203,7 @@ impl<'a> Value<'a> {
             Self::List(list) => list.is_empty(),
             Self::Map(map) => map.is_empty(),
             Self::Optional(value) => value.is_none(),
+            Self::Made(made) => made.fields.is_empty(),
             Self::Timestamp(_) | Self::Type(_) | Self::Opaque(_) | Self::Variables => false,
         }
     }
