@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::declaration::{Declaration, ObjectType};
+use crate::library::{self, Overload};
+use crate::types::{Declaration, ObjectType};
 use crate::types::{Opaque, Type};
 
 /// The variables of a source, in the order in which an [`Evaluation`](crate::Evaluation) is given their values.
@@ -11,6 +12,8 @@ pub struct Environment {
     variables: Vec<Variable>,
     /// Variables that are made of expressions: fields of `variables`.
     composed: Vec<(String, Type)>,
+    /// Whether objects can be made: `Object{…}`, `JSONPatch{…}`.
+    mutates: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -20,6 +23,10 @@ struct Variable {
     /// How large its value can be, for the estimate.
     declaration: Option<Declaration>,
 }
+
+/// The types of objects that expressions make: of a whole object, or with the path to it behind, and of an operation.
+const OBJECT: &str = "Object";
+const JSON_PATCH: &str = "JSONPatch";
 
 /// The variable that composed ones are fields of.
 const COMPOSITION: &str = "variables";
@@ -63,6 +70,27 @@ impl Environment {
         self
     }
 
+    /// Lets expressions make objects and patches, as those of mutating policies do.
+    pub fn mutates(mut self) -> Self {
+        self.mutates = true;
+        self
+    }
+
+    /// The overloads of a function that may be called here.
+    pub(crate) fn function(&self, name: &str) -> Option<&'static [&'static Overload]> {
+        if !self.mutates && name.starts_with("jsonpatch.") {
+            return None;
+        }
+        library::find(name)
+    }
+
+    /// The type of an object that may be made here.
+    pub(crate) fn made(&self, name: &str) -> Option<Type> {
+        let known =
+            matches!(name, OBJECT | JSON_PATCH) || name.strip_prefix(OBJECT).is_some_and(|rest| rest.starts_with('.'));
+        (self.mutates && known).then(|| Type::Made(name.into()))
+    }
+
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
         self.variables.iter().position(|variable| variable.name == name)
     }
@@ -83,6 +111,16 @@ impl Environment {
     pub(crate) fn composed(&self, name: &str) -> Option<(usize, &Type)> {
         let at = self.composed.iter().rposition(|(known, _)| known == name)?;
         Some((at, &self.composed[at].1))
+    }
+}
+
+/// The type of a field of an object that is made.
+pub(crate) fn made_field_type(name: &str, field: &str) -> Option<Type> {
+    match field {
+        _ if name != JSON_PATCH => Some(Type::Dyn),
+        "op" | "from" | "path" => Some(Type::String),
+        "value" => Some(Type::Dyn),
+        _ => None,
     }
 }
 

@@ -16,21 +16,22 @@
 //! ```
 //!
 //! The parser is the `cel` crate's. The rest is ours: [`check`] gives types, [`plan`] makes a tree that runs, [`eval`] runs it,
-//! [`library`] has the functions, a row each, and [`cost`] what they cost. Nothing here panics, hangs or grows beyond
+//! [`library`] has the functions, a row each, [`cost`] what they cost, and [`estimate`] what that
+//! can come to. Nothing here panics, hangs or grows beyond
 //! [`limits`], whatever the source and the values are.
 #![forbid(unsafe_code)]
 
 mod check;
 mod cost;
-mod declaration;
 mod environment;
 mod errors;
+mod estimate;
 mod eval;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod library;
 pub mod limits;
-mod macros;
+mod meter;
 pub mod names;
 mod parse;
 mod plan;
@@ -39,11 +40,10 @@ mod types;
 mod value;
 
 pub use cost::CostEstimate;
-pub use declaration::{Declaration, ObjectType};
 pub use environment::Environment;
 pub use errors::{CompileErrors, EvalError, Issue, Position};
 pub use eval::{Evaluation, Outcome};
-pub use library::authorizer::{Attributes, AuthorizationRequest, Authorizer, Decision};
 pub use program::{Program, compile};
-pub use types::{Opaque, Type};
-pub use value::{List, Map, Text, TypeName, Value};
+pub use types::{Declaration, ObjectType, Opaque, Type};
+pub use value::check::{Attributes, AuthorizationRequest, Authorizer, Decision};
+pub use value::{List, Made, Map, Text, TypeName, Value};

@@ -7,9 +7,10 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, L
 
 use crate::check::{Checked, Name};
 use crate::errors::EvalError;
-use crate::eval::Evaluation;
-use crate::library::{self, Overload};
-use crate::macros::ACCUMULATOR;
+use crate::library::{self, Context, Overload};
+use crate::limits;
+use crate::meter::Meter;
+use crate::parse::{ACCUMULATOR, UNUSED};
 use crate::value::{Key, OwnedMap, Text, TypeName, Value};
 
 /// A part of a program.
@@ -50,6 +51,11 @@ pub(crate) enum Node {
     },
     Map {
         entries: Box<[(Node, Node, bool)]>,
+    },
+    /// An object of that type.
+    Object {
+        name: Arc<str>,
+        fields: Box<[(Arc<str>, Node, bool)]>,
     },
     Fold(Box<Fold>),
     Bind(Box<Bind>),
@@ -131,7 +137,7 @@ impl<'p> Planner<'p> {
 
     fn node(&mut self, expr: &'p IdedExpr) -> Result<Node, EvalError> {
         Ok(match &expr.expr {
-            Expr::Unspecified | Expr::Struct(_) => return Err(EvalError::NO_SUCH_OVERLOAD),
+            Expr::Unspecified => return Err(EvalError::NO_SUCH_OVERLOAD),
             Expr::Literal(literal) => Node::Constant(constant(literal)),
             Expr::Ident(name) => self.name(expr, name)?,
             Expr::Select(select) => match self.checked.names.get(&expr.id) {
@@ -166,6 +172,14 @@ impl<'p> Planner<'p> {
                     entries.push((self.node(&entry.key)?, self.node(&entry.value)?, entry.optional));
                 }
                 constant_map(&entries).unwrap_or(Node::Map { entries: entries.into() })
+            }
+            Expr::Struct(made) => {
+                let mut fields = Vec::with_capacity(made.entries.len());
+                for entry in &made.entries {
+                    let EntryExpr::StructField(field) = &entry.expr else { continue };
+                    fields.push((field.field.as_str().into(), self.node(&field.value)?, field.optional));
+                }
+                Node::Object { name: made.type_name.trim_start_matches('.').into(), fields: fields.into() }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension)?,
         })
@@ -252,12 +266,13 @@ impl<'p> Planner<'p> {
             first.name,
             "bool" | "bytes" | "double" | "duration" | "dyn" | "int" | "string" | "timestamp" | "type" | "uint"
         ) && matches!(args.as_slice(), [Node::Constant(_)]);
-        let call =
-            Node::Call(Box::new(Call { name: first.name, overloads: overloads.into(), args: args.into(), regex }));
         if converts {
-            return Evaluation::constant(&call).map(Node::Constant);
+            let mut args: Vec<_> = args.iter().filter_map(Node::constant).cloned().collect();
+            let mut context = Context { meter: Meter::new(limits::PER_CALL), authorizer: None };
+            let overload = library::fitting(overloads, &args)?;
+            return (overload.run)(&mut context, &mut args).map(Node::Constant);
         }
-        Ok(call)
+        Ok(Node::Call(Box::new(Call { name: first.name, overloads: overloads.into(), args: args.into(), regex })))
     }
 
     fn open(&mut self, name: &'p str) -> usize {
@@ -273,7 +288,7 @@ impl<'p> Planner<'p> {
         let init = self.node(&comprehension.accu_init)?;
         let scopes = self.scopes.len();
         let slot = self.open(&comprehension.accu_var);
-        if comprehension.iter_var == crate::macros::UNUSED && comprehension.accu_var != ACCUMULATOR {
+        if comprehension.iter_var == UNUSED && comprehension.accu_var != ACCUMULATOR {
             let result = self.node(&comprehension.result)?;
             self.scopes.truncate(scopes);
             self.takes = takes;

@@ -3,9 +3,9 @@
 use crate::check;
 use crate::check::Name;
 use crate::cost::CostEstimate;
-use crate::cost::estimate::estimate;
 use crate::environment::Environment;
 use crate::errors::CompileErrors;
+use crate::estimate::estimate;
 use crate::parse::parse;
 use crate::plan::{self, Node};
 use crate::types::Type;

@@ -28,6 +28,17 @@ fn show(value: &Value<'_>) -> String {
             entries.sort();
             format!("{{{}}}", entries.join(", "))
         }
+        Value::Made(made) if made.name() == "JSONPatch" => {
+            let field = |name| made.fields().find(|(field, _)| *field == name).map(|(_, value)| show(value));
+            let text = |name| field(name).unwrap_or_else(|| "\"\"".to_owned());
+            let value = field("value").map(|value| format!(", value: {value}")).unwrap_or_default();
+            format!("JSONPatch{{from: {}, op: {}, path: {}{value}}}", text("from"), text("op"), text("path"))
+        }
+        Value::Made(made) => {
+            let named = if made.name() == "Object" { made.check_names() } else { Ok(()) };
+            let wrong = named.err().map(|wrong| format!(" {}", wrong.join("\n"))).unwrap_or_default();
+            format!("{}{}{wrong}", made.name(), value.to_json().unwrap())
+        }
         Value::Variables => "variables".to_owned(),
     }
 }
@@ -69,6 +80,7 @@ fn difference(case: &Json) -> Option<String> {
         Some(declared) => Environment::new().declared("self", declared).declared("oldSelf", declared),
         None => Environment::new().variable("self", any.ty()).variable("oldSelf", any.ty()),
     };
+    let environment = if case["mutates"] == true { environment.mutates() } else { environment };
     let differs = |what: &str, expected: &str, found: &str| {
         (expected != found).then(|| format!("{source}\n   {what} expected {expected}\n   {what} found    {found}"))
     };

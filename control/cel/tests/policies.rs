@@ -29,7 +29,7 @@ impl Authorizer for Readers {
 }
 
 fn asked(source: &str) -> (Result<String, String>, u64, Vec<String>) {
-    let environment = Environment::new().authorizer("authorizer", false).authorizer("requestResource", true);
+    let environment = Environment::new().authorizer("authorizer", false).authorizer("authorizer.requestResource", true);
     let program = compile(source, &environment).unwrap_or_else(|errors| panic!("{errors}"));
     let readers = Readers::default();
     let resource = Value::resource_check("apps", "deployments", "", "default", "web");
@@ -53,7 +53,7 @@ fn authorizers_are_asked() {
         ("authorizer.path('/healthz').check('post').allowed()", "false", "None post /healthz"),
         ("authorizer.path('/x').check('fail').errored()", "true", "None fail /x"),
         ("authorizer.path('/x').check('fail').error()", "\"broken\"", "None fail /x"),
-        ("requestResource.check('get').allowed()", "true", "None get apps|deployments||default|web||"),
+        ("authorizer.requestResource.check('get').allowed()", "true", "None get apps|deployments||default|web||"),
         (
             "authorizer.serviceAccount('ns', 'sa').group('g').resource('r').subresource('s').fieldSelector('a=b').labelSelector('c').check('get').allowed()",
             "true",

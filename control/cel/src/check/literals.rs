@@ -6,10 +6,10 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use super::Checked;
 use crate::errors::Issue;
 use crate::library::regex;
-use crate::library::time::{self, Time};
 use crate::limits;
 use crate::parse::{Parsed, for_each_part};
 use crate::types::Type;
+use crate::value::time::{self, Time};
 
 pub(super) fn check(parsed: &Parsed, checked: &Checked, issues: &mut Vec<Issue>) {
     // What `format` is given may be of any types.

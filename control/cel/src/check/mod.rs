@@ -6,12 +6,12 @@ mod unify;
 use std::collections::HashMap;
 
 use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr, StructExpr,
 };
 
-use crate::environment::{Environment, field_type};
+use crate::environment::{Environment, field_type, made_field_type};
 use crate::errors::{CompileErrors, Issue};
-use crate::library::{self, Overload};
+use crate::library::Overload;
 use crate::limits;
 use crate::parse::Parsed;
 use crate::types::{Opaque, Type};
@@ -117,14 +117,7 @@ impl<'p> Checker<'p> {
             Expr::Call(call) => self.call(expr, call),
             Expr::List(list) => self.list(list),
             Expr::Map(map) => self.map(map),
-            Expr::Struct(made) => {
-                for entry in &made.entries {
-                    if let EntryExpr::StructField(field) = &entry.expr {
-                        self.expr(&field.value);
-                    }
-                }
-                self.undeclared(expr.id, &made.type_name)
-            }
+            Expr::Struct(made) => self.made(expr.id, made),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
         };
         if !parts(&ty, &mut TYPE_PARTS.clone()) {
@@ -193,6 +186,13 @@ impl<'p> Checker<'p> {
                     Type::Error
                 }
             },
+            Type::Made(name) => match made_field_type(name, field) {
+                Some(ty) => ty,
+                None => {
+                    self.report(id, format!("undefined field '{field}'"));
+                    Type::Error
+                }
+            },
             Type::Opaque(Opaque::Variables) => match self.environment.composed(field) {
                 Some((index, ty)) => {
                     self.checked.names.insert(id, Name::Composed(index));
@@ -235,18 +235,18 @@ impl<'p> Checker<'p> {
         }
         let name = call.func_name.trim_start_matches('.');
         let Some(target) = &call.target else {
-            return match library::find(name) {
+            return match self.environment.function(name) {
                 Some(overloads) => self.resolve(expr, name, overloads, None, call, false),
                 None => self.undeclared(expr.id, &call.func_name),
             };
         };
         if let Some(prefix) = qualified(target)
-            && let Some(overloads) = library::find(&format!("{}.{name}", prefix.trim_start_matches('.')))
+            && let Some(overloads) = self.environment.function(&format!("{}.{name}", prefix.trim_start_matches('.')))
         {
             return self.resolve(expr, overloads[0].name, overloads, None, call, true);
         }
         self.expr(target);
-        match library::find(name) {
+        match self.environment.function(name) {
             Some(overloads) => self.resolve(expr, name, overloads, Some(target), call, false),
             None => self.undeclared(expr.id, name),
         }
@@ -354,6 +354,32 @@ impl<'p> Checker<'p> {
         let mut unknown = || Type::Variable(self.substitution.fresh());
         let keys = keys.unwrap_or_else(&mut unknown);
         Type::map(keys, values.unwrap_or_else(unknown))
+    }
+
+    fn made(&mut self, id: u64, made: &'p StructExpr) -> Type {
+        let name = made.type_name.trim_start_matches('.');
+        let Some(ty) = self.environment.made(name) else { return self.undeclared(id, &made.type_name) };
+        for entry in &made.entries {
+            let EntryExpr::StructField(field) = &entry.expr else { continue };
+            self.expr(&field.value);
+            let value = self.unwrapped(&field.value, field.optional);
+            let Some(expected) = made_field_type(name, &field.field) else {
+                let shown = self.shown(&value);
+                // Upstream has such a field, but no type for it.
+                let message = format!("expected type of field '{}' is '' but provided type is '{shown}'", field.field);
+                self.report(entry.id, message);
+                continue;
+            };
+            if !self.substitution.assign(&expected, &value) {
+                let message = format!(
+                    "expected type of field '{}' is '{expected}' but provided type is '{}'",
+                    field.field,
+                    self.shown(&value)
+                );
+                self.report(entry.id, message);
+            }
+        }
+        ty
     }
 
     fn comprehension(&mut self, comprehension: &'p ComprehensionExpr) -> Type {

@@ -70,6 +70,7 @@ impl Substitution {
                     Type::Null
                         | Type::Optional(_)
                         | Type::Object(_)
+                        | Type::Made(_)
                         | Type::Opaque(_)
                         | Type::Duration
                         | Type::Timestamp

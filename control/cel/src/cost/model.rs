@@ -3,7 +3,7 @@
 use super::size::{CostEstimate, SizeEstimate, scaled};
 use super::{CHARACTER, LIST, REGEX_CHARACTER};
 use crate::errors::Result;
-use crate::eval::Evaluation;
+use crate::meter::Meter;
 use crate::types::{Opaque, Type};
 use crate::value::{List, OpaqueValue, Value};
 
@@ -121,13 +121,7 @@ impl Cost {
     }
 
     /// What a call has cost. `known` is whether the checker knew which overload is meant.
-    pub fn actual<'a>(
-        self,
-        known: bool,
-        args: &[Value<'a>],
-        result: &Value<'a>,
-        context: &mut Evaluation<'a>,
-    ) -> Result<u64> {
+    pub fn actual<'a>(self, known: bool, args: &[Value<'a>], result: &Value<'a>, meter: &mut Meter) -> Result<u64> {
         let of = |index: usize| args.get(index).map_or(1, size);
         // A negative depth wraps around, as it does upstream.
         let list_call = |factor: f64, size: u64| ((size as f64 * factor) as i64 as u64).wrapping_add(1 + LIST);
@@ -146,7 +140,7 @@ impl Cost {
                 LIST + scaled(length, CHARACTER) + scaled(scaled(length, 0.5), 50.0)
             }
             Self::Elements => match args.first() {
-                Some(value) => traversal(value, context)?,
+                Some(value) => traversal(value, meter)?,
                 None => 0,
             },
             Self::Through(times) | Self::Parse(times) => scaled(of(0), f64::from(times) * CHARACTER),
@@ -338,18 +332,18 @@ fn replaced(text: SizeEstimate, from: SizeEstimate, to: SizeEstimate) -> SizeEst
 }
 
 /// The cost of going through a value and all that is in it. Strings are counted in bytes here.
-fn traversal<'a>(value: &Value<'a>, context: &mut Evaluation<'a>) -> Result<u64> {
-    context.step(1)?;
+fn traversal<'a>(value: &Value<'a>, meter: &mut Meter) -> Result<u64> {
+    meter.step(1)?;
     Ok(match value {
         Value::String(text) => (text.as_str().len() as f64 * CHARACTER) as u64,
         Value::Bytes(bytes) => (bytes.len() as f64 * CHARACTER) as u64,
-        Value::List(list) => of_list(list, context)?,
+        Value::List(list) => of_list(list, meter)?,
         Value::Map(map) => {
             let mut cost = 0;
             for key in map.keys() {
-                cost += traversal(&key, context)?;
+                cost += traversal(&key, meter)?;
                 if let Some(value) = map.get(&key) {
-                    cost += traversal(&value?, context)?;
+                    cost += traversal(&value?, meter)?;
                 }
             }
             cost
@@ -358,11 +352,11 @@ fn traversal<'a>(value: &Value<'a>, context: &mut Evaluation<'a>) -> Result<u64>
     })
 }
 
-fn of_list<'a>(list: &List<'a>, context: &mut Evaluation<'a>) -> Result<u64> {
+fn of_list<'a>(list: &List<'a>, meter: &mut Meter) -> Result<u64> {
     let mut cost = 0;
     for item in list.iter() {
         cost += match item {
-            Ok(item) => traversal(&item, context)?,
+            Ok(item) => traversal(&item, meter)?,
             Err(_) => 1,
         };
     }

@@ -47,7 +47,7 @@ impl<'a> Evaluation<'a> {
         &mut self,
         operand: Value<'a>,
         optional: bool,
-        part: impl Fn(&Value<'a>) -> Result<Option<Value<'a>>>,
+        part: impl Fn(&Value<'a>) -> std::result::Result<Value<'a>, Without>,
     ) -> Result<Value<'a>> {
         let (operand, optional) = match operand {
             Value::Optional(None) => return Ok(Value::Optional(None)),
@@ -55,15 +55,15 @@ impl<'a> Evaluation<'a> {
             other => (other, optional),
         };
         match part(&operand) {
-            Ok(Some(value)) => {
+            Ok(value) => {
                 self.charge(cost::SELECT)?;
                 Ok(if optional { Value::some(value) } else { value })
             }
-            Ok(None) => Ok(Value::Optional(None)),
-            // What cannot have parts has none.
-            Err(_) if optional => Ok(Value::Optional(None)),
-            Err(error) => {
-                self.charge(cost::SELECT)?;
+            Err(Without::Absent(_)) if optional => Ok(Value::Optional(None)),
+            Err(Without::Absent(error) | Without::Wrong(error)) => {
+                if !optional {
+                    self.charge(cost::SELECT)?;
+                }
                 Err(error)
             }
         }
@@ -83,6 +83,7 @@ impl<'a> Evaluation<'a> {
                 Some(Err(error)) => Err(error),
                 None => Ok(Value::Bool(false)),
             },
+            Value::Made(made) => Ok(Value::Bool(made.fields.contains_key(field))),
             Value::Variables => Ok(Value::Bool(true)),
             // What has no fields has not this one.
             _ => Ok(Value::Bool(false)),
@@ -94,35 +95,56 @@ fn no_such_key(key: &str) -> EvalError {
     EvalError::new(format!("no such key: {key}"))
 }
 
-fn of_field<'a>(value: &Value<'a>, field: &str) -> Result<Option<Value<'a>>> {
-    match value {
-        Value::Map(map) => match map.field(field) {
-            Some(value) => value.map(Some),
-            None => Err(no_such_key(field)),
-        },
-        _ => Err(no_such_key(field)),
+/// Why there is no part.
+enum Without {
+    /// What is there has none such, or can have none.
+    Absent(EvalError),
+    Wrong(EvalError),
+}
+
+impl From<EvalError> for Without {
+    fn from(error: EvalError) -> Self {
+        Self::Wrong(error)
     }
 }
 
-fn of_index<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>>> {
+fn of_field<'a>(value: &Value<'a>, field: &str) -> std::result::Result<Value<'a>, Without> {
+    match value {
+        Value::Map(map) => match map.field(field) {
+            Some(value) => Ok(value?),
+            None => Err(Without::Absent(no_such_key(field))),
+        },
+        Value::Made(made) => Ok(made.field(field)),
+        Value::List(_) => Err(unsupported("string").into()),
+        _ => Err(Without::Absent(no_such_key(field))),
+    }
+}
+
+fn unsupported(index: &str) -> EvalError {
+    EvalError::new(format!("unsupported index type '{index}' in list"))
+}
+
+fn of_index<'a>(value: &Value<'a>, index: &Value<'a>) -> std::result::Result<Value<'a>, Without> {
     match value {
         Value::List(list) => {
             let at = match index {
                 Value::Int(at) => Some(*at),
                 Value::Uint(at) => i64::try_from(*at).ok(),
                 Value::Double(at) if at.fract() == 0.0 && at.abs() < 9.0e18 => Some(*at as i64),
-                Value::Double(at) => return Err(EvalError::new(format!("unsupported index value {at} in list"))),
-                _ => return Err(EvalError::new(format!("unsupported index type '{}' in list", index.type_name()))),
+                Value::Double(at) => return Err(EvalError::new(format!("unsupported index value {at} in list")).into()),
+                _ => return Err(unsupported(index.type_name()).into()),
             };
-            let out = || EvalError::new(format!("index out of bounds: {}", shown(index)));
-            let at = at.and_then(|at| usize::try_from(at).ok()).ok_or_else(out)?;
-            list.get(at).ok_or_else(out)?.map(Some)
+            let at = at.and_then(|at| usize::try_from(at).ok());
+            match at.and_then(|at| list.get(at)) {
+                Some(value) => Ok(value?),
+                None => Err(Without::Absent(EvalError::new(format!("index out of bounds: {}", shown(index))))),
+            }
         }
         Value::Map(map) => match map.get(index) {
-            Some(value) => value.map(Some),
-            None => Err(no_such_key(&shown(index))),
+            Some(value) => Ok(value?),
+            None => Err(Without::Absent(no_such_key(&shown(index)))),
         },
-        _ => Err(no_such_key(&shown(index))),
+        _ => Err(Without::Absent(no_such_key(&shown(index)))),
     }
 }
 

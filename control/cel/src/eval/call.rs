@@ -3,7 +3,7 @@
 use super::Evaluation;
 use crate::errors::{EvalError, Result};
 use crate::library;
-use crate::plan::{Call, Node};
+use crate::plan::Call;
 use crate::value::Value;
 
 impl<'a> Evaluation<'a> {
@@ -51,24 +51,27 @@ impl<'a> Evaluation<'a> {
             })
         });
         let known = call.overloads.len() == 1;
-        let cost = call.overloads.first().map_or(Ok(1), |of| of.cost.actual(known, &args, &Value::Null, self))?;
+        let cost = call
+            .overloads
+            .first()
+            .map_or(Ok(1), |of| of.cost.actual(known, &args, &Value::Null, &mut self.context.meter))?;
         self.charge(cost)?;
         Err(first.unwrap_or(EvalError::NO_SUCH_OVERLOAD))
     }
 
     fn apply(&mut self, call: &'a Call, args: &mut [Value<'a>]) -> Result<Value<'a>> {
-        let fitting = call.overloads.iter().find(|overload| {
-            overload.args.len() == args.len() && overload.args.iter().zip(&*args).all(|(sig, arg)| sig.accepts(arg))
-        });
-        let Some(overload) = fitting else {
-            self.charge(1)?;
-            return Err(no_overload(call.name, args));
+        let overload = match library::fitting(&call.overloads, args) {
+            Ok(overload) => overload,
+            Err(error) => {
+                self.charge(1)?;
+                return Err(error);
+            }
         };
         let known = call.overloads.len() == 1;
         let before = call.overloads[0].cost;
         let result = match &call.regex {
-            Some(regex) => library::regex::run_compiled(call.name, regex, args, self),
-            None => (overload.run)(self, args),
+            Some(regex) => library::regex::run_compiled(call.name, regex, args, &mut self.context),
+            None => (overload.run)(&mut self.context, args),
         };
         if let Err(error) = &result
             && error.is_cancelled()
@@ -76,40 +79,8 @@ impl<'a> Evaluation<'a> {
             return result;
         }
         let counted = if known { before } else { overload.cost };
-        let cost = counted.actual(known, args, result.as_ref().unwrap_or(&Value::Null), self)?;
+        let cost = counted.actual(known, args, result.as_ref().unwrap_or(&Value::Null), &mut self.context.meter)?;
         self.charge(cost)?;
         result
     }
-}
-
-impl Evaluation<'static> {
-    /// The value of a call whose arguments are constants.
-    pub(super) fn call_constant(&mut self, call: &Call) -> Result<Value<'static>> {
-        let mut args: Vec<Value<'static>> = Vec::with_capacity(call.args.len());
-        for arg in &call.args {
-            match arg {
-                Node::Constant(value) => args.push(value.clone()),
-                _ => return Err(EvalError::NO_SUCH_OVERLOAD),
-            }
-        }
-        let fitting = call.overloads.iter().find(|overload| {
-            overload.args.len() == args.len() && overload.args.iter().zip(&args).all(|(sig, arg)| sig.accepts(arg))
-        });
-        match fitting {
-            Some(overload) => (overload.run)(self, &mut args),
-            None => Err(no_overload(call.name, &args)),
-        }
-    }
-}
-
-/// The message depends on how cel-go implements the function: by what its values can, or by overloads.
-fn no_overload(name: &str, args: &[Value<'_>]) -> EvalError {
-    if name.starts_with(['_', '!', '-', '@']) || matches!(name, "contains" | "startsWith" | "endsWith" | "matches") {
-        return EvalError::NO_SUCH_OVERLOAD;
-    }
-    if name == "size" {
-        return EvalError::new("no such overload: size");
-    }
-    let types: Vec<&str> = args.iter().map(Value::type_name).collect();
-    EvalError::new(format!("no such overload: {name}({})", types.join(", ")))
 }

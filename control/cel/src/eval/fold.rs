@@ -76,7 +76,7 @@ impl<'a> Evaluation<'a> {
 
     fn over_map(&mut self, fold: &'a Fold, map: &Map<'a>) -> Result<()> {
         let keys = map.keys();
-        self.grow_elements(keys.len())?;
+        self.context.meter.grow_elements(keys.len())?;
         for key in keys {
             if !self.goes_on(fold)? {
                 break;

@@ -4,13 +4,16 @@ mod access;
 mod call;
 mod fold;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Program;
 use crate::errors::{EvalError, Result};
-use crate::library::authorizer::Authorizer;
+use crate::library::Context;
+use crate::meter::Meter;
 use crate::plan::Node;
-use crate::value::{Key, Map, OwnedMap, Value};
+use crate::value::check::Authorizer;
+use crate::value::{Key, Made, Map, OwnedMap, Value};
 use crate::{cost, limits};
 
 /// What programs are evaluated with: the values of an [`Environment`](crate::Environment)'s variables. One evaluation serves
@@ -20,16 +23,12 @@ pub struct Evaluation<'a> {
     composed: &'a [Program],
     /// What the composed variables have become, each evaluated when first asked for.
     cells: Vec<Option<Result<Value<'a>>>>,
-    pub(crate) authorizer: Option<&'a dyn Authorizer>,
+    context: Context<'a>,
     locals: Vec<Local<'a>>,
     /// Where the locals of the running program begin.
     base: usize,
-    limit: u64,
-    cost: u64,
     /// What composed variables have cost since the last program began.
     composed_cost: u64,
-    steps: u64,
-    bytes: usize,
     depth: usize,
 }
 
@@ -67,21 +66,17 @@ impl<'a> Evaluation<'a> {
             values,
             composed: &[],
             cells: Vec::new(),
-            authorizer: None,
+            context: Context { meter: Meter::new(limits::PER_CALL), authorizer: None },
             locals: Vec::new(),
             base: 0,
-            limit: limits::PER_CALL,
-            cost: 0,
             composed_cost: 0,
-            steps: 0,
-            bytes: 0,
             depth: 0,
         }
     }
 
     /// Whom the `authorizer` library asks.
     pub fn with_authorizer(mut self, authorizer: &'a dyn Authorizer) -> Self {
-        self.authorizer = Some(authorizer);
+        self.context.authorizer = Some(authorizer);
         self
     }
 
@@ -99,47 +94,18 @@ impl<'a> Evaluation<'a> {
 
     /// Evaluates a program that may cost so much.
     pub fn run_within(&mut self, program: &'a Program, limit: u64) -> Outcome<'a> {
-        self.limit = limit;
-        self.cost = 0;
+        self.context.meter = Meter::new(limit);
         self.composed_cost = 0;
-        self.steps = 0;
-        self.bytes = 0;
         self.depth = 0;
         self.base = 0;
         self.locals.clear();
         self.locals.resize(program.slots, Local::Value(Ok(Value::Null)));
         let value = self.eval(&program.node);
-        Outcome { value, cost: self.cost.saturating_add(self.composed_cost) }
-    }
-
-    /// The value of a part that names nothing.
-    pub(crate) fn constant(node: &Node) -> Result<Value<'static>> {
-        match node {
-            Node::Call(call) => Evaluation::new(Vec::new()).call_constant(call),
-            _ => Err(EvalError::NO_SUCH_OVERLOAD),
-        }
+        Outcome { value, cost: self.context.meter.cost.saturating_add(self.composed_cost) }
     }
 
     fn charge(&mut self, cost: u64) -> Result<()> {
-        self.cost = self.cost.saturating_add(cost);
-        if self.cost > self.limit { Err(EvalError::COST) } else { Ok(()) }
-    }
-
-    /// Counts what is looked at without a cost of its own.
-    pub(crate) fn step(&mut self, steps: u64) -> Result<()> {
-        self.steps += steps;
-        if self.steps > limits::EVALUATION_STEPS { Err(EvalError::STEPS) } else { Ok(()) }
-    }
-
-    /// Counts bytes of values before they are made.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > limits::EVALUATION_BYTES { Err(EvalError::MEMORY) } else { Ok(()) }
-    }
-
-    /// Counts elements of lists and maps before they are made.
-    pub(crate) fn grow_elements(&mut self, elements: usize) -> Result<()> {
-        self.grow(elements.saturating_mul(size_of::<Value<'_>>()))
+        self.context.meter.charge(cost)
     }
 
     fn eval(&mut self, node: &'a Node) -> Result<Value<'a>> {
@@ -208,7 +174,7 @@ impl<'a> Evaluation<'a> {
             Node::InConstants(searched, values) => {
                 let searched = self.eval(searched)?;
                 for value in values {
-                    if searched.equals(value, self)? {
+                    if searched.equals(value, &mut self.context.meter)? {
                         return Ok(Value::Bool(true));
                     }
                 }
@@ -217,6 +183,7 @@ impl<'a> Evaluation<'a> {
             Node::Call(call) => self.call(call),
             Node::List { elements } => self.list(elements),
             Node::Map { entries } => self.map(entries),
+            Node::Object { name, fields } => self.object(name, fields),
             Node::Fold(fold) => self.fold(fold),
             Node::Bind(bind) => self.bind(bind),
         }
@@ -238,7 +205,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn list(&mut self, elements: &'a [(Node, bool)]) -> Result<Value<'a>> {
-        self.grow_elements(elements.len())?;
+        self.context.meter.grow_elements(elements.len())?;
         let mut values = Vec::with_capacity(elements.len());
         let made = elements.iter().try_for_each(|(node, optional)| {
             match (self.eval(node)?, optional) {
@@ -256,7 +223,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn map(&mut self, entries: &'a [(Node, Node, bool)]) -> Result<Value<'a>> {
-        self.grow_elements(2 * entries.len())?;
+        self.context.meter.grow_elements(2 * entries.len())?;
         let mut map = OwnedMap::default();
         let made = entries.iter().try_for_each(|(key, value, optional)| {
             let key = self.eval(key)?;
@@ -281,6 +248,26 @@ impl<'a> Evaluation<'a> {
         made.map(|()| Value::Map(Map::Made(Arc::new(map))))
     }
 
+    fn object(&mut self, name: &Arc<str>, fields: &'a [(Arc<str>, Node, bool)]) -> Result<Value<'a>> {
+        self.context.meter.grow_elements(2 * fields.len())?;
+        let mut made = BTreeMap::new();
+        let done = fields.iter().try_for_each(|(field, value, optional)| {
+            let value = match (self.eval(value)?, optional) {
+                (Value::Optional(None), true) => return Ok(()),
+                (Value::Optional(Some(value)), true) => (*value).clone(),
+                (value, _) => value,
+            };
+            Made::check_field(name, field, &value)?;
+            made.insert(field.clone(), value);
+            Ok(())
+        });
+        if !done.as_ref().is_err_and(EvalError::is_cancelled) {
+            self.charge(cost::OBJECT)?;
+        }
+        done?;
+        Ok(Value::Made(Arc::new(Made { name: name.clone(), fields: made })))
+    }
+
     fn composed(&mut self, index: usize) -> Result<Value<'a>> {
         let (Some(cell), Some(program)) = (self.cells.get_mut(index), self.composed.get(index)) else {
             return Err(EvalError::new("no such composed variable"));
@@ -290,14 +277,14 @@ impl<'a> Evaluation<'a> {
         }
         // A variable that asked for itself would find this.
         *cell = Some(Err(EvalError::new("composited variable is not evaluated")));
-        let outer = (self.cost, self.base);
-        self.cost = 0;
+        let outer = (self.context.meter.cost, self.base);
+        self.context.meter.cost = 0;
         self.base = self.locals.len();
         self.locals.resize(self.base + program.slots, Local::Value(Ok(Value::Null)));
         let value = self.eval(&program.node);
         self.locals.truncate(self.base);
-        self.composed_cost = self.composed_cost.saturating_add(self.cost);
-        (self.cost, self.base) = outer;
+        self.composed_cost = self.composed_cost.saturating_add(self.context.meter.cost);
+        (self.context.meter.cost, self.base) = outer;
         self.cells[index] = Some(value.clone());
         value
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::time::Time;
-use super::{LIST_A, MAP_AB, Overload, Sig, global, member, time};
+use super::Context;
+use super::{LIST_A, MAP_AB, Overload, Sig, global, member};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
+use crate::value::time::{self, Time};
 use crate::value::{TypeName, Value};
 
 pub(super) const ROWS: &[Overload] = &[
@@ -56,11 +56,11 @@ pub(super) const ROWS: &[Overload] = &[
     global("uint", "string_to_uint64", &[Sig::String], Sig::Uint, Cost::One, to_uint),
 ];
 
-fn size<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn size<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     args[0].size().map(|size| Value::Int(size as i64)).ok_or(EvalError::NO_SUCH_OVERLOAD)
 }
 
-fn same<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn same<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     Ok(args[0].clone())
 }
 
@@ -68,7 +68,7 @@ fn cannot(value: &Value<'_>, to: &str) -> EvalError {
     EvalError::new(format!("type conversion error from '{}' to '{to}'", value.type_name()))
 }
 
-fn to_bool<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_bool<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args[0].as_str() {
         Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Value::Bool(true)),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Value::Bool(false)),
@@ -76,13 +76,13 @@ fn to_bool<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'
     }
 }
 
-fn to_bytes<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_bytes<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let text = super::text(args, 0)?;
-    context.grow(text.len())?;
+    context.meter.grow(text.len())?;
     Ok(Value::Bytes(Arc::from(text.as_bytes())))
 }
 
-fn to_double<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_double<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     Ok(Value::Double(match &args[0] {
         Value::Int(value) => *value as f64,
         Value::Uint(value) => *value as f64,
@@ -99,7 +99,7 @@ fn parse_double(text: &str) -> Option<f64> {
     (named || value.is_finite()).then_some(value)
 }
 
-fn to_duration<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_duration<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match &args[0] {
         Value::String(text) => time::parse_duration(text.as_str())
             .map(Value::Duration)
@@ -108,7 +108,7 @@ fn to_duration<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Val
     }
 }
 
-fn to_int<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_int<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let overflow = || EvalError::new("integer overflow");
     Ok(Value::Int(match &args[0] {
         Value::Double(value) => {
@@ -130,7 +130,7 @@ fn parse_int(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-fn to_uint<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_uint<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let overflow = || EvalError::new("unsigned integer overflow");
     Ok(Value::Uint(match &args[0] {
         Value::Double(value) => {
@@ -146,11 +146,11 @@ fn to_uint<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'
     }))
 }
 
-fn to_string<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_string<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     Ok(Value::text(match &args[0] {
         Value::Bool(value) => value.to_string(),
         Value::Bytes(bytes) => {
-            context.grow(bytes.len())?;
+            context.meter.grow(bytes.len())?;
             match std::str::from_utf8(bytes) {
                 Ok(text) => text.to_owned(),
                 Err(_) => return Err(EvalError::new("invalid UTF-8 in bytes, cannot convert to string")),
@@ -165,7 +165,7 @@ fn to_string<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result
     }))
 }
 
-fn to_timestamp<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn to_timestamp<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match &args[0] {
         Value::Int(seconds) => {
             Time::of_seconds(*seconds).map(Value::Timestamp).ok_or_else(|| EvalError::new("timestamp overflow"))

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
+use super::Context;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
-use crate::library::time;
 use crate::types::Type;
+use crate::value::time;
+use crate::value::url::quoted;
 use crate::value::{List, Value};
 
 /// A clause: how many digits behind the point, and its letter.
@@ -58,7 +59,7 @@ fn read(text: &str) -> std::result::Result<(Clause, usize), String> {
         let end = digits.find(|c: char| !c.is_ascii_digit());
         let end = end.ok_or("error while parsing precision: could not find end of precision specifier")?;
         let asked: usize = digits[..end].parse().map_err(|_| {
-            let digits = super::url::quoted(&digits[..end]);
+            let digits = quoted(&digits[..end]);
             format!("error while parsing precision: error while converting precision to integer: strconv.Atoi: parsing {digits}: invalid syntax")
         })?;
         precision = Some(asked.min(PRECISION));
@@ -130,13 +131,13 @@ fn wants(letter: char, ty: &str) -> String {
     format!("{wants}, was given {ty}")
 }
 
-pub(crate) fn format<'a>(format: &str, args: &List<'a>, context: &mut Evaluation<'a>) -> Result<String> {
+pub(crate) fn format<'a>(format: &str, args: &List<'a>, context: &mut Context<'a>) -> Result<String> {
     let made = RefCell::new(String::new());
     let literal = |text: &str| {
         made.borrow_mut().push_str(text);
         Ok(())
     };
-    context.grow(format.len())?;
+    context.meter.grow(format.len())?;
     let clause = |clause: Clause, index: usize| {
         let value = args.get(index).unwrap_or(Err(EvalError::NO_SUCH_OVERLOAD))?;
         let made = &mut *made.borrow_mut();
@@ -147,7 +148,7 @@ pub(crate) fn format<'a>(format: &str, args: &List<'a>, context: &mut Evaluation
                 EvalError::new(format!("error during formatting: {}", wants(letter, value.type_name())))
             })?),
         }
-        context.grow(made.len() - before)
+        context.meter.grow(made.len() - before)
     };
     walk(format, args.len(), literal, clause)?;
     Ok(made.into_inner())
@@ -235,8 +236,8 @@ fn signed(value: i64, digits: impl Fn(u64) -> String) -> String {
 }
 
 /// A value as `%s` shows it; within lists and maps it is shown as it would be written.
-fn show<'a>(made: &mut String, value: &Value<'a>, within: bool, context: &mut Evaluation<'a>) -> Result<()> {
-    context.step(1)?;
+fn show<'a>(made: &mut String, value: &Value<'a>, within: bool, context: &mut Context<'a>) -> Result<()> {
+    context.meter.step(1)?;
     let wrapped = |name: &str, text: &str| if within { format!("{name}(\"{text}\")") } else { text.to_owned() };
     match value {
         Value::Null => made.push_str("null"),
@@ -247,15 +248,15 @@ fn show<'a>(made: &mut String, value: &Value<'a>, within: bool, context: &mut Ev
         Value::Double(value) if within => made.push_str(&format!("\"{}\"", not_finite(*value).unwrap_or_default())),
         Value::Double(value) => made.push_str(&time::double_text(*value)),
         Value::String(text) => {
-            context.grow(text.as_str().len())?;
+            context.meter.grow(text.as_str().len())?;
             if within {
-                made.push_str(&super::url::quoted(text.as_str()));
+                made.push_str(&quoted(text.as_str()));
             } else {
                 made.push_str(text.as_str());
             }
         }
         Value::Bytes(bytes) => {
-            context.grow(bytes.len())?;
+            context.meter.grow(bytes.len())?;
             let text = std::str::from_utf8(bytes).map_err(|_| {
                 EvalError::new(
                     "error during formatting: could not convert argument \"invalid UTF-8 in bytes, cannot convert to string\" to string",

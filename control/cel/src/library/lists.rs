@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
+use super::Context;
 use super::{LIST_A, Overload, Sig, any, list, member, operators};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
 use crate::value::Value;
 
 const BOOLS: Sig = Sig::List(&Sig::Bool);
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Overload] = &[
     }),
 ];
 
-fn is_sorted<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn is_sorted<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let mut before: Option<Value<'a>> = None;
     for item in list(args, 0)?.iter() {
         let item = item?;
@@ -76,7 +76,7 @@ fn is_sorted<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value
     Ok(Value::Bool(true))
 }
 
-fn sum<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>], zero: Value<'a>) -> Result<Value<'a>> {
+fn sum<'a>(context: &mut Context<'a>, args: &mut [Value<'a>], zero: Value<'a>) -> Result<Value<'a>> {
     let mut sum = zero;
     for item in list(args, 0)?.iter() {
         sum = operators::add(context, &mut [sum, item?])?;
@@ -84,11 +84,11 @@ fn sum<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>], zero: Value<'a>
     Ok(sum)
 }
 
-fn max<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn max<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     extreme(args, "max", Ordering::Less)
 }
 
-fn min<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn min<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     extreme(args, "min", Ordering::Greater)
 }
 
@@ -104,12 +104,12 @@ fn extreme<'a>(args: &[Value<'a>], name: &str, gives_way: Ordering) -> Result<Va
     found.ok_or_else(|| EvalError::new(format!("{name} called on empty list")))
 }
 
-fn found<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>], last: bool) -> Result<Value<'a>> {
+fn found<'a>(context: &mut Context<'a>, args: &mut [Value<'a>], last: bool) -> Result<Value<'a>> {
     let (list, sought) = (list(args, 0)?, any(args, 1)?);
     for index in 0..list.len() {
         let index = if last { list.len() - 1 - index } else { index };
         if let Some(Ok(item)) = list.get(index)
-            && item.equals(sought, context)?
+            && item.equals(sought, &mut context.meter)?
         {
             return Ok(Value::Int(index as i64));
         }

@@ -2,16 +2,15 @@
 
 use std::cmp::Ordering;
 
+use super::Context;
 use super::{LIST_A, Overload, Sig, global, int, list, member};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
+use crate::parse::SORT_BY_KEYS;
 use crate::value::Value;
 
 const INTS: Sig = Sig::List(&Sig::Int);
 const LISTS: Sig = Sig::List(&LIST_A);
-/// The name that the macro `sortBy` calls.
-pub(crate) const SORT_BY_KEYS: &str = "@sortByAssociatedKeys";
 
 macro_rules! sorts {
     ($($list:expr, $id:literal);+ $(;)?) => {
@@ -56,7 +55,7 @@ pub(super) const ROWS: &[Overload] = &[
     member("distinct", "list_distinct", &[LIST_A], LIST_A, Cost::SelfCompare { of: 0, sorts: false }, distinct),
 ];
 
-fn slice<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn slice<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, start, end) = (list(args, 0)?, int(args, 1)?, int(args, 2)?);
     let cannot = |why: String| Err(EvalError::new(format!("cannot slice({start}, {end}), {why}")));
     let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
@@ -68,11 +67,11 @@ fn slice<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Val
     if to > of.len() {
         return cannot(format!("list is length {}", of.len()));
     }
-    context.grow_elements(to - from)?;
+    context.meter.grow_elements(to - from)?;
     (from..to).filter_map(|index| of.get(index)).collect::<Result<_>>().map(Value::list)
 }
 
-fn flatten<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn flatten<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let depth = if args.len() > 1 { int(args, 1)? } else { 1 };
     if depth < 0 {
         return Err(EvalError::new("level must be non-negative"));
@@ -86,61 +85,61 @@ fn flatten_into<'a>(
     flat: &mut Vec<Value<'a>>,
     list: &crate::value::List<'a>,
     depth: i64,
-    context: &mut Evaluation<'a>,
+    context: &mut Context<'a>,
 ) -> Result<()> {
     for item in list.iter() {
         match item? {
             Value::List(inner) if depth > 0 => flatten_into(flat, &inner, depth - 1, context)?,
             other => {
-                context.grow_elements(1)?;
+                context.meter.grow_elements(1)?;
                 flat.push(other);
             }
         }
-        context.step(1)?;
+        context.meter.step(1)?;
     }
     Ok(())
 }
 
-fn range<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn range<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let end = int(args, 0)?.max(0);
-    context.grow_elements(usize::try_from(end).unwrap_or(usize::MAX))?;
+    context.meter.grow_elements(usize::try_from(end).unwrap_or(usize::MAX))?;
     Ok(Value::list((0..end).map(Value::Int).collect()))
 }
 
-fn reverse<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn reverse<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let of = list(args, 0)?;
-    context.grow_elements(of.len())?;
+    context.meter.grow_elements(of.len())?;
     of.iter().rev().collect::<Result<_>>().map(Value::list)
 }
 
-fn distinct<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn distinct<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let mut found: Vec<Value<'a>> = Vec::new();
     'items: for item in list(args, 0)?.iter() {
         let item = item?;
         for known in &found {
-            if known.equals(&item, context)? {
+            if known.equals(&item, &mut context.meter)? {
                 continue 'items;
             }
         }
-        context.grow_elements(1)?;
+        context.meter.grow_elements(1)?;
         found.push(item);
     }
     Ok(Value::list(found))
 }
 
-fn sort<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn sort<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let of = args[0].clone();
     sorted(context, &mut [of.clone(), of])
 }
 
-fn sort_by<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn sort_by<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     sorted(context, args)
 }
 
 /// The elements of the first list in the order of the second one's.
-fn sorted<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn sorted<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, keys) = (list(args, 0)?, list(args, 1)?);
-    context.grow_elements(2 * of.len())?;
+    context.meter.grow_elements(2 * of.len())?;
     let mut pairs = keys.iter().zip(of.iter()).map(|(key, item)| Ok((key?, item?))).collect::<Result<Vec<_>>>()?;
     let mut wrong = None;
     pairs.sort_by(|(a, _), (b, _)| {

@@ -1,36 +1,43 @@
 //! The functions of CEL and of Kubernetes' libraries: one row for each overload, which the checker, the evaluator and the cost
 //! model all read. To add a function is to add a row to the table of its library.
 
-pub(crate) mod authorizer;
-pub(crate) mod cidr;
+mod authorizer;
+mod cidr;
 mod conversions;
-pub(crate) mod format;
+mod format;
 pub(crate) mod format_string;
-pub(crate) mod ip;
+mod ip;
 mod lists;
-pub(crate) mod lists_extension;
+mod lists_extension;
 mod operators;
 mod optional;
 mod quantity;
 pub(crate) mod regex;
-pub(crate) mod semver;
+mod semver;
 mod sets;
 mod strings;
-pub(crate) mod time;
 mod time_functions;
-pub(crate) mod url;
+mod url;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
+use crate::meter::Meter;
 use crate::types::{Opaque, Type};
+use crate::value::check::Authorizer;
 use crate::value::{List, OpaqueValue, Value};
 
+/// What functions have besides their arguments.
+pub(crate) struct Context<'a> {
+    pub meter: Meter,
+    /// Whom the `authorizer` library asks.
+    pub authorizer: Option<&'a dyn Authorizer>,
+}
+
 /// What a function does with values that fit its overload's types.
-pub(crate) type Run = for<'a> fn(&mut Evaluation<'a>, &mut [Value<'a>]) -> Result<Value<'a>>;
+pub(crate) type Run = for<'a> fn(&mut Context<'a>, &mut [Value<'a>]) -> Result<Value<'a>>;
 
 /// A row of the table.
 #[derive(Debug)]
@@ -125,6 +132,33 @@ static BY_NAME: LazyLock<HashMap<&'static str, Vec<&'static Overload>>> = LazyLo
     }
     functions
 });
+
+/// The overload that values fit.
+pub(crate) fn fitting(
+    overloads: &[&'static Overload],
+    args: &[Value<'_>],
+) -> std::result::Result<&'static Overload, EvalError> {
+    let fits = |overload: &&&'static Overload| {
+        overload.args.len() == args.len() && overload.args.iter().zip(args).all(|(sig, arg)| sig.accepts(arg))
+    };
+    match (overloads.iter().find(fits), overloads.first()) {
+        (Some(overload), _) => Ok(overload),
+        (None, Some(overload)) => Err(no_overload(overload.name, args)),
+        (None, None) => Err(EvalError::NO_SUCH_OVERLOAD),
+    }
+}
+
+/// The message depends on how cel-go implements the function: by what its values can, or by overloads.
+fn no_overload(name: &str, args: &[Value<'_>]) -> EvalError {
+    if name.starts_with(['_', '!', '-', '@']) || matches!(name, "contains" | "startsWith" | "endsWith" | "matches") {
+        return EvalError::NO_SUCH_OVERLOAD;
+    }
+    if name == "size" {
+        return EvalError::new("no such overload: size");
+    }
+    let types: Vec<&str> = args.iter().map(Value::type_name).collect();
+    EvalError::new(format!("no such overload: {name}({})", types.join(", ")))
+}
 
 fn rows() -> impl Iterator<Item = &'static Overload> {
     TABLES.iter().chain(time_functions::TABLES).copied().flatten()

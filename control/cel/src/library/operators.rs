@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use super::Context;
 use super::{LIST_A, MAP_AB, OPTIONAL_A, Overload, Sig, global, member};
 use crate::cost::Cost;
-use crate::declaration::Merges;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
+use crate::types::Merges;
 use crate::value::{Key, List, Map, Value};
 
 const BOOL: Sig = Sig::Bool;
@@ -86,10 +86,10 @@ pub(super) const OTHERS: &[Overload] = &[
     member("orValue", "optional_orValue_value", &[OPTIONAL_A, Sig::A], Sig::A, Cost::One, elsewhere),
     global("!_", "logical_not", &[BOOL], BOOL, Cost::One, not),
     global("_==_", "equals", &[Sig::A, Sig::A], BOOL, Cost::Equality, |context, args| {
-        Ok(Value::Bool(args[0].equals(&args[1], context)?))
+        Ok(Value::Bool(args[0].equals(&args[1], &mut context.meter)?))
     }),
     global("_!=_", "not_equals", &[Sig::A, Sig::A], BOOL, Cost::Equality, |context, args| {
-        Ok(Value::Bool(!args[0].equals(&args[1], context)?))
+        Ok(Value::Bool(!args[0].equals(&args[1], &mut context.meter)?))
     }),
     global("_+_", "add_bytes", &[BYTES, BYTES], BYTES, Cost::AddText, add),
     global("_+_", "add_double", &[DOUBLE, DOUBLE], DOUBLE, Cost::One, add),
@@ -122,7 +122,7 @@ pub(super) const OTHERS: &[Overload] = &[
     global("cel.@mapInsert", "@mapInsert_map_map", &[MAP_AB, MAP_AB], MAP_AB, Cost::One, insert),
 ];
 
-fn elsewhere<'a>(_: &mut Evaluation<'a>, _: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn elsewhere<'a>(_: &mut Context<'a>, _: &mut [Value<'a>]) -> Result<Value<'a>> {
     Err(EvalError::NO_SUCH_OVERLOAD)
 }
 
@@ -131,7 +131,7 @@ fn ordered<'a>(args: &[Value<'a>], decide: fn(Ordering) -> bool) -> Result<Value
     Ok(Value::Bool(decide(args[0].compare(&args[1])?)))
 }
 
-fn not<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn not<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Bool(value)] => Ok(Value::Bool(!*value)),
         _ => Err(EvalError::NO_SUCH_OVERLOAD),
@@ -150,18 +150,18 @@ fn uint<'a>(value: Option<u64>) -> Result<Value<'a>> {
     value.map(Value::Uint).ok_or(UNSIGNED_OVERFLOW)
 }
 
-pub(super) fn add<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+pub(super) fn add<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let [left, right] = args else { return Err(EvalError::NO_SUCH_OVERLOAD) };
     match (&*left, &*right) {
         (Value::Int(a), Value::Int(b)) => int(a.checked_add(*b)),
         (Value::Uint(a), Value::Uint(b)) => uint(a.checked_add(*b)),
         (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a + b)),
         (Value::String(a), Value::String(b)) => {
-            context.grow(a.as_str().len() + b.as_str().len())?;
+            context.meter.grow(a.as_str().len() + b.as_str().len())?;
             Ok(Value::text([a.as_str(), b.as_str()].concat()))
         }
         (Value::Bytes(a), Value::Bytes(b)) => {
-            context.grow(a.len() + b.len())?;
+            context.meter.grow(a.len() + b.len())?;
             Ok(Value::Bytes(Arc::from([&**a, &**b].concat())))
         }
         (Value::Duration(a), Value::Duration(b)) => a.checked_add(*b).map(Value::Duration).ok_or(INTEGER_OVERFLOW),
@@ -182,19 +182,19 @@ pub(super) fn add<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> R
 }
 
 /// A list that nobody else has is added to where it is, so that gathering costs no copies.
-fn add_lists<'a>(context: &mut Evaluation<'a>, left: List<'a>, right: &List<'a>) -> Result<List<'a>> {
-    context.grow_elements(right.len())?;
+fn add_lists<'a>(context: &mut Context<'a>, left: List<'a>, right: &List<'a>) -> Result<List<'a>> {
+    context.meter.grow_elements(right.len())?;
     let declared = left.declared();
     let mut values = match left {
         List::Made { values, .. } => match Arc::try_unwrap(values) {
             Ok(values) => values,
             Err(shared) => {
-                context.grow_elements(shared.len())?;
+                context.meter.grow_elements(shared.len())?;
                 (*shared).clone()
             }
         },
         List::Json { .. } => {
-            context.grow_elements(left.len())?;
+            context.meter.grow_elements(left.len())?;
             left.iter().collect::<Result<_>>()?
         }
     };
@@ -209,8 +209,8 @@ fn add_lists<'a>(context: &mut Evaluation<'a>, left: List<'a>, right: &List<'a>)
                 let item = item?;
                 let so_far = List::Made { values: Arc::new(values), declared };
                 let at = match merges {
-                    Merges::Map(keys) => so_far.position_of_key(&item, keys, context)?,
-                    _ => so_far.position(&item, context)?,
+                    Merges::Map(keys) => so_far.position_of_key(&item, keys, &mut context.meter)?,
+                    _ => so_far.position(&item, &mut context.meter)?,
                 };
                 let List::Made { values: so_far, .. } = so_far else { return Err(EvalError::NO_SUCH_OVERLOAD) };
                 values = Arc::try_unwrap(so_far).unwrap_or_else(|shared| (*shared).clone());
@@ -224,7 +224,7 @@ fn add_lists<'a>(context: &mut Evaluation<'a>, left: List<'a>, right: &List<'a>)
     Ok(List::Made { values: Arc::new(values), declared })
 }
 
-fn subtract<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn subtract<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Int(a), Value::Int(b)] => int(a.checked_sub(*b)),
         [Value::Uint(a), Value::Uint(b)] => uint(a.checked_sub(*b)),
@@ -240,7 +240,7 @@ fn subtract<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<
     }
 }
 
-fn multiply<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn multiply<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Int(a), Value::Int(b)] => int(a.checked_mul(*b)),
         [Value::Uint(a), Value::Uint(b)] => uint(a.checked_mul(*b)),
@@ -249,7 +249,7 @@ fn multiply<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<
     }
 }
 
-fn divide<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn divide<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Int(_), Value::Int(0)] | [Value::Uint(_), Value::Uint(0)] => Err(EvalError::new("division by zero")),
         [Value::Int(a), Value::Int(b)] => int(a.checked_div(*b)),
@@ -259,7 +259,7 @@ fn divide<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a
     }
 }
 
-fn modulo<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn modulo<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Int(_), Value::Int(0)] | [Value::Uint(_), Value::Uint(0)] => Err(EvalError::new("modulus by zero")),
         [Value::Int(a), Value::Int(b)] => int(a.checked_rem(*b)),
@@ -268,7 +268,7 @@ fn modulo<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a
     }
 }
 
-fn negate<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn negate<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
         [Value::Int(value)] => int(value.checked_neg()),
         [Value::Double(value)] => Ok(Value::Double(-*value)),
@@ -276,28 +276,28 @@ fn negate<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a
     }
 }
 
-fn is_in<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn is_in<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     match args {
-        [value, Value::List(list)] => Ok(Value::Bool(list.position(value, context)?.is_some())),
+        [value, Value::List(list)] => Ok(Value::Bool(list.position(value, &mut context.meter)?.is_some())),
         [value, Value::Map(map)] => Ok(Value::Bool(map.get(value).is_some())),
         _ => Err(EvalError::NO_SUCH_OVERLOAD),
     }
 }
 
 /// Entries of one more map, or one entry, in a map that nobody else has.
-fn insert<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn insert<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let Some(Value::Map(Map::Made(into))) = args.first_mut().map(|into| std::mem::replace(into, Value::Null)) else {
         return Err(EvalError::NO_SUCH_OVERLOAD);
     };
     let mut map = match Arc::try_unwrap(into) {
         Ok(map) => map,
         Err(shared) => {
-            context.grow_elements(2 * shared.len())?;
+            context.meter.grow_elements(2 * shared.len())?;
             (*shared).clone()
         }
     };
-    let mut put = |context: &mut Evaluation<'a>, key: &Value<'a>, value: Value<'a>| {
-        context.grow_elements(2)?;
+    let mut put = |context: &mut Context<'a>, key: &Value<'a>, value: Value<'a>| {
+        context.meter.grow_elements(2)?;
         let made = Key::of(key).ok_or_else(|| EvalError::new(format!("unsupported key type: {}", key.type_name())))?;
         if !map.insert(made, value) {
             return Err(EvalError::new(format!("insert failed: key {} already exists", shown(key))));

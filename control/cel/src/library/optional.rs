@@ -1,9 +1,9 @@
 //! Values that may be absent.
 
+use super::Context;
 use super::{LIST_A, OPTIONAL_A, Overload, Sig, global, list, member};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
 use crate::value::Value;
 
 const OPTIONALS: Sig = Sig::List(&OPTIONAL_A);
@@ -32,12 +32,12 @@ pub(super) const ROWS: &[Overload] = &[
     member("unwrapOpt", "optional_unwrapOpt", &[OPTIONALS], LIST_A, Cost::One, unwrap),
 ];
 
-fn unwrap<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn unwrap<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let mut values = Vec::new();
     for item in list(args, 0)?.iter() {
         match item? {
             Value::Optional(Some(value)) => {
-                context.grow_elements(1)?;
+                context.meter.grow_elements(1)?;
                 values.push((*value).clone());
             }
             Value::Optional(None) => {}

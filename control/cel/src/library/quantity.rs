@@ -1,6 +1,7 @@
 //! Quantities of resources.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use hypernetes_schema::quantity::Quantity;
 
@@ -67,12 +68,12 @@ pub(super) const ROWS: &[Overload] = &[
 ];
 
 fn made<'a>(quantity: Quantity) -> Value<'a> {
-    Value::Opaque(OpaqueValue::Quantity(quantity))
+    Value::Opaque(OpaqueValue::Quantity(Arc::new(quantity)))
 }
 
 fn of(args: &[Value<'_>], index: usize) -> Result<Quantity> {
     match opaque(args, index)? {
-        OpaqueValue::Quantity(quantity) => Ok(*quantity),
+        OpaqueValue::Quantity(quantity) => Ok(**quantity),
         _ => Err(EvalError::NO_SUCH_OVERLOAD),
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ::regex::{Regex, RegexBuilder};
 
+use super::Context;
 use super::{Overload, Sig, int, member, text};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
 use crate::limits;
 use crate::value::Value;
 
@@ -75,21 +75,21 @@ pub(crate) fn run_compiled<'a>(
     name: &str,
     regex: &Regex,
     args: &mut [Value<'a>],
-    context: &mut Evaluation<'a>,
+    context: &mut Context<'a>,
 ) -> Result<Value<'a>> {
     let of = text(args, 0)?;
     match name {
         "find" => {
             let found = regex.find(of).map_or("", |found| found.as_str());
-            context.grow(found.len())?;
+            context.meter.grow(found.len())?;
             Ok(Value::text(found))
         }
         "findAll" => {
             let most = if args.len() > 2 { int(args, 2)? } else { -1 };
             let mut all = Vec::new();
             for found in regex.find_iter(of).take(usize::try_from(most).unwrap_or(usize::MAX)) {
-                context.grow_elements(1)?;
-                context.grow(found.len())?;
+                context.meter.grow_elements(1)?;
+                context.meter.grow(found.len())?;
                 all.push(Value::text(found.as_str()));
             }
             Ok(Value::list(all))

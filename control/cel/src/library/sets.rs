@@ -1,9 +1,9 @@
 //! Lists as sets.
 
+use super::Context;
 use super::{LIST_A, Overload, Sig, global, list};
 use crate::cost::Cost;
 use crate::errors::Result;
-use crate::eval::Evaluation;
 use crate::value::{List, Value};
 
 const TWO: &[Sig] = &[LIST_A, LIST_A];
@@ -19,7 +19,7 @@ pub(super) const ROWS: &[Overload] = &[
     global("sets.intersects", "list_sets_intersects_list", TWO, Sig::Bool, Cost::Sets(1), |context, args| {
         let (a, b) = (list(args, 0)?, list(args, 1)?);
         for item in a.iter() {
-            if b.position(&item?, context)?.is_some() {
+            if b.position(&item?, &mut context.meter)?.is_some() {
                 return Ok(Value::Bool(true));
             }
         }
@@ -27,9 +27,9 @@ pub(super) const ROWS: &[Overload] = &[
     }),
 ];
 
-fn contains<'a>(list: &List<'a>, part: &List<'a>, context: &mut Evaluation<'a>) -> Result<bool> {
+fn contains<'a>(list: &List<'a>, part: &List<'a>, context: &mut Context<'a>) -> Result<bool> {
     for item in part.iter() {
-        if list.position(&item?, context)?.is_none() {
+        if list.position(&item?, &mut context.meter)?.is_none() {
             return Ok(false);
         }
     }

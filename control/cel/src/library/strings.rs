@@ -1,9 +1,9 @@
 //! Strings: of CEL, and cel-go's extension in its second version.
 
+use super::Context;
 use super::{Overload, Sig, format_string, global, int, list, member, text};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
 use crate::value::Value;
 
 const STRING: Sig = Sig::String;
@@ -60,11 +60,20 @@ pub(super) const ROWS: &[Overload] = &[
         let formatted = format_string::format(text(args, 0)?, list(args, 1)?, context)?;
         Ok(Value::text(formatted))
     }),
+    // Only where objects can be made.
+    global(
+        "jsonpatch.escapeKey",
+        "string_jsonpatch_escapeKey_string",
+        &[STRING],
+        STRING,
+        Cost::Through(1),
+        |context, args| made(context, text(args, 0)?.replace('~', "~0").replace('/', "~1")),
+    ),
     global("strings.quote", "strings_quote", &[STRING], STRING, Cost::Quote, quote),
 ];
 
-fn made<'a>(context: &mut Evaluation<'a>, text: String) -> Result<Value<'a>> {
-    context.grow(text.len())?;
+fn made<'a>(context: &mut Context<'a>, text: String) -> Result<Value<'a>> {
+    context.meter.grow(text.len())?;
     Ok(Value::text(text))
 }
 
@@ -86,13 +95,13 @@ fn index(text: &str, at: usize) -> i64 {
     crate::value::characters(&text[..at]) as i64
 }
 
-fn char_at<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn char_at<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, index) = (text(args, 0)?, int(args, 1)?);
     let at = at(of, index).ok_or_else(|| out_of_range(index))?;
     Ok(Value::text(of[at..].chars().next().map(String::from).unwrap_or_default()))
 }
 
-fn index_of<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn index_of<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, sought) = (text(args, 0)?, text(args, 1)?);
     let from = if args.len() > 2 { int(args, 2)? } else { 0 };
     if sought.is_empty() {
@@ -105,7 +114,7 @@ fn index_of<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<
     Ok(Value::Int(of[from..].find(sought).map_or(-1, |found| index(of, from + found))))
 }
 
-fn last_index_of<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn last_index_of<'a>(_: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, sought) = (text(args, 0)?, text(args, 1)?);
     let end = index(of, of.len());
     let from = if args.len() > 2 { int(args, 2)? } else { end };
@@ -125,16 +134,16 @@ fn last_index_of<'a>(_: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<V
     Ok(Value::Int(of[..within].rfind(sought).filter(|found| *found <= latest).map_or(-1, |found| index(of, found))))
 }
 
-fn replace<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn replace<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, from, to) = (text(args, 0)?, text(args, 1)?, text(args, 2)?);
     let most = if args.len() > 3 { int(args, 3)? } else { -1 };
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let times = if from.is_empty() { of.chars().count() + 1 } else { of.matches(from).count() }.min(most);
-    context.grow(of.len().saturating_add(times.saturating_mul(to.len())))?;
+    context.meter.grow(of.len().saturating_add(times.saturating_mul(to.len())))?;
     Ok(Value::text(of.replacen(from, to, most)))
 }
 
-fn split<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn split<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, by) = (text(args, 0)?, text(args, 1)?);
     let most = if args.len() > 2 { int(args, 2)? } else { -1 };
     if most == 0 {
@@ -142,8 +151,8 @@ fn split<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Val
     }
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let count = if by.is_empty() { of.chars().count() } else { of.matches(by).count() + 1 }.min(most);
-    context.grow_elements(count)?;
-    context.grow(of.len())?;
+    context.meter.grow_elements(count)?;
+    context.meter.grow(of.len())?;
     if !by.is_empty() {
         return Ok(Value::list(of.splitn(most, by).map(Value::text).collect()));
     }
@@ -158,7 +167,7 @@ fn split<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Val
     Ok(Value::list(parts))
 }
 
-fn substring<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn substring<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let (of, start) = (text(args, 0)?, int(args, 1)?);
     let end = if args.len() > 2 { int(args, 2)? } else { index(of, of.len()) };
     if args.len() > 2 && start > end {
@@ -169,13 +178,13 @@ fn substring<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result
     made(context, of.get(from..to).unwrap_or_default().to_owned())
 }
 
-fn join<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn join<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let between = if args.len() > 1 { text(args, 1)? } else { "" };
     let mut joined = String::new();
     for (index, item) in list(args, 0)?.iter().enumerate() {
         let item = item?;
         let item = item.as_str().ok_or(EvalError::NO_SUCH_OVERLOAD)?;
-        context.grow(item.len() + between.len())?;
+        context.meter.grow(item.len() + between.len())?;
         if index > 0 {
             joined.push_str(between);
         }
@@ -184,7 +193,7 @@ fn join<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Valu
     Ok(Value::text(joined))
 }
 
-fn quote<'a>(context: &mut Evaluation<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
+fn quote<'a>(context: &mut Context<'a>, args: &mut [Value<'a>]) -> Result<Value<'a>> {
     let of = text(args, 0)?;
     let mut quoted = String::with_capacity(of.len() + 2);
     quoted.push('"');

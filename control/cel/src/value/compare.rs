@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 
 use super::{List, Map, OpaqueValue, Value};
-use crate::declaration::Merges;
 use crate::errors::{EvalError, Result};
-use crate::eval::Evaluation;
+use crate::meter::Meter;
+use crate::types::Merges;
 
 impl<'a> Value<'a> {
     /// Whether two values are equal; values of different types are not, but numbers are compared by what they mean.
-    pub(crate) fn equals(&self, other: &Value<'a>, context: &mut Evaluation<'a>) -> Result<bool> {
-        context.step(1)?;
+    pub(crate) fn equals(&self, other: &Value<'a>, meter: &mut Meter) -> Result<bool> {
+        meter.step(1)?;
         Ok(match (self, other) {
             (Self::Null, Self::Null) | (Self::Variables, Self::Variables) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
@@ -20,10 +20,21 @@ impl<'a> Value<'a> {
             (Self::Timestamp(a), Self::Timestamp(b)) => a == b,
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Optional(None), Self::Optional(None)) => true,
-            (Self::Optional(Some(a)), Self::Optional(Some(b))) => a.equals(b, context)?,
+            (Self::Optional(Some(a)), Self::Optional(Some(b))) => a.equals(b, meter)?,
             (Self::Opaque(a), Self::Opaque(b)) => a.equals(b),
-            (Self::List(a), Self::List(b)) => a.equals(b, context)?,
-            (Self::Map(a), Self::Map(b)) => a.equals(b, context)?,
+            (Self::Made(a), Self::Made(b)) => {
+                let mut same = a.name == b.name && a.fields.len() == b.fields.len();
+                for (name, value) in &a.fields {
+                    same = same
+                        && match b.fields.get(name) {
+                            Some(other) => value.equals(other, meter)?,
+                            None => false,
+                        };
+                }
+                same
+            }
+            (Self::List(a), Self::List(b)) => a.equals(b, meter)?,
+            (Self::Map(a), Self::Map(b)) => a.equals(b, meter)?,
             _ => self.compare_numbers(other) == Some(Ordering::Equal),
         })
     }
@@ -91,14 +102,14 @@ impl OpaqueValue {
 
 impl<'a> List<'a> {
     /// The left list's `x-kubernetes-list-type` says how.
-    fn equals(&self, other: &List<'a>, context: &mut Evaluation<'a>) -> Result<bool> {
+    fn equals(&self, other: &List<'a>, meter: &mut Meter) -> Result<bool> {
         if self.len() != other.len() {
             return Ok(false);
         }
         match self.declared().map(|declared| &declared.merges) {
             Some(Merges::Set) => {
                 for item in other.iter() {
-                    if self.position(&item?, context)?.is_none() {
+                    if self.position(&item?, meter)?.is_none() {
                         return Ok(false);
                     }
                 }
@@ -106,16 +117,16 @@ impl<'a> List<'a> {
             Some(Merges::Map(keys)) => {
                 for item in other.iter() {
                     let item = item?;
-                    let Some(at) = self.position_of_key(&item, keys, context)? else { return Ok(false) };
+                    let Some(at) = self.position_of_key(&item, keys, meter)? else { return Ok(false) };
                     let same = self.get(at).ok_or(EvalError::NO_SUCH_OVERLOAD)??;
-                    if !same.equals(&item, context)? {
+                    if !same.equals(&item, meter)? {
                         return Ok(false);
                     }
                 }
             }
             Some(Merges::Atomic) | None => {
                 for (a, b) in self.iter().zip(other.iter()) {
-                    if !a?.equals(&b?, context)? {
+                    if !a?.equals(&b?, meter)? {
                         return Ok(false);
                     }
                 }
@@ -125,10 +136,10 @@ impl<'a> List<'a> {
     }
 
     /// Where the first element is that equals a value. An element that is an error is one only if none is found.
-    pub(crate) fn position(&self, value: &Value<'a>, context: &mut Evaluation<'a>) -> Result<Option<usize>> {
+    pub(crate) fn position(&self, value: &Value<'a>, meter: &mut Meter) -> Result<Option<usize>> {
         let mut error = None;
         for (index, item) in self.iter().enumerate() {
-            match item.and_then(|item| item.equals(value, context)) {
+            match item.and_then(|item| item.equals(value, meter)) {
                 Ok(true) => return Ok(Some(index)),
                 Ok(false) => {}
                 Err(cancelled) if cancelled.is_cancelled() => return Err(cancelled),
@@ -143,14 +154,14 @@ impl<'a> List<'a> {
         &self,
         value: &Value<'a>,
         keys: &[String],
-        context: &mut Evaluation<'a>,
+        meter: &mut Meter,
     ) -> Result<Option<usize>> {
         'items: for index in (0..self.len()).rev() {
             let item = self.get(index).ok_or(EvalError::NO_SUCH_OVERLOAD)??;
             for key in keys {
-                context.step(1)?;
+                meter.step(1)?;
                 let same = match (part(&item, key).transpose()?, part(value, key).transpose()?) {
-                    (Some(a), Some(b)) => a.equals(&b, context)?,
+                    (Some(a), Some(b)) => a.equals(&b, meter)?,
                     (None, None) => true,
                     _ => false,
                 };
@@ -172,15 +183,15 @@ fn part<'a>(value: &Value<'a>, name: &str) -> Option<Result<Value<'a>>> {
 }
 
 impl<'a> Map<'a> {
-    fn equals(&self, other: &Map<'a>, context: &mut Evaluation<'a>) -> Result<bool> {
+    fn equals(&self, other: &Map<'a>, meter: &mut Meter) -> Result<bool> {
         if self.len() != other.len() {
             return Ok(false);
         }
         for key in self.keys() {
-            context.step(1)?;
+            meter.step(1)?;
             let (a, b) = (self.get(&key).transpose()?, other.get(&key).transpose()?);
             let same = match (a, b) {
-                (Some(a), Some(b)) => a.equals(&b, context)?,
+                (Some(a), Some(b)) => a.equals(&b, meter)?,
                 (None, None) => true,
                 _ => false,
             };

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use serde_json::Value as Json;
 
 use super::{List, Map, OpaqueValue, Text, Value};
-use crate::declaration::{Declaration, Kind};
 use crate::errors::{EvalError, Result};
-use crate::library::time::{self, Time};
+use crate::types::{Declaration, Kind};
+use crate::value::time::{self, Time};
 
 impl<'a> Value<'a> {
     /// What an object shows to expressions, with its declaration or (`None`) as JSON shows it.
@@ -105,6 +105,10 @@ impl<'a> Value<'a> {
                     made.insert(key.as_str()?.to_owned(), map.get(&key)?.ok()?.to_json()?);
                 }
                 Json::Object(made)
+            }
+            Self::Made(made) => {
+                let fields = made.fields().map(|(name, value)| Some((name.to_owned(), value.to_json()?)));
+                Json::Object(fields.collect::<Option<_>>()?)
             }
             Self::Optional(Some(value)) => value.to_json()?,
             Self::Opaque(OpaqueValue::Quantity(quantity)) => Json::from(quantity.to_string()),

@@ -1,8 +1,16 @@
 //! Values: made lazily of JSON, shared when copied.
 
+pub(crate) mod check;
+pub(crate) mod cidr;
 mod compare;
+pub(crate) mod format;
+pub(crate) mod ip;
 mod json;
 mod key;
+mod made;
+pub(crate) mod semver;
+pub(crate) mod time;
+pub(crate) mod url;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,17 +18,19 @@ use std::sync::Arc;
 use hypernetes_schema::quantity::Quantity;
 use serde_json::Value as Json;
 
-use crate::declaration::{Declaration, ListDeclaration, ObjectType};
 use crate::errors::{EvalError, Result};
-use crate::library::authorizer::Check;
-use crate::library::cidr::Cidr;
-use crate::library::format::NamedFormat;
-use crate::library::semver::Semver;
-use crate::library::time::Time;
-use crate::library::url::Url;
 use crate::types::Opaque;
+use crate::types::{Declaration, ListDeclaration, ObjectType};
+
+use check::Check;
+use cidr::Cidr;
+use format::NamedFormat;
+use semver::Semver;
+use time::Time;
+use url::Url;
 
 pub(crate) use key::{Key, OwnedMap};
+pub use made::Made;
 
 /// A value of an expression. `'a` is the life of the objects and programs that it was made of.
 #[derive(Debug, Clone)]
@@ -41,6 +51,8 @@ pub enum Value<'a> {
     Optional(Option<Arc<Value<'a>>>),
     #[doc(hidden)]
     Opaque(OpaqueValue),
+    /// An object that an expression has made.
+    Made(Arc<Made<'a>>),
     /// The object whose fields are the variables of a composition.
     Variables,
 }
@@ -51,7 +63,7 @@ pub enum OpaqueValue {
     Url(Arc<Url>),
     Ip(IpAddr),
     Cidr(Cidr),
-    Quantity(Quantity),
+    Quantity(Arc<Quantity>),
     Semver(Arc<Semver>),
     Format(&'static NamedFormat),
     Check(Arc<Check>),
@@ -96,6 +108,8 @@ pub enum Map<'a> {
     Made(Arc<OwnedMap<'a>>),
 }
 
+const _: () = assert!(size_of::<Value<'static>>() <= crate::meter::VALUE_BYTES);
+
 impl<'a> Value<'a> {
     pub(crate) fn text(text: impl Into<Arc<str>>) -> Self {
         Self::String(Text::Shared(text.into()))
@@ -131,6 +145,7 @@ impl<'a> Value<'a> {
             Self::Type(_) => "type",
             Self::Optional(_) => "optional_type",
             Self::Opaque(value) => value.ty().name(),
+            Self::Made(made) => made.type_name(),
             Self::Variables => Opaque::Variables.name(),
         }
     }
@@ -188,6 +203,7 @@ impl<'a> Value<'a> {
             Self::List(list) => list.is_empty(),
             Self::Map(map) => map.is_empty(),
             Self::Optional(value) => value.is_none(),
+            Self::Made(made) => made.fields.is_empty(),
             Self::Timestamp(_) | Self::Type(_) | Self::Opaque(_) | Self::Variables => false,
         }
     }

@@ -1,9 +1,12 @@
 //! The types that the checker knows, and how cel-go prints them.
 
+mod declaration;
+
 use std::fmt;
 use std::sync::Arc;
 
-use crate::declaration::ObjectType;
+pub use declaration::{Declaration, ListDeclaration, ObjectType};
+pub(crate) use declaration::{Kind, Merges, Step};
 
 /// A static type.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub enum Type {
     Optional(Arc<Type>),
     /// An object of a schema.
     Object(Arc<ObjectType>),
+    /// An object that an expression makes, by name: `Object.spec`, `JSONPatch`.
+    Made(Arc<str>),
     /// A type of a library, which has no fields.
     Opaque(Opaque),
     /// A variable of the checker.
@@ -103,6 +108,7 @@ impl PartialEq for Type {
             (Self::Map(a), Self::Map(b)) => a == b,
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Object(a), Self::Object(b)) => Arc::ptr_eq(a, b) || a.name() == b.name(),
+            (Self::Made(a), Self::Made(b)) => a == b,
             (Self::Opaque(a), Self::Opaque(b)) => a == b,
             (Self::Variable(a), Self::Variable(b)) => a == b,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
@@ -130,6 +136,7 @@ impl fmt::Display for Type {
             Self::Type(Some(of)) => write!(f, "type({of})"),
             Self::Optional(of) => write!(f, "optional_type({of})"),
             Self::Object(object) => f.write_str(object.name()),
+            Self::Made(name) => f.write_str(name),
             Self::Opaque(opaque) => f.write_str(opaque.name()),
             Self::Variable(number) => write!(f, "_var{number}"),
         }

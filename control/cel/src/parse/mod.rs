@@ -3,6 +3,8 @@
 //! The parser recurses and its trees are dropped recursively, so it runs on a stack of its own, and what comes out of there
 //! is no deeper than [`limits::TREE_DEPTH`]. A panic of it is an error here.
 
+mod macros;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -10,7 +12,9 @@ use cel::Env;
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, SourceInfo};
 
 use crate::errors::{CompileErrors, Issue, Position};
-use crate::{limits, macros};
+use crate::limits;
+
+pub(crate) use macros::{ACCUMULATOR, SORT_BY_KEYS, UNUSED};
 
 /// A parsed expression and where each of its nodes began.
 pub(crate) struct Parsed {

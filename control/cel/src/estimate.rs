@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::model::{Argument, CallArguments, CostOf};
-use super::{CostEstimate, LIST, MAP, SELECT, SizeEstimate};
 use crate::check::Checked;
-use crate::declaration::Step;
+use crate::cost::{Argument, CallArguments, CostEstimate, CostOf, LIST, MAP, OBJECT, SELECT, SizeEstimate};
 use crate::environment::Environment;
-use crate::macros::ACCUMULATOR;
+use crate::parse::ACCUMULATOR;
+use crate::types::Step;
 use crate::types::Type;
 
 /// Where a value is: a variable and the steps from there.
@@ -86,7 +85,7 @@ impl Estimator<'_> {
                 }
                 self.go(expr.id, self.path(&of.operand), Some(Step::Field(of.field.clone())));
                 match self.checked.ty(&of.operand) {
-                    Type::Map(_) | Type::Object(_) | Type::Opaque(_) => operand.plus(select),
+                    Type::Map(_) | Type::Object(_) | Type::Made(_) | Type::Opaque(_) => operand.plus(select),
                     _ => operand,
                 }
             }
@@ -120,7 +119,13 @@ impl Estimator<'_> {
                 self.entries.insert(expr.id, entries);
                 sum
             }
-            Expr::Struct(_) => CostEstimate::default(),
+            Expr::Struct(made) => {
+                let fields = made.entries.iter().filter_map(|entry| match &entry.expr {
+                    EntryExpr::StructField(field) => Some(&field.value),
+                    EntryExpr::MapEntry(_) => None,
+                });
+                fields.fold(CostEstimate::exactly(OBJECT), |sum, value| sum.plus(self.cost(value)))
+            }
             Expr::Comprehension(comprehension) if is_bind(comprehension) => {
                 let made = self.cost(&comprehension.iter_range).plus(self.cost(&comprehension.accu_init));
                 self.push(&comprehension.accu_var, &comprehension.accu_init);
@@ -386,5 +391,5 @@ fn is_scalar(ty: &Type) -> bool {
 
 /// Whether a comprehension only binds a variable.
 fn is_bind(comprehension: &ComprehensionExpr) -> bool {
-    comprehension.iter_var == crate::macros::UNUSED && comprehension.accu_var != ACCUMULATOR
+    comprehension.iter_var == crate::parse::UNUSED && comprehension.accu_var != ACCUMULATOR
 }

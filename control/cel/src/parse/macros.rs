@@ -4,16 +4,17 @@ use cel::ParseError;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, operators};
 use cel::parser::{Macro, MacroExprHelper};
 
-use crate::library::lists_extension::SORT_BY_KEYS;
+use super::for_each_part;
 use crate::limits;
-use crate::parse::for_each_part;
 
 /// The variable that a comprehension gathers into: no identifier can be written so.
 pub(crate) const ACCUMULATOR: &str = "@result";
 /// The variable of a comprehension that only binds.
 pub(crate) const UNUSED: &str = "#unused";
+/// The function that `sortBy` calls.
+pub(crate) const SORT_BY_KEYS: &str = "@sortByAssociatedKeys";
 /// The function that `transformMap` gathers with.
-pub(crate) const MAP_INSERT: &str = "cel.@mapInsert";
+const MAP_INSERT: &str = "cel.@mapInsert";
 
 type Expanded = Result<Option<IdedExpr>, ParseError>;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::Type;
 use crate::limits::REQUEST_BYTES;
 use crate::names::escape;
-use crate::types::Type;
 
 /// The declared shape of a JSON value.
 #[derive(Debug, Clone)]
