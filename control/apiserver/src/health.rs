@@ -63,9 +63,11 @@ impl<'a> Asked<'a> {
 }
 
 async fn check(store: &Store, name: &str) -> Result<(), ReadError> {
-    if name != STORE {
-        return Ok(());
-    }
+    if name == STORE { self::store(store).await } else { Ok(()) }
+}
+
+/// Whether the store answers, in time.
+pub async fn store(store: &Store) -> Result<(), ReadError> {
     let late = || ReadError::Unavailable("it has not answered in time".into());
     tokio::time::timeout(PATIENCE, store.health()).await.unwrap_or_else(|_| Err(late()))
 }

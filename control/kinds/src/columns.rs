@@ -49,6 +49,8 @@ pub(crate) struct Column {
     pub name: Cow<'static, str>,
     /// `string`, `integer`, `boolean` or `date`: a text whatever it says, as upstream has it.
     pub kind: &'static str,
+    /// What it shows is a name.
+    pub name_like: bool,
     /// It is shown with `-o wide` only.
     pub wide: bool,
     pub cell: Cell,
@@ -58,10 +60,14 @@ impl Column {
     pub fn kind(self, kind: &'static str) -> Self {
         Self { kind, ..self }
     }
+
+    pub fn named(self) -> Self {
+        Self { name_like: true, ..self }
+    }
 }
 
 pub(crate) fn column(name: &'static str, cell: Cell) -> Column {
-    Column { name: name.into(), kind: "string", wide: false, cell }
+    Column { name: name.into(), kind: "string", name_like: name == "Name", wide: false, cell }
 }
 
 pub(crate) fn wide(name: &'static str, cell: Cell) -> Column {

@@ -16,8 +16,8 @@ use hypernetes_schema::{ObjectType, openapi};
 use parking_lot::RwLock;
 
 use crate::{
-    apps, authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery, networking,
-    node, own, policy, rbac,
+    apps, authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery,
+    dynamic_resources, networking, node, own, policy, rbac,
     resource::{Home, Resource, Served},
     scheduling, sent, storage,
     subresource::Behaviour,
@@ -37,6 +37,7 @@ fn families() -> Vec<Resource> {
         scheduling::resources(),
         node::resources(),
         storage::resources(),
+        dynamic_resources::resources(),
         certificates::resources(),
         authentication::resources(),
         authorization::resources(),

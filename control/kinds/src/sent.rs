@@ -4,9 +4,8 @@ use hypernetes_schema::ObjectType;
 use k8s_openapi::{
     api::{
         admissionregistration::v1 as admissionregistration, authentication::v1 as authentication,
-        autoscaling::v1 as autoscaling, certificates::v1 as certificates, core::v1 as core,
-        flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy, resource::v1 as resource,
-        storage::v1 as storage,
+        autoscaling::v1 as autoscaling, certificates::v1 as certificates, flowcontrol::v1 as flowcontrol,
+        policy::v1 as policy,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
     apimachinery::pkg::apis::meta::v1 as meta,
@@ -19,17 +18,13 @@ macro_rules! kinds {
 
 pub(crate) fn kinds() -> Vec<ObjectType> {
     let mut kinds = kinds! {
-        core: Binding ComponentStatus;
         autoscaling: HorizontalPodAutoscaler Scale;
         policy: Eviction;
         authentication: TokenRequest;
-        storage: CSIStorageCapacity VolumeAttachment VolumeAttributesClass;
-        networking: IPAddress IngressClass ServiceCIDR;
         certificates: CertificateSigningRequest;
         admissionregistration: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
             ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
         flowcontrol: FlowSchema PriorityLevelConfiguration;
-        resource: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
         apiextensions: CustomResourceDefinition;
         apiregistration: APIService;
     };

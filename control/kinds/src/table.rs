@@ -29,7 +29,7 @@ impl Resource {
     /// The `columnDefinitions` of the resource's tables.
     pub fn column_definitions(&self) -> Value {
         let definition = |column: &Column| {
-            let format = if column.name == "Name" { "name" } else { "" };
+            let format = if column.name_like { "name" } else { "" };
             json!({
                 "name": column.name, "type": column.kind, "format": format, "description": "",
                 "priority": i32::from(column.wide),

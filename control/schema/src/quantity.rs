@@ -64,6 +64,11 @@ impl Quantity {
         i64::try_from(ceil_div(self.nanos, NANO / 1000)).unwrap_or(i64::MAX)
     }
 
+    /// The sum, written as this one is.
+    pub fn plus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_add(other.nanos), ..self }
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }

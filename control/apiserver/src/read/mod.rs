@@ -1,5 +1,6 @@
 //! `get`, and what `list` is made of.
 
+pub mod components;
 mod conversion;
 mod filter;
 mod form;

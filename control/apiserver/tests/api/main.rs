@@ -5,6 +5,7 @@ mod facades;
 mod fence;
 mod found_again;
 mod gone;
+mod kinds;
 mod layers;
 mod matrix;
 mod options;

@@ -20,7 +20,7 @@ use hypernetes_testing::{
 };
 use serde_json::Value;
 
-use self::there::{NAME, There};
+use self::there::{There, name_of};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
@@ -58,8 +58,8 @@ impl Served {
     fn request(&self, cluster: &str, verb: &str) -> (&'static str, String) {
         let base = self.within(cluster);
         let one = match self.subresource.as_str() {
-            "" => format!("{base}/{NAME}"),
-            subresource => format!("{base}/{NAME}/{subresource}"),
+            "" => format!("{base}/{}", name_of(&self.plural)),
+            subresource => format!("{base}/{}/{subresource}", name_of(&self.plural)),
         };
         match verb {
             "get" => ("GET", one),
@@ -172,6 +172,8 @@ enum Home {
     Operator,
     /// A question.
     Question,
+    /// Made when it is asked for.
+    Told,
 }
 
 /// A cell says which verbs are allowed: `-` none, `r` those that read, `rw` all, or letters: g(et) l(ist) w(atch)
@@ -344,6 +346,7 @@ fn rows() -> BTreeMap<String, Row> {
                 "projected" => Home::Projected,
                 "operator" => Home::Operator,
                 "question" => Home::Question,
+                "told" => Home::Told,
                 other => panic!("{name}: {other:?} is nobody"),
             };
             (name.to_owned(), Row { home, cells: words.map(str::to_owned).collect() })

@@ -13,8 +13,17 @@ use serde_json::{Value, json};
 use super::{Home, Row, Served};
 
 /// What each object is called, and one that is to be made.
-pub const NAME: &str = "matrix";
+const NAME: &str = "matrix";
 const NEW: &str = "matrix-new";
+
+/// [`NAME`], where it can be called so.
+pub fn name_of(plural: &str) -> &'static str {
+    match plural {
+        "ipaddresses" => "192.0.2.1",
+        "componentstatuses" => "etcd-0",
+        _ => NAME,
+    }
+}
 const CLUSTERS: [&str; 3] = [ACME, GLOBEX, "system"];
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
@@ -92,24 +101,26 @@ impl There {
         let mut there =
             Self { made_of: of_the_corpus().into_iter().chain(of_our_own()).collect(), objects: BTreeMap::new() };
         let home = |one: &Served| rows.get(&one.name()).map_or(Home::Tenant, |row| row.home);
-        let stored: Vec<_> =
-            served.iter().filter(|one| one.subresource.is_empty() && home(one) != Home::Question).collect();
+        let stored: Vec<_> = served
+            .iter()
+            .filter(|one| one.subresource.is_empty() && !matches!(home(one), Home::Question | Home::Told))
+            .collect();
         let homes = |one: &Served| if home(one) == Home::Tenant { &CLUSTERS[..] } else { &["system"] };
         let places: Vec<_> =
             stored.iter().flat_map(|one| homes(one).iter().map(move |cluster| (*one, *cluster))).collect();
         // All at once: they are written together.
         let make = |(one, cluster): &(&Served, &'static str)| {
             let made_of = there.made_of.get(&one.collection()).cloned();
-            let path = one.within(cluster);
+            let (path, name) = (one.within(cluster), name_of(&one.plural));
             async move {
                 let Some(object) = made_of else { return };
-                let made = bench.post(&infrastructure(), &path, renewed(object, NAME)).await;
+                let made = bench.post(&infrastructure(), &path, renewed(object, name)).await;
                 assert!(made.status.is_success(), "{path}: {}", made.body);
             }
         };
         futures::future::join_all(places.iter().map(make)).await;
         for (one, cluster) in places {
-            let path = format!("{}/{NAME}", one.within(cluster));
+            let path = format!("{}/{}", one.within(cluster), name_of(&one.plural));
             let object = bench.get(&admin("system"), &path).await;
             assert!(object.status.is_success(), "there is no {}: it is made in there.rs", one.name());
             there.objects.insert(path, object.body);
@@ -122,16 +133,23 @@ impl There {
         let object = || {
             let cluster = if home == Home::Tenant { cluster } else { "system" };
             // A question is not stored.
-            self.objects.get(&format!("{}/{NAME}", one.within(cluster))).cloned().unwrap_or_else(|| json!({}))
+            self.objects
+                .get(&format!("{}/{}", one.within(cluster), name_of(&one.plural)))
+                .cloned()
+                .unwrap_or_else(|| json!({}))
         };
         let named = json!({"name": NAME, "namespace": "default"});
         let approved = json!([{"type": "Approved", "status": "True", "reason": "matrix", "message": "matrix"}]);
         let body = match (verb, one.subresource.as_str()) {
             ("get" | "list" | "watch", _) => return (JSON, String::new()),
+            ("create", "") if one.plural == "bindings" => {
+                json!({"metadata": named, "target": {"kind": "Node", "name": NAME}})
+            }
             ("create", "") if home == Home::Question => question(&one.plural),
             ("create", "") => {
                 let made_of = self.made_of.get(&one.collection()).cloned();
-                let mut another = renewed(made_of.unwrap_or_else(object), NEW);
+                let new = if one.plural == "ipaddresses" { "192.0.2.2" } else { NEW };
+                let mut another = renewed(made_of.unwrap_or_else(object), new);
                 if let Some(fields) = another.as_object_mut() {
                     fields.remove("status");
                 }
