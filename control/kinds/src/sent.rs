@@ -28,6 +28,14 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
         apiextensions: CustomResourceDefinition;
         apiregistration: APIService;
     };
-    kinds.push(ObjectType::whole::<meta::DeleteOptions>("", "v1", "DeleteOptions", false));
+    let of_meta = |ty: fn(&str, &str, &str, bool) -> ObjectType, kind: &str| ty("", "v1", kind, false);
+    kinds.extend([
+        of_meta(ObjectType::whole::<meta::DeleteOptions>, "DeleteOptions"),
+        of_meta(ObjectType::whole::<meta::Status>, "Status"),
+        of_meta(ObjectType::whole::<meta::APIVersions>, "APIVersions"),
+        of_meta(ObjectType::whole::<meta::APIGroup>, "APIGroup"),
+        of_meta(ObjectType::whole::<meta::APIGroupList>, "APIGroupList"),
+        of_meta(ObjectType::whole::<meta::APIResourceList>, "APIResourceList"),
+    ]);
     kinds
 }

@@ -9,7 +9,7 @@ use crate::{
     Call, Inner,
     answer::json_response,
     health,
-    read::{form::Form, shape::bare_metadata},
+    read::{Reading, Wanted, form::Form, shape::bare_metadata},
 };
 
 /// The store, on any engine: the name that monitoring knows.
@@ -22,7 +22,7 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
         return Err(ApiError::not_found("", "componentstatus", name));
     }
     let store = store(server).await;
-    Ok(deprecated(match Form::of(call)? {
+    Ok(deprecated(match Wanted::of(call, Reading::One)?.form {
         Form::Object => json_response(StatusCode::OK, &typed(&store)),
         Form::Metadata => json_response(StatusCode::OK, &bare_metadata(&store)),
         Form::Table(_) => json_response(StatusCode::OK, &table(call, &store)?),
@@ -32,7 +32,7 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 pub async fn list(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError> {
     let store = store(server).await;
     let list = |version: &str, kind: &str, item: &Value| json!({"kind": kind, "apiVersion": version, "metadata": {}, "items": [item]});
-    Ok(deprecated(match Form::of(call)? {
+    Ok(deprecated(match Wanted::of(call, Reading::List)?.form {
         Form::Object => json_response(StatusCode::OK, &list("v1", "ComponentStatusList", &store)),
         Form::Metadata => {
             let one = bare_metadata(&store);

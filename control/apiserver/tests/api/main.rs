@@ -11,6 +11,7 @@ mod matrix;
 mod options;
 mod reads;
 mod registry;
+mod representations;
 mod writes;
 
 use axum::body::Body;
