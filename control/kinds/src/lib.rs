@@ -27,6 +27,7 @@ mod coordination;
 mod core;
 mod defaults;
 mod discovery;
+mod documents;
 mod dynamic_resources;
 pub mod field;
 pub mod format;
@@ -55,6 +56,7 @@ mod verb;
 
 pub use cells::Cells;
 pub use defaults::set_defaults;
+pub use documents::{Document, Swagger};
 pub use networking::ingress_class::DEFAULT_CLASS as DEFAULT_INGRESS_CLASS;
 pub use registry::{Endpoint, Registry, View};
 pub use resource::{Change, Check, Home, Resource, Served};

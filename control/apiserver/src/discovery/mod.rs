@@ -1,173 +1,141 @@
-//! What the server has: groups, versions, resources, and their schemas.
+//! What the server has: groups, versions, resources, and their schemas. What is told of a view is made once, and known by its content.
+
+mod aggregated;
+mod groups;
+mod kept;
+mod schemas;
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hypernetes_api::{ApiError, TenantId};
-use hypernetes_kinds::{Endpoint, Served, Subresource, View};
-use hypernetes_schema::openapi;
+use hypernetes_kinds::View;
 use serde_json::{Value, json};
 
 use crate::{
     Inner,
+    accept::{self, Offer},
     answer::{bytes_response, json_response},
-    request,
+    request::{self, Query},
 };
 
 /// The API that is served, as `kubectl version` shows it.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+hypernetes");
 
-pub fn path(server: &Inner, tenant: &TenantId, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+/// # Errors
+/// `NotFound` for versions that a group does not have, `NotAcceptable` for languages that there are not.
+pub async fn path(
+    server: &Inner,
+    tenant: &TenantId,
+    path: &str,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let aggregated = accept.contains("as=APIGroupDiscoveryList");
     let view = server.registry.view(tenant);
-    let resources: Vec<&Endpoint> = view.all().iter().collect();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match segments.as_slice() {
+        ["api" | "apis"] if aggregated::is_wanted(accept) => {
+            let core = segments == ["api"];
+            let make = || aggregated::document(&view, core).to_string().into_bytes();
+            let document = view.kept(if core { "api" } else { "apis" }, make);
+            return Ok(kept::answer(&document.hash, document.bytes, headers, aggregated::MEDIA_TYPE, "public"));
+        }
+        ["openapi", "v3"] => return Ok(bytes_response(StatusCode::OK, schemas::index(view).await?.bytes)),
+        ["openapi", "v2"] => return schemas::swagger(view, headers).await,
+        ["openapi", "v3", "api", version] => return schemas::document(&view, "", version, headers, query),
+        ["openapi", "v3", "apis", group, version] => return schemas::document(&view, group, version, headers, query),
+        _ => {}
+    }
     let answer = match segments.as_slice() {
         ["budgets"] => server.accounts.show(server.store.stored(), tenant),
-        ["version"] => json!({
-            "major": VERSION.0, "minor": VERSION.1, "gitVersion": VERSION.2, "gitCommit": "", "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
-        }),
-        [""] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+        ["version"] => version(),
+        [""] => json!({"paths": paths(&view)}),
+        ["api" | "apis", ..] => {
+            accept::negotiate(accept, &Offer::PLAIN)?;
+            match group(&view, &segments, headers)? {
+                Some(answer) => answer,
+                None => return Ok(no_page()),
+            }
         }
-        ["api"] if aggregated => return Ok(typed(&aggregate(&resources, true))),
-        ["apis"] if aggregated => return Ok(typed(&aggregate(&resources, false))),
-        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-        ["apis"] => {
-            let groups: Vec<Value> = groups(&resources).into_iter().filter(|(g, _)| !g.is_empty()).map(group).collect();
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-        }
-        ["api", version] => resource_list(&resources, "", version)?,
-        ["apis", name] => {
-            let found = groups(&resources).into_iter().find(|(g, _)| g == name).ok_or_else(request::not_found)?;
-            let mut answer = group(found);
-            answer["kind"] = "APIGroup".into();
-            answer["apiVersion"] = "v1".into();
-            answer
-        }
-        ["apis", group, version] => resource_list(&resources, group, version)?,
-        ["openapi", "v3"] => {
-            let versions: Vec<(&str, &str)> = groups(&resources)
-                .into_iter()
-                .flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v)))
-                .collect();
-            openapi::index(&versions, VERSION.2)
-        }
-        ["openapi", "v3", "api", version] => return document(&view, "", version),
-        ["openapi", "v3", "apis", group, version] => return document(&view, group, version),
-        _ => return Err(request::not_found()),
+        _ => return Ok(no_page()),
     };
     Ok(json_response(StatusCode::OK, &answer))
 }
 
-fn document(view: &View, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
-    let bytes = view.document(group, version).ok_or_else(request::not_found)?;
-    Ok(bytes_response(StatusCode::OK, bytes))
+fn version() -> Value {
+    json!({
+        "major": VERSION.0, "minor": VERSION.1, "emulationMajor": VERSION.0, "emulationMinor": VERSION.1,
+        "minCompatibilityMajor": VERSION.0, "minCompatibilityMinor": "35", "gitVersion": VERSION.2, "gitCommit": "",
+        "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": "linux/amd64",
+    })
 }
 
-/// Groups with their versions, in the table's order.
-fn groups<'a>(resources: &[&'a Endpoint]) -> Vec<(&'a str, Vec<&'a str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for resource in resources {
-        let (group, version) = (resource.served.ty.group.as_str(), resource.served.ty.version.as_str());
-        match groups.iter_mut().find(|(have, _)| *have == group) {
-            Some((_, versions)) if versions.contains(&version) => {}
-            Some((_, versions)) => versions.push(version),
-            None => groups.push((group, vec![version])),
+/// None: there is no such group, nor anything else.
+fn group(view: &View, segments: &[&str], headers: &HeaderMap) -> Result<Option<Value>, ApiError> {
+    Ok(match segments {
+        ["api"] => {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            let here = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": host}]);
+            Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": here}))
         }
-    }
-    groups
-}
-
-fn group((name, versions): (&str, Vec<&str>)) -> Value {
-    let versions: Vec<Value> =
-        versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
-    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
-}
-
-fn of<'a>(resources: &[&'a Endpoint], group: &str, version: &str) -> Result<Vec<&'a Endpoint>, ApiError> {
-    let found: Vec<&Endpoint> =
-        resources.iter().copied().filter(|r| r.served.ty.group == group && r.served.ty.version == version).collect();
-    if found.is_empty() { Err(request::not_found()) } else { Ok(found) }
-}
-
-fn kind_of(served: &Served, subresource: &Subresource) -> Value {
-    let (group, version, kind) = served.kind_of(subresource);
-    json!({"group": group, "version": version, "kind": kind})
-}
-
-fn resource_list(resources: &[&Endpoint], group: &str, version: &str) -> Result<Value, ApiError> {
-    let mut list = Vec::new();
-    for Endpoint { resource, served } in of(resources, group, version)? {
-        let mut one = json!({
-            "name": resource.plural, "singularName": resource.singular, "namespaced": served.ty.namespaced,
-            "kind": served.ty.kind, "verbs": resource.shown_verbs(),
-        });
-        if !resource.short_names.is_empty() {
-            one["shortNames"] = json!(resource.short_names);
+        ["apis"] => {
+            let all = groups::all(view);
+            let groups: Vec<Value> = all.iter().filter(|group| !group.name.is_empty()).map(groups::group).collect();
+            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
-        if !resource.categories.is_empty() {
-            one["categories"] = json!(resource.categories);
-        }
-        list.push(one);
-        for subresource in &resource.subresources {
-            let (group, version, kind) = served.kind_of(subresource);
-            list.push(json!({
-                "name": format!("{}/{}", resource.plural, subresource.name), "singularName": "",
-                "namespaced": served.ty.namespaced, "kind": kind, "group": group,
-                "version": version, "verbs": subresource.shown_verbs(),
-            }));
-        }
-    }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+        ["api", version] => Some(groups::resource_list(view, "", version).ok_or_else(request::not_found)?),
+        ["apis", name] => groups::all(view).iter().find(|group| group.name == *name).map(|found| {
+            let mut answer = groups::group(found);
+            answer["kind"] = "APIGroup".into();
+            answer["apiVersion"] = "v1".into();
+            answer
+        }),
+        ["apis", name, version] => match groups::resource_list(view, name, version) {
+            None if groups::all(view).iter().any(|group| group.name == *name) => return Err(request::not_found()),
+            list => list,
+        },
+        _ => None,
+    })
 }
 
-/// `apidiscovery.k8s.io/v2` (KEP-3352).
-fn aggregate(resources: &[&Endpoint], core: bool) -> Value {
-    let mut items = Vec::new();
-    for (name, versions) in groups(resources).into_iter().filter(|(name, _)| name.is_empty() == core) {
-        let versions: Vec<Value> = versions
-            .into_iter()
-            .map(|version| {
-                let list: Vec<Value> =
-                    of(resources, name, version).unwrap_or_default().into_iter().map(aggregate_one).collect();
-                json!({"version": version, "freshness": "Current", "resources": list})
-            })
-            .collect();
-        items.push(json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions}));
+/// All that can be asked for which is no object.
+fn paths(view: &View) -> Vec<String> {
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/healthz/etcd",
+        "/healthz/ping",
+        "/livez",
+        "/livez/etcd",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/etcd",
+        "/readyz/ping",
+        "/version",
+    ];
+    let mut paths: Vec<String> = fixed.map(str::to_owned).to_vec();
+    for group in groups::all(view).into_iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+    paths.sort_unstable();
+    paths
 }
 
-fn aggregate_one(Endpoint { resource, served }: &Endpoint) -> Value {
-    let ty = &served.ty;
-    let subresources: Vec<Value> = resource
-        .subresources
-        .iter()
-        .map(|one| json!({"subresource": one.name, "responseKind": kind_of(served, one), "verbs": one.shown_verbs()}))
-        .collect();
-    let mut one = json!({
-        "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.shown_verbs(),
-        "responseKind": {"group": ty.group, "version": ty.version, "kind": ty.kind},
-        "scope": if ty.namespaced { "Namespaced" } else { "Cluster" },
-    });
-    for (field, list) in [("shortNames", &resource.short_names), ("categories", &resource.categories)] {
-        if !list.is_empty() {
-            one[field] = json!(list);
-        }
-    }
-    if !subresources.is_empty() {
-        one["subresources"] = json!(subresources);
-    }
-    one
-}
-
-/// Aggregated discovery says in its content type what it is; clients look.
-fn typed(answer: &Value) -> Response<Body> {
-    let mut response = json_response(StatusCode::OK, answer);
-    let kind = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+/// What upstream's router says of a path that it does not know.
+fn no_page() -> Response<Body> {
+    let mut response = bytes_response(StatusCode::NOT_FOUND, "404 page not found\n".into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

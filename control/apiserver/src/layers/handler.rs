@@ -188,7 +188,7 @@ async fn document(
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
         document
     } else {
-        discovery::path(server, tenant, path, request.headers())?
+        discovery::path(server, tenant, path, request.headers(), &request.info.query).await?
     };
     if request.info.reads() { Ok(answer) } else { Err(request::not_allowed()) }
 }

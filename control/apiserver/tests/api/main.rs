@@ -1,6 +1,7 @@
 //! The REST API in process, over the embedded store: verbs, conflicts, watches, tenants, bad input.
 
 mod bench;
+mod discovery;
 mod facades;
 mod fence;
 mod found_again;
