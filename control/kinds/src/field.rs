@@ -5,8 +5,6 @@ use std::{collections::HashSet, fmt::Write, rc::Rc};
 use hypernetes_api::error::Cause;
 use serde_json::Value;
 
-use crate::internal::Internal;
-
 /// What kind of error a field has; the name of each is part of the API (`metav1.CauseType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -547,14 +545,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// As [`Field::kept`], of a value that upstream prints as its own type.
-    pub(crate) fn kept_as(&self, errors: &mut Errors, old: &Field<'_>, internal: &Internal) {
-        if !self.is_as(old) {
-            self.changed(errors, ErrorKind::Invalid, internal.shown(self.value), "field is immutable");
-        }
-    }
-
-    fn is_as(&self, old: &Field<'_>) -> bool {
+    /// Whether the value is the old one's.
+    pub(crate) fn is_as(&self, old: &Field<'_>) -> bool {
         self.is_empty() && old.is_empty() || same(self.value, old.value)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::field::shown;
+use crate::field::{ErrorKind, Errors, Field, shown};
 
 /// How a value is printed.
 pub(crate) enum Internal {
@@ -19,6 +19,13 @@ pub(crate) const TEXT: Internal = Internal::Plain("\"\"");
 pub(crate) const NULL: Internal = Internal::Plain("null");
 
 impl Internal {
+    /// An error unless a field's value, which is printed so, is the old one's.
+    pub fn kept(&self, field: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if !field.is_as(old) {
+            field.changed(errors, ErrorKind::Invalid, self.shown(field.value), "field is immutable");
+        }
+    }
+
     pub fn shown(&self, value: &Value) -> String {
         match (self, value) {
             (Self::Plain(absent), Value::Null) => (*absent).to_owned(),

@@ -18,7 +18,7 @@ macro_rules! kinds {
 
 pub(crate) fn kinds() -> Vec<ObjectType> {
     let mut kinds = kinds! {
-        autoscaling: HorizontalPodAutoscaler Scale;
+        autoscaling: Scale;
         policy: Eviction;
         authentication: TokenRequest;
         certificates: CertificateSigningRequest;

@@ -17,7 +17,6 @@ const NOT_THERE: &[&str] = &[
     "admissionregistration.k8s.io/v1",
     "apiextensions.k8s.io/v1",
     "apiregistration.k8s.io/v1",
-    "autoscaling/v1",
     "flowcontrol.apiserver.k8s.io/v1",
     "v1 nodes/proxy",
     "v1 pods/ephemeralcontainers",
@@ -84,6 +83,7 @@ async fn resources_are_told_as_upstream_tells_them() {
     assert_eq!(ours[..theirs.len()], theirs);
     let autoscaling = json(&bench, "/apis/autoscaling").await;
     assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
+    assert_eq!(autoscaling["versions"][1]["version"], "v1");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(crate) fn resource() -> Resource {
         .columns(between([column("State", Cell::Of(state))]))
         .first_status(|_| json!({}))
         .on_create(|claim, errors| devices::claim(&claim.get("spec"), errors))
-        .on_update(|new, old, errors| new.get("spec").kept_as(errors, &old.get("spec"), &devices::SPEC))
+        .on_update(|new, old, errors| devices::SPEC.kept(&new.get("spec"), &old.get("spec"), errors))
         .on_status(status)
 }
 

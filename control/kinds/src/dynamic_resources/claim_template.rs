@@ -11,12 +11,9 @@ use crate::{
 };
 
 pub(crate) fn resource() -> Resource {
-    Resource::kubernetes::<ResourceClaimTemplate>("resourceclaimtemplates").check(check).on_update(
-        |new, old, errors| {
-            let (spec, was) = (new.get("spec"), old.get("spec"));
-            spec.kept_as(errors, &was, &SPEC);
-        },
-    )
+    Resource::kubernetes::<ResourceClaimTemplate>("resourceclaimtemplates")
+        .check(check)
+        .on_update(|new, old, errors| SPEC.kept(&new.get("spec"), &old.get("spec"), errors))
 }
 
 /// The metadata has no name of its own there; upstream shows only the labels of it.

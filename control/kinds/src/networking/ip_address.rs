@@ -19,7 +19,7 @@ pub(crate) fn resource() -> Resource {
         .check(check)
         .on_update(|new, old, errors| {
             let path = ["spec", "parentRef"];
-            new.walk(path).kept_as(errors, &old.walk(path), &PARENT);
+            PARENT.kept(&new.walk(path), &old.walk(path), errors);
         })
 }
 

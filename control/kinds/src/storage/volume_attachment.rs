@@ -28,7 +28,7 @@ pub(crate) fn resource() -> Resource {
         ]))
         .first_status(|_| json!({"attached": false}))
         .check(check)
-        .on_update(|new, old, errors| new.get("spec").kept_as(errors, &old.get("spec"), &SPEC))
+        .on_update(|new, old, errors| SPEC.kept(&new.get("spec"), &old.get("spec"), errors))
         .on_status(|object, _, errors| status(&object.get("status"), errors))
 }
 
