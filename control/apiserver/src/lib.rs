@@ -5,6 +5,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod accept;
 mod answer;
 pub mod audit;
 pub mod authentication;

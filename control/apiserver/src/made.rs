@@ -19,9 +19,11 @@ pub enum Made {
     Typed,
     /// The cells of its row.
     Cells,
+    /// Its message, of Kubernetes' protobuf.
+    Message,
 }
 
-static COUNTS: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
+static COUNTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 pub(crate) fn count(what: Made) {
     COUNTS[what as usize].fetch_add(1, Ordering::Relaxed);

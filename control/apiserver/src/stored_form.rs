@@ -34,6 +34,14 @@ pub enum Event {
 impl Event {
     pub const ALL: usize = 3;
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+
     /// All of a watch's line before the object.
     pub fn head(self) -> &'static [u8] {
         match self {

@@ -65,6 +65,10 @@ impl Column {
     pub fn kind(self, kind: &'static str) -> Self {
         Self { kind, ..self }
     }
+
+    pub fn named(self) -> Self {
+        Self { format: "name".into(), ..self }
+    }
 }
 
 pub(crate) fn column(name: &'static str, cell: Cell) -> Column {

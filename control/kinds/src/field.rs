@@ -557,10 +557,14 @@ impl<'a> Field<'a> {
 
     /// An error unless the value is the old one's. What is empty and what is absent are the same.
     pub fn kept(&self, errors: &mut Errors, old: &Field<'_>) {
-        let both_empty = self.is_empty() && old.is_empty();
-        if !both_empty && !same(self.value, old.value) {
+        if !self.is_as(old) {
             self.immutable(errors);
         }
+    }
+
+    /// Whether the value is the old one's.
+    pub(crate) fn is_as(&self, old: &Field<'_>) -> bool {
+        self.is_empty() && old.is_empty() || same(self.value, old.value)
     }
 }
 

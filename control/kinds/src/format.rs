@@ -20,6 +20,10 @@ const VARIABLE: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+const HTTP_PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+const INTERFACE_ADDRESS: &str = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
@@ -193,6 +197,28 @@ pub fn header_name(text: &str) -> Faults {
     faults(None, (!good).then_some(HEADER))
 }
 
+/// The path of a URL, without what would have to be escaped.
+pub fn http_path(text: &str) -> Faults {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    faults(None, (text.is_empty() || !text.bytes().all(good)).then_some(HTTP_PATH))
+}
+
+/// A name of the C language.
+pub fn c_identifier(text: &str) -> Faults {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bad = text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) || !text.bytes().all(good);
+    faults(None, bad.then_some(C_IDENTIFIER))
+}
+
+/// Why a condition is as it is, in a word.
+pub fn reason(text: &str) -> Faults {
+    let bytes = text.as_bytes();
+    let good = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_,:".contains(b));
+    faults(None, (!good).then_some(REASON))
+}
+
 /// `25%`
 pub fn percent(text: &str) -> Faults {
     let good =
@@ -288,6 +314,28 @@ pub fn unambiguous_cidr(text: &str) -> Faults {
     faults(None, beyond.then_some("must not have bits set beyond the prefix length"))
 }
 
+/// As [`unambiguous_cidr`]; nor is there another way to write it.
+pub fn canonical_cidr(text: &str) -> Faults {
+    let found = unambiguous_cidr(text);
+    match parse_cidr(text) {
+        Some((ip, length)) if found.is_empty() && format!("{ip}/{length}") != text => {
+            vec![format!("must be in canonical form (\"{ip}/{length}\")")]
+        }
+        _ => found,
+    }
+}
+
+/// An address of an interface with the length of its network's prefix, written in the one way.
+pub fn interface_address(text: &str) -> Faults {
+    match parse_cidr(text) {
+        None => vec![INTERFACE_ADDRESS.to_owned()],
+        Some((ip, length)) if format!("{ip}/{length}") != text => {
+            vec![format!("must be in canonical form (\"{ip}/{length}\")")]
+        }
+        Some(_) => Faults::new(),
+    }
+}
+
 /// An absolute path by upstream's measure.
 pub fn is_absolute(path: &str) -> bool {
     path.starts_with('/')
@@ -359,6 +407,10 @@ mod tests {
         bad(variable, &["", "a=b", "é", "a\n"]);
         good(port_name, &["http", "a-1"]);
         bad(port_name, &["", "1", "a--b", "-a", "A", "averyveryverylong"]);
+        good(c_identifier, &["a", "_", "A_1"]);
+        bad(c_identifier, &["", "1", "a-b", "é"]);
+        good(http_path, &["a", "/a/b~c%20"]);
+        bad(http_path, &["", "a b", "a?b", "é"]);
         good(percent, &["0%", "250%"]);
         bad(percent, &["", "%", "1", "-1%", "1.5%"]);
     }
@@ -369,6 +421,8 @@ mod tests {
         bad(unambiguous_ip, &["010.0.0.1", "::ffff:1.2.3.4"]);
         good(canonical_ip, &["1.2.3.4", "2001:db8::1"]);
         bad(canonical_ip, &["010.0.0.1", "::ffff:1.2.3.4", "2001:0db8::1", "2001:DB8::1"]);
+        good(canonical_cidr, &["10.0.0.0/8", "2001:db8::/32", "foo"]);
+        bad(canonical_cidr, &["2001:0db8::/32", "10.0.0.1/8"]);
         good(unambiguous_cidr, &["10.0.0.0/8", "0.0.0.0/0", "::/0", "1.2.3.4/32", "::1/128", "foo"]);
         bad(unambiguous_cidr, &["010.0.0.0/8", "10.0.0.0/08", "10.0.0.1/8", "::ffff:10.0.0.0/104", "::1/127"]);
     }

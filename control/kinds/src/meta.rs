@@ -73,6 +73,18 @@ pub fn annotations(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// What an object that is made by a template has besides what makes it one.
+pub fn template(metadata: &Field<'_>, errors: &mut Errors) {
+    annotations(&metadata.get("annotations"), errors);
+    labels(&metadata.get("labels"), errors);
+    for (key, value) in metadata.value.as_object().into_iter().flatten() {
+        // Defaulting makes an empty creation time of an object's metadata.
+        if !matches!(key.as_str(), "annotations" | "labels") && !value.is_null() {
+            Field::at(value, metadata.path.named(key)).forbidden(errors, "cannot be set");
+        }
+    }
+}
+
 fn owners(field: &Field<'_>, errors: &mut Errors) {
     let mut controller: Option<String> = None;
     for owner in field.items() {

@@ -7,17 +7,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
-use bytes::Bytes;
 use hypernetes_api::TenantId;
 use hypernetes_schema::{ObjectType, openapi};
 use parking_lot::RwLock;
 
 use crate::{
     apiextensions, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
-    discovery, networking, node, own, policy, rbac,
+    discovery,
+    documents::{Document, Documents, Swagger},
+    dynamic_resources, networking, node, own, policy, rbac,
     resource::{Home, Resource, Served},
     scheduling, sent, storage,
     subresource::Behaviour,
@@ -37,6 +38,7 @@ fn families() -> Vec<Resource> {
         scheduling::resources(),
         node::resources(),
         storage::resources(),
+        dynamic_resources::resources(),
         certificates::resources(),
         apiextensions::resources(),
         authentication::resources(),
@@ -108,7 +110,8 @@ pub struct View {
     base: Option<Arc<View>>,
     /// Groups and versions in which it has more: the documents of all others are the base's.
     own: Vec<GroupVersion>,
-    documents: RwLock<HashMap<GroupVersion, Bytes>>,
+    documents: Documents,
+    swagger: OnceLock<Arc<Swagger>>,
 }
 
 impl View {
@@ -125,7 +128,14 @@ impl View {
         for one in &endpoints {
             by_plural.entry(one.resource.plural.clone()).or_default().push(one.clone());
         }
-        Self { endpoints, by_plural, base: None, own: Vec::new(), documents: RwLock::default() }
+        Self {
+            endpoints,
+            by_plural,
+            base: None,
+            own: Vec::new(),
+            documents: Documents::default(),
+            swagger: OnceLock::new(),
+        }
     }
 
     /// This one, and more.
@@ -152,33 +162,61 @@ impl View {
     }
 
     /// The OpenAPI v3 document of a group and version, made when it is first asked for, which takes tens of milliseconds.
-    pub fn document(&self, group: &str, version: &str) -> Option<Bytes> {
+    pub fn document(&self, group: &str, version: &str) -> Option<Document> {
         let key = (group.to_owned(), version.to_owned());
         if let Some(base) = &self.base
             && !self.own.contains(&key)
         {
             return base.document(group, version);
         }
-        if let Some(made) = self.documents.read().get(&key) {
-            return Some(made.clone());
-        }
         let endpoints = self.of(group, version);
         if endpoints.is_empty() {
             return None;
         }
-        let resources: Vec<openapi::Resource> = endpoints.into_iter().map(described).collect();
-        let made = Bytes::from(openapi::document(group, version, &resources));
-        Some(self.documents.write().entry(key).or_insert(made).clone())
+        let make = || {
+            let resources: Vec<openapi::Resource> = endpoints.into_iter().map(described).collect();
+            openapi::document(group, version, &resources)
+        };
+        Some(self.documents.get_or_make(&format!("openapi/v3/apis/{group}/{version}"), make))
+    }
+
+    /// The OpenAPI v2 document, made when it is first asked for: what a tenant has of its own stands behind what all have.
+    pub fn swagger(&self) -> Arc<Swagger> {
+        let made = self.swagger.get_or_init(|| {
+            let base = self.base.as_ref().map(|base| base.swagger());
+            let mut told: Vec<GroupVersion> = match base {
+                Some(_) => self.own.clone(),
+                None => self
+                    .endpoints
+                    .iter()
+                    .map(|one| (one.served.ty.group.clone(), one.served.ty.version.clone()))
+                    .collect(),
+            };
+            told.sort_unstable();
+            told.dedup();
+            let documents: Vec<Document> =
+                told.iter().filter_map(|(group, version)| self.document(group, version)).collect();
+            Arc::new(Swagger::new(&documents, base.as_deref()))
+        });
+        made.clone()
+    }
+
+    /// A document about the view, kept under a name.
+    pub fn kept(&self, name: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
+        self.documents.get_or_make(name, make)
     }
 }
 
 fn described(Endpoint { resource, served }: &Endpoint) -> openapi::Resource {
     let verbs = |verbs: Vec<&'static str>| verbs.into_iter().map(str::to_owned).collect();
-    let status = resource.subresources.iter().filter(|one| one.behaviour == Behaviour::Status);
-    let subresources = status.map(|one| openapi::Subresource {
-        name: one.name.to_owned(),
-        ty: served.ty.clone(),
-        verbs: verbs(one.shown_verbs()),
+    // What a node answers is no object.
+    let told = resource.subresources.iter().filter(|one| !matches!(one.behaviour, Behaviour::Connect(_)));
+    let subresources = told.filter_map(|one| {
+        let ty = match one.body {
+            None => served.ty.clone(),
+            Some((group, version, name)) => kind(group, version, name)?,
+        };
+        Some(openapi::Subresource { name: one.name.to_owned(), ty, verbs: verbs(one.shown_verbs()) })
     });
     openapi::Resource {
         ty: served.ty.clone(),

@@ -30,6 +30,8 @@ pub enum Home {
     System,
     /// Not stored: a question that is answered (`create` only).
     Virtual,
+    /// Not stored: told as it is when it is asked for (`get` and `list`).
+    Told,
 }
 
 /// What holds for an object.
@@ -439,6 +441,11 @@ impl Resource {
         self.subresources.iter().any(|one| one.behaviour == Behaviour::Status)
     }
 
+    /// Whether there are objects of it in the store.
+    pub fn is_stored(&self) -> bool {
+        !matches!(self.home, Home::Virtual | Home::Told)
+    }
+
     /// Its subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|one| one.name == name)
@@ -447,6 +454,7 @@ impl Resource {
     pub fn verbs(&self) -> &'static [Verb] {
         match (self.home, self.deleted_together) {
             (Home::Virtual, _) => &[Verb::Create],
+            (Home::Told, _) => &[Verb::Get, Verb::List],
             (_, true) => &ALL,
             (_, false) => &ALL_BUT_TOGETHER,
         }

@@ -4,9 +4,8 @@ use hypernetes_schema::ObjectType;
 use k8s_openapi::{
     api::{
         admissionregistration::v1 as admissionregistration, authentication::v1 as authentication,
-        autoscaling::v1 as autoscaling, certificates::v1 as certificates, core::v1 as core,
-        flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy, resource::v1 as resource,
-        storage::v1 as storage,
+        autoscaling::v1 as autoscaling, certificates::v1 as certificates, flowcontrol::v1 as flowcontrol,
+        policy::v1 as policy,
     },
     apimachinery::pkg::apis::meta::v1 as meta,
     kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
@@ -18,19 +17,23 @@ macro_rules! kinds {
 
 pub(crate) fn kinds() -> Vec<ObjectType> {
     let mut kinds = kinds! {
-        core: Binding ComponentStatus;
-        autoscaling: HorizontalPodAutoscaler Scale;
+        autoscaling: Scale;
         policy: Eviction;
         authentication: TokenRequest;
-        storage: CSIStorageCapacity VolumeAttachment VolumeAttributesClass;
-        networking: IPAddress IngressClass ServiceCIDR;
         certificates: CertificateSigningRequest;
         admissionregistration: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
             ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
         flowcontrol: FlowSchema PriorityLevelConfiguration;
-        resource: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
         apiregistration: APIService;
     };
-    kinds.push(ObjectType::whole::<meta::DeleteOptions>("", "v1", "DeleteOptions", false));
+    let of_meta = |ty: fn(&str, &str, &str, bool) -> ObjectType, kind: &str| ty("", "v1", kind, false);
+    kinds.extend([
+        of_meta(ObjectType::whole::<meta::DeleteOptions>, "DeleteOptions"),
+        of_meta(ObjectType::whole::<meta::Status>, "Status"),
+        of_meta(ObjectType::whole::<meta::APIVersions>, "APIVersions"),
+        of_meta(ObjectType::whole::<meta::APIGroup>, "APIGroup"),
+        of_meta(ObjectType::whole::<meta::APIGroupList>, "APIGroupList"),
+        of_meta(ObjectType::whole::<meta::APIResourceList>, "APIResourceList"),
+    ]);
     kinds
 }

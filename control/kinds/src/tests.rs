@@ -1,3 +1,4 @@
+mod protobuf;
 mod tables;
 
 use std::sync::Arc;

@@ -32,6 +32,10 @@ pub(crate) struct Facts {
     pub patch: ListPatch,
     pub atomic: bool,
     pub retain_keys: bool,
+    /// It need not be there, though the type has no empty value.
+    pub optional: bool,
+    /// Of its fields only one is there: the field that says which, and those that it chooses from.
+    pub union: Option<&'static str>,
     /// JSON
     pub default: Option<&'static str>,
 }
@@ -56,6 +60,8 @@ fn parse() -> Table {
                 Some(("map", keys)) => facts.list = ListKind::Map(keys.split(',').map(Into::into).collect()),
                 Some(("merge", key)) => facts.patch = ListPatch::MergeBy(key.into()),
                 Some(("default", json)) => facts.default = Some(json),
+                Some(("union", fields)) => facts.union = Some(fields),
+                None if word == "optional" => facts.optional = true,
                 None if word == "set" => facts.list = ListKind::Set,
                 None if word == "merge" => facts.patch = ListPatch::Merge,
                 None if word == "atomic" => facts.atomic = true,

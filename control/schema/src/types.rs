@@ -164,5 +164,5 @@ impl ObjectType {
     }
 }
 
-const API_VERSION_TEXT: &str = "The version of the schema of this object, such as v1 or apps/v1.";
-const KIND_TEXT: &str = "The kind of this object, in CamelCase. It cannot be changed.";
+pub(crate) const API_VERSION_TEXT: &str = "The version of the schema of this object, such as v1 or apps/v1.";
+pub(crate) const KIND_TEXT: &str = "The kind of this object, in CamelCase. It cannot be changed.";

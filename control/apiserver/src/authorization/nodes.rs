@@ -289,6 +289,9 @@ pub fn is_reserved(wanted: &Attributes<'_>) -> bool {
         && match (wanted.group, wanted.resource) {
             ("", "pods") => matches!(wanted.subresource, "binding" | "status"),
             ("", "bindings") | ("volume.hypernetes.io", "attachments") => true,
+            ("storage.k8s.io", "volumeattachments" | "csistoragecapacities") => true,
+            // Which devices a claim has got.
+            ("resource.k8s.io", "resourceclaims") => !wanted.subresource.is_empty(),
             // What became of a network or a volume, infrastructure says.
             (group, _) if group.ends_with(".hypernetes.io") => wanted.subresource == "status",
             _ => false,

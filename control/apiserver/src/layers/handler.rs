@@ -15,7 +15,7 @@ use crate::{
     discovery, encryption_keys,
     fairness::ticket::Ticket,
     health, kubelet_proxy, masters, media, metrics,
-    read::{self, list, watch},
+    read::{self, components, list, watch},
     request::{self, ResourceTarget, info::Asked},
     reviews, snapshot, tokens, write,
 };
@@ -27,6 +27,8 @@ enum Handler {
     List,
     Watch,
     Review,
+    GetTold,
+    ListTold,
     Create,
     Update,
     Patch,
@@ -48,6 +50,8 @@ fn handler(home: Home, through: Option<&Behaviour>, verb: Verb) -> Option<Handle
     use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
     match through {
         None => Some(match verb {
+            Get if home == Home::Told => Handler::GetTold,
+            List if home == Home::Told => Handler::ListTold,
             Get => Handler::Get,
             List => Handler::List,
             Watch => Handler::Watch,
@@ -135,7 +139,13 @@ pub async fn answer(
     }
     let body = media::to_json(&call.headers, &call.served.ty, ticket.read(body).await?)?;
     request.trail.body(&body);
-    let call = &Arc::new(Call { body, ..call });
+    let mut call = Call { body, ..call };
+    let mut handler = handler;
+    if call.resource.is("", "Binding") {
+        call = write::subresource::binding::to_pod(server, call)?;
+        handler = Handler::CreateBinding;
+    }
+    let call = &Arc::new(call);
     let mut response = handle(server, handler, call, ticket).await?;
     if let Some(said) = &call.served.deprecation {
         answer::warn(&mut response, said);
@@ -154,6 +164,8 @@ async fn handle(
         Handler::Get => Box::pin(read::get(server, call)).await,
         Handler::List => Box::pin(list::list(server, call, ticket)).await,
         Handler::Watch => Box::pin(watch::watch(server, call)).await,
+        Handler::GetTold => Box::pin(components::get(server, call)).await,
+        Handler::ListTold => Box::pin(components::list(server, call)).await,
         Handler::Review => Box::pin(reviews::review(server, call)).await,
         Handler::Create => Box::pin(write::create(server, call)).await,
         Handler::Update => Box::pin(write::update(server, call)).await,
@@ -189,7 +201,7 @@ async fn document(
     } else if let Some(document) = openid::document(&server.authenticator.authorities, tenant, path).await? {
         document
     } else {
-        discovery::path(server, tenant, path, request.headers()).await?
+        discovery::path(server, tenant, path, request.headers(), &request.info.query).await?
     };
     if request.info.reads() { Ok(answer) } else { Err(request::not_allowed()) }
 }

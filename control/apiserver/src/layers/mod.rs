@@ -14,6 +14,7 @@ mod authorization;
 mod deadline;
 mod fairness;
 mod handler;
+mod language;
 mod metrics;
 mod outside;
 mod overheard;
@@ -24,12 +25,14 @@ use axum::body::Body;
 use http::{Request, Response};
 use hypernetes_api::ApiError;
 
-use crate::{Inner, answer::error_response};
+use crate::{Inner, accept::Language, answer::error_response};
 
 /// The answer to a request from anywhere.
 pub(crate) async fn answer(server: &Inner, request: Request<Body>) -> Response<Body> {
+    let wanted = language::wanted(request.headers());
     let answer = Box::pin(hypernetes_store::as_of_now(through(server, request)));
-    panic::caught(async { answer.await.unwrap_or_else(|error| error_response(&error)) }).await
+    let answer = panic::caught(async { answer.await.unwrap_or_else(|error| error_response(&error)) }).await;
+    if wanted == Language::Json { answer } else { language::translated(answer, wanted).await }
 }
 
 async fn through(server: &Inner, request: Request<Body>) -> Result<Response<Body>, ApiError> {

@@ -173,7 +173,7 @@ async fn write_objects(text: &mut Text, server: &Inner, tenant: &TenantId) -> Re
     let name = "apiserver_storage_objects";
     text.family(name, "gauge", "Stored objects, by resource.");
     for resource in registry::builtin() {
-        let own = matches!(resource.home, Home::Tenant) || (tenant.is_system() && resource.home != Home::Virtual);
+        let own = matches!(resource.home, Home::Tenant) || (tenant.is_system() && resource.is_stored());
         if !own {
             continue;
         }

@@ -42,7 +42,7 @@ impl PartialEq for Conversion {
 }
 
 /// What was made so far. There are as few as there are versions and ways.
-struct Kept<K>(Mutex<Vec<(K, Result<Bytes, ApiError>)>>);
+pub struct Kept<K>(Mutex<Vec<(K, Result<Bytes, ApiError>)>>);
 
 impl<K> Default for Kept<K> {
     fn default() -> Self {
@@ -51,7 +51,7 @@ impl<K> Default for Kept<K> {
 }
 
 impl<K: PartialEq> Kept<K> {
-    fn get_or_make(&self, key: K, make: impl FnOnce() -> Result<Bytes, ApiError>) -> Result<Bytes, ApiError> {
+    pub fn get_or_make(&self, key: K, make: impl FnOnce() -> Result<Bytes, ApiError>) -> Result<Bytes, ApiError> {
         let mut kept = self.0.lock();
         if let Some((_, made)) = kept.iter().find(|(have, _)| *have == key) {
             return made.clone();

@@ -1,9 +1,13 @@
-//! In what form an answer is wanted.
+//! In what form and language an answer is wanted.
 
 use hypernetes_api::ApiError;
 use hypernetes_kinds::IncludeObject;
+use hypernetes_schema::protobuf::encode;
 
-use crate::Call;
+use crate::{
+    Call,
+    accept::{self, Language, Offer},
+};
 
 /// In what form an answer is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,26 +18,42 @@ pub enum Form {
     Metadata,
 }
 
-impl Form {
-    /// The first form of an `Accept` header that is known here; JSON for everything else, as kubectl expects.
-    pub fn of(call: &Call) -> Result<Self, ApiError> {
-        for option in call.accept().split(',') {
-            let mut parameters = option.split(';').map(str::trim);
-            if !matches!(parameters.next(), Some("application/json" | "*/*" | "application/*")) {
-                continue;
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    One,
+    List,
+    Watch,
+}
+
+/// How an answer is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub form: Form,
+    pub language: Language,
+}
+
+impl Wanted {
+    /// # Errors
+    /// `NotAcceptable` for what cannot be had, `BadRequest` for a query that says something that is not known.
+    pub fn of(call: &Call, reading: Reading) -> Result<Self, ApiError> {
+        let offer = Offer {
+            protobuf: encode::is_known(&call.served.ty),
+            watch: reading == Reading::Watch,
+            watchable: reading != Reading::One,
+            transforms: true,
+        };
+        let (language, transform) = accept::negotiate(call.accept(), &offer)?;
+        let form = match transform.kind {
+            "Table" => {
+                let text = call.query.get("includeObject");
+                let include = IncludeObject::parse(text)
+                    .ok_or_else(|| ApiError::bad_request(format!("includeObject: {text:?} is not known")))?;
+                Form::Table(include)
             }
-            let parameter = |name: &str| option.split(';').map(str::trim).find_map(|p| p.strip_prefix(name));
-            match parameter("as=") {
-                Some("Table") => {
-                    let text = call.query.get("includeObject");
-                    let include = IncludeObject::parse(text)
-                        .ok_or_else(|| ApiError::bad_request(format!("includeObject: {text:?} is not known")))?;
-                    return Ok(Self::Table(include));
-                }
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Self::Metadata),
-                _ => return Ok(Self::Object),
-            }
-        }
-        Ok(Self::Object)
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Metadata,
+            _ => Form::Object,
+        };
+        Ok(Self { form, language })
     }
 }

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, Inner,
+    accept::Language,
     answer::response_of,
     fairness::ticket::Ticket,
-    read::{self, form::Form, gzip::Gzip, written::Written},
+    read::{self, Reading, Wanted, binary::Binary, form::Form, gzip::Gzip, written::Written},
     request::options::ListOptions,
 };
 
@@ -37,18 +38,32 @@ struct Lister {
 }
 
 pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Result<Response<Body>, ApiError> {
-    let (options, form) = (ListOptions::parse(call, false)?, Form::of(call)?);
+    let (options, wanted) = (ListOptions::parse(call, false)?, Wanted::of(call, Reading::List)?);
     let (listing, next) = read::range(server, call, &options, Some(ticket)).await?;
-    Ok(answer(call, form, listing, next))
+    answer(call, wanted, listing, next).await
 }
 
 /// A listing, and the token of the next page.
-pub fn answer(call: &Arc<Call>, form: Form, listing: Listing, next: Option<String>) -> Response<Body> {
+///
+/// # Errors
+/// When an object is damaged, where that is found out before the answer begins.
+pub async fn answer(
+    call: &Arc<Call>,
+    wanted: Wanted,
+    listing: Listing,
+    next: Option<String>,
+) -> Result<Response<Body>, ApiError> {
+    let Wanted { form, language } = wanted;
+    if language == Language::Protobuf {
+        return Binary::of(call, form).list(call, &listing, next.as_deref()).await;
+    }
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if let Some(next) = next {
         metadata["continue"] = next.into();
     }
-    let gzip = Gzip::of(&call.headers, listing.entries.iter().map(|entry| entry.value.len()).sum());
+    let size = listing.entries.iter().map(|entry| entry.value.len()).sum();
+    // What becomes YAML is not compressed.
+    let gzip = Gzip::of(&call.headers, size).filter(|_| language != Language::Yaml);
     let compressed = gzip.is_some();
     let lister = Lister {
         written: Written::of(call, form),
@@ -63,7 +78,7 @@ pub fn answer(call: &Arc<Call>, form: Form, listing: Listing, next: Option<Strin
     if compressed {
         Gzip::mark(response.headers_mut());
     }
-    response
+    Ok(response)
 }
 
 /// All that comes before the first object.

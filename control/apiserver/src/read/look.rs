@@ -13,7 +13,7 @@ use crate::{
     stored_form::{self, Event},
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Look {
     /// Cut from the bytes of the cache.
     Cut(Shape),

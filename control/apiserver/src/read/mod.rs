@@ -1,5 +1,7 @@
 //! `get`, and what `list` is made of.
 
+pub mod binary;
+pub mod components;
 mod conversion;
 mod filter;
 mod form;
@@ -21,10 +23,11 @@ use hypernetes_api::{ApiError, Reason, error::Details};
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
 use serde::{Deserialize, Serialize};
 
-pub use self::form::Form;
-use self::{gzip::Gzip, written::Written};
+pub use self::form::{Reading, Wanted};
+use self::{binary::Binary, gzip::Gzip, written::Written};
 use crate::{
     Call, Inner,
+    accept::Language,
     answer::bytes_response,
     fairness::ticket::Ticket,
     request::{
@@ -42,9 +45,11 @@ pub async fn get(server: &Inner, call: &Call) -> Result<Response<Body>, ApiError
 
 /// An answer of one object in the wanted form.
 pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
-    let written = Written::of(call, Form::of(call)?);
+    let Wanted { form, language } = Wanted::of(call, Reading::One)?;
+    let written = Written::of(call, form);
     let shared = written.look().map(|look| look.shared(entry)).transpose()?.flatten();
     let mut bytes = match shared {
+        _ if language == Language::Protobuf => Binary::of(call, form).object(call, entry, entry.mod_revision)?,
         Some(shared) => shared,
         None => {
             let mut out = BytesMut::new();
@@ -52,7 +57,8 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
             out.freeze()
         }
     };
-    let gzip = Gzip::of(&call.headers, bytes.len());
+    // What becomes YAML is not compressed.
+    let gzip = Gzip::of(&call.headers, bytes.len()).filter(|_| language != Language::Yaml);
     let compressed = gzip.is_some();
     if let Some(mut gzip) = gzip {
         let failed = |error: std::io::Error| ApiError::internal(format!("compressing an answer: {error}"));
@@ -63,6 +69,9 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     let mut response = bytes_response(StatusCode::OK, bytes);
     if compressed {
         Gzip::mark(response.headers_mut());
+    }
+    if language == Language::Protobuf {
+        binary::mark(&mut response);
     }
     Ok(response)
 }

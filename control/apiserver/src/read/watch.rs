@@ -6,14 +6,24 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
 use hypernetes_api::{ApiError, Reason};
+use hypernetes_schema::protobuf::encode;
 use hypernetes_store::{Change, Changes, Entry, Part, RangeOptions, Revision, Store, WatchError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     Call, Inner,
+    accept::Language,
     fairness::{account::Account, background},
-    read::{self, filter::Filter, form::Form, handed, look::Look, written::Written},
+    read::{
+        self, Reading, Wanted,
+        binary::{self, Binary},
+        filter::Filter,
+        form::Form,
+        handed,
+        look::Look,
+        written::Written,
+    },
     request::options::ListOptions,
     stored_form::Event,
 };
@@ -38,12 +48,15 @@ struct Watcher {
     filter: Filter,
     form: Form,
     written: Written,
+    /// Where they are wanted as messages.
+    binary: Option<Binary>,
     columns_sent: bool,
 }
 
 /// The events are made no faster than at the pace of whoever asks, and end when their tenant is closed.
 pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, ApiError> {
-    let (options, form) = (ListOptions::parse(call, true)?, Form::of(call)?);
+    let (options, wanted) = (ListOptions::parse(call, true)?, Wanted::of(call, Reading::Watch)?);
+    let (form, language) = (wanted.form, wanted.language);
     let prefix = read::prefix(server, call)?;
     let timeout = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let from = options.version.filter(|version| *version != 0).map(Revision);
@@ -55,6 +68,7 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
         filter: Filter { resource: call.resource.clone(), selector: options.selector },
         form,
         written: Written::of(call, form),
+        binary: (language == Language::Protobuf).then(|| Binary::of(call, form)),
         columns_sent: false,
     };
     let mut first = Vec::new();
@@ -84,9 +98,10 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
             if error.reason == Reason::Expired {
                 error.message = format!("too old resource version: {start}");
             }
-            return Ok(streamed(Body::from(error_event(&error))));
+            return Ok(streamed(Body::from(error_event(&error, language)), language));
         }
     };
+    let streamed = |body| streamed(body, language);
     let handed = call.handed.as_ref().filter(|_| watcher.written.look().is_some_and(Look::hides_nothing));
     if let Some(wanted) = handed {
         wanted.give(handed::objects(watcher.filter, first, changes));
@@ -118,9 +133,13 @@ pub async fn watch(server: &Inner, call: &Arc<Call>) -> Result<Response<Body>, A
     Ok(streamed(Body::from_stream(stream)))
 }
 
-fn streamed(body: Body) -> Response<Body> {
+fn streamed(body: Body, language: Language) -> Response<Body> {
+    let kind = match language {
+        Language::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Language::Json | Language::Yaml => "application/json",
+    };
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 
@@ -182,7 +201,7 @@ async fn follow(
                 match watcher.change(&change) {
                     Ok(Some(event)) => event,
                     Ok(None) => continue,
-                    Err(error) => error_event(&error),
+                    Err(error) => watcher.error(&error),
                 }
             }
             (Ok(None), revision) => {
@@ -192,7 +211,7 @@ async fn follow(
             }
             (Err(WatchError::Lagged), _) => {
                 let error = ApiError::new(Reason::Expired, "the watch was too slow; list again");
-                send(&sender, error_event(&error)).await;
+                send(&sender, watcher.error(&error)).await;
                 return;
             }
             (Err(WatchError::Closed), _) => return,
@@ -208,8 +227,16 @@ async fn send(sender: &Sender, events: Bytes) -> bool {
     matches!(tokio::time::timeout(PATIENCE, sender.send(Ok(events))).await, Ok(Ok(())))
 }
 
-fn error_event(error: &ApiError) -> Bytes {
-    let mut text = json!({"type": "ERROR", "object": error.to_status()}).to_string();
+fn error_event(error: &ApiError, language: Language) -> Bytes {
+    told("ERROR", &error.to_status(), language)
+}
+
+/// An event that is about no object of the store.
+fn told(event: &str, object: &Value, language: Language) -> Bytes {
+    if language == Language::Protobuf {
+        return encode::event(event, &binary::enveloped(object).unwrap_or_default()).into();
+    }
+    let mut text = json!({"type": event, "object": object}).to_string();
     text.push('\n');
     text.into()
 }
@@ -217,6 +244,9 @@ fn error_event(error: &ApiError) -> Bytes {
 impl Watcher {
     fn change(&mut self, change: &Change) -> Result<Option<Bytes>, ApiError> {
         let Some((event, entry)) = self.filter.means(change)? else { return Ok(None) };
+        if let Some(binary) = &self.binary {
+            return binary.change(&self.call, event, &entry, change).map(Some);
+        }
         match self.written.look() {
             Some(look) => look.line(event, &entry, change, &self.call.resource),
             None => event.line(entry.value.len(), |out| self.write(out, &entry, change.revision)),
@@ -236,10 +266,13 @@ impl Watcher {
             seen += entry.value.len();
             let line = match self.filter.selected(Some(&entry)) {
                 Ok(None) => continue,
+                Ok(Some(_)) if let Some(binary) = &self.binary => {
+                    binary.event(&self.call, Event::Added, &entry, entry.mod_revision)
+                }
                 Ok(Some(_)) => Event::Added.line(entry.value.len(), |out| self.write(out, &entry, entry.mod_revision)),
                 Err(error) => Err(error),
             };
-            out.put_slice(&line.unwrap_or_else(|error| error_event(&error)));
+            out.put_slice(&line.unwrap_or_else(|error| self.error(&error)));
         }
         out.freeze()
     }
@@ -262,8 +295,14 @@ impl Watcher {
                 }}],
             }),
         };
-        let mut text = json!({"type": "BOOKMARK", "object": object}).to_string();
-        text.push('\n');
-        Bytes::from(text)
+        told("BOOKMARK", &object, self.language())
+    }
+
+    fn error(&self, error: &ApiError) -> Bytes {
+        error_event(error, self.language())
+    }
+
+    fn language(&self) -> Language {
+        if self.binary.is_some() { Language::Protobuf } else { Language::Json }
     }
 }

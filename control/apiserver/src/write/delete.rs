@@ -15,7 +15,7 @@ use crate::{
     Call, Inner,
     answer::json_response,
     fairness::ticket::Ticket,
-    read::{self, Form, list},
+    read::{self, Reading, Wanted, list},
     request::{
         Scope,
         options::{DeleteOptions, ListOptions, MAX_GRACE, WriteOptions},
@@ -114,7 +114,7 @@ pub(crate) async fn delete_collection(
     if call.scope == Scope::All {
         return Err(ApiError::bad_request("a collection is deleted in one logical cluster at a time"));
     }
-    let (options, form) = (DeleteOptions::parse(call)?, Form::of(call)?);
+    let (options, wanted) = (DeleteOptions::parse(call)?, Wanted::of(call, Reading::List)?);
     let selection = ListOptions::parse(call, false)?;
     let (listing, next) = read::range(server, call, &selection, Some(ticket)).await?;
     for some in listing.entries.chunks(TOGETHER) {
@@ -128,5 +128,5 @@ pub(crate) async fn delete_collection(
             call.pause().await;
         }
     }
-    Ok(list::answer(call, form, listing, next))
+    list::answer(call, wanted, listing, next).await
 }

@@ -1,15 +1,18 @@
 //! The REST API in process, over the embedded store: verbs, conflicts, watches, tenants, bad input.
 
 mod bench;
+mod discovery;
 mod facades;
 mod fence;
 mod found_again;
 mod gone;
+mod kinds;
 mod layers;
 mod matrix;
 mod options;
 mod reads;
 mod registry;
+mod representations;
 mod writes;
 
 use axum::body::Body;

@@ -63,10 +63,16 @@ async fn a_record_is_all_that_a_resource_needs() {
     let list = bench.get(&acme, "/apis/example.org/v1").await.ok();
     let names: Vec<&str> =
         list["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
+    assert_eq!(names, ["widgets", "widgets/scale", "widgets/status"]);
     let schema = bench.get(&acme, "/openapi/v3/apis/example.org/v1").await.ok();
     assert!(schema["components"]["schemas"]["org.example.v1.Widget"]["properties"]["spec"].is_object(), "{schema}");
     assert!(bench.get(&acme, "/openapi/v3/apis/apps/v1").await.ok()["paths"].is_object());
+    for (who, has) in [(&acme, true), (&globex, false)] {
+        let all = bench.get(who, "/openapi/v2").await.ok();
+        assert_eq!(all["definitions"]["org.example.v1.Widget"].is_object(), has);
+        assert_eq!(all["paths"]["/apis/example.org/v1/namespaces/{namespace}/widgets"].is_object(), has);
+        assert!(all["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    }
 
     // Verbs, rules, selectors, the status apart.
     let widget = |name: &str, size: i32| json!({"metadata": {"name": name}, "spec": {"size": size, "colour": "red"}, "status": {"ready": true}});

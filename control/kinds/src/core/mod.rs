@@ -1,5 +1,7 @@
 //! The core group, and what other groups' kinds share with it: templates of pods.
 
+mod binding;
+mod component_status;
 pub(crate) mod config_map;
 pub(crate) mod container;
 mod downward;
@@ -8,7 +10,7 @@ mod event;
 pub(crate) mod limit_range;
 mod namespace;
 mod node;
-mod persistent_volume;
+pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_columns;
@@ -33,6 +35,8 @@ use crate::resource::Resource;
 
 pub(crate) fn resources() -> Vec<Resource> {
     vec![
+        binding::resource(),
+        component_status::resource(),
         config_map::resource(),
         endpoints::resource(),
         event::resource(),

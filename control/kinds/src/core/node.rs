@@ -33,7 +33,7 @@ pub(crate) fn resource() -> Resource {
         .selectable([Selectable::field("spec.unschedulable").or("false")])
         .first_status(first_status)
         .metadata_by_status(&["labels", "annotations"])
-        .defaults(first_range)
+        .defaults(defaults)
         .check(check)
         .on_write(unambiguous_ranges)
         .on_update(update)
@@ -68,6 +68,17 @@ pub(crate) fn check(node: &Field<'_>, errors: &mut Errors) {
 const AVOIDED_PODS: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
 
 /// The old field for one range of addresses and the new one for several tell the same.
+fn defaults(node: &mut Map<String, Value>) {
+    first_range(node);
+    // All that there is can be had, where nothing is said of that.
+    if let Some(status) = node.get_mut("status").and_then(Value::as_object_mut)
+        && !status.contains_key("allocatable")
+        && let Some(capacity) = status.get("capacity").cloned()
+    {
+        status.insert("allocatable".into(), capacity);
+    }
+}
+
 fn first_range(node: &mut Map<String, Value>) {
     let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let listed = spec.get("podCIDRs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());

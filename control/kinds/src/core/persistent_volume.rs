@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     columns::{self, Cell, between, column, path_or, text, wide},
-    field::{ErrorKind, Errors, Field, json_in_order, same, shown},
+    field::{ErrorKind, Errors, Field, json_in_order, same},
     format,
+    internal::Internal,
     resource::Resource,
     subresource::Subresource,
 };
@@ -98,6 +99,41 @@ pub(crate) fn check(object: &Field<'_>, errors: &mut Errors) {
             false => required.required(errors, "must specify required node constraints"),
         }
     }
+    source(&spec, errors);
+    spec.get("storageClassName").optional_text(errors, format::subdomain);
+    spec.get("volumeMode").optional_one_of(errors, VOLUME_MODES);
+    attributes_class(&spec, errors);
+}
+
+/// A volume that only an attachment has.
+pub(crate) fn inline(spec: &Field<'_>, errors: &mut Errors) {
+    const WHERE: &str = "in the context of inline volumes";
+    let absent = |names: &[&'static str], errors: &mut Errors| {
+        for name in names.iter().filter(|name| !spec.get(name).is_empty()) {
+            spec.get(name).forbidden(errors, format!("may not be specified {WHERE}"));
+        }
+    };
+    absent(&["claimRef", "capacity"], errors);
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(errors, &format!("has to be specified {WHERE}"));
+    }
+    access_modes(&spec.get("accessModes"), "", errors);
+    let (policy, mode) = (spec.get("persistentVolumeReclaimPolicy"), spec.get("volumeMode"));
+    if !["", "Retain"].contains(&policy.text()) {
+        policy.forbidden(errors, format!("may only be Retain {WHERE}"));
+    }
+    absent(&["nodeAffinity"], errors);
+    source(spec, errors);
+    absent(&["storageClassName"], errors);
+    if mode.is_set() && mode.text() != "Filesystem" {
+        mode.forbidden(errors, format!("may not specify volumeMode other than Filesystem {WHERE}"));
+    }
+    attributes_class(spec, errors);
+}
+
+/// The one source that there has to be.
+fn source(spec: &Field<'_>, errors: &mut Errors) {
+    let affinity = spec.get("nodeAffinity");
     let mut found = false;
     for (name, rules) in SOURCES {
         let source = spec.get(name);
@@ -119,17 +155,19 @@ pub(crate) fn check(object: &Field<'_>, errors: &mut Errors) {
     if policy.text() == "Recycle" && is_root(spec.walk(["hostPath", "path"]).text()) {
         policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
     }
-    spec.get("storageClassName").optional_text(errors, format::subdomain);
-    spec.get("volumeMode").optional_one_of(errors, VOLUME_MODES);
+}
+
+fn attributes_class(spec: &Field<'_>, errors: &mut Errors) {
     let attributes = spec.get("volumeAttributesClassName");
-    if attributes.is_set() {
-        match attributes.is_empty() {
-            true => attributes.required(errors, "an empty string is disallowed"),
-            false => attributes.faulty(errors, format::subdomain(attributes.text())),
-        }
-        if !spec.get("csi").is_set() {
-            spec.get("csi").required(errors, "has to be specified when using volumeAttributesClassName");
-        }
+    if !attributes.is_set() {
+        return;
+    }
+    match attributes.is_empty() {
+        true => attributes.required(errors, "an empty string is disallowed"),
+        false => attributes.faulty(errors, format::subdomain(attributes.text())),
+    }
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(errors, "has to be specified when using volumeAttributesClassName");
     }
 }
 
@@ -195,32 +233,15 @@ pub(crate) fn update(object: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     if was.is_set() && !same(affinity.value, was.value) {
         let at = Field::at(affinity.value, object.path.child("nodeAffinity"));
         let why = "field is immutable, except for updating from beta label to GA";
-        at.changed(errors, ErrorKind::Invalid, affinity_shown(&affinity), why);
+        at.changed(errors, ErrorKind::Invalid, AFFINITY.shown(affinity.value), why);
     }
 }
 
-/// Upstream's own type of an affinity as it is printed.
-fn affinity_shown(affinity: &Field<'_>) -> String {
-    let expressions = |list: &Field<'_>| match list.is_set() {
-        false => "null".to_owned(),
-        true => {
-            let items = list.items().map(|one| {
-                let part = |name: &'static str| shown(one.get(name).value);
-                format!("{{\"Key\":{},\"Operator\":{},\"Values\":{}}}", part("key"), part("operator"), part("values"))
-            });
-            format!("[{}]", items.collect::<Vec<_>>().join(","))
-        }
-    };
-    let required = affinity.get("required");
-    if !required.is_set() {
-        return if affinity.is_set() { "{\"Required\":null}".to_owned() } else { "null".to_owned() };
-    }
-    let terms = required.get("nodeSelectorTerms").items().map(|term| {
-        let [by_label, by_field] = ["matchExpressions", "matchFields"].map(|name| expressions(&term.get(name)));
-        format!("{{\"MatchExpressions\":{by_label},\"MatchFields\":{by_field}}}")
-    });
-    format!("{{\"Required\":{{\"NodeSelectorTerms\":[{}]}}}}", terms.collect::<Vec<_>>().join(","))
-}
+const AFFINITY: Internal = Internal::Pointer(&Internal::Struct(&[(
+    "required",
+    "Required",
+    Internal::Pointer(&Internal::Struct(&[("nodeSelectorTerms", "NodeSelectorTerms", scheduling::NODE_TERMS)])),
+)]));
 
 fn claim(volume: &Value) -> Value {
     match text(volume, "spec.claimRef.name") {

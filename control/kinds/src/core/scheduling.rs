@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     field::{Errors, Field, quote, shown},
-    format, selector,
+    format,
+    internal::{Internal, NULL, TEXT},
+    selector,
 };
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -51,6 +53,16 @@ pub(crate) fn node_selector(selector: &Field<'_>, errors: &mut Errors) {
     }
     terms.items().for_each(|term| node_term(&term, true, errors));
 }
+
+const EXPRESSIONS: Internal = Internal::List(&Internal::Struct(&[
+    ("key", "Key", TEXT),
+    ("operator", "Operator", TEXT),
+    ("values", "Values", NULL),
+]));
+pub(crate) const NODE_TERMS: Internal = Internal::List(&Internal::Struct(&[
+    ("matchExpressions", "MatchExpressions", EXPRESSIONS),
+    ("matchFields", "MatchFields", EXPRESSIONS),
+]));
 
 fn node_term(term: &Field<'_>, check_values: bool, errors: &mut Errors) {
     for expression in term.get("matchExpressions").items() {

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde_json::Value;
-
 use super::{downward, persistent_volume_claim, resources};
 use crate::{
     field::{Errors, Field},
@@ -353,14 +351,7 @@ fn ephemeral(source: &Field<'_>, errors: &mut Errors) {
         return template.required(errors, "");
     }
     let metadata = template.get("metadata");
-    meta::annotations(&metadata.get("annotations"), errors);
-    meta::labels(&metadata.get("labels"), errors);
-    for (key, value) in metadata.value.as_object().into_iter().flatten() {
-        // Defaulting makes an empty creation time of an object's metadata.
-        if !matches!(key.as_str(), "annotations" | "labels") && *value != Value::Null {
-            Field::at(value, metadata.path.named(key)).forbidden(errors, "cannot be set");
-        }
-    }
+    meta::template(&metadata, errors);
     persistent_volume_claim::spec(&template.get("spec"), errors);
 }
 

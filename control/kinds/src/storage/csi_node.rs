@@ -7,8 +7,9 @@ use k8s_openapi::api::storage::v1::CSINode;
 use crate::{
     columns::{Cell, between, column},
     core::volume,
-    field::{ErrorKind, Errors, Field, same, shown},
+    field::{ErrorKind, Errors, Field, same},
     format,
+    internal::{Internal, NULL, TEXT},
     resource::Resource,
 };
 
@@ -53,17 +54,15 @@ fn update(node: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     for driver in drivers.items() {
         let Some(was) = before.get(driver.get("name").text()) else { continue };
         if ["nodeID", "topologyKeys"].iter().any(|name| !same(driver.get(name).value, was.get(name).value)) {
-            drivers.changed(errors, ErrorKind::Invalid, internal(&driver), "field is immutable");
+            drivers.changed(errors, ErrorKind::Invalid, DRIVER.shown(driver.value), "field is immutable");
         }
     }
 }
 
-/// Upstream's own type of a driver as it is printed, without what may change.
-fn internal(driver: &Field<'_>) -> String {
-    format!(
-        "{{\"Name\":{},\"NodeID\":{},\"TopologyKeys\":{},\"Allocatable\":null}}",
-        shown(driver.get("name").value),
-        shown(driver.get("nodeID").value),
-        shown(driver.get("topologyKeys").value),
-    )
-}
+/// A driver, without what may change.
+const DRIVER: Internal = Internal::Struct(&[
+    ("name", "Name", TEXT),
+    ("nodeID", "NodeID", TEXT),
+    ("topologyKeys", "TopologyKeys", NULL),
+    ("", "Allocatable", NULL),
+]);

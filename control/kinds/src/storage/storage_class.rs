@@ -32,28 +32,36 @@ const MAX_PARAMETERS: usize = 512;
 const MAX_PARAMETER_BYTES: usize = 256 * 1024;
 
 fn check(class: &Field<'_>, errors: &mut Errors) {
-    let (provisioner, parameters) = (class.get("provisioner"), class.get("parameters"));
-    match provisioner.is_empty() {
-        true => provisioner.required(errors, ""),
-        false => provisioner.faulty(errors, format::qualified_name(&provisioner.text().to_lowercase())),
-    }
-    if parameters.len() > MAX_PARAMETERS {
-        parameters.too_long(errors, MAX_PARAMETERS);
-    } else {
-        let mut bytes = 0;
-        for (key, value) in parameters.entries() {
-            if key.is_empty() {
-                parameters.invalid_quoted(errors, key, "field can not be empty.");
-            }
-            bytes += key.len() + value.text().len();
-        }
-        if bytes > MAX_PARAMETER_BYTES {
-            parameters.too_long(errors, MAX_PARAMETER_BYTES);
-        }
-    }
+    provisioner(&class.get("provisioner"), errors);
+    parameters(&class.get("parameters"), errors);
     class.get("reclaimPolicy").optional_one_of(errors, &["Delete", "Retain"]);
     class.get("volumeBindingMode").optional_one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
     topologies(&class.get("allowedTopologies"), errors);
+}
+
+/// The name of a driver that makes volumes.
+pub(super) fn provisioner(name: &Field<'_>, errors: &mut Errors) {
+    match name.is_empty() {
+        true => name.required(errors, ""),
+        false => name.faulty(errors, format::qualified_name(&name.text().to_lowercase())),
+    }
+}
+
+/// What a driver is told.
+pub(super) fn parameters(parameters: &Field<'_>, errors: &mut Errors) {
+    if parameters.len() > MAX_PARAMETERS {
+        return parameters.too_long(errors, MAX_PARAMETERS);
+    }
+    let mut bytes = 0;
+    for (key, value) in parameters.entries() {
+        if key.is_empty() {
+            parameters.invalid_quoted(errors, key, "field can not be empty.");
+        }
+        bytes += key.len() + value.text().len();
+    }
+    if bytes > MAX_PARAMETER_BYTES {
+        parameters.too_long(errors, MAX_PARAMETER_BYTES);
+    }
 }
 
 /// `allowedTopologies`: each says something, and something else than those before it.

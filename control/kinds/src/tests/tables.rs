@@ -85,7 +85,7 @@ fn documents_are_closed() {
     let view = Registry::default().view(&hypernetes_api::TenantId::system());
     for resource in registry::builtin() {
         let (group, version) = (&resource.ty.group, &resource.ty.version);
-        let document: Value = serde_json::from_slice(&view.document(group, version).unwrap()).unwrap();
+        let document: Value = serde_json::from_slice(&view.document(group, version).unwrap().bytes).unwrap();
         check(&document, &document["components"]["schemas"], &resource.plural);
     }
 }

@@ -9,6 +9,7 @@
 //! that the commit has to meet and operations that are carried out with it or not at all.
 
 mod certificates;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
 mod host_isolation;
@@ -38,6 +39,7 @@ const CHAIN: &[Plugin] = &[
     default_tolerations::PLUGIN,
     service_account::PLUGIN,
     default_storage_class::PLUGIN,
+    default_ingress_class::PLUGIN,
     runtime_class::PLUGIN,
     placement::PLUGIN,
     node_restriction::PLUGIN,

@@ -145,6 +145,16 @@ impl Bench {
                 let path = "/api/v1/namespaces/default/persistentvolumeclaims";
                 found(self.post(&acme(), path, claim).await, "/spec/storageClassName")
             }
+            "DefaultIngressClass" => {
+                let annotations = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+                let class =
+                    json!({"metadata": {"name": "c", "annotations": annotations}, "spec": {"controller": "a.io/b"}});
+                self.post(&acme(), "/apis/networking.k8s.io/v1/ingressclasses", class).await;
+                let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+                let ingress = json!({"metadata": {"generateName": "i-"}, "spec": {"defaultBackend": backend}});
+                let path = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+                found(self.post(&acme(), path, ingress).await, "/spec/ingressClassName")
+            }
             "PodPlacement" => forbidden(self.pod(json!({"nodeName": "n1"})).await),
             "NodeRestriction" => {
                 let node = user("system:node:n1", names::GROUP_NODES, "system");

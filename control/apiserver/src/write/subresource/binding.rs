@@ -3,13 +3,17 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, ObjectName, error::Cause};
+use hypernetes_kinds::Endpoint;
 use serde_json::{Value, json};
 
 use super::{decode, success};
 use crate::{
     Call, Inner,
     answer::json_response,
-    request::options::{OptionsOf, WriteOptions},
+    request::{
+        self, ResourceTarget,
+        options::{OptionsOf, WriteOptions},
+    },
     write::{Operation, Proposal, Write, fields, now, precondition_failed, text, transact},
 };
 
@@ -27,6 +31,26 @@ pub(crate) async fn create(server: &Inner, call: &Call) -> Result<Response<Body>
     };
     transact(&write, Some(name), propose).await?;
     Ok(json_response(StatusCode::CREATED, &success()))
+}
+
+/// What is sent to `bindings`, as it is sent to the pod that it names.
+///
+/// # Errors
+/// `BadRequest` when it names none.
+pub(crate) fn to_pod(server: &Inner, call: Call) -> Result<Call, ApiError> {
+    let validation = WriteOptions::parse(&call, OptionsOf::Create)?.validation;
+    let binding = call.served.ty.decode(&call.body, validation)?.object;
+    let name = text(&binding, &["metadata", "name"]);
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
+    let name = Some(name.to_owned());
+    let view = server.registry.view(&call.tenant()?);
+    let Endpoint { resource, served } = view.find("", "v1", "pods").cloned().ok_or_else(request::not_found)?;
+    let subresource = resource.subresource("binding").cloned();
+    let target =
+        ResourceTarget { plural: resource.plural.clone(), name, subresource: Some("binding".into()), ..call.target };
+    Ok(Call { resource, served, subresource, target, ..call })
 }
 
 /// The node that a binding names.

@@ -20,7 +20,7 @@ use hypernetes_testing::{
 };
 use serde_json::Value;
 
-use self::there::{DEFINITIONS, NAME, There};
+use self::there::{There, name_of};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
@@ -54,17 +54,12 @@ impl Served {
         format!("/clusters/{cluster}{}", self.collection())
     }
 
-    /// What its object of that name is called.
-    fn called(&self, name: &str) -> String {
-        if self.plural == DEFINITIONS { format!("{name}.example.org") } else { name.to_owned() }
-    }
-
     /// Method and path of a verb on the object that is there. Nothing comes of a write.
     fn request(&self, cluster: &str, verb: &str) -> (&'static str, String) {
         let base = self.within(cluster);
         let one = match self.subresource.as_str() {
-            "" => format!("{base}/{}", self.called(NAME)),
-            subresource => format!("{base}/{}/{subresource}", self.called(NAME)),
+            "" => format!("{base}/{}", name_of(&self.plural)),
+            subresource => format!("{base}/{}/{subresource}", name_of(&self.plural)),
         };
         match verb {
             "get" => ("GET", one),
@@ -177,6 +172,8 @@ enum Home {
     Operator,
     /// A question.
     Question,
+    /// Made when it is asked for.
+    Told,
 }
 
 /// A cell says which verbs are allowed: `-` none, `r` those that read, `rw` all, or letters: g(et) l(ist) w(atch)
@@ -349,6 +346,7 @@ fn rows() -> BTreeMap<String, Row> {
                 "projected" => Home::Projected,
                 "operator" => Home::Operator,
                 "question" => Home::Question,
+                "told" => Home::Told,
                 other => panic!("{name}: {other:?} is nobody"),
             };
             (name.to_owned(), Row { home, cells: words.map(str::to_owned).collect() })

@@ -13,10 +13,20 @@ use serde_json::{Value, json};
 use super::{Home, Row, Served};
 
 /// What each object is called, and one that is to be made.
-pub const NAME: &str = "matrix";
+const NAME: &str = "matrix";
 const NEW: &str = "matrix-new";
+
+/// [`NAME`], where it can be called so.
+pub fn name_of(plural: &str) -> &'static str {
+    match plural {
+        "ipaddresses" => "192.0.2.1",
+        "componentstatuses" => "etcd-0",
+        DEFINITIONS => "matrix.example.org",
+        _ => NAME,
+    }
+}
 /// Their names are made of what they define.
-pub const DEFINITIONS: &str = "customresourcedefinitions";
+const DEFINITIONS: &str = "customresourcedefinitions";
 const CLUSTERS: [&str; 3] = [ACME, GLOBEX, "system"];
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
@@ -73,11 +83,11 @@ fn question(plural: &str) -> Value {
 }
 
 /// As somebody would make it who makes another one.
-fn renewed(mut object: Value, one: &Served, name: &str) -> Value {
+fn renewed(mut object: Value, name: &str) -> Value {
     let labels = object["metadata"]["labels"].take();
-    object["metadata"] = json!({"name": one.called(name), "labels": labels});
-    if one.plural == DEFINITIONS {
-        object["spec"]["names"]["plural"] = name.into();
+    object["metadata"] = json!({"name": name, "labels": labels});
+    if object["kind"] == "CustomResourceDefinition" {
+        object["spec"]["names"]["plural"] = name.split('.').next().into();
     }
     object
 }
@@ -97,16 +107,18 @@ impl There {
         let mut there =
             Self { made_of: of_the_corpus().into_iter().chain(of_our_own()).collect(), objects: BTreeMap::new() };
         let home = |one: &Served| rows.get(&one.name()).map_or(Home::Tenant, |row| row.home);
-        let stored: Vec<_> =
-            served.iter().filter(|one| one.subresource.is_empty() && home(one) != Home::Question).collect();
+        let stored: Vec<_> = served
+            .iter()
+            .filter(|one| one.subresource.is_empty() && !matches!(home(one), Home::Question | Home::Told))
+            .collect();
         let homes = |one: &Served| if home(one) == Home::Tenant { &CLUSTERS[..] } else { &["system"] };
         let places: Vec<_> =
             stored.iter().flat_map(|one| homes(one).iter().map(move |cluster| (*one, *cluster))).collect();
         // All at once: they are written together.
         let make = |(one, cluster): &(&Served, &'static str)| {
             let made_of = there.made_of.get(&one.collection()).cloned();
-            let made_of = made_of.map(|object| renewed(object, one, NAME));
-            let path = one.within(cluster);
+            let (path, name) = (one.within(cluster), name_of(&one.plural));
+            let made_of = made_of.map(|object| renewed(object, name));
             async move {
                 let Some(object) = made_of else { return };
                 let made = bench.post(&infrastructure(), &path, object).await;
@@ -115,7 +127,7 @@ impl There {
         };
         futures::future::join_all(places.iter().map(make)).await;
         for (one, cluster) in places {
-            let path = format!("{}/{}", one.within(cluster), one.called(NAME));
+            let path = format!("{}/{}", one.within(cluster), name_of(&one.plural));
             let object = bench.get(&admin("system"), &path).await;
             assert!(object.status.is_success(), "there is no {}: it is made in there.rs", one.name());
             there.objects.insert(path, object.body);
@@ -129,7 +141,7 @@ impl There {
             let cluster = if home == Home::Tenant { cluster } else { "system" };
             // A question is not stored.
             self.objects
-                .get(&format!("{}/{}", one.within(cluster), one.called(NAME)))
+                .get(&format!("{}/{}", one.within(cluster), name_of(&one.plural)))
                 .cloned()
                 .unwrap_or_else(|| json!({}))
         };
@@ -137,10 +149,18 @@ impl There {
         let approved = json!([{"type": "Approved", "status": "True", "reason": "matrix", "message": "matrix"}]);
         let body = match (verb, one.subresource.as_str()) {
             ("get" | "list" | "watch", _) => return (JSON, String::new()),
+            ("create", "") if one.plural == "bindings" => {
+                json!({"metadata": named, "target": {"kind": "Node", "name": NAME}})
+            }
             ("create", "") if home == Home::Question => question(&one.plural),
             ("create", "") => {
                 let made_of = self.made_of.get(&one.collection()).cloned();
-                let mut another = renewed(made_of.unwrap_or_else(object), one, NEW);
+                let new = match one.plural.as_str() {
+                    "ipaddresses" => "192.0.2.2",
+                    DEFINITIONS => "matrix-new.example.org",
+                    _ => NEW,
+                };
+                let mut another = renewed(made_of.unwrap_or_else(object), new);
                 if let Some(fields) = another.as_object_mut() {
                     fields.remove("status");
                 }

@@ -1,5 +1,9 @@
 //! The group `networking.k8s.io`.
 
+pub(crate) mod ingress_class;
+mod ip_address;
+mod service_cidr;
+
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use serde_json::{Value, json};
 
@@ -35,6 +39,9 @@ pub(crate) fn resources() -> Vec<Resource> {
             .counts_changes()
             .check(network_policy)
             .on_write(unambiguous_ranges),
+        ingress_class::resource(),
+        ip_address::resource(),
+        service_cidr::resource(),
     ]
 }
 

@@ -3,17 +3,21 @@
 //! Only what clients read is told: kubectl's `explain` and its choice of server-side validation, client-go's and helm's
 //! look at merge keys, generators' look at shapes.
 
+pub mod swagger;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
 use crate::{
     ListKind, ListPatch, ObjectType,
     facts::{self, Facts},
-    tree,
+    tree, types,
 };
 
 /// What the document tells of one resource.
@@ -35,20 +39,8 @@ pub struct Subresource {
 }
 
 const COMPONENTS: &str = "#/components/schemas/";
-
-/// `GET /openapi/v3`. `versions` are `("", "v1")`, `("apps", "v1")` …; `revision` is anything that changes with the
-/// set of resources: it becomes the `hash` of the documents' addresses, by which clients cache them.
-pub fn index(versions: &[(&str, &str)], revision: &str) -> Value {
-    let paths: Map<String, Value> = versions
-        .iter()
-        .map(|(group, version)| {
-            let path = prefix(group, version);
-            let url = format!("/openapi/v3{path}?hash={revision}");
-            (path.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": url}))
-        })
-        .collect();
-    json!({"paths": paths})
-}
+const KUBERNETES: &str = "io.k8s.";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 fn prefix(group: &str, version: &str) -> String {
     if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
@@ -79,7 +71,7 @@ struct Components {
 
 /// A definition's name in the document: Kubernetes' as they are, own ones behind their group.
 fn component(name: &str, ty: &ObjectType) -> String {
-    if name.starts_with("io.k8s.") {
+    if name.starts_with(KUBERNETES) {
         return name.to_owned();
     }
     let group: Vec<&str> = ty.group.split('.').rev().collect();
@@ -104,10 +96,40 @@ impl Components {
         }
         json!({"$ref": format!("{COMPONENTS}{top}")})
     }
+
+    /// Adds the lists of a kind that has been added; their reference is the answer.
+    fn add_list(&mut self, ty: &ObjectType, item: &Value) -> Value {
+        let of = item["$ref"].as_str().and_then(|text| text.strip_prefix(COMPONENTS)).unwrap_or_default();
+        let name = format!("{of}List");
+        if !self.schemas.contains_key(LIST_META) {
+            let mut generator = SchemaGenerator::default();
+            generator.subschema_for::<meta::ListMeta>();
+            for (name, body) in generator.take_definitions(false) {
+                self.schemas.entry(name.clone()).or_insert_with(|| definition(&name, &body, ty));
+            }
+        }
+        let text = |description: &str| json!({"type": "string", "description": description});
+        let list = json!({
+            "description": format!("{}List is a list of objects of the kind {}.", ty.kind, ty.kind),
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": text(types::API_VERSION_TEXT),
+                "kind": text(types::KIND_TEXT),
+                "metadata": {"$ref": format!("{COMPONENTS}{LIST_META}")},
+                "items": {"type": "array", "items": item},
+            },
+            "x-kubernetes-group-version-kind":
+                [{"group": ty.group, "kind": format!("{}List", ty.kind), "version": ty.version}],
+        });
+        let reference = json!({"$ref": format!("{COMPONENTS}{name}")});
+        self.schemas.entry(name).or_insert(list);
+        reference
+    }
 }
 
 fn definition(name: &str, body: &Value, ty: &ObjectType) -> Value {
-    let table = if name.starts_with("io.k8s.") {
+    let table = if name.starts_with(KUBERNETES) {
         tree::table_name(name).to_owned()
     } else {
         format!("{}.{name}", ty.table_prefix())
@@ -120,7 +142,54 @@ fn definition(name: &str, body: &Value, ty: &ObjectType) -> Value {
         "io.k8s.apimachinery.pkg.api.resource.Quantity" => {
             json!({"description": body["description"], "oneOf": [{"type": "string"}, {"type": "number"}]})
         }
-        _ => schema(body, &table, ty, None),
+        _ => {
+            let mut whole = schema(body, &table, ty, None);
+            of_definition(&mut whole, name, &table);
+            whole
+        }
+    }
+}
+
+/// What is said of a definition as a whole.
+fn of_definition(whole: &mut Value, name: &str, table: &str) {
+    if let Some(facts) = facts::of_field(table, "-") {
+        if facts.atomic {
+            whole["x-kubernetes-map-type"] = json!("atomic");
+        }
+        if let Some((discriminator, fields)) = facts.union.and_then(|union| union.split_once(':')) {
+            let capital =
+                |field: &str| field.chars().next().map(|c| c.to_uppercase().chain(field.chars().skip(1)).collect());
+            let fields: Map<String, Value> = fields
+                .split(',')
+                .map(|field| (field.to_owned(), capital(field).unwrap_or_else(String::new).into()))
+                .collect();
+            let mut union = json!({"fields-to-discriminateBy": fields});
+            if !discriminator.is_empty() {
+                union["discriminator"] = discriminator.into();
+            }
+            whole["x-kubernetes-unions"] = json!([union]);
+        }
+    }
+    if !name.starts_with(KUBERNETES) {
+        return;
+    }
+    if let Some(required) = whole.get_mut("required").and_then(Value::as_array_mut) {
+        let optional =
+            |field: &str| field == "metadata" || facts::of_field(table, field).is_some_and(|facts| facts.optional);
+        required.retain(|field| !field.as_str().is_some_and(optional));
+        if required.is_empty()
+            && let Some(fields) = whole.as_object_mut()
+        {
+            fields.remove("required");
+        }
+    }
+    // What nothing else is said of.
+    for field in
+        whole.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten().map(|(_, field)| field)
+    {
+        if field["type"] == "array" && field.get("x-kubernetes-list-type").is_none() {
+            field["x-kubernetes-list-type"] = json!("atomic");
+        }
     }
 }
 
@@ -132,6 +201,9 @@ fn schema(value: &Value, table: &str, ty: &ObjectType, facts: Option<&Facts>) ->
     }
     if let Some(name) = tree::reference(value) {
         let reference = json!({"$ref": format!("{COMPONENTS}{}", component(name, ty))});
+        if let Some(facts) = facts {
+            extensions(&mut out, facts);
+        }
         if out.is_empty() {
             return reference;
         }
@@ -210,10 +282,16 @@ fn add_paths(
     let collection = format!("{place}/{}", resource.plural);
     let item = format!("{collection}/{{name}}");
     let reference = components.add(&resource.ty);
+    let can_list = resource.verbs.iter().any(|verb| verb == "list");
+    let list = if can_list { components.add_list(&resource.ty, &reference) } else { Value::Null };
     let can = |verb: &str| resource.verbs.iter().any(|v| v == verb);
     let operations = |wanted: &[(&str, &str, &str)], ty: &ObjectType, reference: &Value, can: &dyn Fn(&str) -> bool| {
         let made = wanted.iter().filter(|(verb, ..)| can(verb));
-        made.map(|(verb, method, action)| ((*method).to_owned(), operation(verb, action, ty, reference))).collect()
+        made.map(|(verb, method, action)| {
+            let answer = if *verb == "list" { &list } else { reference };
+            ((*method).to_owned(), operation(verb, action, ty, reference, answer))
+        })
+        .collect()
     };
     let on_collection =
         [("list", "get", "list"), ("create", "post", "post"), ("deletecollection", "delete", "deletecollection")];
@@ -240,11 +318,13 @@ fn add_paths(
     for subresource in &resource.subresources {
         let reference = components.add(&subresource.ty);
         let can = |verb: &str| subresource.verbs.iter().any(|v| v == verb);
-        add(format!("{item}/{}", subresource.name), operations(&on_item, &subresource.ty, &reference, &can));
+        let all = [&on_item[..], &on_collection[1..2]].concat();
+        add(format!("{item}/{}", subresource.name), operations(&all, &subresource.ty, &reference, &can));
     }
 }
 
-fn operation(verb: &str, action: &str, ty: &ObjectType, reference: &Value) -> Value {
+/// `body` is what is sent, `answer` what comes back.
+fn operation(verb: &str, action: &str, ty: &ObjectType, body: &Value, answer: &Value) -> Value {
     let query = |name: &str, kind: &str, text: &str| json!({"name": name, "in": "query", "description": text, "schema": {"type": kind, "uniqueItems": true}});
     let mut parameters = Vec::new();
     if matches!(verb, "create" | "update" | "patch") {
@@ -262,14 +342,14 @@ fn operation(verb: &str, action: &str, ty: &ObjectType, reference: &Value) -> Va
     };
     let mut operation = json!({
         "parameters": parameters,
-        "responses": {"200": {"description": "OK", "content": content(&["application/json"], reference)}},
+        "responses": {"200": {"description": "OK", "content": content(&["application/json"], answer)}},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": ty.group, "kind": ty.kind, "version": ty.version},
     });
     let anything = json!({"type": "object"});
     let patches = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
     match verb {
-        "create" | "update" => operation["requestBody"] = json!({"content": content(&["application/json"], reference)}),
+        "create" | "update" => operation["requestBody"] = json!({"content": content(&["application/json"], body)}),
         "patch" if ty.is_own() => operation["requestBody"] = json!({"content": content(&patches, &anything)}),
         "patch" => {
             let all = [patches.as_slice(), &["application/strategic-merge-patch+json"]].concat();

@@ -1,6 +1,9 @@
 //! The group `autoscaling`.
 
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+mod v1;
+
+use hypernetes_schema::ObjectType;
+use k8s_openapi::api::autoscaling::{v1 as first, v2::HorizontalPodAutoscaler};
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,6 +17,7 @@ use crate::{
 
 pub(crate) fn resources() -> Vec<Resource> {
     let autoscaler = Resource::kubernetes::<HorizontalPodAutoscaler>("horizontalpodautoscalers")
+        .also_as(ObjectType::kubernetes::<first::HorizontalPodAutoscaler>(), v1::CONVERSION)
         .short_names(&["hpa"])
         .categories(&["all"])
         .subresources([Subresource::status()])
