@@ -1,6 +1,9 @@
 //! `resource.Quantity`: a fixed-point number with a suffix, and its canonical text.
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::{Add, Sub},
+};
 
 /// Nano-units: ten to the minus ninth, the finest step that Kubernetes knows.
 const NANO: i128 = 1_000_000_000;
@@ -64,6 +67,21 @@ impl Quantity {
         i64::try_from(ceil_div(self.nanos, NANO / 1000)).unwrap_or(i64::MAX)
     }
 
+    /// No fraction: rounded up.
+    pub fn whole(self) -> Self {
+        Self { nanos: ceil_div(self.nanos, NANO).saturating_mul(NANO), format: self.format }
+    }
+
+    /// So many of something.
+    pub fn count(many: usize) -> Self {
+        Self { nanos: (many as i128).saturating_mul(NANO), format: Format::DecimalSi }
+    }
+
+    /// A sum is written as its first part; nothing is written as what it is added to.
+    fn together(self, other: Self, nanos: i128) -> Self {
+        Self { nanos, format: if self.nanos == 0 { other.format } else { self.format } }
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
@@ -91,6 +109,21 @@ impl PartialOrd for Quantity {
 impl Ord for Quantity {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.nanos.cmp(&other.nanos)
+    }
+}
+
+impl Add for Quantity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.together(other, self.nanos.saturating_add(other.nanos))
+    }
+}
+impl Sub for Quantity {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self.together(other, self.nanos.saturating_sub(other.nanos))
     }
 }
 
@@ -237,6 +270,25 @@ mod tests {
             assert_eq!(parsed.to_string(), canonical, "{text}");
             assert_eq!(Quantity::parse(canonical).unwrap(), parsed, "{canonical}");
         }
+    }
+
+    #[test]
+    fn sums_are_written_as_their_first_part() {
+        let quantity = |text: &str| Quantity::parse(text).unwrap();
+        for (a, b, sum, difference) in [
+            ("1Gi", "512Mi", "1536Mi", "512Mi"),
+            ("1", "500m", "1500m", "500m"),
+            ("0", "1Gi", "1Gi", "-1Gi"),
+            ("1G", "1Gi", "2073741824", "-73741824"),
+            ("1Gi", "1k", "1073742824", "1073740824"),
+            ("2e3", "1k", "3e3", "1e3"),
+        ] {
+            assert_eq!((quantity(a) + quantity(b)).to_string(), sum, "{a} + {b}");
+            assert_eq!((quantity(a) - quantity(b)).to_string(), difference, "{a} - {b}");
+        }
+        assert_eq!(quantity("1.5").whole().to_string(), "2");
+        assert_eq!(quantity("1500m").whole(), quantity("2"));
+        assert_eq!(Quantity::count(3).to_string(), "3");
     }
 
     #[test]
