@@ -128,6 +128,7 @@ pub async fn answer(
         fence,
         found_by,
         account,
+        trail: request.trail.clone(),
     };
     if let Handler::Node(to) = handler {
         let request = Request::from_parts(request.head.clone(), body);

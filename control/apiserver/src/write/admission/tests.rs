@@ -38,7 +38,7 @@ pub(super) fn chain() -> impl Iterator<Item = &'static Plugin> {
 #[test]
 fn mutators_come_before_validators_and_each_once() {
     let rest = CHAIN.iter().skip_while(|plugin| matches!(plugin.step, Step::First(_)));
-    let validators = rest.skip_while(|plugin| matches!(plugin.step, Step::Mutate(_)));
+    let validators = rest.skip_while(|plugin| matches!(plugin.step, Step::Mutate(_) | Step::Both(..)));
     assert!(validators.clone().all(|plugin| matches!(plugin.step, Step::Validate(_))));
     let names: std::collections::BTreeSet<_> = CHAIN.iter().map(|plugin| plugin.name).collect();
     assert_eq!(names.len(), CHAIN.len());
@@ -172,6 +172,38 @@ impl Bench {
             "HostIsolation" => {
                 let volumes = json!([{"name": "v", "hostPath": {"path": "/etc"}}]);
                 forbidden(self.pod(json!({"volumes": volumes})).await)
+            }
+            "LimitRanger" => {
+                let limit = json!({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}});
+                let range = json!({"metadata": {"name": "range"}, "spec": {"limits": [limit]}});
+                self.post(&acme(), "/api/v1/namespaces/default/limitranges", range).await;
+                let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}});
+                let claim = json!({"metadata": {"generateName": "c-"}, "spec": spec});
+                forbidden(self.post(&acme(), "/api/v1/namespaces/default/persistentvolumeclaims", claim).await)
+            }
+            "PodSecurity" => {
+                let labels = json!({"pod-security.kubernetes.io/enforce": "strict"});
+                let namespace = json!({"metadata": {"generateName": "n-", "labels": labels}});
+                self.post(&acme(), "/api/v1/namespaces", namespace).await.0 == 422
+            }
+            "ResourceQuota" => {
+                let (path, status) = ("/api/v1/namespaces/default/resourcequotas", json!({"secrets": "0"}));
+                let mut quota = json!({"metadata": {"name": "none"}, "spec": {"hard": status}});
+                self.post(&acme(), path, quota.clone()).await;
+                quota["status"] = json!({"hard": status, "used": status});
+                self.send(&acme(), Method::PUT, &format!("{path}/none/status"), "application/json", &quota).await;
+                let secret = json!({"metadata": {"generateName": "s-"}});
+                forbidden(self.post(&acme(), "/api/v1/namespaces/default/secrets", secret).await)
+            }
+            "NamespaceRules" => {
+                self.post(&acme(), "/api/v1/namespaces", json!({"metadata": {"name": "ruled"}})).await;
+                let path = "/api/v1/namespaces/ruled/limitranges";
+                let range = json!({"metadata": {"generateName": "r-"}, "spec": {"limits": []}});
+                let one = async || self.post(&acme(), path, range.clone()).await;
+                for _ in 0..32 {
+                    one().await;
+                }
+                forbidden(one().await)
             }
             "Priority" => forbidden(self.pod(json!({"priorityClassName": "none"})).await),
             "Certificates" => {
