@@ -22,12 +22,10 @@ pub fn bytes_response(code: StatusCode, bytes: Bytes) -> Response<Body> {
     response_of(code, Body::from(bytes))
 }
 
-/// Adds a warning that a client shows to its user (RFC 7234, code 299).
-pub fn warn(response: &mut Response<Body>, warning: &str) {
-    let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-    if let Ok(value) = format!("299 - \"{quoted}\"").parse() {
-        response.headers_mut().append(header::WARNING, value);
-    }
+/// What a client shows to its user, as the header `Warning` has it (RFC 7234, code 299); none where no header can say it.
+pub fn warning(text: &str) -> Option<HeaderValue> {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
 }
 
 /// An answer in JSON.

@@ -11,6 +11,7 @@ use hypernetes_schema::{Decoded, FieldValidation};
 use hypernetes_store::Key;
 
 use crate::{
+    audit::event::Trail,
     fairness::account::Account,
     request::{Query, ResourceTarget, Scope},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Call {
     pub found_by: Option<Arc<FoundBy>>,
     /// What it is charged to; none for the system's own.
     pub account: Option<Arc<Account>>,
+    /// For who records it.
+    pub trail: Arc<Trail>,
 }
 
 impl Call {

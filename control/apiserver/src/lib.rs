@@ -16,6 +16,7 @@ mod definitions;
 mod directory;
 mod discovery;
 mod encryption_keys;
+mod exemptions;
 mod fairness;
 mod follow;
 mod health;
@@ -25,6 +26,7 @@ mod made;
 mod masters;
 mod media;
 mod metrics;
+mod namespace_rules;
 mod read;
 mod request;
 mod reviews;
@@ -59,8 +61,10 @@ use self::{
     directory::Directory,
     fairness::{accounts::Accounts, seats::Seats},
     metrics::Metrics,
+    namespace_rules::NamespaceRules,
     with_defaults::WithDefaults,
 };
+pub use exemptions::{Exemption, Exemptions, NoExemption};
 pub use fairness::{
     background::background,
     budget::{Budget, TABLE as BUDGETS},
@@ -99,10 +103,12 @@ pub(crate) struct Inner {
     directory: Arc<Directory>,
     graph: Graph,
     index: Index,
+    rules: NamespaceRules,
     accounts: Accounts,
     seats: Arc<Seats>,
     metrics: Arc<Metrics>,
     audit: OnceLock<Arc<Audit>>,
+    exemptions: OnceLock<Exemptions>,
     rotation: encryption_keys::Rotation,
 }
 
@@ -121,6 +127,7 @@ impl ApiServer {
             authenticator: Authenticator::new(store.clone(), authorities, directory.clone(), &all_tenants),
             graph: Graph::new(store.clone(), &all_tenants),
             index: Index::new(store.clone(), &all_tenants),
+            rules: NamespaceRules::new(store.clone(), &all_tenants),
             directory,
             definitions: Definitions::new(store.clone(), &all_tenants),
             store: WithDefaults::new(store),
@@ -130,6 +137,7 @@ impl ApiServer {
             seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
             audit: OnceLock::new(),
+            exemptions: OnceLock::new(),
             rotation: Default::default(),
         }))
     }
@@ -169,6 +177,11 @@ impl ApiServer {
     /// Lets logs, exec and so on through to the nodes. Once.
     pub fn set_kubelet_client(&self, client: KubeletClient) {
         let _ = self.0.kubelets.set(client);
+    }
+
+    /// Says whom Pod Security Standards are not for. Once.
+    pub fn set_exemptions(&self, exemptions: Exemptions) {
+        let _ = self.0.exemptions.set(exemptions);
     }
 
     /// Records what is asked for. Once.

@@ -1,6 +1,9 @@
 //! `resource.Quantity`: a fixed-point number with a suffix, and its canonical text.
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::{Add, Sub},
+};
 
 /// Nano-units: ten to the minus ninth, the finest step that Kubernetes knows.
 const NANO: i128 = 1_000_000_000;
@@ -64,24 +67,31 @@ impl Quantity {
         i64::try_from(ceil_div(self.nanos, NANO / 1000)).unwrap_or(i64::MAX)
     }
 
+    /// So many of something.
     pub fn units(units: i64) -> Self {
         Self { nanos: i128::from(units) * NANO, format: Format::DecimalSi }
     }
 
-    /// The sum, capped; a zero takes the other's suffix.
-    pub fn plus(self, other: Self) -> Self {
-        let cap = MAX_UNITS * NANO;
-        let format = if self.is_zero() { other.format } else { self.format };
-        Self { nanos: (self.nanos + other.nanos).clamp(-cap, cap), format }
+    /// [`Self::units`], of what was counted here.
+    pub fn count(many: usize) -> Self {
+        Self::units(i64::try_from(many).unwrap_or(i64::MAX))
     }
 
-    pub fn minus(self, other: Self) -> Self {
-        self.plus(Self { nanos: -other.nanos, format: other.format })
+    /// No fraction: rounded up.
+    pub fn whole(self) -> Self {
+        Self { nanos: ceil_div(self.nanos, NANO).saturating_mul(NANO), format: self.format }
     }
 
     /// Units as a double, as near as it gets.
     pub fn approximate(self) -> f64 {
         if self.is_integer() { (self.nanos / NANO) as f64 } else { self.nanos as f64 / NANO as f64 }
+    }
+
+    /// A sum, capped, is written as its first part; nothing is written as what it is added to.
+    fn together(self, other: Self, nanos: i128) -> Self {
+        let cap = MAX_UNITS * NANO;
+        let format = if self.is_zero() { other.format } else { self.format };
+        Self { nanos: nanos.clamp(-cap, cap), format }
     }
 
     pub fn is_negative(self) -> bool {
@@ -111,6 +121,21 @@ impl PartialOrd for Quantity {
 impl Ord for Quantity {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.nanos.cmp(&other.nanos)
+    }
+}
+
+impl Add for Quantity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.together(other, self.nanos.saturating_add(other.nanos))
+    }
+}
+impl Sub for Quantity {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self.together(other, self.nanos.saturating_sub(other.nanos))
     }
 }
 
@@ -260,6 +285,25 @@ mod tests {
     }
 
     #[test]
+    fn sums_are_written_as_their_first_part() {
+        let quantity = |text: &str| Quantity::parse(text).unwrap();
+        for (a, b, sum, difference) in [
+            ("1Gi", "512Mi", "1536Mi", "512Mi"),
+            ("1", "500m", "1500m", "500m"),
+            ("0", "1Gi", "1Gi", "-1Gi"),
+            ("1G", "1Gi", "2073741824", "-73741824"),
+            ("1Gi", "1k", "1073742824", "1073740824"),
+            ("2e3", "1k", "3e3", "1e3"),
+        ] {
+            assert_eq!((quantity(a) + quantity(b)).to_string(), sum, "{a} + {b}");
+            assert_eq!((quantity(a) - quantity(b)).to_string(), difference, "{a} - {b}");
+        }
+        assert_eq!(quantity("1.5").whole().to_string(), "2");
+        assert_eq!(quantity("1500m").whole(), quantity("2"));
+        assert_eq!(Quantity::count(3).to_string(), "3");
+    }
+
+    #[test]
     fn refused() {
         for text in ["", "abc", "1x", "1.2.3", "Gi", "1 Gi", "--1", "1ee3", "é", "1e", "."] {
             assert!(Quantity::parse(text).is_err(), "{text}");
@@ -268,12 +312,12 @@ mod tests {
 
     #[test]
     fn sums() {
-        let sum = |a: &str, b: &str| Quantity::parse(a).unwrap().plus(Quantity::parse(b).unwrap()).to_string();
+        let sum = |a: &str, b: &str| (Quantity::parse(a).unwrap() + Quantity::parse(b).unwrap()).to_string();
         assert_eq!(sum("1Gi", "512Mi"), "1536Mi");
         assert_eq!(sum("0", "1Ki"), "1Ki");
         assert_eq!(sum("100m", "1"), "1100m");
         assert_eq!(sum("9223372036854775807", "1"), "9223372036854775807");
-        assert_eq!(Quantity::parse("1k").unwrap().minus(Quantity::units(1)).to_string(), "999");
+        assert_eq!((Quantity::parse("1k").unwrap() - Quantity::units(1)).to_string(), "999");
         assert_eq!(Quantity::parse("1500m").unwrap().approximate(), 1.5);
     }
 

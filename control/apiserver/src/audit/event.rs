@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use hypernetes_api::{ApiError, TenantId, auth::UserInfo, names};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -37,12 +38,18 @@ pub struct Peer(pub IpAddr);
 pub struct Trail {
     made_as: OnceLock<(UserInfo, TenantId)>,
     body: OnceLock<Bytes>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Trail {
     /// Whom the request is made as, and in which logical cluster, whether they may or not.
     pub fn permitted(&self, user: &UserInfo, tenant: &TenantId) {
         let _ = self.made_as.set((user.clone(), tenant.clone()));
+    }
+
+    /// What admission found. The last that is said of a key counts: what is tried again is looked at again.
+    pub fn annotate(&self, key: String, value: String) {
+        self.annotations.lock().insert(key, value);
     }
 
     /// Its body, in JSON.
@@ -87,7 +94,7 @@ struct Head<'a> {
 #[serde(rename_all = "camelCase")]
 struct Tail<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<&'static str, &'a str>,
+    annotations: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     impersonated_user: Option<User<'a>>,
     #[serde(skip_serializing_if = "Value::is_null")]
@@ -239,7 +246,9 @@ impl Record {
             return;
         }
         let trail = self.trail.clone();
-        let mut annotations = BTreeMap::from_iter(note);
+        let noted = trail.annotations.lock();
+        let mut annotations: BTreeMap<&str, &str> = BTreeMap::from_iter(note);
+        annotations.extend(noted.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         let made_as = trail.made_as.get();
         if let Some((_, tenant)) = made_as {
             self.tenant = Some(tenant.clone());

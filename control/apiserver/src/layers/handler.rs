@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::WARNING};
 use hypernetes_api::{ApiError, Reason, TenantId, auth::UserInfo};
 use hypernetes_kinds::{Behaviour, Connection, Endpoint, Home, Resource, Scale, Subresource, Verb};
 
@@ -132,6 +132,7 @@ pub async fn answer(
         fence,
         found_by,
         account,
+        trail: request.trail.clone(),
     };
     if let Handler::Node(to) = handler {
         let request = Request::from_parts(request.head.clone(), body);
@@ -148,7 +149,7 @@ pub async fn answer(
     let call = &Arc::new(call);
     let mut response = handle(server, handler, call, ticket).await?;
     if let Some(said) = &call.served.deprecation {
-        answer::warn(&mut response, said);
+        response.headers_mut().extend(answer::warning(said).map(|warning| (WARNING, warning)));
     }
     Ok(response)
 }

@@ -17,6 +17,7 @@ mod patch;
 pub(crate) mod subresource;
 pub(crate) mod unique;
 mod update;
+mod warnings;
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) use patch::patch;
 pub(crate) use update::update;
 
 use self::unique::Uniques;
-use crate::{Call, Inner, answer, read, request::options::WriteOptions, stored_form};
+use crate::{Call, Inner, read, request::options::WriteOptions, stored_form};
 
 /// Attempts of a write that others write beside: each means that somebody else got on. Upstream tries an update of whatever version
 /// there is until the request's time is over.
@@ -101,7 +102,9 @@ impl Written {
         if self.operation == Operation::Create {
             *response.status_mut() = StatusCode::CREATED;
         }
-        self.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
+        for warning in warnings::headers(&self.warnings) {
+            response.headers_mut().append(header::WARNING, warning);
+        }
         Ok(response)
     }
 }
@@ -247,7 +250,7 @@ where
             None => None,
         };
         let old = current.as_ref().map(stored_form::decode).transpose()?;
-        let Proposal { operation, mut object, warnings, managed, once } = propose(old.as_ref())?;
+        let Proposal { operation, mut object, mut warnings, managed, once } = propose(old.as_ref())?;
         let generated = operation == Operation::Create && text(&object, &["metadata", "name"]).is_empty();
         if generated {
             create::name(&mut object);
@@ -278,13 +281,19 @@ where
         let mut added = admission::Additions::default();
         let changed = admission::mutate(&request, &mut object, &mut added).await?;
         if operation != Operation::Delete && changed {
+            if operation == Operation::Create {
+                // A status that is made of the object is made of what it is now.
+                call.resource.prepare_create(&mut object);
+            }
             write.validate(&object, old.as_ref())?;
         }
         admission::validate(&request, &object, &mut added).await?;
         if let (Operation::Create, Some(found_by)) = (operation, &call.found_by) {
             found_again::check(call, found_by, &object)?;
         }
-        let admission::Additions { mut guards, mut ops } = added;
+        // Whoever waits for a turn waits until this is written.
+        let admission::Additions { mut guards, mut ops, warnings: more, turn: _turn } = added;
+        warnings.extend(more);
         if operation != Operation::Delete && !managed {
             managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));
         }

@@ -10,6 +10,7 @@ mod kinds;
 mod layers;
 mod matrix;
 mod options;
+mod pod_security;
 mod reads;
 mod registry;
 mod representations;

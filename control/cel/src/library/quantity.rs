@@ -57,13 +57,13 @@ pub(super) const ROWS: &[Overload] = &[
     member("isInteger", "quantity_is_integer", &[QUANTITY], Sig::Bool, Cost::One, |_, args| {
         Ok(Value::Bool(of(args, 0)?.is_integer()))
     }),
-    member("add", "quantity_add", TWO, QUANTITY, Cost::One, |_, args| Ok(made(of(args, 0)?.plus(of(args, 1)?)))),
+    member("add", "quantity_add", TWO, QUANTITY, Cost::One, |_, args| Ok(made(of(args, 0)? + of(args, 1)?))),
     member("add", "quantity_add_int", &[QUANTITY, Sig::Int], QUANTITY, Cost::One, |_, args| {
-        Ok(made(of(args, 0)?.plus(Quantity::units(int(args, 1)?))))
+        Ok(made(of(args, 0)? + Quantity::units(int(args, 1)?)))
     }),
-    member("sub", "quantity_sub", TWO, QUANTITY, Cost::One, |_, args| Ok(made(of(args, 0)?.minus(of(args, 1)?)))),
+    member("sub", "quantity_sub", TWO, QUANTITY, Cost::One, |_, args| Ok(made(of(args, 0)? - of(args, 1)?))),
     member("sub", "quantity_sub_int", &[QUANTITY, Sig::Int], QUANTITY, Cost::One, |_, args| {
-        Ok(made(of(args, 0)?.minus(Quantity::units(int(args, 1)?))))
+        Ok(made(of(args, 0)? - Quantity::units(int(args, 1)?)))
     }),
 ];
 

@@ -86,8 +86,8 @@ fn within(range: &Field<'_>, capacity: Quantity, default: Quantity, errors: &mut
         }
     }
     let Some(step) = step else { return };
-    if min.plus(step) > capacity {
-        let why = format!("one step {} is larger than capacity value: {capacity}", min.plus(step));
+    if min + step > capacity {
+        let why = format!("one step {} is larger than capacity value: {capacity}", min + step);
         say(&step_field, step, why, errors);
     }
     for amount in [Some(default), max].into_iter().flatten() {

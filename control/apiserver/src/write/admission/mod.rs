@@ -9,33 +9,42 @@
 //! that the commit has to meet and operations that are carried out with it or not at all.
 
 mod certificates;
+mod claim_resize;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
 mod host_isolation;
 mod infrastructure_owned;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod namespace_rules;
 mod node_restriction;
 mod placement;
+mod pod_security;
 mod priority;
+mod resource_quota;
 mod role_escalation;
 mod runtime_class;
 mod service_account;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use futures::future::{self, BoxFuture};
 use hypernetes_api::{ApiError, TenantId};
-use hypernetes_store::{Guard, Key, Op, ResourceId};
+use hypernetes_store::{Entry, Guard, Key, Op, ResourceId};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Operation, fields, text};
-use crate::{Call, Inner, stored_form};
+use crate::{Call, Inner, namespace_rules::Rules, stored_form};
 
 /// All of them: those that come first, the mutators, then the validators.
 const CHAIN: &[Plugin] = &[
     namespace_lifecycle::PLUGIN,
     certificates::PLUGIN,
+    limit_ranger::PLUGIN,
     default_tolerations::PLUGIN,
     service_account::PLUGIN,
     default_storage_class::PLUGIN,
@@ -45,8 +54,13 @@ const CHAIN: &[Plugin] = &[
     node_restriction::PLUGIN,
     role_escalation::PLUGIN,
     infrastructure_owned::PLUGIN,
+    pod_security::PLUGIN,
     host_isolation::PLUGIN,
     priority::PLUGIN,
+    claim_resize::PLUGIN,
+    namespace_rules::PLUGIN,
+    // Last, as upstream's: who is refused by another waits for no turn.
+    resource_quota::PLUGIN,
 ];
 
 struct Plugin {
@@ -65,6 +79,8 @@ enum Step {
     First(Validate),
     Mutate(Mutate),
     Validate(Validate),
+    /// Changes the object, and judges it when all have.
+    Both(Mutate, Validate),
 }
 
 /// What asks to be let in.
@@ -84,6 +100,10 @@ pub(super) struct Request<'a> {
 pub(super) struct Additions {
     pub guards: Vec<Guard>,
     pub ops: Vec<Op>,
+    /// What the caller is told of what is let in.
+    pub warnings: Vec<String>,
+    /// Held until the commit is over.
+    pub turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Request<'_> {
@@ -121,7 +141,7 @@ pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mu
     for plugin in chain().filter(|plugin| (plugin.about)(request)) {
         let done = match plugin.step {
             Step::First(validate) => validate(request, object, added).await,
-            Step::Mutate(mutate) => {
+            Step::Mutate(mutate) | Step::Both(mutate, _) => {
                 before.get_or_insert_with(|| object.clone());
                 mutate(request, object, added).await
             }
@@ -136,7 +156,7 @@ pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mu
 /// The first refusal.
 pub(super) async fn validate(request: &Request<'_>, object: &Value, added: &mut Additions) -> Result<(), ApiError> {
     for plugin in chain().filter(|plugin| (plugin.about)(request)) {
-        if let Step::Validate(validate) = plugin.step {
+        if let Step::Validate(validate) | Step::Both(_, validate) = plugin.step {
             validate(request, object, added).await.inspect_err(|error| refused(plugin, error))?;
         }
     }
@@ -180,4 +200,23 @@ async fn projected(request: &Request<'_>, group: &str, plural: &str, name: &str)
     let Ok(key) = Key::new(&ResourceId::new(group, plural), &TenantId::system(), "", name) else { return Ok(None) };
     let entry = request.server.store.get(&key).await?;
     entry.as_ref().map(stored_form::decode).transpose()
+}
+
+/// The namespace that it is in, as it was a moment ago; none: it is in none.
+fn namespace_of(request: &Request<'_>) -> Result<Option<Entry>, ApiError> {
+    let Some(namespace) = &request.call.target.namespace else { return Ok(None) };
+    let key = Key::new(&ResourceId::new("", "namespaces"), &request.call.tenant()?, "", namespace);
+    Ok(key.ok().and_then(|key| request.server.store.stored().recent(&key)))
+}
+
+/// That this namespace is as it was seen: for a change, which does not guard it as a creation does.
+fn namespace_guard(request: &Request<'_>) -> Result<Option<Guard>, ApiError> {
+    Ok(namespace_of(request)?.map(|namespace| Guard::Unchanged(namespace.key.clone(), namespace.mod_revision)))
+}
+
+/// The limit ranges and quotas of the namespace, with all that was written until it was what is guarded of it.
+async fn rules_of(request: &Request<'_>, added: &Additions) -> Result<Option<Arc<Rules>>, ApiError> {
+    let Some(namespace) = &request.call.target.namespace else { return Ok(None) };
+    let guarded = added.guards.iter().find(|guard| guard.key().plural() == "namespaces");
+    request.server.rules.of(&request.call.tenant()?, namespace, guarded.and_then(Guard::wanted)).await
 }
