@@ -22,7 +22,7 @@ mod warnings;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 use hypernetes_api::{ApiError, Reason, time};
 use hypernetes_schema::{
     managed::{self, Writer},

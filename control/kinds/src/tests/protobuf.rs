@@ -61,7 +61,7 @@ fn value(schema: &Arc<Schema>, dice: &mut Dice, depth: usize) -> Option<Value> {
             }
             (!fields.is_empty()).then(|| fields.into())?
         }
-        Schema::Recursive(_) => return None,
+        Schema::OrElse(_) | Schema::Recursive(_) => return None,
     })
 }
 

@@ -238,7 +238,9 @@ fn write_value(out: &mut Vec<u8>, number: u32, value: &Value, schema: &Arc<Schem
             write_struct(&mut inner, value, shape, &shape.name, depth + 1)?;
             put_bytes(out, number, &inner);
         }
-        Schema::Map { .. } | Schema::List { .. } | Schema::Recursive(_) => return Err(ProtobufError::WireType),
+        Schema::Map { .. } | Schema::List { .. } | Schema::OrElse(_) | Schema::Recursive(_) => {
+            return Err(ProtobufError::WireType);
+        }
     }
     Ok(())
 }

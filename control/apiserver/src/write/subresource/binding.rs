@@ -45,7 +45,7 @@ pub(crate) fn to_pod(server: &Inner, call: Call) -> Result<Call, ApiError> {
         return Err(ApiError::bad_request("Name parameter required."));
     }
     let name = Some(name.to_owned());
-    let view = server.registry.view(&call.tenant()?);
+    let view = server.definitions.registry().view(&call.tenant()?);
     let Endpoint { resource, served } = view.find("", "v1", "pods").cloned().ok_or_else(request::not_found)?;
     let subresource = resource.subresource("binding").cloned();
     let target =
