@@ -38,9 +38,17 @@ impl<'a> Evaluation<'a> {
         counted: bool,
     ) -> Result<Value<'a>> {
         let operand = self.operand(operand, counted)?;
-        let index = self.eval_branch(index)?;
-        if let Some(name) = go_type_of_no_index(&index) {
+        let index = self.eval_branch(index);
+        let fails = match &index {
+            Ok(index) => go_type_of_no_index(index).is_some(),
+            Err(error) => !error.is_cancelled(),
+        };
+        // An index that is none costs as much as one.
+        if fails && !matches!(operand, Value::Optional(_)) {
             self.charge(cost::SELECT)?;
+        }
+        let index = index?;
+        if let Some(name) = go_type_of_no_index(&index) {
             return Err(EvalError::new(format!("invalid qualifier type: {name}")));
         }
         self.part(operand, optional, |value| of_index(value, &index))

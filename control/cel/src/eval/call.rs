@@ -68,7 +68,7 @@ impl<'a> Evaluation<'a> {
                 let cost =
                     cost.map_or(Ok(1), |cost| cost.actual(known, args, &Value::Null, &mut self.context.meter))?;
                 self.charge(cost)?;
-                return Err(error);
+                return Err(if call.regex.is_some() { EvalError::NO_SUCH_OVERLOAD } else { error });
             }
         };
         let known = call.overloads.len() == 1;
