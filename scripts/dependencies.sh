@@ -4,7 +4,7 @@ set -euo pipefail
 packages=(
     build-essential ca-certificates containernetworking-plugins cpio curl docker-registry e2fsprogs erofs-utils etcd-server iproute2
     iptables jq nftables npm protobuf-compiler
-    python3-venv qemu-system-x86 qemu-utils skopeo umoci busybox-static xz-utils
+    python3-venv qemu-system-x86 qemu-utils skopeo tzdata umoci busybox-static xz-utils
 )
 # Where npm or python come from elsewhere, Debian's are not needed.
 command -v npm >/dev/null && packages=("${packages[@]/npm/}")

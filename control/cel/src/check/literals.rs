@@ -30,6 +30,7 @@ pub(super) fn check(parsed: &Parsed, checked: &Checked, issues: &mut Vec<Issue>)
                         ("duration", LiteralValue::Int(_)) => true,
                         ("timestamp", LiteralValue::String(text)) => Time::parse(text.inner()).is_none(),
                         ("timestamp", LiteralValue::Int(seconds)) => Time::of_seconds(*seconds.inner()).is_none(),
+                        ("duration" | "timestamp", LiteralValue::Null) => true,
                         ("matches", LiteralValue::String(text)) => regex::compile(text.inner()).is_err(),
                         _ => false,
                     };

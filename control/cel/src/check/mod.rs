@@ -214,8 +214,7 @@ impl<'p> Checker<'p> {
             }
             Type::Dyn | Type::Error => Type::Dyn,
             other => {
-                let message = format!("type '{}' does not support field selection", self.shown(other));
-                self.report(id, message);
+                self.report(id, format!("type '{other}' does not support field selection"));
                 Type::Dyn
             }
         };
@@ -267,8 +266,7 @@ impl<'p> Checker<'p> {
             for (arg, ty) in call.args.iter().zip(&args) {
                 if !self.substitution.assign(ty, &Type::Bool) {
                     failed = true;
-                    let message = format!("expected type 'bool' but found '{}'", self.shown(ty));
-                    self.report(arg.id, message);
+                    self.report(arg.id, format!("expected type 'bool' but found '{ty}'"));
                 }
             }
             self.checked.calls.insert(expr.id, Call { overloads: overloads.to_vec(), namespaced });
@@ -277,10 +275,12 @@ impl<'p> Checker<'p> {
         let mut fitting = Vec::new();
         let mut result: Option<Type> = None;
         for &overload in overloads {
-            if overload.member != target.is_some() || overload.args.len() != args.len() {
+            if overload.member != target.is_some() {
                 continue;
             }
-            let variables = (self.substitution.fresh(), self.substitution.fresh());
+            // Variables are numbered as cel-go numbers them, since messages show them.
+            let first = self.substitution.fresh_many(overload.parameters());
+            let variables = (first, first + overload.parameters().saturating_sub(1));
             let expected: Vec<Type> = overload.args.iter().map(|sig| sig.instantiate(variables)).collect();
             if !self.substitution.assign_all(&args, &expected) {
                 continue;
@@ -399,8 +399,7 @@ impl<'p> Checker<'p> {
             }
             other => {
                 let message = format!(
-                    "expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)",
-                    self.shown(other)
+                    "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
                 );
                 self.report(comprehension.iter_range.id, message);
                 (Type::Error, Type::Error)
@@ -424,8 +423,7 @@ impl<'p> Checker<'p> {
     fn must_be(&mut self, expr: &'p IdedExpr, ty: &Type) {
         let found = self.ty(expr);
         if !self.substitution.assign(ty, &found) {
-            let message = format!("expected type '{}' but found '{}'", self.shown(ty), self.shown(&found));
-            self.report(expr.id, message);
+            self.report(expr.id, format!("expected type '{ty}' but found '{found}'"));
         }
     }
 }

@@ -20,6 +20,13 @@ impl Substitution {
         number
     }
 
+    /// So many variables; the number of the first.
+    pub fn fresh_many(&mut self, count: u32) -> u32 {
+        let first = self.next;
+        self.next += count;
+        first
+    }
+
     /// Whether `value` fits `expected`; if so, variables stand for what that takes, and if not, nothing has changed.
     pub fn assign(&mut self, value: &Type, expected: &Type) -> bool {
         self.assign_all(std::slice::from_ref(value), std::slice::from_ref(expected))

@@ -4,7 +4,7 @@ use super::Evaluation;
 use crate::cost;
 use crate::errors::{EvalError, Result};
 use crate::plan::Node;
-use crate::value::Value;
+use crate::value::{List, Map, OpaqueValue, Value};
 
 impl<'a> Evaluation<'a> {
     /// What is selected from. It counts as an attribute of its own if it is none.
@@ -38,7 +38,19 @@ impl<'a> Evaluation<'a> {
         counted: bool,
     ) -> Result<Value<'a>> {
         let operand = self.operand(operand, counted)?;
-        let index = self.eval_branch(index)?;
+        let index = self.eval_branch(index);
+        let fails = match &index {
+            Ok(index) => go_type_of_no_index(index).is_some(),
+            Err(error) => !error.is_cancelled(),
+        };
+        // An index that is none costs as much as one.
+        if fails && !matches!(operand, Value::Optional(_)) {
+            self.charge(cost::SELECT)?;
+        }
+        let index = index?;
+        if let Some(name) = go_type_of_no_index(&index) {
+            return Err(EvalError::new(format!("invalid qualifier type: {name}")));
+        }
         self.part(operand, optional, |value| of_index(value, &index))
     }
 
@@ -146,6 +158,24 @@ fn of_index<'a>(value: &Value<'a>, index: &Value<'a>) -> std::result::Result<Val
         },
         _ => Err(Without::Absent(no_such_key(&shown(index)))),
     }
+}
+
+/// What cel-go calls the type of a value that nothing can be indexed with.
+fn go_type_of_no_index(index: &Value<'_>) -> Option<&'static str> {
+    Some(match index {
+        Value::Null => "types.Null",
+        Value::Optional(_) => "*types.Optional",
+        Value::List(List::Json { .. }) => "[]interface {}",
+        Value::List(List::Made { .. }) => "*types.baseList",
+        Value::Map(Map::Made(_)) => "*types.baseMap",
+        Value::Map(_) => "map[string]interface {}",
+        Value::Opaque(OpaqueValue::Url(_)) => "cel.URL",
+        Value::Opaque(OpaqueValue::Ip(_)) => "cel.IP",
+        Value::Opaque(OpaqueValue::Cidr(_)) => "cel.CIDR",
+        Value::Opaque(OpaqueValue::Quantity(_)) => "cel.Quantity",
+        Value::Opaque(OpaqueValue::Semver(_)) => "cel.Semver",
+        _ => return None,
+    })
 }
 
 /// A key or index in a message.

@@ -63,8 +63,12 @@ impl<'a> Evaluation<'a> {
         let overload = match library::fitting(&call.overloads, args) {
             Ok(overload) => overload,
             Err(error) => {
-                self.charge(1)?;
-                return Err(error);
+                let known = call.overloads.len() == 1;
+                let cost = call.overloads.first().map(|of| of.cost);
+                let cost =
+                    cost.map_or(Ok(1), |cost| cost.actual(known, args, &Value::Null, &mut self.context.meter))?;
+                self.charge(cost)?;
+                return Err(if call.regex.is_some() { EvalError::NO_SUCH_OVERLOAD } else { error });
             }
         };
         let known = call.overloads.len() == 1;

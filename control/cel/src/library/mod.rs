@@ -148,8 +148,25 @@ pub(crate) fn fitting(
     }
 }
 
+/// Whether a value of that type can be on the left of an operator, or says itself that it cannot.
+fn has_operator(value: &Value<'_>, name: &str) -> bool {
+    match value {
+        Value::Int(_) | Value::Uint(_) | Value::String(_) | Value::Duration(_) | Value::Timestamp(_) => true,
+        Value::Double(_) => name != "_%_",
+        Value::Bool(_) => name.contains(['<', '>']),
+        Value::Bytes(_) => name.contains(['<', '>', '+']),
+        Value::List(_) => name == "_+_",
+        _ => false,
+    }
+}
+
 /// The message depends on how cel-go implements the function: by what its values can, or by overloads.
 fn no_overload(name: &str, args: &[Value<'_>]) -> EvalError {
+    if let ("_<_" | "_<=_" | "_>_" | "_>=_" | "_+_" | "_-_" | "_*_" | "_/_" | "_%_", Some(first)) = (name, args.first())
+        && !has_operator(first, name)
+    {
+        return EvalError::new(format!("no such overload: {name}"));
+    }
     if name.starts_with(['_', '!', '-', '@']) || matches!(name, "contains" | "startsWith" | "endsWith" | "matches") {
         return EvalError::NO_SUCH_OVERLOAD;
     }
@@ -167,6 +184,15 @@ fn rows() -> impl Iterator<Item = &'static Overload> {
 /// The overloads of a function, if there is one of that name.
 pub(crate) fn find(name: &str) -> Option<&'static [&'static Overload]> {
     BY_NAME.get(name).map(Vec::as_slice)
+}
+
+impl Overload {
+    /// How many parameters its types have.
+    pub(crate) fn parameters(&self) -> u32 {
+        let all = self.args.iter().chain([&self.result]).map(|sig| sig.parameters());
+        let (a, b) = all.fold((false, false), |so_far, of_this| (so_far.0 || of_this.0, so_far.1 || of_this.1));
+        u32::from(a) + u32::from(b)
+    }
 }
 
 impl Sig {
@@ -189,6 +215,20 @@ impl Sig {
             Self::Optional(of) => Type::optional(of.instantiate(variables)),
             Self::TypeOf(of) => Type::Type(Some(of.instantiate(variables).into())),
             Self::Opaque(opaque) => Type::Opaque(opaque),
+        }
+    }
+
+    /// Whether it is, or has, the row's first and second parameter.
+    fn parameters(self) -> (bool, bool) {
+        match self {
+            Self::A => (true, false),
+            Self::B => (false, true),
+            Self::List(of) | Self::Optional(of) | Self::TypeOf(of) => of.parameters(),
+            Self::Map(key, value) => {
+                let (key, value) = (key.parameters(), value.parameters());
+                (key.0 || value.0, key.1 || value.1)
+            }
+            _ => (false, false),
         }
     }
 

@@ -89,7 +89,11 @@ pub(super) const OTHERS: &[Overload] = &[
         Ok(Value::Bool(args[0].equals(&args[1], &mut context.meter)?))
     }),
     global("_!=_", "not_equals", &[Sig::A, Sig::A], BOOL, Cost::Equality, |context, args| {
-        Ok(Value::Bool(!args[0].equals(&args[1], &mut context.meter)?))
+        match args[0].equals(&args[1], &mut context.meter) {
+            Err(error) if error.is_cancelled() => Err(error),
+            // What cannot be compared is not equal.
+            equal => Ok(Value::Bool(!matches!(equal, Ok(true)))),
+        }
     }),
     global("_+_", "add_bytes", &[BYTES, BYTES], BYTES, Cost::AddText, add),
     global("_+_", "add_double", &[DOUBLE, DOUBLE], DOUBLE, Cost::One, add),

@@ -232,7 +232,8 @@ fn optional_map(
     if count(&target) > limits::TREE_NODES / 4 {
         return Err(make.new_error(target.id, "the target of the macro is too large"));
     }
-    let again = copy(make, &target);
+    // The copy has the same numbers: what is said of one is said of the other.
+    let again = target.clone();
     let has_value = member(make, "hasValue", target);
     let value_of = member(make, "value", again);
     let bound = bind(make, &variable, value_of, value);
@@ -251,41 +252,6 @@ fn count(expr: &IdedExpr) -> usize {
         for_each_part(&expr.expr, |part| open.push(part));
     }
     nodes
-}
-
-/// The same expression with nodes of its own.
-fn copy(make: &mut MacroExprHelper<'_>, expr: &IdedExpr) -> IdedExpr {
-    let mut copied = make.next_expr(expr.expr.clone());
-    renumber(make, &mut copied.expr);
-    copied
-}
-
-fn renumber(make: &mut MacroExprHelper<'_>, expr: &mut Expr) {
-    use cel::common::ast::EntryExpr;
-    let mut each = |part: &mut IdedExpr| {
-        part.id = make.next_expr(Expr::Unspecified).id;
-        renumber(make, &mut part.expr);
-    };
-    let entry = |entry: &mut EntryExpr, each: &mut dyn FnMut(&mut IdedExpr)| match entry {
-        EntryExpr::StructField(field) => each(&mut field.value),
-        EntryExpr::MapEntry(entry) => {
-            each(&mut entry.key);
-            each(&mut entry.value);
-        }
-    };
-    match expr {
-        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(each),
-        Expr::Comprehension(c) => {
-            [&mut c.iter_range, &mut c.accu_init, &mut c.loop_cond, &mut c.loop_step, &mut c.result]
-                .into_iter()
-                .for_each(each);
-        }
-        Expr::List(list) => list.elements.iter_mut().for_each(each),
-        Expr::Map(map) => map.entries.iter_mut().for_each(|e| entry(&mut e.expr, &mut each)),
-        Expr::Struct(made) => made.entries.iter_mut().for_each(|e| entry(&mut e.expr, &mut each)),
-        Expr::Select(select) => each(&mut select.operand),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
-    }
 }
 
 /// The names before the last argument, or the last two of four.

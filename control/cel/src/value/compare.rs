@@ -21,7 +21,11 @@ impl<'a> Value<'a> {
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Optional(None), Self::Optional(None)) => true,
             (Self::Optional(Some(a)), Self::Optional(Some(b))) => a.equals(b, meter)?,
-            (Self::Opaque(a), Self::Opaque(b)) => a.equals(b),
+            (Self::Opaque(a), Self::Opaque(b)) if a.ty() == b.ty() => a.equals(b),
+            (_, Self::Null) => false,
+            (Self::Opaque(OpaqueValue::Ip(_) | OpaqueValue::Cidr(_)), _) => false,
+            // These say that there is no such comparison, where others say that they differ.
+            (Self::Opaque(_), _) => return Err(EvalError::NO_SUCH_OVERLOAD),
             (Self::Made(a), Self::Made(b)) => {
                 let mut same = a.name == b.name && a.fields.len() == b.fields.len();
                 for (name, value) in &a.fields {

@@ -10,6 +10,7 @@ pub enum Key<'a> {
     Bool(bool),
     Int(i64),
     Uint(u64),
+    Double(f64),
     String(Text<'a>),
 }
 
@@ -23,17 +24,19 @@ pub struct BTreeMapOf<'a>(BTreeMap<Ordered, (Key<'a>, Value<'a>)>);
 enum Ordered {
     Bool(bool),
     Number(i128),
+    /// What is no whole number, by its bits.
+    Double(u64),
     String(Box<str>),
 }
 
 impl<'a> Key<'a> {
-    /// `None` for what cannot be a key. A double is one if it is a whole number.
+    /// `None` for what cannot be a key.
     pub fn of(value: &Value<'a>) -> Option<Self> {
         Some(match value {
             Value::Bool(value) => Self::Bool(*value),
             Value::Int(value) => Self::Int(*value),
             Value::Uint(value) => Self::Uint(*value),
-            Value::Double(value) if value.fract() == 0.0 && value.abs() < 9.0e18 => Self::Int(*value as i64),
+            Value::Double(value) => Self::Double(*value),
             Value::String(text) => Self::String(text.clone()),
             _ => return None,
         })
@@ -44,6 +47,7 @@ impl<'a> Key<'a> {
             Self::Bool(value) => Value::Bool(*value),
             Self::Int(value) => Value::Int(*value),
             Self::Uint(value) => Value::Uint(*value),
+            Self::Double(value) => Value::Double(*value),
             Self::String(text) => Value::String(text.clone()),
         }
     }
@@ -53,6 +57,8 @@ impl<'a> Key<'a> {
             Self::Bool(value) => Ordered::Bool(*value),
             Self::Int(value) => Ordered::Number(i128::from(*value)),
             Self::Uint(value) => Ordered::Number(i128::from(*value)),
+            Self::Double(value) if value.fract() == 0.0 && value.abs() < 1.0e19 => Ordered::Number(*value as i128),
+            Self::Double(value) => Ordered::Double(value.to_bits()),
             Self::String(text) => Ordered::String(text.as_str().into()),
         }
     }

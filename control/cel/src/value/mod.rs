@@ -202,9 +202,8 @@ impl<'a> Value<'a> {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::List(list) => list.is_empty(),
             Self::Map(map) => map.is_empty(),
-            Self::Optional(value) => value.is_none(),
             Self::Made(made) => made.fields.is_empty(),
-            Self::Timestamp(_) | Self::Type(_) | Self::Opaque(_) | Self::Variables => false,
+            Self::Timestamp(_) | Self::Type(_) | Self::Optional(_) | Self::Opaque(_) | Self::Variables => false,
         }
     }
 }
