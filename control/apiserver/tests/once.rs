@@ -42,7 +42,16 @@ impl Api {
 
     /// As kubectl asks.
     async fn table(&self, path: &str) -> Body {
-        let request = Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+        self.ask_for(path, "application/json;as=Table;v=v1;g=meta.k8s.io").await
+    }
+
+    /// As clients in Go ask.
+    async fn messages(&self, path: &str) -> Body {
+        self.ask_for(path, "application/vnd.kubernetes.protobuf").await
+    }
+
+    async fn ask_for(&self, path: &str, accept: &str) -> Body {
+        let request = Request::get(path).header("accept", accept);
         let response = self.0.response(by(&infrastructure(), request.body(Body::empty()).unwrap())).await;
         assert!(response.status().is_success(), "{path}: {}", response.status());
         response.into_body()
@@ -192,6 +201,27 @@ async fn what_many_read_is_made_once() {
         assert_eq!((&event["type"], &event["object"]["rows"][0]["cells"][0]), (&"MODIFIED".into(), &"a".into()));
     }
     assert_eq!(made(Made::Cells) - before, 1);
+    drop(watches);
+
+    // As messages: made once, of objects that nobody parses besides; and an event for all who are told.
+    let before = (counts(), made(Made::Message));
+    for path in [maps.clone(), format!("{maps}/a"), maps.clone(), format!("{maps}/a")] {
+        let bytes = api.messages(&path).await.collect().await.unwrap().to_bytes();
+        assert!(bytes.starts_with(b"k8s\0"), "{path}");
+    }
+    assert_eq!((since(before.0), made(Made::Message) - before.1), ([0; 4], 1));
+    let newest = api.0.store.revision().await.unwrap();
+    let mut watches = Vec::new();
+    for _ in 0..10 {
+        watches.push(api.messages(&format!("{maps}?watch=true&resourceVersion={newest}")).await);
+    }
+    let before = (counts(), made(Made::Message));
+    api.put("message").await;
+    let first = next(&mut watches[0]).await;
+    for watch in &mut watches[1..] {
+        assert_eq!(next(watch).await.as_ptr(), first.as_ptr());
+    }
+    assert_eq!((since(before.0)[2], made(Made::Message) - before.1), (1, 1));
     drop(watches);
 
     // In a version that is not the stored one a change is converted once for all who watch.
