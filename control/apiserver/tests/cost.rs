@@ -182,6 +182,19 @@ async fn costs() {
 async fn writes() {
     let costs = Costs(InProcess::with_tenants().await);
     costs.writes(5_000, &format!("/clusters/{ACME}/api/v1/namespaces/default/configmaps")).await;
+    println!("in a namespace with a quota that counts them, a limit range and a level of Pod Security");
+    let (user, labels) = (admin(ACME), json!({"pod-security.kubernetes.io/enforce": "restricted"}));
+    let namespace = json!({"metadata": {"name": "ruled", "labels": labels}});
+    costs.0.post(&user, "/api/v1/namespaces", namespace).await.ok();
+    let limit = json!({"type": "Container", "max": {"cpu": "1"}});
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [limit]}});
+    costs.0.post(&user, "/api/v1/namespaces/ruled/limitranges", range).await.ok();
+    let quotas = "/api/v1/namespaces/ruled/resourcequotas";
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "1M"}}});
+    costs.0.post(&user, quotas, quota).await.ok();
+    let status = json!({"status": {"hard": {"configmaps": "1M"}, "used": {"configmaps": "0"}}});
+    costs.0.merge(&user, &format!("{quotas}/q/status"), status).await.ok();
+    costs.writes(5_000, &format!("/clusters/{ACME}/api/v1/namespaces/ruled/configmaps")).await;
 }
 
 const MEASURED: &str = "COST_OF_A_STORE_IN";

@@ -47,7 +47,10 @@ async fn both_answers(server: &InProcess, case: &Value) -> (Value, Value) {
             match made.status.as_u16() {
                 201 => {
                     object["metadata"]["resourceVersion"] = made.body["metadata"]["resourceVersion"].clone();
-                    server.put(&who, &dry, &object).await
+                    let changed = server.put(&who, &dry, &object).await;
+                    // A limit range says something of what comes after it.
+                    server.delete(&who, &format!("{all}{name}")).await;
+                    changed
                 }
                 _ => made,
             }

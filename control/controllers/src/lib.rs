@@ -1,7 +1,7 @@
 //! The controllers: what makes the objects of the API true, one tenant's beside the other's.
 //!
 //! All are clients of the API and share one set of caches ([`runtime`]). Not here yet: StatefulSet, DaemonSet, CronJob,
-//! disruption budgets, horizontal autoscaling, resource quotas, eviction by `NoExecute` taints, claims of ephemeral
+//! disruption budgets, horizontal autoscaling, eviction by `NoExecute` taints, claims of ephemeral
 //! volumes, expansion of volumes.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
 mod replicaset;
+mod resource_quota;
 mod role_aggregation;
 mod stored;
 mod template;
@@ -118,7 +119,8 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     namespace::start(&wiring);
     replicaset::start(&wiring);
     deployment::start(&wiring);
-    garbage::start(&wiring);
+    let counting = resource_quota::start(&wiring);
+    garbage::start(&wiring, counting);
     volumes::start(&wiring);
     pod_cleaner::start(&wiring);
     node_lifecycle::start(&wiring);

@@ -8,6 +8,7 @@ mod gone;
 mod layers;
 mod matrix;
 mod options;
+mod pod_security;
 mod reads;
 mod registry;
 mod writes;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use self::{collect::Collector, kinds::Kinds, watch::Follower};
 use crate::{
     WORKERS, Wiring,
+    resource_quota::Counting,
     runtime::{Context, Queue, drive},
 };
 
@@ -27,12 +28,13 @@ pub const ORPHAN: &str = "orphan";
 /// Between attempts to learn which kinds there are.
 const AGAIN: Duration = Duration::from_secs(1);
 
-pub fn start(wiring: &Wiring<'_>) {
+/// What is heard of all kinds here, `counting` is told of: nobody else hears of them all.
+pub fn start(wiring: &Wiring<'_>, counting: Counting) {
     let context = Context::new(wiring.informers, "generic-garbage-collector");
     let (tasks, stop) = (wiring.tasks.clone(), wiring.stop.clone());
     let run = async move {
         let kinds = discover(&context).await;
-        let follower = Follower { kinds: Arc::new(kinds), graph: Arc::default(), queue: Queue::default() };
+        let follower = Follower { kinds: Arc::new(kinds), graph: Arc::default(), queue: Queue::default(), counting };
         let mut listed = Vec::new();
         for kind in follower.kinds.all() {
             let (synced, wait) = oneshot::channel();

@@ -18,7 +18,7 @@ use super::{
     graph::{Deletion, Graph, Work},
     kinds::{Id, Identity, Kind, Kinds},
 };
-use crate::runtime::Queue;
+use crate::{resource_quota::Counting, runtime::Queue};
 
 /// How long what comes is gathered.
 const GATHER: Duration = Duration::from_millis(20);
@@ -105,6 +105,12 @@ pub struct Follower {
     pub kinds: Arc<Kinds>,
     pub graph: Arc<Mutex<Graph>>,
     pub queue: Queue<Work>,
+    pub counting: Counting,
+}
+
+/// Whether an object can take less of a quota and stay. Pods are many and change often: who counts them looks at what has changed.
+fn changes_in_what_it_takes(kind: &Kind) -> bool {
+    kind.resource.group.is_empty() && matches!(kind.resource.kind.as_str(), "Service" | "PersistentVolumeClaim")
 }
 
 /// What of an object's metadata says how its deletion goes.
@@ -143,18 +149,32 @@ impl Follower {
                 Ok(watcher::Event::InitDone) => {
                     let work = self.graph.lock().unlisted(&kind, &std::mem::take(&mut listed));
                     self.add(work);
+                    self.counting.listed_anew(&kind.resource.group, &kind.resource.plural);
                     if let Some(synced) = synced.take() {
                         // Nobody waits when the controllers are about to stop.
                         let _ = synced.send(());
                     }
                 }
-                Ok(watcher::Event::Apply(item)) => drop(self.apply(&kind, &item)),
+                Ok(watcher::Event::Apply(item)) => {
+                    drop(self.apply(&kind, &item));
+                    if changes_in_what_it_takes(&kind) {
+                        self.count(&kind, &item);
+                    }
+                }
                 Ok(watcher::Event::Delete(item)) => {
+                    self.count(&kind, &item);
                     let work = self.graph.lock().gone(&identify(&kind, item.meta(), item.tenant.clone()));
                     self.add(work);
                 }
                 Err(error) => tracing::debug!(?kind, %error, "watching for garbage"),
             }
+        }
+    }
+
+    /// Tells of an object that may take less of its namespace's quotas than before.
+    fn count(&self, kind: &Kind, item: &Item<Relations>) {
+        if let Some(namespace) = item.meta().namespace.as_deref() {
+            self.counting.changed(&item.tenant, namespace, &kind.resource.group, &kind.resource.plural);
         }
     }
 

@@ -23,8 +23,16 @@ pub struct Bench {
     pub acme: Client,
     pub globex: Client,
     pub system: Client,
-    _stop: DropGuard,
+    stop: DropGuard,
     in_process: InProcess,
+}
+
+impl Bench {
+    /// The server, when its controllers are to stop.
+    pub fn stopped(self) -> InProcess {
+        drop(self.stop);
+        self.in_process
+    }
 }
 
 impl Deref for Bench {
@@ -46,16 +54,7 @@ pub async fn bench_with(limits: Limits) -> Bench {
 /// What the controllers say may be changed on its way.
 pub async fn bench_through(limits: Limits, way: impl FnOnce(&Clients) -> Clients) -> Bench {
     let api = InProcess::start();
-    let stop = CancellationToken::new();
-    let informers = Informers::new(way(&api.clients), AllTenants::grant(), stop.clone());
-    let authorities = Arc::new(api.server.authorities());
-    let config = ControllersConfig {
-        informers,
-        cluster_ca_pem: "PEM".into(),
-        api_server: ([192, 0, 2, 1], 6443).into(),
-        authorities,
-    };
-    tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
+    let stop = controllers_through(&api, limits, way);
     for (tenant, name) in [(ACME, "acme"), (GLOBEX, "globex")] {
         api.project(tenant, name).await;
         let ready = |project: &Project| project.status.as_ref().is_some_and(|status| status.phase == "Ready");
@@ -66,9 +65,28 @@ pub async fn bench_through(limits: Limits, way: impl FnOnce(&Clients) -> Clients
         acme: api.client(ACME),
         globex: api.client(GLOBEX),
         system: api.client(TenantId::SYSTEM),
-        _stop: stop.drop_guard(),
+        stop,
         in_process: api,
     }
+}
+
+/// The controllers over a server, until dropped.
+pub fn controllers(api: &InProcess) -> DropGuard {
+    controllers_through(api, Limits::default(), Clients::clone)
+}
+
+fn controllers_through(api: &InProcess, limits: Limits, way: impl FnOnce(&Clients) -> Clients) -> DropGuard {
+    let stop = CancellationToken::new();
+    let informers = Informers::new(way(&api.clients), AllTenants::grant(), stop.clone());
+    let authorities = Arc::new(api.server.authorities());
+    let config = ControllersConfig {
+        informers,
+        cluster_ca_pem: "PEM".into(),
+        api_server: ([192, 0, 2, 1], 6443).into(),
+        authorities,
+    };
+    tokio::spawn(hypernetes_controllers::run_with(config, limits, stop.clone()));
+    stop.drop_guard()
 }
 
 /// Waits for an event of this reason, about an object of this name.

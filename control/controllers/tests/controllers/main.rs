@@ -1,6 +1,7 @@
 //! The controllers against an API server in process.
 #![allow(clippy::disallowed_types)] // as a stock client
 
+mod admission;
 mod certificates;
 mod common;
 mod cost;

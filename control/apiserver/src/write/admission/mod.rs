@@ -9,6 +9,7 @@
 //! that the commit has to meet and operations that are carried out with it or not at all.
 
 mod certificates;
+mod claim_resize;
 mod default_storage_class;
 mod default_tolerations;
 mod host_isolation;
@@ -54,6 +55,7 @@ const CHAIN: &[Plugin] = &[
     pod_security::PLUGIN,
     host_isolation::PLUGIN,
     priority::PLUGIN,
+    claim_resize::PLUGIN,
     namespace_rules::PLUGIN,
     // Last, as upstream's: who is refused by another waits for no turn.
     resource_quota::PLUGIN,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use http::{Method, Request as HttpRequest};
 use http_body_util::BodyExt;
 use hypernetes_api::{AllTenants, ApiError, auth::UserInfo, names};
 use hypernetes_store::{Options, Store};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -20,6 +21,20 @@ tokio::task_local! {
     static WITHOUT: &'static str;
     /// One more, which refuses everything.
     static CLOSED: ();
+    /// What happens once between a write's admission and its commit.
+    static MEANWHILE: Mutex<Option<BoxFuture<'static, ()>>>;
+}
+
+const PAUSE: Plugin = Plugin { name: "Pause", about: |_| true, step: Step::Validate(pause) };
+
+fn pause<'a>(_: &'a Request<'a>, _: &'a Value, _: &'a mut Additions) -> BoxFuture<'a, Result<(), ApiError>> {
+    let work = MEANWHILE.try_with(|work| work.lock().take()).ok().flatten();
+    Box::pin(async move {
+        if let Some(work) = work {
+            work.await;
+        }
+        Ok(())
+    })
 }
 
 const CLOSER: Plugin = Plugin { name: "Closer", about: |_| true, step: Step::Validate(close) };
@@ -32,7 +47,8 @@ fn close<'a>(request: &'a Request<'a>, _: &'a Value, _: &'a mut Additions) -> Bo
 pub(super) fn chain() -> impl Iterator<Item = &'static Plugin> {
     let without = WITHOUT.try_get().unwrap_or_default();
     let closer = CLOSED.try_with(|()| &CLOSER).ok();
-    CHAIN.iter().filter(move |plugin| plugin.name != without).chain(closer)
+    let pause = MEANWHILE.try_with(|_| &PAUSE).ok();
+    CHAIN.iter().filter(move |plugin| plugin.name != without).chain(closer).chain(pause)
 }
 
 #[test]
@@ -181,6 +197,21 @@ impl Bench {
                 let claim = json!({"metadata": {"generateName": "c-"}, "spec": spec});
                 forbidden(self.post(&acme(), "/api/v1/namespaces/default/persistentvolumeclaims", claim).await)
             }
+            "PersistentVolumeClaimResize" => {
+                let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+                let storage = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+                let (mut spec, merge) = (storage("1Mi"), "application/merge-patch+json");
+                spec["accessModes"] = json!(["ReadWriteOnce"]);
+                let made =
+                    self.post(&acme(), claims, json!({"metadata": {"generateName": "c-"}, "spec": spec})).await.1;
+                let claim = format!("{claims}/{}", made["metadata"]["name"].as_str().unwrap());
+                let (bound, system) = (json!({"status": {"phase": "Bound"}}), authentication::infrastructure());
+                self.send(&system, Method::PATCH, &format!("/clusters/acme{claim}/status"), merge, &bound).await;
+                let (code, answer) =
+                    self.send(&acme(), Method::PATCH, &claim, merge, &json!({"spec": storage("2Mi")})).await;
+                assert!([200, 403].contains(&code), "{plugin}: {answer}");
+                code == 403
+            }
             "PodSecurity" => {
                 let labels = json!({"pod-security.kubernetes.io/enforce": "strict"});
                 let namespace = json!({"metadata": {"generateName": "n-", "labels": labels}});
@@ -227,6 +258,55 @@ async fn each_plugin_has_an_effect_which_is_gone_without_it() {
         let without = WITHOUT.scope(plugin.name, bench.effect(plugin.name)).await;
         assert!(!without, "{} is not what does it", plugin.name);
     }
+}
+
+/// What is under way when a quota begins to count it is looked at again: nobody would count it otherwise.
+#[tokio::test]
+async fn what_is_under_way_sees_a_quota_that_comes() {
+    let (bench, user) = (Arc::new(Bench::new().await), acme());
+    let (path, secrets) = ("/api/v1/namespaces/default/resourcequotas", "/api/v1/namespaces/default/secrets");
+    let hard = json!({"secrets": "0"});
+    let beside = bench.clone();
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": hard}});
+    let comes = async move {
+        beside.made(&acme(), path, quota.clone()).await;
+        let status = format!("{path}/none/status");
+        let (code, answer) = beside.send(&acme(), Method::PUT, &status, "application/json", &quota).await;
+        assert_eq!(code, 200, "{answer}");
+    };
+    let create = bench.post(&user, secrets, json!({"metadata": {"name": "s"}})).boxed();
+    let (code, answer) = MEANWHILE.scope(Mutex::new(Some(comes.boxed())), create).await;
+    assert_eq!(code, 403, "{answer}");
+    let why = "exceeded quota: none, requested: secrets=1, used: secrets=0, limited: secrets=0";
+    assert!(answer["message"].as_str().unwrap().ends_with(why), "{answer}");
+}
+
+/// A limit range that comes is kept to by what is under way, and so is a level of Pod Security.
+#[tokio::test]
+async fn what_is_under_way_sees_what_its_namespace_says_now() {
+    let (bench, user) = (Arc::new(Bench::new().await), acme());
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i",
+        "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
+    let limits = json!([{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "1"}}]);
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": limits}});
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+    let beside = bench.clone();
+    let comes = async move { beside.made(&acme(), "/api/v1/namespaces/default/limitranges", range).await };
+    let create = bench.post(&user, pods, pod.clone()).boxed();
+    let (code, answer) = MEANWHILE.scope(Mutex::new(Some(comes.boxed())), create).await;
+    assert_eq!((code, &answer["spec"]["containers"][0]["resources"]["limits"]["cpu"]), (201, &json!("1")), "{answer}");
+    let beside = bench.clone();
+    let comes = async move {
+        let (path, merge) = ("/api/v1/namespaces/default", "application/merge-patch+json");
+        let (code, answer) = beside.send(&acme(), Method::PATCH, path, merge, &labels).await;
+        assert_eq!(code, 200, "{answer}");
+    };
+    let mut second = pod.clone();
+    second["metadata"]["name"] = json!("q");
+    let create = bench.post(&user, pods, second).boxed();
+    let (code, answer) = MEANWHILE.scope(Mutex::new(Some(comes.boxed())), create).await;
+    assert_eq!(code, 403, "{answer}");
 }
 
 #[tokio::test]

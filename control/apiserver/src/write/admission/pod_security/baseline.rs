@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hypernetes_schema::walk::list;
 use serde_json::Value;
 
-use super::checks::{Found, Pod, containers, found, name, plural, quoted, setters};
+use super::pod::{Found, Pod, containers, found, name, plural, quoted, setters};
 
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";

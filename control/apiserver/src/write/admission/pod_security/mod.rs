@@ -3,6 +3,7 @@
 
 mod baseline;
 mod checks;
+mod pod;
 mod policy;
 mod restricted;
 
@@ -19,7 +20,8 @@ use hypernetes_store::{Prefix, RangeOptions, ResourceId};
 use serde_json::Value;
 
 use self::{
-    checks::{Pod, Violations},
+    checks::Violations,
+    pod::Pod,
     policy::{Level, PREFIX, Policy, Standard},
 };
 use super::{Additions, Operation, Plugin, Request, Step, namespace_of, text};

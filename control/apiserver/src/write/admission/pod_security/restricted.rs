@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hypernetes_schema::walk::list;
 use serde_json::Value;
 
-use super::checks::{Found, Pod, containers, found, name, plural, quoted, setters};
+use super::pod::{Found, Pod, containers, found, name, plural, quoted, setters};
 
 /// Volumes that are a part of the pod, or a tenant's own.
 const VOLUMES: [&str; 9] = [
