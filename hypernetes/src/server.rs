@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use hypernetes_api::{AllTenants, Reason, TenantId};
 use hypernetes_apiserver::{
-    ApiServer, Config, KubeletClient,
+    ApiServer, Config, Exemption, KubeletClient,
     audit::{Audit, Policy},
 };
 use hypernetes_client::Clients;
@@ -64,6 +64,9 @@ pub struct Server {
     /// What that file says.
     #[arg(skip)]
     policy: Policy,
+    /// Whom Pod Security Standards are not for, in no tenant's cluster; can be said several times.
+    #[arg(long, value_name = "namespace=NAME|user=NAME|runtimeclass=NAME")]
+    pod_security_exempt: Vec<Exemption>,
     #[command(flatten)]
     store: StoreArgs,
     /// File with a token that another server of the etcd has made (`store token create`): at its first start this one gets the installation's authority
@@ -147,6 +150,7 @@ impl Server {
             Audit::start(&root.join("audit"), self.policy, Default::default()).context("starting the audit log")?;
         let audit = Arc::new(audit);
         server.set_audit(audit.clone());
+        server.set_exemptions(self.pod_security_exempt.into_iter().collect());
         let earlier = authority.earlier_token_key()?;
         match server.authorities().begin(earlier.as_deref()).await {
             Ok(()) => authority.forget_earlier_token_key()?,

@@ -15,12 +15,15 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
+const NAMESPACES: &str = "/api/v1/namespaces";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const URL: &str = "x?watch=true&timeoutSeconds=99999999999";
 /// What a controller needs moments for, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// More than the workers of any controller.
 const MANY: usize = 12;
+/// More limit ranges, and quotas, than a namespace has.
+const RULES: usize = 50;
 
 pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
     let red = &stage.red.admin;
@@ -66,6 +69,33 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
         red.post(PODS, &pod).await;
     }
     others_go_on(stage, findings, "claims, volumes and pods with a query in the name of what they refer to").await;
+
+    // What has to be looked at with each object, and added up whenever one goes.
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ruled"}});
+    red.post(NAMESPACES, &namespace).await;
+    let names = (0..99).map(|number| format!("count/x{number}.attack{number}.invalid"));
+    let hard: serde_json::Map<String, Value> =
+        names.chain(["count/configmaps".to_owned()]).map(|name| (name, json!("1000"))).collect();
+    let mut let_in = 0;
+    for number in 0..RULES {
+        let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": format!("q{number}")}, "spec": {"hard": hard}});
+        let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": format!("r{number}")},
+            "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}});
+        for (plural, rule) in [("resourcequotas", quota), ("limitranges", range)] {
+            let answer = red.post(&format!("{NAMESPACES}/ruled/{plural}"), &rule).await;
+            let_in += usize::from(answer.is_success());
+        }
+    }
+    let said = format!("{let_in} of {} were let in", 2 * RULES);
+    findings.judge("quotas and limit ranges without end in a namespace", let_in <= 64, said);
+    for number in 0..MANY {
+        let maps = format!("{NAMESPACES}/ruled/configmaps");
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{number}")}});
+        red.post(&maps, &map).await;
+        red.delete(&format!("{maps}/m{number}")).await;
+    }
+    others_go_on(stage, findings, "quotas of what there is not, added up again and again").await;
+    red.delete(&format!("{NAMESPACES}/ruled")).await;
 
     // What a set has made it must find again.
     let spec = json!({"containers": container, "nodeSelector": nowhere});

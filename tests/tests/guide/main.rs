@@ -31,6 +31,7 @@ pages! {
     volumes: Tenant, "tenant/volumes.md";
     networks: Tenant, "tenant/networks.md";
     access: Tenant, "tenant/access.md";
+    limits: Tenant, "tenant/limits.md";
     budgets: Tenant, "tenant/budgets.md";
     audit: Tenant, "tenant/audit.md";
     install: Programs, "operator/install.md";
