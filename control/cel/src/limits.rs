@@ -32,5 +32,3 @@ pub(crate) const ERRORS: usize = 100;
 /// Upstream has no such bound: costs there do not see what `replace` or `+` on lists make.
 pub(crate) const EVALUATION_BYTES: usize = 64 << 20;
 pub(crate) const EVALUATION_STEPS: u64 = 5_000_000;
-/// Bytes of a compiled regular expression.
-pub(crate) const REGEX_BYTES: usize = 1 << 20;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ::regex::Regex;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use hypernetes_schema::structural::Pattern;
 
 use crate::check::{Checked, Name};
 use crate::errors::EvalError;
@@ -68,7 +68,7 @@ pub(crate) struct Call {
     pub overloads: Box<[&'static Overload]>,
     pub args: Box<[Node]>,
     /// The compiled pattern, if the source says it.
-    pub regex: Option<Arc<Regex>>,
+    pub regex: Option<Pattern>,
 }
 
 /// Gathers over a list or map. What is gathered is in `slot`, the variables in the one or two places behind.
@@ -258,7 +258,9 @@ impl<'p> Planner<'p> {
         }
         let regex = match (first.name, args.get(1).and_then(Node::constant).and_then(Value::as_str)) {
             ("matches" | "find" | "findAll", Some(pattern)) => {
-                Some(library::regex::compile(pattern).map_err(EvalError::new)?)
+                // Kept compiled with those of all definitions, as long as there is room.
+                library::regex::compile(pattern).map_err(EvalError::new)?;
+                Some(Pattern::new(pattern))
             }
             _ => None,
         };

@@ -74,7 +74,10 @@ impl<'a> Evaluation<'a> {
         let known = call.overloads.len() == 1;
         let before = call.overloads[0].cost;
         let result = match &call.regex {
-            Some(regex) => library::regex::run_compiled(call.name, regex, args, &mut self.context),
+            Some(pattern) => match pattern.compiled() {
+                Some(regex) => library::regex::run_compiled(call.name, &regex, args, &mut self.context),
+                None => Err(EvalError::new("Illegal regex: it is too large")),
+            },
             None => (overload.run)(&mut self.context, args),
         };
         if let Err(error) = &result

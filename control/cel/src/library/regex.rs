@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use ::regex::{Regex, RegexBuilder};
+use hypernetes_schema::structural;
 
 use super::Context;
 use super::{Overload, Sig, int, member, text};
 use crate::cost::Cost;
 use crate::errors::{EvalError, Result};
-use crate::limits;
 use crate::value::Value;
 
 const STRINGS: Sig = Sig::List(&Sig::String);
@@ -43,8 +43,8 @@ fn compile_here(pattern: &str) -> Result<Arc<Regex>> {
 /// Go's words for the usual mistakes.
 pub(crate) fn compile(pattern: &str) -> std::result::Result<Arc<Regex>, String> {
     let built = RegexBuilder::new(pattern)
-        .size_limit(limits::REGEX_BYTES)
-        .dfa_size_limit(limits::REGEX_BYTES)
+        .size_limit(structural::MAX_COMPILED)
+        .dfa_size_limit(structural::MAX_MATCHING)
         .nest_limit(100)
         .octal(false)
         .build();

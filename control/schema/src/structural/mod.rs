@@ -19,9 +19,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::pattern::Pattern;
 pub use self::{
-    pattern::compile,
+    pattern::{MAX_COMPILED, MAX_MATCHING, Pattern, compile},
     validate::{Fault, FaultKind},
 };
 use crate::ListKind;

@@ -9,9 +9,9 @@ use std::{
 use regex::{Regex, RegexBuilder};
 
 /// How large a compiled pattern may be, bytes.
-const MAX_COMPILED: usize = 128 << 10;
+pub const MAX_COMPILED: usize = 128 << 10;
 /// What the matching of one may take besides, bytes.
-const MAX_MATCHING: usize = 64 << 10;
+pub const MAX_MATCHING: usize = 64 << 10;
 /// So many are kept compiled at most.
 const MAX_KEPT: usize = 256;
 
@@ -42,7 +42,8 @@ impl Pattern {
         self.compiled().is_some_and(|pattern| pattern.is_match(text))
     }
 
-    fn compiled(&self) -> Option<Arc<Regex>> {
+    /// It, compiled; none where that cannot be.
+    pub fn compiled(&self) -> Option<Arc<Regex>> {
         let mut place = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = place.upgrade() {
             return Some(there);
