@@ -3,10 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{
-    apiextensions::columns::shown as found,
-    columns::{Ago, Cell, Column, Missing, Shown, at, duration, since, text},
-};
+use crate::columns::{Ago, Cell, CellKind, Column, Missing, Shown, at, duration, since, text};
 
 /// The cells of a row in JSON, without what tells how long ago something was: that is written in its places whenever they are shown.
 #[derive(Debug)]
@@ -81,4 +78,20 @@ fn shown(cell: &Cell, object: &Value) -> Shown {
         Cell::AsOf(make) => return make(object),
     };
     Shown::Always(value)
+}
+
+/// What a path has led to, as a cell of that kind.
+fn found(found: Option<&Value>, kind: CellKind) -> Shown {
+    let Some(found) = found else { return Shown::Always(Value::Null) };
+    Shown::Always(match (kind, found) {
+        (CellKind::Date, Value::String(time)) => return since(time),
+        (CellKind::String, Value::String(text)) => text.as_str().into(),
+        (CellKind::String, other) => other.to_string().into(),
+        (CellKind::Integer, Value::Number(number)) => {
+            let whole = number.as_i64().or_else(|| number.as_f64().map(|number| number as i64));
+            whole.map_or(Value::Null, Value::from)
+        }
+        (CellKind::Number, Value::Number(_)) | (CellKind::Boolean, Value::Bool(_)) => found.clone(),
+        _ => Value::Null,
+    })
 }

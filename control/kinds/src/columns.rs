@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{
-    apiextensions::columns::{CellKind, JsonPath},
-    selector_text,
-};
+use crate::{json_path::JsonPath, selector_text};
 
 /// What a cell shows.
 #[derive(Debug, Clone)]
@@ -24,6 +21,38 @@ pub(crate) enum Cell {
     Of(fn(&Value) -> Value),
     /// The same, of something that changes with time.
     AsOf(fn(&Value) -> Shown),
+}
+
+/// What the cells of a definition's column show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CellKind {
+    String,
+    Integer,
+    Number,
+    Boolean,
+    Date,
+}
+
+impl CellKind {
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "boolean" => Self::Boolean,
+            "date" => Self::Date,
+            _ => Self::String,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Date => "date",
+        }
+    }
 }
 
 /// A text that says how long ago something was.

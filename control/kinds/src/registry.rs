@@ -25,7 +25,7 @@ use crate::{
 };
 
 fn families() -> Vec<Resource> {
-    [
+    let mut all: Vec<Resource> = [
         core::resources(),
         apps::resources(),
         batch::resources(),
@@ -40,7 +40,6 @@ fn families() -> Vec<Resource> {
         storage::resources(),
         dynamic_resources::resources(),
         certificates::resources(),
-        apiextensions::resources(),
         authentication::resources(),
         authorization::resources(),
         own::identity::resources(),
@@ -49,7 +48,11 @@ fn families() -> Vec<Resource> {
     ]
     .into_iter()
     .flatten()
-    .collect()
+    .collect();
+    let sent = sent::kinds().into_iter().map(|ty| ty.group);
+    let groups: Vec<String> = all.iter().map(|one| one.ty.group.clone()).chain(sent).collect();
+    all.extend(apiextensions::resources(groups));
+    all
 }
 
 type Name = (String, String, String);

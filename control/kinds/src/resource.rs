@@ -1,6 +1,9 @@
 //! The record of one resource: all that the server knows of it is said here, in one place, by its family's file.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use hypernetes_api::ResourceId;
 use hypernetes_schema::{ObjectType, Scope};
@@ -9,8 +12,8 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use crate::{
-    apiextensions::rules::Rules as Expressions,
     columns::{self, Column},
+    expressions::Rules as Expressions,
     field::{Errors, Field},
     format::{self, Faults},
     selectable::Selectable,
@@ -115,9 +118,13 @@ enum Converted {
     Anew,
 }
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// A group and version in which a resource is served.
 #[derive(Debug)]
 pub struct Served {
+    /// No other's of this process: what is made by it is known by this, without keeping what a definition was.
+    pub number: u64,
     pub ty: Arc<ObjectType>,
     conversion: Converted,
     stored: Arc<ObjectType>,
@@ -129,7 +136,8 @@ pub struct Served {
 
 impl Served {
     fn stored(ty: Arc<ObjectType>) -> Self {
-        Self { stored: ty.clone(), ty, conversion: Converted::Not, deprecation: None, closed: None }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, stored: ty.clone(), ty, conversion: Converted::Not, deprecation: None, closed: None }
     }
 
     /// Whether objects are served as they are stored.
@@ -176,6 +184,8 @@ impl Served {
 /// One resource.
 #[derive(Debug)]
 pub struct Resource {
+    /// As of what is served of it.
+    pub number: u64,
     /// The shape of its objects as they are stored.
     pub ty: Arc<ObjectType>,
     /// All groups and versions in which it is served.
@@ -194,7 +204,7 @@ pub struct Resource {
     /// All objects of a namespace can be deleted by one request.
     pub deleted_together: bool,
     /// Fields that can be selected by, besides the name and the namespace.
-    pub selectable: Vec<Selectable>,
+    pub selectable: Arc<[Selectable]>,
     /// The one of them that watches are found by: who watches those of one value is not met by changes of the others.
     pub indexed: Option<usize>,
     pub(crate) columns: Vec<Column>,
@@ -248,6 +258,7 @@ impl Resource {
     fn of_shared(ty: Arc<ObjectType>, plural: &str) -> Self {
         let stored = Served::stored(ty.clone());
         Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             served: vec![Arc::new(stored)],
             id: ResourceId::new(&ty.group, plural),
             plural: plural.to_owned(),
@@ -259,7 +270,7 @@ impl Resource {
             home: Home::Tenant,
             guarded_status: false,
             deleted_together: true,
-            selectable: Vec::new(),
+            selectable: Arc::default(),
             indexed: None,
             columns: columns::usual(),
             names: format::subdomain,
@@ -275,13 +286,7 @@ impl Resource {
     /// Serves the same objects in another version, or in another group.
     pub(crate) fn also_as(mut self, ty: ObjectType, conversion: Conversion) -> Self {
         let (ty, stored) = (Arc::new(ty), self.ty.clone());
-        self.served.push(Arc::new(Served {
-            ty,
-            conversion: Converted::By(conversion),
-            stored,
-            deprecation: None,
-            closed: None,
-        }));
+        self.served.push(Arc::new(Served { conversion: Converted::By(conversion), stored, ..Served::stored(ty) }));
         self
     }
 
@@ -299,7 +304,7 @@ impl Resource {
             false if Arc::ptr_eq(&ty, &stored) => Converted::Not,
             false => Converted::Named,
         };
-        let served = Served { ty: ty.clone(), conversion, stored, deprecation, closed };
+        let served = Served { conversion, stored, deprecation, closed, ..Served::stored(ty.clone()) };
         Self { served: vec![Arc::new(served)], ..Self::of_shared(ty, plural) }
     }
 

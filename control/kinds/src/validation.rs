@@ -10,11 +10,11 @@
 use std::collections::HashSet;
 
 use hypernetes_api::ApiError;
-use hypernetes_schema::structural::{Fault, FaultKind};
 use serde_json::Value;
 
 use crate::{
-    field::{self, ErrorKind, Errors, Field, FieldError},
+    fault::{WHOLE, of_schema},
+    field::{ErrorKind, Errors, Field, FieldError},
     meta,
     resource::{Change, Resource},
     subresource::Behaviour,
@@ -183,29 +183,4 @@ impl Resource {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         Err(ApiError::invalid(&self.ty.group, &self.ty.kind, name, causes))
     }
-}
-
-/// What upstream says where something is wrong with an object as a whole.
-pub(crate) const WHOLE: &str = "<nil>";
-
-/// What is not as a definition's schema says, as an error of a field.
-pub(crate) fn of_schema(fault: Fault) -> FieldError {
-    let Fault { kind, path, value, detail } = fault;
-    let shown = field::shown(&value);
-    let (kind, value, detail) = match kind {
-        FaultKind::Required => (ErrorKind::Required, String::new(), detail),
-        FaultKind::TooLong(most) => (ErrorKind::TooLong, String::new(), format!("may not be more than {most} bytes")),
-        FaultKind::TooMany(there, most) => {
-            (ErrorKind::TooMany, there.to_string(), format!("must have at most {most} items"))
-        }
-        FaultKind::NotSupported(known) => {
-            let known: Vec<String> = known.iter().map(|word| field::quote(word)).collect();
-            (ErrorKind::NotSupported, shown, format!("supported values: {}", known.join(", ")))
-        }
-        FaultKind::TypeInvalid => (ErrorKind::TypeInvalid, shown, detail),
-        FaultKind::Invalid => (ErrorKind::Invalid, shown, detail),
-        FaultKind::Duplicate => (ErrorKind::Duplicate, shown, detail),
-    };
-    let path = path.unwrap_or_else(|| WHOLE.to_owned());
-    FieldError { kind, path, value, detail, of_change: false }
 }

@@ -44,7 +44,7 @@ pub async fn check(server: &Inner, request: &Incoming, user: UserInfo) -> Result
     };
     let endpoint = server.definitions.find(&tenant, &target.group, &target.version, &target.plural).await?;
     // One that does not parse is told so by the handler.
-    let selectable = endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.resource.selectable);
+    let selectable = endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.resource.selectable[..]);
     let selected = Selector::parse(selectable, "", info.query.get("fieldSelector")).unwrap_or_default();
     let wanted = attributes(target, verb, &selected, scope == Scope::All);
     authorizer.check(&user, &tenant, &wanted).await?;

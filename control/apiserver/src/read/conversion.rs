@@ -36,12 +36,18 @@ pub struct Conversion {
 
 impl PartialEq for Conversion {
     fn eq(&self, other: &Self) -> bool {
-        let how = |one: &Self| (one.metadata, one.of_all, one.projected);
-        Arc::ptr_eq(&self.served, &other.served) && how(self) == how(other)
+        self.way() == other.way()
     }
 }
 
-/// What was made so far. There are as few as there are versions and ways.
+/// By what a conversion is known: the number of what is served, and how it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way(u64, [bool; 3]);
+
+/// So many are kept: there are as few as there are versions and ways, but for definitions that change.
+const MOST_KEPT: usize = 8;
+
+/// What was made so far.
 pub struct Kept<K>(Mutex<Vec<(K, Result<Bytes, ApiError>)>>);
 
 impl<K> Default for Kept<K> {
@@ -57,13 +63,16 @@ impl<K: PartialEq> Kept<K> {
             return made.clone();
         }
         let made = make();
+        if kept.len() >= MOST_KEPT {
+            drop(kept.remove(0));
+        }
         kept.push((key, made.clone()));
         made
     }
 }
 
-type Objects = Kept<Conversion>;
-type Lines = Kept<(Conversion, Event)>;
+type Objects = Kept<Way>;
+type Lines = Kept<(Way, Event)>;
 
 impl Conversion {
     /// None: nothing of the object has to be parsed for it.
@@ -73,12 +82,16 @@ impl Conversion {
         needed.then(|| Self { served: call.served.clone(), metadata, of_all: call.scope == Scope::All, projected })
     }
 
+    fn way(&self) -> Way {
+        Way(self.served.number, [self.metadata, self.of_all, self.projected])
+    }
+
     /// The object, with the version that it has.
     ///
     /// # Errors
     /// When the store holds something else than objects.
     pub fn object(&self, entry: &Entry) -> Result<Bytes, ApiError> {
-        entry.form(Objects::default).get_or_make(self.clone(), || {
+        entry.form(Objects::default).get_or_make(self.way(), || {
             count(Made::Converted);
             let mut out = BytesMut::new();
             self.convert(&mut out, entry, entry.mod_revision)?;
@@ -103,7 +116,7 @@ impl Conversion {
     /// # Errors
     /// As [`Self::object`].
     pub fn line(&self, event: Event, entry: &Entry, change: &Change) -> Result<Bytes, ApiError> {
-        change.form(Lines::default).get_or_make((self.clone(), event), || {
+        change.form(Lines::default).get_or_make((self.way(), event), || {
             count(Made::Line);
             event.line(entry.value.len() + 160, |out| self.convert(out, entry, change.revision))
         })

@@ -1,11 +1,9 @@
 //! Rows of tables: their cells are made of an object once, when first somebody asks for its row, and are shared. Ages are as of when a row is
 //! shown.
 
-use std::sync::Arc;
-
 use bytes::{BufMut, BytesMut};
 use hypernetes_api::ApiError;
-use hypernetes_kinds::{Cells, IncludeObject, Resource};
+use hypernetes_kinds::{Cells, IncludeObject};
 use hypernetes_store::{Entry, Revision};
 
 use crate::{
@@ -18,8 +16,8 @@ use crate::{
 
 /// The cells of an object, as whoever sees all of it is shown them, or, `PROJECTED`, whoever does not.
 struct Row<const PROJECTED: bool> {
-    /// Whose columns they are.
-    resource: Arc<Resource>,
+    /// Whose columns they are ([`hypernetes_kinds::Resource::number`]).
+    resource: u64,
     /// None: it is no object.
     cells: Option<Cells>,
 }
@@ -75,9 +73,9 @@ fn write_cells<const PROJECTED: bool>(call: &Call, out: &mut BytesMut, entry: &E
     let now = jiff::Timestamp::now();
     let put = |piece: &str| out.put_slice(piece.as_bytes());
     let row =
-        entry.form(|| Row::<PROJECTED> { resource: call.resource.clone(), cells: make(call, entry, PROJECTED).ok() });
+        entry.form(|| Row::<PROJECTED> { resource: call.resource.number, cells: make(call, entry, PROJECTED).ok() });
     match &row.cells {
-        Some(cells) if Arc::ptr_eq(&row.resource, &call.resource) => cells.show(now, put),
+        Some(cells) if row.resource == call.resource.number => cells.show(now, put),
         // The resource has other columns by now; or there is an error to be told.
         _ => make(call, entry, PROJECTED)?.show(now, put),
     }

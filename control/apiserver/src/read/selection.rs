@@ -29,8 +29,8 @@ pub struct Selection {
     pub metadata_end: usize,
     pub annotations: Annotations,
     labels: Labels,
-    /// Whose selectable fields they are.
-    resource: Arc<Resource>,
+    /// Which selectable fields they are.
+    selectable: Arc<[Selectable]>,
     fields: Box<[Box<str>]>,
 }
 
@@ -89,7 +89,7 @@ impl Labelled for Selected<'_> {
         if let Some(value) = of_key(self.entry, field) {
             return value.into();
         }
-        let known = self.selection.resource.selectable.iter().zip(&self.selection.fields);
+        let known = self.selection.selectable.iter().zip(&self.selection.fields);
         match known.into_iter().find(|(known, _)| *known == field) {
             Some((_, value)) => Cow::Borrowed(value),
             // The resource has another definition by now.
@@ -193,7 +193,7 @@ impl Selection {
                 Some(text) => Labels::Owned(serde_json::from_str(text).unwrap_or_default()),
             },
             fields: resource.selectable.iter().map(value).collect(),
-            resource: resource.clone(),
+            selectable: resource.selectable.clone(),
         })
     }
 }

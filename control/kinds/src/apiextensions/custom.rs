@@ -64,7 +64,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
             short_names: texts("shortNames"),
             categories: texts("categories"),
             subresources: subresources(version),
-            selectable: selectable(version),
+            selectable: selectable(version).into(),
             columns: columns::of_version(version),
             ..base
         }

@@ -1,20 +1,21 @@
 //! `apiextensions.k8s.io`: kinds that a tenant defines for itself.
 
-pub(crate) mod columns;
+mod columns;
 mod custom;
 mod definition;
 mod names;
-pub(crate) mod rules;
+mod rules;
 mod schema;
 mod structural;
-#[cfg(test)]
-mod tests;
 
 pub use custom::resources as of_definition;
 pub use definition::{CLEANUP, is_established};
 
 use crate::resource::Resource;
 
-pub(crate) fn resources() -> Vec<Resource> {
-    vec![definition::resource()]
+/// `others`: the groups of all other kinds that are built in, in which no tenant defines any.
+pub(crate) fn resources(others: impl IntoIterator<Item = String>) -> Vec<Resource> {
+    let definitions = definition::resource();
+    names::reserve(others.into_iter().chain([definitions.ty.group.clone()]).collect());
+    vec![definitions]
 }

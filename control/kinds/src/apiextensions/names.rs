@@ -1,9 +1,10 @@
 //! The names of a kind that a tenant defines.
 
+use std::{collections::HashSet, sync::OnceLock};
+
 use crate::{
     field::{Errors, Field},
     format::Faults,
-    registry,
 };
 
 const LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -24,10 +25,18 @@ pub fn label(text: &str) -> Faults {
     faults
 }
 
-/// Whether the server itself has kinds in a group, or may once have: no tenant defines any in it.
+/// The groups of all kinds that are built in.
+static BUILT_IN: OnceLock<HashSet<String>> = OnceLock::new();
+
+/// Says which groups are the server's own, once.
+pub fn reserve(groups: HashSet<String>) {
+    let _ = BUILT_IN.set(groups);
+}
+
+/// Whether the server itself has kinds in a group, or may once have: no tenant defines any in it. Before that is known, any is.
 pub fn is_servers_own(group: &str) -> bool {
     let own = |domain: &str| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    own("hypernetes.io") || registry::all_kinds().any(|ty| ty.group == group)
+    own("hypernetes.io") || BUILT_IN.get().is_none_or(|groups| groups.contains(group))
 }
 
 /// Those that a spec has to have.

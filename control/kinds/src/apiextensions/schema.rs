@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::{rules as expressions, structural as rules};
 use crate::{
+    fault::of_schema,
     field::{Errors, Field, quote},
-    validation,
 };
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -274,7 +274,7 @@ fn check_defaults(schema: &Field<'_>, in_metadata: bool, errors: &mut Errors) {
                 None | Some("") => default.path.to_string(),
                 Some(inside) => format!("{}.{inside}", default.path),
             };
-            errors.push(validation::of_schema(Fault { path: Some(path), ..fault }));
+            errors.push(of_schema(Fault { path: Some(path), ..fault }));
         }
     }
     check_defaults(&schema.get("items"), in_metadata, errors);

@@ -25,11 +25,8 @@ impl Structural {
     }
 
     fn fields(&self) -> Vec<Field> {
-        let field = |(name, property): (&Box<str>, &Structural)| {
-            let required = self.checks.required.contains(name);
-            field(name, property.part(), required)
-        };
-        self.properties.iter().map(field).collect()
+        let required = |name: &str| self.checks.required.iter().any(|required| **required == *name);
+        self.properties.iter().map(|(name, property)| field(name, property.part(), required(name))).collect()
     }
 
     fn part(&self) -> Arc<Schema> {

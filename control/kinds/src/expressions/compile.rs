@@ -40,7 +40,7 @@ pub(crate) struct Rule {
 }
 
 /// What is wrong with a rule.
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Its source, in upstream's words.
     Rule(String),
     /// The source of its message.
@@ -52,7 +52,7 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 }
 
 /// What the values of a schema are to expressions; none: they cannot be written of.
-pub(super) fn declare(schema: &Value, is_root: bool) -> Option<Declaration> {
+pub(crate) fn declare(schema: &Value, is_root: bool) -> Option<Declaration> {
     let is_resource = is_root || schema.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true));
     Declaration::of_schema("selfType", schema, is_resource)
 }
@@ -81,7 +81,7 @@ fn program(source: &str, environment: &Environment, wanted: &Type, words: [&str;
 }
 
 impl Rule {
-    pub(super) fn compile(rule: &Value, schema: &Value, declared: &Declaration) -> Result<Self, Fault> {
+    pub(crate) fn compile(rule: &Value, schema: &Value, declared: &Declaration) -> Result<Self, Fault> {
         let optional_old = rule.get("optionalOldSelf") == Some(&Value::Bool(true));
         let environment = environment(declared, optional_old);
         let source = text(rule, "rule");
@@ -116,7 +116,7 @@ impl Rules {
         Self::of_part(schema, true)
     }
 
-    pub(super) fn of_part(schema: &Value, is_root: bool) -> Option<Self> {
+    pub(crate) fn of_part(schema: &Value, is_root: bool) -> Option<Self> {
         let part = |name: &str| schema.get(name).filter(|part| part.is_object());
         let inner = |name: &str| part(name).and_then(|part| Self::of_part(part, false)).map(Box::new);
         let properties = part("properties").and_then(Value::as_object).into_iter().flatten();

@@ -1,13 +1,12 @@
-//! Whether the rules of a definition are any, and what they may cost.
+//! `x-kubernetes-validations` of a definition: whether they are rules, and what they may cost.
 
 use hypernetes_cel::limits::{ESTIMATED_PER_DEFINITION, ESTIMATED_PER_RULE};
 use serde_json::{Value, json};
 
-use super::{
-    compile::{Fault, Rule, Rules, declare},
-    path::normal,
+use crate::{
+    expressions::{Fault, Rule, Rules, declare, normal},
+    field::{self, ErrorKind, Errors, Field, FieldError, quote},
 };
-use crate::field::{self, ErrorKind, Errors, Field, FieldError, quote};
 
 /// Reasons that an error of a rule may have.
 const REASONS: &[&str] = &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
@@ -33,7 +32,7 @@ struct Place {
 }
 
 /// The rules of a schema that is right otherwise.
-pub(in crate::apiextensions) fn check(schema: &Field<'_>, errors: &mut Errors) {
+pub(super) fn check(schema: &Field<'_>, errors: &mut Errors) {
     let mut total = Total::default();
     part(schema, Place { is_root: true, times: Some(1), uncorrelated: None }, &mut total, errors);
     if total.units > ESTIMATED_PER_DEFINITION {

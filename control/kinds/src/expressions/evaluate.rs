@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::compile::{Rule, Rules};
 use crate::{
+    fault::WHOLE,
     field::{self, ErrorKind, Errors, Field, FieldError, Path},
-    validation::WHOLE,
 };
 
 const OUT_OF_BUDGET: &str =
@@ -29,7 +29,7 @@ impl Rules {
     }
 
     /// What of a value that stands somewhere is against the rules of its part.
-    pub(super) fn evaluate_part(&self, value: &Field<'_>, errors: &mut Errors) {
+    pub(crate) fn evaluate_part(&self, value: &Field<'_>, errors: &mut Errors) {
         let mut run = Run { left: Some(limits::RUNTIME_BUDGET), errors };
         self.walk(value.value, None, &value.path, &mut run);
     }
