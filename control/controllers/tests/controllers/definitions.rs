@@ -211,3 +211,55 @@ async fn nobody_defines_what_is_the_servers_own() {
         assert_eq!(code, 422, "{plural}.{group}: {why}");
     }
 }
+
+/// What is stored by an earlier schema is shown by today's, in each version by its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_definition_holds_for_what_is_there() {
+    let bench = bench().await;
+    let spec = json!({"type": "object", "properties": {"old": {"type": "string"}, "size": {"type": "integer"}}});
+    let definitions = define(&bench.acme, definition("widgets", "Widget", spec)).await;
+    let mine = widgets(&bench.acme);
+    let post = PostParams::default();
+    mine.create(&post, &widget("a", json!({"old": "x", "size": 7}))).await.unwrap();
+    let before = mine.get("a").await.unwrap();
+
+    let mut changed = definitions.get(WIDGETS).await.unwrap();
+    let version = |name: &str, storage: bool, spec: Value| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": spec}}}})
+    };
+    let first = json!({"type": "object", "properties": {
+        "size": {"type": "integer", "maximum": 5}, "colour": {"type": "string", "default": "red"}}});
+    let second = json!({"type": "object", "properties": {"size": {"type": "integer"}}});
+    changed.spec.versions =
+        serde_json::from_value(json!([version("v1", true, first), version("v2", false, second)])).unwrap();
+    definitions.replace(WIDGETS, &post, &changed).await.unwrap();
+
+    let now = mine.get("a").await.unwrap();
+    assert_eq!(now.data["spec"], json!({"size": 7, "colour": "red"}), "pruned, and with a new default");
+    assert_eq!(now.metadata.resource_version, before.metadata.resource_version);
+    let other = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.org", "v2", "Widget"), "widgets");
+    let in_second: Api<DynamicObject> = Api::namespaced_with(bench.acme.clone(), "default", &other);
+    let list = in_second.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(list[0].data["spec"], json!({"size": 7}));
+    assert_eq!(list[0].types.as_ref().map(|types| types.api_version.as_str()), Some("example.org/v2"));
+
+    // What was let in before may stay as it is, and not become worse.
+    let patch = |spec: Value| Patch::Merge(json!({"spec": spec}));
+    let same = mine.patch("a", &PatchParams::default(), &patch(json!({"colour": "green"}))).await.unwrap();
+    assert_eq!(same.data["spec"], json!({"size": 7, "colour": "green"}));
+    assert_eq!(refused(mine.patch("a", &PatchParams::default(), &patch(json!({"size": 8}))).await).0, 422);
+    // The other version says nothing of that.
+    in_second.patch("a", &PatchParams::default(), &patch(json!({"size": 8}))).await.unwrap();
+    assert_eq!(mine.get("a").await.unwrap().data["spec"]["size"], 8);
+
+    // A definition that is told to store otherwise remembers what it has stored.
+    changed = definitions.get(WIDGETS).await.unwrap();
+    changed.spec.versions.iter_mut().for_each(|version| version.storage = version.name == "v2");
+    let stored = definitions.replace(WIDGETS, &post, &changed).await.unwrap().status.unwrap().stored_versions;
+    assert_eq!(stored, Some(vec!["v1".to_owned(), "v2".to_owned()]));
+    assert_eq!(mine.get("a").await.unwrap().data["spec"]["size"], 8);
+    changed = definitions.get(WIDGETS).await.unwrap();
+    changed.spec.versions.retain(|version| version.name == "v2");
+    assert_eq!(refused(definitions.replace(WIDGETS, &post, &changed).await).0, 422, "objects are stored in v1");
+}
