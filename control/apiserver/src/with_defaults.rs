@@ -134,6 +134,21 @@ impl WithDefaults {
         Ok(self.range(prefix, RangeOptions::default()).await?.entries.len())
     }
 
+    pub async fn count_after(
+        &self,
+        prefix: &Prefix,
+        after: &Key,
+        revision: Revision,
+        most: usize,
+    ) -> Result<(usize, Option<Key>), ReadError> {
+        if self.under(prefix).await?.is_empty() {
+            return self.0.count_after(prefix, after, revision, most).await;
+        }
+        let options = RangeOptions { after: Some(after.clone()), limit: most, revision: Some(revision) };
+        let mut listing = self.range(prefix, options).await?;
+        Ok((listing.entries.len(), listing.entries.pop().filter(|_| listing.more).map(|last| last.key.clone())))
+    }
+
     pub async fn commit(&self, mut txn: Txn) -> Result<Revision, TxnError> {
         for guard in &mut txn.guards {
             *guard = self.guard(guard.clone()).await?;

@@ -112,6 +112,23 @@ impl Store {
         Ok(self.cache.count(prefix))
     }
 
+    /// How many entries there were after a key, and the last that was counted where there can be more than `most`.
+    ///
+    /// # Errors
+    /// When the revision that is asked for is not kept any more, or not there yet.
+    pub async fn count_after(
+        &self,
+        prefix: &Prefix,
+        after: &Key,
+        revision: Revision,
+        most: usize,
+    ) -> Result<(usize, Option<Key>), ReadError> {
+        if revision > self.cache.revision() {
+            self.barrier().await?;
+        }
+        self.cache.count_after(prefix, after, revision, most)
+    }
+
     /// Returns when the transaction is durable and visible to reads, with its revision.
     ///
     /// # Errors

@@ -115,6 +115,14 @@ async fn pages_are_of_one_revision() {
         assert!(first.more && first.entries.len() == 4);
         store.commit(put(key("acme", "p9"), "new")).await.unwrap();
         store.commit(Txn { guards: vec![], ops: vec![Op::Delete(key("acme", "p5"))] }).await.unwrap();
+        // What is after the page is counted as of the page, at once or in parts.
+        let last = first.entries.last().map(|entry| &entry.key).unwrap();
+        assert_eq!(store.count_after(&prefix, last, first.revision, 100).await.unwrap(), (6, None));
+        let (some, after) = store.count_after(&prefix, last, first.revision, 4).await.unwrap();
+        assert_eq!((some, after.as_ref().map(Key::name)), (4, Some("p7")));
+        assert_eq!(store.count_after(&prefix, &after.unwrap(), first.revision, 4).await.unwrap(), (2, None));
+        let now = store.revision().await.unwrap();
+        assert_eq!(store.count_after(&prefix, last, now, 100).await.unwrap(), (5, None));
         let mut names = Vec::new();
         let mut listing = first.clone();
         loop {

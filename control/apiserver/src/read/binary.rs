@@ -17,7 +17,7 @@ use crate::{
     accept::Language,
     answer::response_of,
     made::{Made, count},
-    read::{conversion::Kept, form::Form, gzip::Gzip, look::Look},
+    read::{conversion::Kept, form::Form, gzip::Gzip, look::Look, page::Next},
     stored_form::Event,
 };
 
@@ -97,11 +97,11 @@ impl Binary {
         })
     }
 
-    /// A listing, and the token of the next page. How long it is stands at its beginning: all of it is made before.
+    /// A listing, and what is said of the next page. How long it is stands at its beginning: all of it is made before.
     ///
     /// # Errors
     /// When one is damaged.
-    pub async fn list(&self, call: &Call, listing: &Listing, next: Option<&str>) -> Result<Response<Body>, ApiError> {
+    pub async fn list(&self, call: &Call, listing: &Listing, next: Option<&Next>) -> Result<Response<Body>, ApiError> {
         let (mut messages, mut length, mut seen) = (Vec::with_capacity(listing.entries.len()), 0, 0);
         for entry in &listing.entries {
             let message = self.message(call, entry, entry.mod_revision)?;
@@ -115,7 +115,9 @@ impl Binary {
             }
         }
         let (version, kind) = self.kind();
-        let head = encode::list_head(&listing.revision.to_string(), next, None);
+        let remaining = next.and_then(|next| next.remaining).and_then(|remaining| remaining.try_into().ok());
+        let token = next.map(|next| next.token.as_str());
+        let head = encode::list_head(&listing.revision.to_string(), token, remaining);
         let envelope = encode::envelope_head(&version, &format!("{kind}List"), head.len() + length);
         let gzip = Gzip::of(&call.headers, length);
         let compressed = gzip.is_some();

@@ -11,14 +11,21 @@ use futures::stream;
 use http::{Response, StatusCode};
 use hypernetes_api::ApiError;
 use hypernetes_store::{Entry, Listing};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     Call, Inner,
     accept::Language,
     answer::response_of,
     fairness::ticket::Ticket,
-    read::{self, Reading, Wanted, binary::Binary, form::Form, gzip::Gzip, written::Written},
+    read::{
+        self, Reading, Wanted,
+        binary::Binary,
+        form::Form,
+        gzip::Gzip,
+        page::{self, Next},
+        written::Written,
+    },
     request::options::ListOptions,
 };
 
@@ -43,7 +50,7 @@ pub async fn list(server: &Inner, call: &Arc<Call>, ticket: &mut Ticket) -> Resu
     answer(call, wanted, listing, next).await
 }
 
-/// A listing, and the token of the next page.
+/// A listing, and what is said of the next page.
 ///
 /// # Errors
 /// When an object is damaged, where that is found out before the answer begins.
@@ -51,16 +58,13 @@ pub async fn answer(
     call: &Arc<Call>,
     wanted: Wanted,
     listing: Listing,
-    next: Option<String>,
+    next: Option<Next>,
 ) -> Result<Response<Body>, ApiError> {
     let Wanted { form, language } = wanted;
     if language == Language::Protobuf {
-        return Binary::of(call, form).list(call, &listing, next.as_deref()).await;
+        return Binary::of(call, form).list(call, &listing, next.as_ref()).await;
     }
-    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
-    if let Some(next) = next {
-        metadata["continue"] = next.into();
-    }
+    let metadata = page::metadata(listing.revision, next.as_ref());
     let size = listing.entries.iter().map(|entry| entry.value.len()).sum();
     // What becomes YAML is not compressed.
     let gzip = Gzip::of(&call.headers, size).filter(|_| language != Language::Yaml);

@@ -9,6 +9,7 @@ mod gzip;
 mod handed;
 pub mod list;
 mod look;
+mod page;
 mod rows;
 pub mod selection;
 mod shape;
@@ -16,15 +17,18 @@ pub mod watch;
 mod written;
 
 use axum::body::Body;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use http::{Response, StatusCode};
 use hypernetes_api::{ApiError, Reason, error::Details};
 use hypernetes_store::{Entry, Key, Listing, Prefix, RangeOptions, ReadError, Revision};
-use serde::{Deserialize, Serialize};
 
 pub use self::form::{Reading, Wanted};
-use self::{binary::Binary, gzip::Gzip, written::Written};
+use self::{
+    binary::Binary,
+    gzip::Gzip,
+    page::{Next, Place},
+    written::Written,
+};
 use crate::{
     Call, Inner,
     accept::Language,
@@ -76,13 +80,6 @@ pub fn one(call: &Call, entry: &Entry) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// Where the next page begins.
-#[derive(Serialize, Deserialize)]
-struct Continue {
-    after: String,
-    revision: u64,
-}
-
 pub fn prefix(server: &Inner, call: &Call) -> Result<Prefix, ApiError> {
     let namespace = call.target.namespace.as_deref();
     Ok(match (&call.scope, call.tenant()) {
@@ -93,23 +90,20 @@ pub fn prefix(server: &Inner, call: &Call) -> Result<Prefix, ApiError> {
     })
 }
 
-/// The entries that are asked for, in the version that is asked for, with the token of the next page. They are charged to
+/// The entries that are asked for, in the version that is asked for, with what is said of the next page. They are charged to
 /// the answer, if there is one, as they are found.
 pub async fn range(
     server: &Inner,
     call: &Call,
     selection: &ListOptions,
     ticket: Option<&mut Ticket>,
-) -> Result<(Listing, Option<String>), ApiError> {
+) -> Result<(Listing, Option<Next>), ApiError> {
     let prefix = prefix(server, call)?;
     let mut options = RangeOptions { limit: selection.limit, ..Default::default() };
     let version = selection.version.filter(|version| *version != 0);
-    if let Some(token) = &selection.token {
-        let invalid = || ApiError::bad_request("continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        let after = Key::parse(&token.after).filter(|key| prefix.contains(key)).ok_or_else(invalid)?;
-        (options.after, options.revision) = (Some(after), Some(Revision(token.revision)));
+    let place = selection.token.as_deref().map(Place::parse).transpose()?;
+    if let Some(place) = &place {
+        (options.after, options.revision) = (Some(place.after(&prefix)?), Some(place.revision()));
     } else if selection.matching == Some(Match::Exact) || (selection.matching.is_none() && selection.limit > 0) {
         // A version with a limit and nothing else is that version, too.
         options.revision = version.map(Revision);
@@ -124,12 +118,45 @@ pub async fn range(
     if listing.more
         && let Some(last) = listing.entries.last()
     {
-        let token = Continue { after: last.key.as_str().into(), revision: listing.revision.0 };
-        let token = serde_json::to_vec(&token).map_err(|e| ApiError::internal(e.to_string()))?;
-        next = Some(URL_SAFE_NO_PAD.encode(token));
+        let counted = place.and_then(|place| place.remaining_after(listing.entries.len()));
+        let remaining = match counted {
+            // Of what is selected nobody knows before it is looked at.
+            _ if !selection.selector.is_empty() => None,
+            None => remaining(server, call, &prefix, &last.key, listing.revision).await?,
+            counted => counted,
+        };
+        next = Some(Next { token: Place::new(&last.key, listing.revision, remaining).token()?, remaining });
     }
     Ok((listing, next))
 }
+
+/// How many objects come after one. None: so much was written meanwhile that the version is forgotten.
+async fn remaining(
+    server: &Inner,
+    call: &Call,
+    prefix: &Prefix,
+    after: &Key,
+    revision: Revision,
+) -> Result<Option<u64>, ApiError> {
+    let (mut all, mut after) = (0, after.clone());
+    loop {
+        match server.store.count_after(prefix, &after, revision, COUNTED).await {
+            Ok((count, last)) => {
+                all += count as u64;
+                match last {
+                    Some(last) => after = last,
+                    None => return Ok(Some(all)),
+                }
+            }
+            Err(ReadError::Compacted { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        call.pause().await;
+    }
+}
+
+/// So many entries are counted at a time.
+const COUNTED: usize = 10_000;
 
 /// So many entries are read at a time; between two others have their turn.
 const ENTRIES: usize = 500;

@@ -76,17 +76,30 @@ async fn lists_come_in_pages_and_by_selector() {
     let first = bench.get(&acme, &format!("{MAPS}?limit=3")).await.ok();
     let token = first["metadata"]["continue"].as_str().unwrap();
     let second = bench.get(&acme, &format!("{MAPS}?limit=3&continue={token}")).await.ok();
+    // What is after a page is what was there when the first was read.
+    bench.post(&acme, MAPS, map("m9", "v")).await.ok();
+    let short = bench.get(&acme, &format!("{MAPS}?limit=1&continue={token}")).await.ok();
+    let mixed = bench.get(&acme, &format!("{MAPS}?limit=1&continue={token}&labelSelector=app%3Dt")).await.ok();
+    let remaining = [&first, &short, &second, &mixed].map(|page| page["metadata"]["remainingItemCount"].as_u64());
+    assert_eq!(remaining, [Some(2), Some(1), None, None]);
+    bench.send(&acme, "DELETE", &format!("{MAPS}/m9"), "application/json", "").await.ok();
     assert_eq!([names(&first), names(&second)].concat(), ["m0", "m1", "m2", "m3", "m4"]);
     // A page is as long as it may be, of what is selected.
     let mut selected = Vec::new();
     let mut query = "limit=2&labelSelector=odd%3Dfalse".to_owned();
     loop {
         let page = bench.get(&acme, &format!("{MAPS}?{query}")).await.ok();
+        assert_eq!(page["metadata"]["remainingItemCount"], Value::Null);
         selected.push(names(&page));
         let Some(token) = page["metadata"]["continue"].as_str() else { break };
         query = format!("limit=2&labelSelector=odd%3Dfalse&continue={token}");
     }
     assert_eq!(selected, [vec!["m0", "m2"], vec!["m4"]]);
+    // Those that every tenant has are counted as well.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let all = bench.get(&acme, roles).await.ok()["items"].as_array().unwrap().len();
+    let page = bench.get(&acme, &format!("{roles}?limit=2")).await.ok();
+    assert_eq!(page["metadata"]["remainingItemCount"], all - 2);
     bench.get(&acme, &format!("{MAPS}?continue=garbage")).await.refused(400, "BadRequest");
     bench.get(&acme, &format!("{MAPS}?fieldSelector=spec.none%3Dx")).await.refused(400, "BadRequest");
 }

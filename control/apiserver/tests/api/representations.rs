@@ -89,7 +89,9 @@ async fn objects_lists_events_and_errors_are_had_in_protobuf() {
     assert_eq!((fields(meta, 1)[0], fields(meta, 2)[0]), (&b"v1"[..], &b"ConfigMapList"[..]));
     let list = fields(unknown, 2)[0];
     assert_eq!(fields(list, 2).len(), 1, "one item");
-    assert!(!fields(fields(list, 1)[0], 3).is_empty(), "and where the next page begins");
+    let meta = fields(list, 1)[0];
+    assert!(!fields(meta, 3).is_empty(), "and where the next page begins");
+    assert_eq!(meta.last_chunk(), Some(&[4 << 3, 1]), "and how much is there");
 
     // Frames: what a length says, is an event's message.
     let watch = format!("{MAPS}?watch=true&resourceVersion=0&timeoutSeconds=1&fieldSelector=metadata.name%3Da");

@@ -269,6 +269,24 @@ impl Cache {
         state.under(prefix, None).filter(|(_, versions)| versions.newest().is_some()).count()
     }
 
+    /// As [`Store::count_after`](crate::Store::count_after).
+    pub fn count_after(
+        &self,
+        prefix: &Prefix,
+        after: &Key,
+        revision: Revision,
+        most: usize,
+    ) -> Result<(usize, Option<Key>), ReadError> {
+        let state = self.state.read();
+        let at = state.kept(prefix, Some(revision))?;
+        let found = state.under(prefix, Some(after)).filter(|(_, versions)| versions.visible(at).is_some());
+        let (mut count, mut last) = (0, None);
+        for (key, _) in found.take(most) {
+            (count, last) = (count + 1, Some(key));
+        }
+        Ok((count, last.filter(|_| count == most).cloned()))
+    }
+
     /// Of that part of them, if one is given.
     pub fn watch(&self, prefix: &Prefix, part: Option<Part<&str>>, from: Revision) -> Result<Changes, ReadError> {
         let state = self.state.read();
@@ -367,12 +385,17 @@ impl State {
         self.keys.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| prefix.contains(key))
     }
 
+    /// The revision that is asked for, if what was there then is known; the newest if none is.
+    fn kept(&self, prefix: &Prefix, revision: Option<Revision>) -> Result<Revision, ReadError> {
+        match revision {
+            Some(revision) if revision > self.revision => Err(ReadError::Future(revision)),
+            Some(revision) => self.history.keeps(prefix, revision),
+            None => Ok(self.revision),
+        }
+    }
+
     fn range(&self, prefix: &Prefix, options: &RangeOptions) -> Result<Listing, ReadError> {
-        let at = match options.revision {
-            Some(revision) if revision > self.revision => return Err(ReadError::Future(revision)),
-            Some(revision) => self.history.keeps(prefix, revision)?,
-            None => self.revision,
-        };
+        let at = self.kept(prefix, options.revision)?;
         let mut found = self.under(prefix, options.after.as_ref()).filter_map(|(_, versions)| versions.visible(at));
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
         let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
