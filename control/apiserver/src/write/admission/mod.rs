@@ -220,3 +220,10 @@ async fn rules_of(request: &Request<'_>, added: &Additions) -> Result<Option<Arc
     let guarded = added.guards.iter().find(|guard| guard.key().plural() == "namespaces");
     request.server.rules.of(&request.call.tenant()?, namespace, guarded.and_then(Guard::wanted)).await
 }
+
+/// The same, with all that was written until now: what is refused is refused for what is there.
+async fn rules_now(request: &Request<'_>) -> Result<Option<Arc<Rules>>, ApiError> {
+    let Some(namespace) = &request.call.target.namespace else { return Ok(None) };
+    let now = request.server.store.revision().await?;
+    request.server.rules.of(&request.call.tenant()?, namespace, Some(now)).await
+}

@@ -20,7 +20,7 @@ use hypernetes_store::{Entry, Guard, Op};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Additions, Operation, Plugin, Request, Step, fields, namespace_guard, rules_of, text};
+use super::{Additions, Operation, Plugin, Request, Step, fields, namespace_guard, rules_now, rules_of, text};
 use crate::{namespace_rules::Rules, stored_form, write::now};
 
 pub(super) const PLUGIN: Plugin = Plugin { name: "ResourceQuota", about, step: Step::Validate(validate) };
@@ -70,12 +70,20 @@ async fn check(request: &Request<'_>, object: &Value, added: &mut Additions) -> 
             .map_err(|why| request.forbidden(text(object, &["metadata", "name"]), &why))
     };
     let Some(rules) = rules_of(request, added).await? else { return Ok(()) };
-    if room(&rules)?.is_empty() {
+    if let Ok(taken) = room(&rules)
+        && taken.is_empty()
+    {
         return Ok(());
     }
     let turn = rules.turn.clone().lock_owned().await;
-    let Some(rules) = rules_of(request, added).await? else { return Ok(()) };
-    for (place, used) in room(&rules)? {
+    let Some(mut rules) = rules_of(request, added).await? else { return Ok(()) };
+    let mut found = room(&rules);
+    if found.is_err() {
+        // Of what has just become less this may not have heard.
+        rules = rules_now(request).await?.unwrap_or_default();
+        found = room(&rules);
+    }
+    for (place, used) in found? {
         take(&rules.quotas[place], &used, added)?;
     }
     added.turn = Some(turn);
