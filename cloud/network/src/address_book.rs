@@ -235,6 +235,13 @@ impl AddressBook {
         self.addresses.get(network).is_none_or(|addresses| addresses.ipam.is_full())
     }
 
+    /// Whether some of the network's addresses are promised to ports that are being made: it is not known yet what becomes of them.
+    pub fn promises(&self, network: &str) -> bool {
+        let Some(addresses) = self.addresses.get(network) else { return false };
+        let stored: usize = self.ports_of(network).map(|port| port.spec.fixed_ips.len()).sum();
+        addresses.ipam.given() > stored
+    }
+
     pub fn ports_of<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a Arc<Port>> {
         self.ports.values().filter(move |port| port.spec.network == network)
     }

@@ -99,6 +99,11 @@ impl Ipam {
         self.elsewhere.is_empty() && self.subnets.iter().all(|subnet| subnet.free.lowest().is_none())
     }
 
+    /// How many addresses have owners.
+    pub fn given(&self) -> usize {
+        self.owners.len()
+    }
+
     pub fn is_unused(&self) -> bool {
         self.owners.is_empty()
     }

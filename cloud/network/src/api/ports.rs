@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     NetworkService,
-    address_book::{AddressBook, POD_OWNER},
+    address_book::{AddressBook, POD_OWNER, Refusal},
+    ipam::AllocationError,
     state::PATIENCE,
 };
 
@@ -228,11 +229,6 @@ pub(super) async fn create(
     }
     let network = network.name_any();
     let wanted = given.wanted(&service, &caller, &tenant, &network).await?.unwrap_or_default();
-    if service.state.with(&tenant, |has| has.is_full(&network)) {
-        let own = Reach::Project(tenant.clone());
-        object::hear_of_all::<Subnet>(&service, &own).await?;
-        object::hear_of_all::<Port>(&service, &own).await?;
-    }
     let mut spec = PortSpec { network: network.clone(), ..PortSpec::default() };
     given.apply(&mut spec);
     let mac = given.mac_address.clone().unwrap_or_default();
@@ -249,7 +245,13 @@ pub(super) async fn create(
         };
         Ok(Port::new(name, spec))
     };
-    let made = {
+    let attempt = async || {
+        // All that others have is known before one is refused.
+        if service.state.with(&tenant, |has| has.is_full(&network)) {
+            let own = Reach::Project(tenant.clone());
+            object::hear_of_all::<Subnet>(&service, &own).await?;
+            object::hear_of_all::<Port>(&service, &own).await?;
+        }
         let _making = service.making_port.lock().await;
         let name = given.name.as_deref().unwrap_or_default();
         let mut made = object::create(&service, &tenant, name, named).await;
@@ -266,11 +268,20 @@ pub(super) async fn create(
             made = object::create(&service, &tenant, name, named).await;
         }
         // What was given to a port that was not made is free again.
-        for (name, _) in tried.into_inner() {
+        for (name, _) in tried.lock().drain(..) {
             service.state.with(&tenant, |has| has.restore(&name));
         }
-        made?
+        made
     };
+    let mut made = attempt().await;
+    let exhausted = Error::refused(&Refusal::Allocation(AllocationError::Exhausted), &network_id);
+    if made.as_ref().is_err_and(|error| *error == exhausted) {
+        // What is promised to others is theirs, or free again, in a moment.
+        let promises = |has: &AddressBook| has.promises(&network);
+        service.state.wait(|inner| !inner.tenants.get(&tenant).is_some_and(promises)).await;
+        made = attempt().await;
+    }
+    let made = made?;
     // It is accepted in moments; clients look at it once.
     let (name, uid) = (made.name_any(), made.uid());
     let of = |inner: &crate::state::Inner| inner.tenants.get(&tenant)?.ports.get(&name).cloned();
