@@ -17,13 +17,22 @@ use hypernetes_testing::{
     server::{InProcess, id},
     wait::eventually,
 };
-use kube::api::PostParams;
-use serde_json::json;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api,
+    api::{DynamicObject, GroupVersionKind, PostParams},
+    discovery::ApiResource,
+};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// With the default objects. What the server process needs of memory is a little more: blocks are rounded up.
 const MOST: usize = 40 << 10;
 const TENANTS: usize = 100;
+/// A definition of about 3 kB of which no object was ever written, with both versions of it that were written a moment ago (8 KiB), and
+/// the watch that the garbage collector has of its objects (15 KiB).
+const MOST_OF_A_DEFINITION: usize = 32 << 10;
+const DEFINITIONS: usize = 100;
 /// Of one tenant: its Project, which becomes ready, its objects, and the network's segment.
 const COMMITS: u64 = 20;
 /// Objects that each has from its start: four namespaces with a service account and a config map each, a network and its subnet, and
@@ -76,10 +85,21 @@ async fn make(api: &InProcess, digit: char) {
     .await;
 }
 
-#[tokio::test]
-async fn a_tenant_is_small() {
+/// All that looks after tenants.
+struct Plane {
+    stop: CancellationToken,
+    _identity: Arc<Identity>,
+    _networks: Arc<NetworkService>,
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn start(api: &InProcess) -> Plane {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let api = InProcess::start();
     let certificate = api.authority();
     api.domain().await;
     tokio::spawn(api.server.follow_tenants());
@@ -94,6 +114,13 @@ async fn a_tenant_is_small() {
         authorities: Arc::new(api.server.authorities()),
     };
     tokio::spawn(hypernetes_controllers::run(config, stop.clone()));
+    Plane { stop, _identity: identity, _networks: networks }
+}
+
+#[tokio::test]
+async fn a_tenant_is_small() {
+    let api = InProcess::start();
+    let _plane = start(&api).await;
     // What is there once, whoever comes, is there with the first.
     make(&api, 'a').await;
     let (before, first) = (LIVE.load(Ordering::Relaxed), api.store.revision().await.unwrap());
@@ -104,6 +131,61 @@ async fn a_tenant_is_small() {
     assert!(each < MOST, "a tenant takes {each} bytes");
     // Others write, too, if seldom.
     assert!(commits <= COMMITS * TENANTS as u64 + 10, "{TENANTS} tenants take {commits} commits");
-    stop.cancel();
-    drop((identity, networks));
+}
+
+/// A definition of about 3 kB, as clients write it.
+fn definition(number: usize) -> Value {
+    let text = json!({"type": "string", "maxLength": 64, "description": "What this says of the widget, in one line."});
+    let fields: Map<String, Value> = (0..24).map(|field| (format!("field{field}"), text.clone())).collect();
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}});
+    let group = format!("g{number}.example.org");
+    json!({
+        "metadata": {"name": format!("widgets.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": schema},
+            }],
+        },
+    })
+}
+
+#[tokio::test]
+async fn definitions_are_small() {
+    let api = InProcess::start();
+    let _plane = start(&api).await;
+    make(&api, 'a').await;
+    let tenant = id(&format!("a{:031x}", 1));
+    let definitions = api.api::<CustomResourceDefinition>(tenant.as_str());
+    let (made, options) = (&definitions, &PostParams::default());
+    let define = async |numbers: std::ops::Range<usize>| {
+        let make = |number| {
+            let definition = serde_json::from_value(definition(number)).unwrap();
+            async move { made.create(options, &definition).await }
+        };
+        let end = numbers.end;
+        try_join_all(numbers.map(make)).await.unwrap();
+        eventually(|| async {
+            let all = made.list(&Default::default()).await.unwrap();
+            let established = |one: &&CustomResourceDefinition| {
+                let conditions = one.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.into_iter().any(|one| one.type_ == "Established" && one.status == "True")
+            };
+            (all.iter().filter(established).count() == end).then_some(())
+        })
+        .await;
+        // Whoever asks for one of them has the server know all.
+        let kind = GroupVersionKind::gvk(&format!("g{}.example.org", end - 1), "v1", "Widget");
+        let objects: Api<DynamicObject> =
+            Api::all_with(api.clients.tenant(&tenant), &ApiResource::from_gvk_with_plural(&kind, "widgets"));
+        assert!(objects.list(&Default::default()).await.unwrap().items.is_empty());
+    };
+    define(0..10).await;
+    let before = LIVE.load(Ordering::Relaxed);
+    define(10..10 + DEFINITIONS).await;
+    let each = LIVE.load(Ordering::Relaxed).saturating_sub(before) / DEFINITIONS;
+    println!("a definition: {:.1} KiB", each as f64 / 1024.0);
+    assert!(each < MOST_OF_A_DEFINITION, "a definition takes {each} bytes");
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hypernetes_api::{AllTenants, ApiError, TenantId};
-use hypernetes_kinds::{Endpoint, Registry, Resource, View, of_definition};
+use hypernetes_kinds::{Again, Endpoint, Registry, Resource, View, of_definition};
 use hypernetes_store::{Entry, Key, Prefix, ResourceId, Store};
 
 use crate::{
@@ -36,8 +36,7 @@ impl Known for Defined {
     fn changed(&mut self, key: &Key, now: Option<&Entry>) {
         let Ok(tenant) = key.tenant().parse::<TenantId>() else { return };
         // One that cannot be read defines nothing.
-        let definition = now.and_then(|entry| stored_form::decode(entry).ok());
-        let resources: Vec<_> = definition.iter().flat_map(of_definition).map(Arc::new).collect();
+        let resources: Vec<_> = now.into_iter().flat_map(resources).map(Arc::new).collect();
         let of_tenant = self.tenants.entry(tenant.clone()).or_default();
         match resources.is_empty() {
             true => of_tenant.remove(key.name()).is_some(),
@@ -48,6 +47,14 @@ impl Known for Defined {
         }
         self.changed.insert(tenant);
     }
+}
+
+/// What a definition makes. Its schemas stay in what is stored, which is there anyway.
+fn resources(entry: &Entry) -> Vec<Resource> {
+    let Ok(definition) = stored_form::decode(entry) else { return Vec::new() };
+    let entry = entry.clone();
+    let again: Again = Arc::new(move || stored_form::decode(&entry).unwrap_or_default());
+    of_definition(&definition, &again)
 }
 
 impl Defined {

@@ -19,7 +19,7 @@ pub fn to_json(headers: &HeaderMap, ty: &ObjectType, body: Bytes) -> Result<Byte
     let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match content.split(';').next().unwrap_or_default().trim() {
         // What a tenant has defined has no numbers for its fields.
-        PROTOBUF if ty.structural().is_some() && !body.is_empty() => {
+        PROTOBUF if ty.is_defined() && !body.is_empty() => {
             Err(unsupported(PROTOBUF, "application/json, application/yaml"))
         }
         PROTOBUF => from_protobuf(&body),

@@ -182,7 +182,8 @@ where
         let mut sender = sender;
         let parsing = which.parsing;
         let mut tell = async |event: Event<K>| sender.send(event).await.is_ok();
-        while let Some(mut objects) = ask::<K>(&client, &kind, selector.as_deref()).await {
+        // What is done once is not kept room for while the rest goes on.
+        while let Some(mut objects) = Box::pin(ask::<K>(&client, &kind, selector.as_deref())).await {
             if !tell(Ok(Init)).await {
                 return;
             }
@@ -202,7 +203,7 @@ where
         }
         // Another process, or one that does not answer now.
         let selected = watcher::Config { field_selector: selector, ..watcher::Config::default() };
-        let mut events = std::pin::pin!(watch::watch_with::<K>(client, &kind, selected));
+        let mut events = Box::pin(watch::watch_with::<K>(client, &kind, selected));
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(InitApply(seen)) => of_seen(seen, &which).map(InitApply).map(Ok),

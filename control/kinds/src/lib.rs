@@ -58,7 +58,7 @@ mod unique;
 mod validation;
 mod verb;
 
-pub use apiextensions::{CLEANUP, is_established, of_definition};
+pub use apiextensions::{Again, CLEANUP, is_established, of_definition};
 pub use cells::Cells;
 pub use defaults::set_defaults;
 pub use documents::{Document, Swagger};

@@ -482,8 +482,11 @@ impl Resource {
 
     /// The rules in CEL that its objects are held to, if there are any.
     pub(crate) fn expressions(&self) -> Option<&Expressions> {
-        let schema = self.ty.definition()?;
-        self.expressions.get_or_init(|| Expressions::of(schema)).as_ref()
+        if !self.ty.is_defined() {
+            return None;
+        }
+        let expressions = || Expressions::of(&self.ty.definition().unwrap_or_default());
+        self.expressions.get_or_init(expressions).as_ref()
     }
 
     /// Whether it is a kind of a group.

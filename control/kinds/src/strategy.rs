@@ -77,7 +77,7 @@ impl Resource {
         }
         keep_server_metadata(object, old);
         // Where a definition does not set the status apart, it is a part as any other.
-        let status_counts = self.ty.structural().is_some() && !self.has_status();
+        let status_counts = self.ty.is_defined() && !self.has_status();
         if self.strategy.counts_changes && changed(object, old, status_counts) {
             let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             child(object, "metadata").insert("generation".into(), (generation + 1).into());

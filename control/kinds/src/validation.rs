@@ -138,7 +138,7 @@ impl Resource {
     pub fn errors_of_status_update(&self, object: &Value, old: &Value) -> Errors {
         let mut errors = self.errors_of_part(self.rules.status, object, old);
         // Of a kind that a tenant has defined all is looked at: what its status may be is said where the rest is.
-        if self.ty.structural().is_some() {
+        if self.ty.is_defined() {
             errors.append(self.new_errors_of_content(object, old));
             self.hold_to_rules(object, Some(old), &mut errors);
         }

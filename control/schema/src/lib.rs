@@ -27,4 +27,4 @@ pub use decode::{Decoded, FieldValidation};
 pub use facts::{ListKind, ListPatch};
 pub use structural::Structural;
 pub use tree::{Field, Schema, Struct};
-pub use types::{ObjectType, Scope};
+pub use types::{ObjectType, Scope, Written};

@@ -1,6 +1,9 @@
 //! The shape of one kind: its schema, and the decoding that it guides, behind one handle.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope, Resource, SubResourceScope, apimachinery::pkg::apis::meta::v1 as meta,
@@ -24,14 +27,35 @@ pub struct ObjectType {
 }
 
 /// Where the schema comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Source {
     /// The type's own schema is the whole object's.
     Whole(Generate),
     /// The type's own schema has the object without `apiVersion`, `kind` and `metadata`.
     WithoutMetadata(Generate),
-    /// A tenant's definition has it: as it was written, and as it is understood.
-    Defined(Arc<Value>, Arc<Structural>),
+    /// A tenant's definition has it.
+    Defined(Defined),
+}
+
+/// Gives the `openAPIV3Schema` of a definition's version, as it was written.
+pub type Written = Box<dyn Fn() -> Value + Send + Sync>;
+
+/// Most of what tenants define is never used, or seldom: it stays where it is written until it is, and is then understood once.
+struct Defined {
+    written: Written,
+    structural: OnceLock<Arc<Structural>>,
+}
+
+impl Defined {
+    fn structural(&self) -> &Arc<Structural> {
+        self.structural.get_or_init(|| Arc::new(Structural::parse(&(self.written)())))
+    }
+}
+
+impl fmt::Debug for Defined {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Defined").field("structural", &self.structural).finish_non_exhaustive()
+    }
 }
 
 type Generate = fn(&mut SchemaGenerator) -> schemars::Schema;
@@ -75,10 +99,10 @@ impl ObjectType {
         Self { group, version, kind, namespaced, source, schema: OnceLock::new(), body: OnceLock::new() }
     }
 
-    /// A kind of a tenant's own, by the `openAPIV3Schema` of its definition.
-    pub fn defined(group: &str, version: &str, kind: &str, namespaced: bool, schema: Arc<Value>) -> Self {
-        let structural = Arc::new(Structural::parse(&schema));
-        Self::new(group, version, kind, namespaced, Source::Defined(schema, structural))
+    /// A kind of a tenant's own.
+    pub fn defined(group: &str, version: &str, kind: &str, namespaced: bool, written: Written) -> Self {
+        let source = Source::Defined(Defined { written, structural: OnceLock::new() });
+        Self::new(group, version, kind, namespaced, source)
     }
 
     /// `v1`, `apps/v1`.
@@ -91,18 +115,23 @@ impl ObjectType {
         !matches!(self.source, Source::Whole(_))
     }
 
+    /// Whether a tenant has defined it.
+    pub fn is_defined(&self) -> bool {
+        matches!(self.source, Source::Defined(_))
+    }
+
     /// The schema of a kind that a tenant has defined.
     pub fn structural(&self) -> Option<&Arc<Structural>> {
         match &self.source {
-            Source::Defined(_, structural) => Some(structural),
+            Source::Defined(defined) => Some(defined.structural()),
             Source::Whole(_) | Source::WithoutMetadata(_) => None,
         }
     }
 
-    /// The schema of a kind that a tenant has defined, as it was written.
-    pub fn definition(&self) -> Option<&Value> {
+    /// The schema of a kind that a tenant has defined, as it was written. It is read anew each time.
+    pub fn definition(&self) -> Option<Value> {
         match &self.source {
-            Source::Defined(schema, _) => Some(schema),
+            Source::Defined(defined) => Some((defined.written)()),
             Source::Whole(_) | Source::WithoutMetadata(_) => None,
         }
     }
@@ -119,7 +148,7 @@ impl ObjectType {
     /// The schema tree, built on first use.
     pub fn schema(&self) -> &Arc<Schema> {
         self.schema.get_or_init(|| match &self.source {
-            Source::Defined(_, structural) => structural.shape(),
+            Source::Defined(defined) => defined.structural().shape(),
             Source::Whole(_) | Source::WithoutMetadata(_) => {
                 let (root, definitions) = self.generated();
                 tree::build(&root, &definitions, &self.table_prefix())
@@ -136,8 +165,7 @@ impl ObjectType {
         };
         let metadata = generator.subschema_for::<meta::ObjectMeta>().to_value();
         let mut definitions = generator.take_definitions(false);
-        if let Source::Defined(schema, _) = &self.source {
-            let mut schema = Value::clone(schema);
+        if let Some(mut schema) = self.definition() {
             if schema.get("properties").is_none()
                 && let Some(fields) = schema.as_object_mut()
             {

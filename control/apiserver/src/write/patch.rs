@@ -26,7 +26,7 @@ impl Language {
     /// `UnsupportedMediaType`.
     pub fn of(call: &Call) -> Result<Self, ApiError> {
         let content = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let is_defined = call.served.ty.structural().is_some();
+        let is_defined = call.served.ty.is_defined();
         match content.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),

@@ -17,9 +17,12 @@ use crate::{
 /// Of a definition that is being deleted.
 const CLOSED: &str = "create not allowed while custom resource definition is terminating";
 
+/// Gives a definition again, as it was written.
+pub type Again = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// None while a definition is not established, or where its names are not what names can be: what is stored may be from before
 /// a rule was.
-pub fn resources(definition: &Value) -> Vec<Resource> {
+pub fn resources(definition: &Value, again: &Again) -> Vec<Resource> {
     let accepted = |name: &str| walk::text(definition, &format!("status.acceptedNames.{name}"));
     let kind = accepted("kind");
     // They become parts of keys.
@@ -38,8 +41,9 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     }
     let namespaced = walk::text(definition, "spec.scope") == "Namespaced";
     let type_of = |version: &Value| {
-        let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
-        Arc::new(ObjectType::defined(group, name_of(version), kind, namespaced, Arc::new(schema)))
+        let (again, name) = (again.clone(), name_of(version).to_owned());
+        let written = Box::new(move || schema(again(), &name));
+        Arc::new(ObjectType::defined(group, name_of(version), kind, namespaced, written))
     };
     let versions = walk::list(definition, "spec.versions");
     let Some(stored) = versions.iter().find(|version| version["storage"] == true) else { return Vec::new() };
@@ -73,6 +77,13 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     let mut served: Vec<&Value> = served.collect();
     served.sort_by_key(|version| std::cmp::Reverse(names::rank(name_of(version))));
     served.into_iter().map(resource).collect()
+}
+
+/// The schema of one of a definition's versions.
+fn schema(mut definition: Value, name: &str) -> Value {
+    let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten();
+    let version = versions.into_iter().find(|version| name_of(version) == name);
+    version.and_then(|version| version.pointer_mut("/schema/openAPIV3Schema")).map(Value::take).unwrap_or_default()
 }
 
 fn name_of(version: &Value) -> &str {

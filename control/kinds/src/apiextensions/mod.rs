@@ -8,7 +8,7 @@ mod rules;
 mod schema;
 mod structural;
 
-pub use custom::resources as of_definition;
+pub use custom::{Again, resources as of_definition};
 pub use definition::{CLEANUP, is_established};
 
 use crate::resource::Resource;

@@ -17,7 +17,7 @@ const BYTES: u32 = 2;
 
 /// Whether the numbers of a kind's fields are known.
 pub fn is_known(ty: &ObjectType) -> bool {
-    ty.schema().as_struct().is_some_and(|shape| table().contains_key(&*shape.name))
+    !ty.is_defined() && ty.schema().as_struct().is_some_and(|shape| table().contains_key(&*shape.name))
 }
 
 /// The message of an object.
