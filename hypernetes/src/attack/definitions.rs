@@ -11,7 +11,6 @@ use super::{
 };
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const MERGE: &str = "application/merge-patch+json";
 const REFUSALS: &[u16] = &[400, 404, 422];
 /// A kind is served after a moment of its definition's.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,11 +18,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What an object of a kind that is costly to validate may take.
 const LONG: Duration = Duration::from_secs(5);
 
-fn definition(plural: &str, group: &str, spec: Value) -> Value {
+fn definition(plural: &str, group: &str, kind: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.{group}"), "annotations": {"api-approved.kubernetes.io": "unapproved"}},
-        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": plural, "kind": "Thing"},
+        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
             "versions": [{"name": "v9", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
                 "type": "object", "properties": {"spec": spec}, "x-kubernetes-preserve-unknown-fields": true}}}]},
     })
@@ -44,7 +43,7 @@ pub async fn run(stage: &Stage, findings: &mut Findings) -> Result<()> {
         ("a/b", "attack.invalid"),
         ("a", "attack.invalid/../b.invalid"),
     ] {
-        let answer = red.post(DEFINITIONS, &definition(plural, group, any.clone())).await;
+        let answer = red.post(DEFINITIONS, &definition(plural, group, "Thing", any.clone())).await;
         findings.refused(&format!("defining {plural:?} in {group:?}"), &answer, REFUSALS);
     }
     theirs(red, blue, findings, &any).await?;
@@ -68,7 +67,9 @@ async fn served(who: &Caller, plural: &str) -> bool {
 
 /// One tenant's kind is nothing to another.
 async fn theirs(red: &Caller, blue: &Caller, findings: &mut Findings, any: &Value) -> Result<()> {
-    red.post(DEFINITIONS, &definition("things", "attack.invalid", any.clone())).await.needed("defining a kind")?;
+    red.post(DEFINITIONS, &definition("things", "attack.invalid", "Thing", any.clone()))
+        .await
+        .needed("defining a kind")?;
     if !served(red, "things").await {
         findings.could_not("another tenant's kind", "it is not served");
         return Ok(());
@@ -86,17 +87,19 @@ async fn theirs(red: &Caller, blue: &Caller, findings: &mut Findings, any: &Valu
 
 /// The status says what a kind is called; a tenant may write it.
 async fn forged(red: &Caller, findings: &mut Findings, any: &Value) -> Result<()> {
-    red.post(DEFINITIONS, &definition("forged", "attack.invalid", any.clone())).await.needed("defining a kind")?;
+    red.post(DEFINITIONS, &definition("forged", "attack.invalid", "Forged", any.clone()))
+        .await
+        .needed("defining a kind")?;
     if !served(red, "forged").await {
         findings.could_not("a forged status", "its kind is not served");
         return Ok(());
     }
     let path = format!("{DEFINITIONS}/forged.attack.invalid/status");
     for plural in ["../things", "a/b", ".."] {
-        let status = json!({"status": {"acceptedNames": {"plural": plural, "kind": "Thing"}}});
+        let status = json!({"status": {"acceptedNames": {"plural": plural, "kind": "Forged"}}});
         findings.refused(
             &format!("a kind that is called {plural:?}"),
-            &red.patch(&path, MERGE, &status).await,
+            &red.patch(&path, "merge", &status).await,
             REFUSALS,
         );
     }
@@ -105,18 +108,19 @@ async fn forged(red: &Caller, findings: &mut Findings, any: &Value) -> Result<()
 
 /// Schemas that take long to hold against an object, while another tenant works.
 async fn costly(red: &Caller, blue: &Caller, findings: &mut Findings) -> Result<()> {
-    let large = definition("patterns", "attack.invalid", json!({"type": "string", "pattern": r"(\pL{1000}){1000}"}));
+    let large =
+        definition("patterns", "attack.invalid", "Pattern", json!({"type": "string", "pattern": r"(\pL{1000}){1000}"}));
     findings.refused("a pattern of a thousand million letters", &red.post(DEFINITIONS, &large).await, REFUSALS);
     let alternatives: Vec<Value> = (0..5000).map(|n| json!({"enum": [n]})).collect();
     let items = json!({"type": "integer", "anyOf": alternatives});
     let spec = json!({"type": "array", "items": items});
-    red.post(DEFINITIONS, &definition("costly", "attack.invalid", spec)).await.needed("defining a kind")?;
+    red.post(DEFINITIONS, &definition("costly", "attack.invalid", "Costly", spec)).await.needed("defining a kind")?;
     if !served(red, "costly").await {
         findings.could_not("a schema that takes long", "its kind is not served");
         return Ok(());
     }
     let list: Vec<u32> = std::iter::repeat_n(4999, 200_000).collect();
-    let thing = json!({"apiVersion": "attack.invalid/v9", "kind": "Thing", "metadata": {"name": "one"}, "spec": list});
+    let thing = json!({"apiVersion": "attack.invalid/v9", "kind": "Costly", "metadata": {"name": "one"}, "spec": list});
     let objects = "/apis/attack.invalid/v9/namespaces/default/costly";
     let (sent, (answer, took)) = tokio::join!(red.post(objects, &thing), async {
         let began = Instant::now();
