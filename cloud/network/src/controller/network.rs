@@ -37,7 +37,7 @@ impl Controller {
             }
             return if subnets.is_empty() { self.let_go(tenant, &*network).await } else { Ok(()) };
         }
-        self.hold(tenant, &*network).await?;
+        let version = self.hold(tenant, &*network).await?;
         let uid = network.uid().unwrap_or_default();
         let status = network.status.clone().unwrap_or_default();
         let segment = self.state.lock().segments.allocate(&uid);
@@ -47,11 +47,14 @@ impl Controller {
         if status.phase == "Active" && status.segment_id == segment {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Active", "segmentId": segment}});
+        // Over what this server knows, and not over a segment that another one has given it meanwhile.
+        let metadata = json!({"uid": uid, "resourceVersion": version});
+        let patch = json!({"metadata": metadata, "status": {"phase": "Active", "segmentId": segment}});
         let api = self.api::<Network>(tenant);
         match api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(network) => self.state.wrote(tenant, network),
             Err(error) if is(&error, 404) => {}
+            Err(error) if is(&error, 409) => return Err(Retry::Soon("the network was changed by others".to_owned())),
             Err(error) if is_taken(&error) => {
                 self.state.lock().segments.is_elsewhere(&uid, segment);
                 return Err(Retry::Soon(format!("the segment {segment} was taken by another network")));
@@ -93,13 +96,13 @@ impl Controller {
         }
     }
 
-    /// Adds the finalizer.
-    async fn hold<K>(&self, tenant: &TenantId, object: &K) -> Result<(), Retry>
+    /// Adds the finalizer. Gives the version that has it; none: the object is gone.
+    async fn hold<K>(&self, tenant: &TenantId, object: &K) -> Result<Option<String>, Retry>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
         if object.finalizers().iter().any(|finalizer| finalizer == IN_USE) {
-            return Ok(());
+            return Ok(object.resource_version());
         }
         let mut finalizers = object.finalizers().to_vec();
         finalizers.push(IN_USE.to_owned());
@@ -115,10 +118,15 @@ impl Controller {
         if others.len() == object.finalizers().len() {
             return Ok(());
         }
-        self.set_finalizers(tenant, object, &others).await
+        self.set_finalizers(tenant, object, &others).await.map(drop)
     }
 
-    async fn set_finalizers<K>(&self, tenant: &TenantId, object: &K, finalizers: &[String]) -> Result<(), Retry>
+    async fn set_finalizers<K>(
+        &self,
+        tenant: &TenantId,
+        object: &K,
+        finalizers: &[String],
+    ) -> Result<Option<String>, Retry>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
@@ -127,8 +135,9 @@ impl Controller {
         }});
         let api = self.api::<K>(tenant);
         match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Err(error) if !is(&error, 404) => Err(error.into()),
-            _ => Ok(()),
+            Ok(written) => Ok(written.resource_version()),
+            Err(error) if is(&error, 404) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

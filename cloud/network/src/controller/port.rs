@@ -63,7 +63,14 @@ impl Controller {
             self.state.with(tenant, |has| {
                 has.is_elsewhere(&port.name_any(), &port.spec.network, &port.spec.fixed_ips);
             });
+            self.state.tell();
             return Retry::Soon("another server was faster with the address".to_owned());
+        }
+        if is(&error, 409) {
+            // Another server has made it, or changed it: it has what it says, and what it was to get of this one is free.
+            self.state.with(tenant, |has| has.restore(&port.name_any()));
+            self.state.tell();
+            return Retry::Soon("another server was faster with the port".to_owned());
         }
         error.into()
     }

@@ -113,6 +113,11 @@ impl State {
         tokio::time::timeout(PATIENCE, holds).await.is_ok()
     }
 
+    /// Has those who wait look again.
+    pub fn tell(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
     /// Takes over what a watch tells. A version that is older than what is known changes nothing.
     pub fn apply<K: Followed>(&self, tenant: &TenantId, object: K) {
         self.take(tenant, object, false);
@@ -142,7 +147,7 @@ impl State {
         }
         object.apply(&mut inner, tenant, &self.queue);
         drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
+        self.tell();
     }
 
     pub fn remove<K: Followed>(&self, tenant: &TenantId, id: &str) {
@@ -152,7 +157,7 @@ impl State {
             inner.tenants.remove(tenant);
         }
         drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
+        self.tell();
     }
 
     pub fn ids<K: Followed>(&self) -> BTreeSet<(TenantId, String)> {
@@ -168,7 +173,7 @@ impl State {
             inner.begin(&self.queue);
         }
         drop(inner);
-        self.generation.send_modify(|generation| *generation += 1);
+        self.tell();
     }
 
     /// This server acts from now on.

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use hypernetes_api::ResourceId;
 use hypernetes_runtime::Term;
 use hypernetes_store::{Op, Prefix, Txn};
-use hypernetes_testing::server::make;
+use hypernetes_testing::{server::make, wait::until};
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -118,6 +118,8 @@ async fn what_was_there_before_is_taken_too() {
         "macAddress": "fa:16:3e:00:00:01", "fixedIps": [{"ipAddress": "10.244.0.9"}]}})
     };
     make(&cloud.api::<Port>(ACME), object("a")).await;
+    // At a start nobody else writes.
+    until(&cloud.api::<Port>(ACME), "a", "accepted", crate::state::is_accepted).await;
     let all =
         |plural: &str| Prefix::all_tenants(&ResourceId::new("network.hypernetes.io", plural), &AllTenants::grant());
     for plural in ["ports.addresses", "ports.stations"] {
