@@ -69,21 +69,22 @@ async fn check(request: &Request<'_>, object: &Value, added: &mut Additions) -> 
         admit(quotas, &counted, request.old, object, is_of_status, Timestamp::now())
             .map_err(|why| request.forbidden(text(object, &["metadata", "name"]), &why))
     };
-    let Some(rules) = rules_of(request, added).await? else { return Ok(()) };
-    if let Ok(taken) = room(&rules)
-        && taken.is_empty()
-    {
+    // Of what has just become less this may not have heard: before it refuses it has.
+    let look = async |added: &Additions| {
+        let rules = rules_of(request, added).await?.unwrap_or_default();
+        if let Ok(used) = room(&rules) {
+            return Ok((used, rules));
+        }
+        let rules = rules_now(request).await?.unwrap_or_default();
+        Ok::<_, ApiError>((room(&rules)?, rules))
+    };
+    let (used, rules) = look(added).await?;
+    if used.is_empty() {
         return Ok(());
     }
     let turn = rules.turn.clone().lock_owned().await;
-    let Some(mut rules) = rules_of(request, added).await? else { return Ok(()) };
-    let mut found = room(&rules);
-    if found.is_err() {
-        // Of what has just become less this may not have heard.
-        rules = rules_now(request).await?.unwrap_or_default();
-        found = room(&rules);
-    }
-    for (place, used) in found? {
+    let (used, rules) = look(added).await?;
+    for (place, used) in used {
         take(&rules.quotas[place], &used, added)?;
     }
     added.turn = Some(turn);
