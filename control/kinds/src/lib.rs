@@ -14,6 +14,7 @@
 //! | 6 | `managed::track_update` | the same | the same | (done by apply) |
 #![forbid(unsafe_code)]
 
+mod admissionregistration;
 mod apiextensions;
 mod apps;
 mod authentication;
@@ -30,7 +31,7 @@ mod defaults;
 mod discovery;
 mod documents;
 mod dynamic_resources;
-mod expressions;
+pub mod expressions;
 mod fault;
 pub mod field;
 pub mod format;

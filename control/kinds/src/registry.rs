@@ -15,8 +15,8 @@ use hypernetes_schema::{ObjectType, openapi};
 use parking_lot::RwLock;
 
 use crate::{
-    apiextensions, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
-    discovery,
+    admissionregistration, apiextensions, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery,
     documents::{Document, Documents, Swagger},
     dynamic_resources, networking, node, own, policy, rbac,
     resource::{Home, Resource, Served},
@@ -39,6 +39,7 @@ fn families() -> Vec<Resource> {
         node::resources(),
         storage::resources(),
         dynamic_resources::resources(),
+        admissionregistration::resources(),
         certificates::resources(),
         authentication::resources(),
         authorization::resources(),

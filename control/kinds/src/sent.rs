@@ -21,8 +21,7 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
         policy: Eviction;
         authentication: TokenRequest;
         certificates: CertificateSigningRequest;
-        admissionregistration: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
-            ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
+        admissionregistration: MutatingWebhookConfiguration ValidatingWebhookConfiguration;
         flowcontrol: FlowSchema PriorityLevelConfiguration;
         apiregistration: APIService;
     };
