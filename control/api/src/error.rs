@@ -59,8 +59,10 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// e.g. `FieldValueInvalid`, `FieldValueRequired`, `FieldValueNotSupported`, `FieldValueForbidden`.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,
     pub message: String,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub field: String,
 }
 
@@ -90,6 +92,10 @@ pub struct ApiError {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// Another than the reason has: what a tenant's admission answers is not always of one piece.
+    pub other_code: Option<StatusCode>,
+    /// What the caller is warned of besides, in headers.
+    pub warnings: Vec<String>,
 }
 
 /// A name that is none: whoever sent it is told so. Where an object is looked for by it, there is none instead.
@@ -101,7 +107,12 @@ impl From<InvalidName> for ApiError {
 
 impl ApiError {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, other_code: None, warnings: Vec::new() }
+    }
+
+    /// The HTTP status that it is answered with.
+    pub fn code(&self) -> StatusCode {
+        self.other_code.unwrap_or_else(|| self.reason.code())
     }
 
     pub fn with_details(mut self, details: Details) -> Self {
@@ -172,7 +183,7 @@ impl ApiError {
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "code": self.reason.code().as_u16(),
+            "code": self.code().as_u16(),
         });
         if let Some(details) = &self.details {
             status["details"] = json!(details);

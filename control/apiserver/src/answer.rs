@@ -6,10 +6,15 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hypernetes_api::ApiError;
 use serde_json::Value;
 
+use crate::warnings;
+
 pub fn error_response(error: &ApiError) -> Response<Body> {
-    let mut response = json_response(error.reason.code(), &error.to_status());
+    let mut response = json_response(error.code(), &error.to_status());
     if let Some(seconds) = error.details.as_ref().and_then(|details| details.retry_after_seconds) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    for warning in warnings::headers(&error.warnings) {
+        response.headers_mut().append(header::WARNING, warning);
     }
     response
 }

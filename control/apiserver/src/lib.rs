@@ -27,6 +27,7 @@ mod masters;
 mod media;
 mod metrics;
 mod namespace_rules;
+mod policies;
 mod read;
 mod request;
 mod reviews;
@@ -35,6 +36,7 @@ mod snapshot;
 mod stored_form;
 mod tenants;
 mod tokens;
+mod warnings;
 mod with_defaults;
 mod write;
 
@@ -62,6 +64,7 @@ use self::{
     fairness::{accounts::Accounts, seats::Seats},
     metrics::Metrics,
     namespace_rules::NamespaceRules,
+    policies::Policies,
     with_defaults::WithDefaults,
 };
 pub use exemptions::{Exemption, Exemptions, NoExemption};
@@ -104,6 +107,7 @@ pub(crate) struct Inner {
     graph: Graph,
     index: Index,
     rules: NamespaceRules,
+    policies: Policies,
     accounts: Accounts,
     seats: Arc<Seats>,
     metrics: Arc<Metrics>,
@@ -128,6 +132,7 @@ impl ApiServer {
             graph: Graph::new(store.clone(), &all_tenants),
             index: Index::new(store.clone(), &all_tenants),
             rules: NamespaceRules::new(store.clone(), &all_tenants),
+            policies: Policies::new(store.clone(), &all_tenants),
             directory,
             definitions: Definitions::new(store.clone(), &all_tenants),
             store: WithDefaults::new(store),

@@ -18,7 +18,8 @@ use crate::value::{Key, OwnedMap, Text, TypeName, Value};
 pub(crate) enum Node {
     Constant(Value<'static>),
     Variable(usize),
-    Composed(usize),
+    /// Its place, and its name.
+    Composed(usize, Arc<str>),
     /// A variable of a macro. One that gathers is taken rather than copied, where it is put back by the same step.
     Local {
         slot: usize,
@@ -97,7 +98,7 @@ impl Node {
         matches!(
             self,
             Self::Variable(_)
-                | Self::Composed(_)
+                | Self::Composed(..)
                 | Self::Local { .. }
                 | Self::Select { .. }
                 | Self::Index { .. }
@@ -141,7 +142,7 @@ impl<'p> Planner<'p> {
             Expr::Literal(literal) => Node::Constant(constant(literal)),
             Expr::Ident(name) => self.name(expr, name)?,
             Expr::Select(select) => match self.checked.names.get(&expr.id) {
-                Some(Name::Composed(index)) if !select.test => Node::Composed(*index),
+                Some(Name::Composed(index)) if !select.test => Node::Composed(*index, select.field.as_str().into()),
                 Some(name @ (Name::Variable(_) | Name::Type(_))) => named(*name),
                 _ => {
                     let (operand, field) = (self.boxed(&select.operand)?, select.field.as_str().into());
@@ -317,7 +318,7 @@ fn named(name: Name) -> Node {
     match name {
         Name::Variable(index) => Node::Variable(index),
         Name::Type(name) => Node::Constant(Value::Type(TypeName(name))),
-        Name::Composed(index) => Node::Composed(index),
+        Name::Composed(index) => Node::Composed(index, Arc::default()),
     }
 }
 

@@ -13,6 +13,7 @@ mod fieldset;
 pub mod limits;
 pub mod managed;
 pub mod openapi;
+mod overlay;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
@@ -25,6 +26,7 @@ pub mod walk;
 
 pub use decode::{Decoded, FieldValidation};
 pub use facts::{ListKind, ListPatch};
+pub use overlay::overlay;
 pub use structural::Structural;
 pub use tree::{Field, Schema, Struct};
 pub use types::{ObjectType, Scope, Written};

@@ -1,14 +1,14 @@
 //! Server-side apply and field management ("Server-Side Apply" in Kubernetes' documentation;
 //! the merge is structured-merge-diff's).
 
+use crate::ObjectType;
 use crate::fieldset::{self, Changes, FieldSet, View};
 use crate::walk::{self, child};
-use crate::{ObjectType, strategic};
 use crate::{facts::ListKind, tree::Schema};
 use hypernetes_api::error::{Cause, Details};
 use hypernetes_api::{ApiError, Reason};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Who writes, as `metadata.managedFields` tells it.
 #[derive(Debug, Clone, Copy)]
@@ -252,7 +252,7 @@ fn conflict(conflicts: &[(&ManagerKey, FieldSet)]) -> ApiError {
 }
 
 /// Every item of a list with keys must have them, and not those of another.
-fn check_keys(schema: &Schema, value: &Value, path: &str) -> Result<(), ApiError> {
+pub(crate) fn check_keys(schema: &Schema, value: &Value, path: &str) -> Result<(), ApiError> {
     match fieldset::view(schema, false, value) {
         View::Leaf => Ok(()),
         View::Fields(object) => object.iter().try_for_each(|(name, value)| {
@@ -286,7 +286,7 @@ fn check_keys(schema: &Schema, value: &Value, path: &str) -> Result<(), ApiError
 }
 
 /// `old` with what `new` sets.
-fn merge(schema: &Schema, atomic: bool, old: &Value, new: &Value) -> Value {
+pub(crate) fn merge(schema: &Schema, atomic: bool, old: &Value, new: &Value) -> Value {
     match (fieldset::view(schema, atomic, old), fieldset::view(schema, atomic, new)) {
         (View::Fields(old), View::Fields(new)) => {
             let mut merged = old.clone();
@@ -302,18 +302,61 @@ fn merge(schema: &Schema, atomic: bool, old: &Value, new: &Value) -> Value {
         }
         (View::Items(items, kind, old), View::Items(_, _, new)) => {
             let items = items.resolve();
-            let step = |item: &Value| fieldset::item_step(&items, kind, item);
-            let mut merged = old.to_vec();
-            for item in new {
-                match old.iter().position(|old| step(old) == step(item)) {
-                    Some(at) => merged[at] = merge(&items, false, &old[at], item),
-                    None => merged.push(item.clone()),
-                }
-            }
-            Value::Array(strategic::reorder(merged, old, Some(new), |a, b| step(a) == step(b)))
+            let steps = |list: &[Value]| -> Vec<Option<String>> {
+                list.iter().map(|item| fieldset::item_step(&items, kind, item)).collect()
+            };
+            let placed = interleave(&steps(old), &steps(new)).into_iter().filter_map(|place| match place {
+                (Some(old_at), Some(new_at)) => Some(merge(&items, false, old.get(old_at)?, new.get(new_at)?)),
+                (Some(old_at), None) => old.get(old_at).cloned(),
+                (None, new_at) => new.get(new_at?).cloned(),
+            });
+            Value::Array(placed.collect())
         }
         _ => new.clone(),
     }
+}
+
+/// Places of items in two lists that become one: what is known by the same step in both stands once. What the second list names stands in its
+/// order; what it does not name keeps its place among what is named, and comes before what is new there (structured-merge-diff's order).
+fn interleave(old: &[Option<String>], new: &[Option<String>]) -> Vec<(Option<usize>, Option<usize>)> {
+    let places = |list: &[Option<String>]| -> HashMap<String, usize> {
+        list.iter().enumerate().rev().filter_map(|(at, step)| Some((step.clone()?, at))).collect()
+    };
+    let (in_old, in_new) = (places(old), places(new));
+    let find = |places: &HashMap<String, usize>, step: &Option<String>| places.get(step.as_ref()?).copied();
+    // Those of the second list that are in the first, the next one of them first.
+    let mut shared: VecDeque<usize> = (0..new.len()).filter(|at| find(&in_old, &new[*at]).is_some()).collect();
+    let mut placed = Vec::with_capacity(old.len().max(new.len()));
+    let mut done = vec![false; new.len()];
+    let (mut left, mut right) = (0, 0);
+    while left < old.len() || right < new.len() {
+        if let Some(step) = old.get(left) {
+            match find(&in_new, step) {
+                None => placed.push((Some(left), None)),
+                Some(at) if done[at] => {}
+                // It comes when those that are named before it have come.
+                Some(at) if right < new.len() && shared.front().is_some_and(|next| *next != at) => {}
+                Some(at) => {
+                    while right <= at && right < new.len() {
+                        placed.push((find(&in_old, &new[right]), Some(right)));
+                        done[right] = true;
+                        if shared.front() == Some(&right) {
+                            shared.pop_front();
+                        }
+                        right += 1;
+                    }
+                }
+            }
+            left += 1;
+            continue;
+        }
+        if !done[right] {
+            placed.push((find(&in_old, &new[right]), Some(right)));
+            done[right] = true;
+        }
+        right += 1;
+    }
+    placed
 }
 
 /// Removes what the applier's last configuration set, nobody sets any more and nobody else has. What is below such a field

@@ -2,35 +2,128 @@
 
 use crate::{Schema, limits, strategic};
 use hypernetes_api::{ApiError, Reason};
-use json_patch::PatchOperation;
+use json_patch::{AddOperation, PatchErrorKind, PatchOperation, ReplaceOperation};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// `application/json-patch+json`, RFC 6902. A `test` that fails, or a path that is not there, is `Invalid`, as upstream has it.
-pub fn json_patch(mut object: Value, patch: &[u8]) -> Result<Value, ApiError> {
-    let operations: Vec<PatchOperation> = parse(patch)?;
+pub fn json_patch(object: Value, patch: &[u8]) -> Result<Value, ApiError> {
+    operate(object, parse(patch)?).map_err(|refused| match refused {
+        Refused::Operation(kind, _) => ApiError::new(
+            Reason::Invalid,
+            format!("the server rejected our request due to an error in our request: {kind}"),
+        ),
+        Refused::Bounds(error) => error,
+    })
+}
+
+/// The same operations as an admission policy has made them; none: a `test` among them has failed, and nothing is changed.
+///
+/// # Errors
+/// An operation that is none, or cannot be carried out.
+pub fn policy_patch(object: Value, operations: Value) -> Result<Option<Value>, String> {
+    for operation in operations.as_array().into_iter().flatten() {
+        let (op, path) = (text(operation, "op"), text(operation, "path"));
+        if !matches!(op, "add" | "copy" | "move" | "remove" | "replace" | "test") {
+            return Err(format!("Unexpected kind: {op}"));
+        }
+        if !path.is_empty() && !path.starts_with('/') {
+            return Err(format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"));
+        }
+    }
+    let operations = serde_json::from_value(operations).map_err(|error| error.to_string())?;
+    match operate(object, operations) {
+        Ok(patched) => Ok(Some(patched)),
+        Err(Refused::Operation(PatchErrorKind::TestFailed, _)) => Ok(None),
+        Err(Refused::Operation(kind, operation)) => Err(in_upstreams_words(kind, &operation)),
+        Err(Refused::Bounds(error)) => Err(error.message),
+    }
+}
+
+fn text<'v>(operation: &'v Value, field: &str) -> &'v str {
+    operation[field].as_str().unwrap_or_default()
+}
+
+fn in_upstreams_words(kind: PatchErrorKind, operation: &Refusal) -> String {
+    let Refusal { op, path, parent } = operation;
+    match *op {
+        // Its text has no quotes there.
+        "replace" => format!("replace operation does not apply: doc is missing path: {path}: missing value"),
+        "remove" if *parent => {
+            let key = path.rsplit('/').next().unwrap_or_default();
+            format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
+        }
+        "add" | "remove" => format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"),
+        _ => kind.to_string(),
+    }
+}
+
+enum Refused {
+    Operation(PatchErrorKind, Refusal),
+    Bounds(ApiError),
+}
+
+/// The operation that could not be carried out.
+struct Refusal {
+    op: &'static str,
+    path: String,
+    /// What it is a change of is there.
+    parent: bool,
+}
+
+impl Refusal {
+    fn of(operation: &PatchOperation, object: &Value) -> Self {
+        let (op, path) = match operation {
+            PatchOperation::Add(add) => ("add", &add.path),
+            PatchOperation::Remove(remove) => ("remove", &remove.path),
+            PatchOperation::Replace(replace) => ("replace", &replace.path),
+            PatchOperation::Move(moved) => ("move", &moved.path),
+            PatchOperation::Copy(copy) => ("copy", &copy.path),
+            PatchOperation::Test(test) => ("test", &test.path),
+        };
+        let path = path.as_str().to_owned();
+        let parent = path.rsplit_once('/').is_some_and(|(parent, _)| object.pointer(parent).is_some());
+        Self { op, path, parent }
+    }
+}
+
+/// What replaces a field that is not there adds it, as upstream's library has it.
+fn lenient(operation: PatchOperation, object: &Value) -> PatchOperation {
+    match operation {
+        PatchOperation::Replace(ReplaceOperation { path, value })
+            if object.pointer(path.as_str()).is_none()
+                && path
+                    .as_str()
+                    .rsplit_once('/')
+                    .and_then(|(parent, _)| object.pointer(parent))
+                    .is_some_and(Value::is_object) =>
+        {
+            PatchOperation::Add(AddOperation { path, value })
+        }
+        other => other,
+    }
+}
+
+fn operate(mut object: Value, operations: Vec<PatchOperation>) -> Result<Value, Refused> {
     if operations.len() > limits::MAX_JSON_PATCH_OPERATIONS {
-        return Err(ApiError::new(
+        return Err(Refused::Bounds(ApiError::new(
             Reason::RequestEntityTooLarge,
             format!(
                 "The allowed maximum operations in a JSON patch is {}, got {}",
                 limits::MAX_JSON_PATCH_OPERATIONS,
                 operations.len()
             ),
-        ));
+        )));
     }
     let mut size = size_of(&object);
     for operation in operations {
-        size += bound(&operation, &object)?;
+        let operation = lenient(operation, &object);
+        size += bound(&operation, &object).map_err(Refused::Bounds)?;
         if size > limits::MAX_PATCHED {
-            return Err(too_large());
+            return Err(Refused::Bounds(too_large()));
         }
-        json_patch::patch(&mut object, std::slice::from_ref(&operation)).map_err(|error| {
-            ApiError::new(
-                Reason::Invalid,
-                format!("the server rejected our request due to an error in our request: {}", error.kind),
-            )
-        })?;
+        json_patch::patch(&mut object, std::slice::from_ref(&operation))
+            .map_err(|error| Refused::Operation(error.kind, Refusal::of(&operation, &object)))?;
     }
     Ok(object)
 }

@@ -302,7 +302,7 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
 fn render(result: Result<Value, ApiError>) -> Response {
     let (code, value) = match result {
         Ok(value) => (StatusCode::OK, value),
-        Err(error) => (error.reason.code(), error.to_status()),
+        Err(error) => (error.code(), error.to_status()),
     };
     let mut response = Response::new(Body::from(value.to_string()));
     *response.status_mut() = code;

@@ -344,7 +344,7 @@ pub fn restrict_placement(call: &Call, object: &Value, old: Option<&Value>) -> R
 impl Call {
     /// `pods "a" is forbidden: <why>`.
     pub fn forbidden(&self, name: &str, why: &str) -> ApiError {
-        let (group, plural) = (&self.resource.ty.group, &self.resource.plural);
+        let (group, plural) = (&self.served.ty.group, &self.resource.plural);
         let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         let details = hypernetes_api::error::Details {
             name: name.into(),

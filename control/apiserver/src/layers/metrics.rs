@@ -49,7 +49,7 @@ pub fn refused(server: &Inner, request: Option<&Incoming>, account: Option<Arc<A
     let labels = request.map_or(OTHER, |request| Labels::of(&request.info, request.headers()));
     let since = request.map_or_else(Instant::now, |request| request.since);
     let counters = Counters { server: server.metrics.clone(), account, labels, since };
-    counters.answered(error.reason.code());
+    counters.answered(error.code());
 }
 
 /// Counts one that is worked on. What goes on for long is counted when it ends, as upstream does.
@@ -68,7 +68,7 @@ pub async fn measured(
         let _in_flight = server.metrics.in_flight(info.reads());
         work.await
     };
-    let code = answer.as_ref().map_or_else(|error| error.reason.code(), Response::status);
+    let code = answer.as_ref().map_or_else(|error| error.code(), Response::status);
     let answer = match answer {
         Ok(answer) if info.is_long_running() && code.is_success() => answer,
         other => {

@@ -17,7 +17,6 @@ mod patch;
 pub(crate) mod subresource;
 pub(crate) mod unique;
 mod update;
-mod warnings;
 
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ pub(crate) use patch::patch;
 pub(crate) use update::update;
 
 use self::unique::Uniques;
-use crate::{Call, Inner, read, request::options::WriteOptions, stored_form};
+use crate::{Call, Inner, read, request::options::WriteOptions, stored_form, warnings};
 
 /// Attempts of a write that others write beside: each means that somebody else got on. Upstream tries an update of whatever version
 /// there is until the request's time is over.
@@ -122,14 +121,19 @@ impl Write<'_> {
 
     /// What the server itself sets or keeps of each part.
     fn prepare(&self, object: &mut Value, old: Option<&Value>) {
+        if old.is_none() {
+            let metadata = fields(object, &["metadata"]);
+            metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+            metadata.insert("creationTimestamp".into(), now().into());
+        }
+        self.prepare_again(object, old);
+    }
+
+    /// The same of an object that admission has changed.
+    fn prepare_again(&self, object: &mut Value, old: Option<&Value>) {
         let resource = &self.call.resource;
         match old {
-            None => {
-                resource.prepare_create(object);
-                let metadata = fields(object, &["metadata"]);
-                metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-                metadata.insert("creationTimestamp".into(), now().into());
-            }
+            None => resource.prepare_create(object),
             Some(old) => resource.prepare_change(self.call.through(), object, old),
         }
         // A status that has no subresource of its own is infrastructure's, too.
@@ -281,18 +285,20 @@ where
         let mut added = admission::Additions::default();
         let changed = admission::mutate(&request, &mut object, &mut added).await?;
         if operation != Operation::Delete && changed {
-            if operation == Operation::Create {
-                // A status that is made of the object is made of what it is now.
-                call.resource.prepare_create(&mut object);
-            }
+            // A status that is made of the object is made of what it is now, and what the server keeps is kept from admission, too.
+            write.prepare_again(&mut object, old.as_ref());
             write.validate(&object, old.as_ref())?;
         }
-        admission::validate(&request, &object, &mut added).await?;
+        if let Err(mut error) = admission::validate(&request, &object, &mut added).await {
+            error.warnings.extend(warnings);
+            error.warnings.append(&mut added.warnings);
+            return Err(error);
+        }
         if let (Operation::Create, Some(found_by)) = (operation, &call.found_by) {
             found_again::check(call, found_by, &object)?;
         }
         // Whoever waits for a turn waits until this is written.
-        let admission::Additions { mut guards, mut ops, warnings: more, turn: _turn } = added;
+        let admission::Additions { mut guards, mut ops, warnings: more, turn: _turn, .. } = added;
         warnings.extend(more);
         if operation != Operation::Delete && !managed {
             managed::track_update(ty, old.as_ref(), &mut object, write.writer(&now()));

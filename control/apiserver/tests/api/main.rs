@@ -11,6 +11,7 @@ mod layers;
 mod matrix;
 mod options;
 mod pod_security;
+mod policies;
 mod reads;
 mod registry;
 mod representations;

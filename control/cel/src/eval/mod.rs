@@ -139,9 +139,14 @@ impl<'a> Evaluation<'a> {
                 self.charge(base)?;
                 self.local(*slot, *take)
             }
-            Node::Composed(index) => {
+            Node::Composed(index, name) => {
                 self.charge(base + cost::SELECT)?;
-                self.composed(*index)
+                self.composed(*index).map_err(|error| match error {
+                    EvalError::Value(why) => {
+                        EvalError::new(format!("composited variable {name:?} fails to evaluate: {why}"))
+                    }
+                    cancelled => cancelled,
+                })
             }
             Node::Select { operand, field, optional } => self.select(operand, field, *optional, counted),
             Node::Index { operand, index, optional } => self.index(operand, index, *optional, counted),

@@ -55,14 +55,14 @@ impl<'a> Made<'a> {
         if self.is_operation() { "JSONPatch" } else { "Object" }
     }
 
-    /// Whether each object within has the name of the path that leads to it.
+    /// Whether each object within has the name of the path that leads to it from this one.
     ///
     /// # Errors
     ///
     /// One message for each that has not.
     pub fn check_names(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
-        check(self, "Object", &mut wrong);
+        check(self, &self.name, &mut wrong);
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }

@@ -260,7 +260,7 @@ impl<'a> List<'a> {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Value<'a>>> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Value<'a>>> + '_ {
         (0..self.len()).map(|index| self.get(index).unwrap_or(Err(EvalError::NO_SUCH_OVERLOAD)))
     }
 }

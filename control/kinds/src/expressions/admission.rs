@@ -60,13 +60,12 @@ impl Variables {
         if self.params {
             environment = environment.variable("params", Type::Dyn);
         }
+        environment = environment.variable("variables", Type::Opaque(Opaque::Variables));
+        // Last: who may not name them has the same places for all else.
         if self.authorizer {
             environment = environment.authorizer("authorizer", false).authorizer("authorizer.requestResource", true);
         }
-        if self.mutates {
-            environment = environment.mutates();
-        }
-        environment.variable("variables", Type::Opaque(Opaque::Variables))
+        if self.mutates { environment.mutates() } else { environment }
     }
 
     /// In the order of [`Self::environment`].
@@ -87,11 +86,11 @@ impl Variables {
         if self.params {
             list.push(Value::of_json(values.params, None)?);
         }
+        list.push(Value::Variables);
         if self.authorizer {
             let [group, resource, subresource, namespace, name] = values.resource;
             list.extend([Value::authorizer(), Value::resource_check(group, resource, subresource, namespace, name)]);
         }
-        list.push(Value::Variables);
         Ok(list)
     }
 }

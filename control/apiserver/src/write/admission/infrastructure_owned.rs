@@ -47,7 +47,7 @@ fn check(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     }
 }
 
-fn owned(object: &Value) -> Vec<&str> {
+pub(super) fn owned(object: &Value) -> Vec<&str> {
     let finalizers = object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
     finalizers
         .filter(|finalizer| {

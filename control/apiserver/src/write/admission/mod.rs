@@ -21,6 +21,7 @@ mod namespace_rules;
 mod node_restriction;
 mod placement;
 mod pod_security;
+mod policies;
 mod priority;
 mod resource_quota;
 mod role_escalation;
@@ -50,6 +51,8 @@ const CHAIN: &[Plugin] = &[
     default_storage_class::PLUGIN,
     default_ingress_class::PLUGIN,
     runtime_class::PLUGIN,
+    // After the server's own, which look again at what it changes.
+    policies::mutating::PLUGIN,
     placement::PLUGIN,
     node_restriction::PLUGIN,
     role_escalation::PLUGIN,
@@ -59,6 +62,8 @@ const CHAIN: &[Plugin] = &[
     priority::PLUGIN,
     claim_resize::PLUGIN,
     namespace_rules::PLUGIN,
+    policies::bounds::PLUGIN,
+    policies::validating::PLUGIN,
     // Last, as upstream's: who is refused by another waits for no turn.
     resource_quota::PLUGIN,
 ];
@@ -91,7 +96,6 @@ pub(super) struct Request<'a> {
     /// The object as it is; none when it is new.
     pub old: Option<&'a Value>,
     /// Nothing may come of it.
-    #[allow(dead_code, reason = "for plugins that ask somebody else: webhooks")]
     pub dry_run: bool,
 }
 
@@ -104,6 +108,8 @@ pub(super) struct Additions {
     pub warnings: Vec<String>,
     /// Held until the commit is over.
     pub turn: Option<OwnedMutexGuard<()>>,
+    /// What policies have made of it.
+    reinvocation: policies::mutating::Reinvocation,
 }
 
 impl Request<'_> {
@@ -138,8 +144,24 @@ fn ready<'a>(result: Result<(), ApiError>) -> BoxFuture<'a, Result<(), ApiError>
 /// The first refusal.
 pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mut Additions) -> Result<bool, ApiError> {
     let mut before = None;
+    pass(request, object, added, &mut before).await?;
+    if std::mem::take(&mut added.reinvocation.wanted) {
+        added.reinvocation.again = true;
+        pass(request, object, added, &mut before).await?;
+    }
+    Ok(before.is_some_and(|before| before != *object))
+}
+
+/// All mutators once; `before` is the object as it was before the first of them.
+async fn pass(
+    request: &Request<'_>,
+    object: &mut Value,
+    added: &mut Additions,
+    before: &mut Option<Value>,
+) -> Result<(), ApiError> {
     for plugin in chain().filter(|plugin| (plugin.about)(request)) {
         let done = match plugin.step {
+            Step::First(_) if added.reinvocation.again => Ok(()),
             Step::First(validate) => validate(request, object, added).await,
             Step::Mutate(mutate) | Step::Both(mutate, _) => {
                 before.get_or_insert_with(|| object.clone());
@@ -149,7 +171,7 @@ pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mu
         };
         done.inspect_err(|error| refused(plugin, error))?;
     }
-    Ok(before.is_some_and(|before| before != *object))
+    Ok(())
 }
 
 /// # Errors

@@ -69,7 +69,8 @@ fn mount_token(pod: &mut Value) {
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
     ]}});
-    if used {
+    let mounted = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    if used && !mounted.into_iter().any(|volume| volume["name"] == TOKEN_VOLUME) {
         push(spec, "volumes", volume);
     }
 }

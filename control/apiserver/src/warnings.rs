@@ -11,7 +11,7 @@ const MOST: usize = 4096;
 const MOST_OF_ONE: usize = 256;
 
 /// Each once. What no header can say is left out.
-pub(super) fn headers(warnings: &[String]) -> Vec<HeaderValue> {
+pub fn headers(warnings: &[String]) -> Vec<HeaderValue> {
     let mut told = BTreeSet::new();
     let once: Vec<&String> = warnings.iter().filter(|one| !one.is_empty() && told.insert(one.as_str())).collect();
     let is_long = once.iter().map(|one| one.chars().count()).sum::<usize>() > MOST;

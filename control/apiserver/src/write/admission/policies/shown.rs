@@ -1,0 +1,279 @@
+//! A write as admission's rules and expressions see it: in the versions in which it is served, and as what was sent to a subresource.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
+
+use hypernetes_api::ApiError;
+use hypernetes_kinds::{Behaviour, Served};
+use hypernetes_policy::{About, Matched, Request as Sent};
+use serde_json::{Map, Value, json};
+
+use super::super::{Operation, Request, namespace_of, text};
+use crate::stored_form;
+
+pub struct Shown<'a> {
+    request: &'a Request<'a>,
+    /// As the server has it: the whole object, in the version in which it is stored.
+    object: &'a Value,
+    operation: &'static str,
+    subresource: &'static str,
+    /// Group, version and kind of what was sent.
+    kind: (String, String, String),
+    name: String,
+    namespace: String,
+    /// In the version in which it was asked for.
+    asked: Objects,
+    /// All versions in which there are such objects.
+    served: Vec<Arc<Served>>,
+    within: OnceLock<Value>,
+    user: Value,
+    options: Value,
+}
+
+/// An object, and what it was before; `null` where there is none.
+#[derive(Clone)]
+pub struct Objects {
+    pub object: Value,
+    pub old: Value,
+}
+
+impl<'a> Shown<'a> {
+    pub fn of(request: &'a Request<'a>, object: &'a Value) -> Result<Self, ApiError> {
+        let call = request.call;
+        let behaviour = call.through();
+        let operation = match (request.operation, behaviour) {
+            (_, Some(Behaviour::Bind | Behaviour::Evict)) | (Operation::Create, _) => "CREATE",
+            (Operation::Update, _) => "UPDATE",
+            (Operation::Delete, _) => "DELETE",
+            (Operation::Connect, _) => "CONNECT",
+        };
+        let (group, version, kind) = match &call.subresource {
+            Some(subresource) => call.served.kind_of(subresource),
+            None => (&*call.served.ty.group, &*call.served.ty.version, &*call.served.ty.kind),
+        };
+        let name = call.target.name.as_deref().unwrap_or_else(|| text(object, &["metadata", "name"])).to_owned();
+        let namespace = match request.is("", "Namespace") {
+            true => name.clone(),
+            false => call.target.namespace.clone().unwrap_or_default(),
+        };
+        let mut shown = Self {
+            request,
+            object,
+            operation,
+            subresource: call.subresource.as_ref().map_or("", |one| one.name),
+            kind: (group.to_owned(), version.to_owned(), kind.to_owned()),
+            name,
+            namespace,
+            asked: Objects { object: Value::Null, old: Value::Null },
+            served: served(request)?,
+            within: OnceLock::new(),
+            user: user(request),
+            options: options(request),
+        };
+        shown.asked = shown.objects(&call.served);
+        Ok(shown)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole objects are looked at, and so may be changed.
+    pub fn is_whole(&self) -> bool {
+        let whole = match self.request.call.through() {
+            None => true,
+            Some(behaviour) => {
+                matches!(behaviour, Behaviour::Status | Behaviour::Approval | Behaviour::Finalize)
+            }
+        };
+        whole && !self.asked.object.is_null()
+    }
+
+    fn objects(&self, served: &Served) -> Objects {
+        let call = self.request.call;
+        let metadata = || json!({"name": self.name, "namespace": self.namespace});
+        let sent =
+            |api_version: &str, kind: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": metadata()});
+        let alone = |object: Value| Objects { object, old: Value::Null };
+        match call.through() {
+            Some(Behaviour::Bind) => {
+                let node = json!({"kind": "Node", "name": self.object["spec"]["nodeName"]});
+                let mut binding = sent("v1", "Binding");
+                binding["target"] = node;
+                alone(binding)
+            }
+            Some(Behaviour::Evict) => alone(sent("policy/v1", "Eviction")),
+            Some(Behaviour::IssueToken | Behaviour::Connect(_)) => alone(self.object.clone()),
+            Some(Behaviour::Scale(scale)) => Objects {
+                object: scale.of(self.object),
+                old: self.request.old.map_or(Value::Null, |old| scale.of(old)),
+            },
+            _ => {
+                let of = |object: &Value| served.from_stored(object.clone());
+                let old = || self.request.old.map_or(Value::Null, of);
+                match self.request.operation {
+                    Operation::Create => alone(of(self.object)),
+                    Operation::Delete => Objects { object: Value::Null, old: old() },
+                    _ => Objects { object: of(self.object), old: old() },
+                }
+            }
+        }
+    }
+
+    pub fn about(&self) -> About<'_> {
+        let (group, version) = self.resource();
+        About {
+            operation: self.operation,
+            group,
+            version,
+            kind: &self.kind.2,
+            resource: &self.request.call.resource.plural,
+            subresource: self.subresource,
+            name: &self.name,
+            namespace: &self.namespace,
+            object: &self.asked.object,
+            old: &self.asked.old,
+        }
+    }
+
+    /// Of what was sent.
+    pub fn api_version(&self) -> String {
+        match &*self.kind.0 {
+            "" => self.kind.1.clone(),
+            group => format!("{group}/{}", self.kind.1),
+        }
+    }
+
+    /// Group and version of the resource, which a subresource's kind is not always of.
+    fn resource(&self) -> (&str, &str) {
+        let ty = &self.request.call.served.ty;
+        (&ty.group, &ty.version)
+    }
+
+    /// The other groups and versions in which there are the same objects.
+    pub fn others(&self) -> Vec<Matched<'_>> {
+        let same = |served: &&Arc<Served>| (&*served.ty.group, &*served.ty.version) != self.resource();
+        self.served
+            .iter()
+            .filter(same)
+            .map(|served| Matched {
+                group: &served.ty.group,
+                version: &served.ty.version,
+                kind: if self.subresource.is_empty() { &served.ty.kind } else { &self.kind.2 },
+            })
+            .collect()
+    }
+
+    /// The version that has matched.
+    pub fn served(&self, matched: Matched<'_>) -> &Arc<Served> {
+        let is = |served: &&Arc<Served>| served.ty.group == matched.group && served.ty.version == matched.version;
+        self.served.iter().find(is).unwrap_or(&self.request.call.served)
+    }
+
+    /// The objects in a version.
+    pub fn in_version(&self, matched: Matched<'_>) -> Cow<'_, Objects> {
+        match (matched.group, matched.version) == self.resource() {
+            true => Cow::Borrowed(&self.asked),
+            false => Cow::Owned(self.objects(self.served(matched))),
+        }
+    }
+
+    /// The namespace that it is in; `null` for what is in none.
+    pub fn namespace(&self) -> &Value {
+        self.within.get_or_init(|| {
+            // `None` for a namespace itself, too.
+            let namespace = namespace_of(self.request).ok().flatten();
+            let mut namespace = namespace.and_then(|entry| stored_form::decode(&entry).ok()).unwrap_or_default();
+            // Who has set what of it is not shown.
+            if let Some(metadata) = namespace.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("managedFields");
+                metadata.remove("ownerReferences");
+            }
+            namespace
+        })
+    }
+
+    /// Those by which namespaces are selected: of a namespace that is written its own.
+    pub fn namespace_labels(&self) -> Value {
+        let labels = |object: &Value| object["metadata"]["labels"].clone();
+        match (self.request.is("", "Namespace"), self.request.old) {
+            (true, Some(old)) if self.request.operation == Operation::Delete => labels(old),
+            (true, _) => labels(self.object),
+            (false, _) => labels(self.namespace()),
+        }
+    }
+
+    /// An `AdmissionRequest` without uid and objects.
+    pub fn admission_request(&self, matched: Matched<'_>) -> Value {
+        let as_asked = (matched.group, matched.version) == self.resource();
+        let kind = if as_asked || !self.subresource.is_empty() { self.kind.2.as_str() } else { matched.kind };
+        let sent = Sent { user: &self.user, dry_run: self.request.dry_run, options: &self.options };
+        let mut made = self.about().request(Matched { kind, ..matched }, sent);
+        // What is sent to a subresource may be of another group.
+        let (group, version, kind) = &self.kind;
+        let of_sent = json!({"group": group, "version": version, "kind": kind});
+        if !self.is_whole() && !self.asked.object.is_null() {
+            made["kind"] = of_sent.clone();
+            made["requestKind"] = of_sent;
+        }
+        made
+    }
+
+    /// Group, resource, subresource, namespace and name.
+    pub fn resource_path(&self) -> [&str; 5] {
+        let (group, _) = self.resource();
+        let plural = &self.request.call.resource.plural;
+        [group, plural, self.subresource, &self.namespace, &self.name]
+    }
+}
+
+/// All versions of the same objects.
+fn served(request: &Request<'_>) -> Result<Vec<Arc<Served>>, ApiError> {
+    let call = request.call;
+    if !call.resource.ty.is_defined() {
+        return Ok(call.resource.served.clone());
+    }
+    let view = request.server.definitions.registry().view(&call.tenant()?);
+    let same = view.all().iter().filter(|endpoint| endpoint.resource.id == call.resource.id);
+    Ok(same.map(|endpoint| endpoint.served.clone()).collect())
+}
+
+fn user(request: &Request<'_>) -> Value {
+    let user = &request.call.user;
+    let mut shown = Map::new();
+    for (field, value) in [("username", &user.name), ("uid", &user.uid)] {
+        if !value.is_empty() {
+            shown.insert(field.into(), value.as_str().into());
+        }
+    }
+    if !user.groups.is_empty() {
+        shown.insert("groups".into(), json!(user.groups));
+    }
+    if !user.extra.is_empty() {
+        shown.insert("extra".into(), json!(user.extra));
+    }
+    shown.into()
+}
+
+/// The options of the request, as they came in its query.
+fn options(request: &Request<'_>) -> Value {
+    let kind = match request.operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => return Value::Null,
+    };
+    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
+    if request.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    for field in ["fieldManager", "fieldValidation"] {
+        let given = request.call.query.get(field);
+        if !given.is_empty() {
+            options[field] = given.into();
+        }
+    }
+    options
+}
