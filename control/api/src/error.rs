@@ -33,6 +33,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// By its name; one that there is not is that of a bad request.
+    pub fn of(name: &str) -> Self {
+        serde_json::from_value(name.into()).unwrap_or(Self::BadRequest)
+    }
+
     pub fn code(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -94,6 +99,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// Another than the reason has: what a tenant's admission answers is not always of one piece.
     pub other_code: Option<StatusCode>,
+    /// There is no reason that could be told.
+    pub unsaid: bool,
     /// What the caller is warned of besides, in headers.
     pub warnings: Vec<String>,
 }
@@ -107,7 +114,7 @@ impl From<InvalidName> for ApiError {
 
 impl ApiError {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, other_code: None, warnings: Vec::new() }
+        Self { reason, message: message.into(), details: None, other_code: None, unsaid: false, warnings: Vec::new() }
     }
 
     /// The HTTP status that it is answered with.
@@ -187,6 +194,11 @@ impl ApiError {
         });
         if let Some(details) = &self.details {
             status["details"] = json!(details);
+        }
+        if self.unsaid
+            && let Some(status) = status.as_object_mut()
+        {
+            status.remove("reason");
         }
         status
     }

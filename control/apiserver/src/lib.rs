@@ -28,6 +28,7 @@ mod media;
 mod metrics;
 mod namespace_rules;
 mod policies;
+mod reach;
 mod read;
 mod request;
 mod reviews;
@@ -65,6 +66,7 @@ use self::{
     metrics::Metrics,
     namespace_rules::NamespaceRules,
     policies::Policies,
+    reach::Way,
     with_defaults::WithDefaults,
 };
 pub use exemptions::{Exemption, Exemptions, NoExemption};
@@ -75,6 +77,7 @@ pub use fairness::{
 };
 pub use kubelet_proxy::KubeletClient;
 pub use made::{Made, made};
+pub use reach::{Reach, Stream};
 pub use serving::{Deadlines, Shown, TlsConfig, TlsError, listen, serve, serve_within};
 
 /// What the store has to know of objects.
@@ -108,6 +111,8 @@ pub(crate) struct Inner {
     index: Index,
     rules: NamespaceRules,
     policies: Policies,
+    reach: OnceLock<Way>,
+    underway: write::admission::Underway,
     accounts: Accounts,
     seats: Arc<Seats>,
     metrics: Arc<Metrics>,
@@ -133,6 +138,8 @@ impl ApiServer {
             index: Index::new(store.clone(), &all_tenants),
             rules: NamespaceRules::new(store.clone(), &all_tenants),
             policies: Policies::new(store.clone(), &all_tenants),
+            reach: OnceLock::new(),
+            underway: Default::default(),
             directory,
             definitions: Definitions::new(store.clone(), &all_tenants),
             store: WithDefaults::new(store),
@@ -182,6 +189,11 @@ impl ApiServer {
     /// Lets logs, exec and so on through to the nodes. Once.
     pub fn set_kubelet_client(&self, client: KubeletClient) {
         let _ = self.0.kubelets.set(client);
+    }
+
+    /// Lets what tenants have the server call be called. Once.
+    pub fn set_reach(&self, way: Arc<dyn Reach>) {
+        let _ = self.0.reach.set(way);
     }
 
     /// Says whom Pod Security Standards are not for. Once.

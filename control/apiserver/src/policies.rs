@@ -1,5 +1,5 @@
-//! The admission policies of each tenant with their bindings, as the store has them. Looked up for every write; a tenant that has none costs
-//! that look alone.
+//! What each tenant has of its own in admission: policies with their bindings, and webhooks, as the store has them. Looked up for every write; a
+//! tenant that has none costs that look alone.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use hypernetes_api::{AllTenants, ApiError, ResourceId, TenantId};
-use hypernetes_policy::{Binding, MutatingPolicy, ValidatingPolicy};
+use hypernetes_policy::{Binding, MutatingPolicy, ValidatingPolicy, Webhook};
 use hypernetes_store::{Entry, Key, Prefix, Store};
 use serde_json::Value;
 
@@ -19,6 +19,8 @@ use crate::{
 pub const GROUP: &str = "admissionregistration.k8s.io";
 const VALIDATING: [&str; 2] = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
 const MUTATING: [&str; 2] = ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"];
+const VALIDATING_WEBHOOKS: &str = "validatingwebhookconfigurations";
+const MUTATING_WEBHOOKS: &str = "mutatingwebhookconfigurations";
 
 /// Those of all tenants that have some.
 pub struct Policies(Following<Tenants>);
@@ -28,9 +30,16 @@ pub struct Policies(Following<Tenants>);
 pub struct OfTenant {
     pub validating: Sort<ValidatingPolicy>,
     pub mutating: Sort<MutatingPolicy>,
+    /// In the order of their configurations' names.
+    pub validating_webhooks: Arc<Vec<Arc<Webhook>>>,
+    pub mutating_webhooks: Arc<Vec<Arc<Webhook>>>,
+    configurations: [Configurations; 2],
     /// Bytes of all of them, as they are stored.
     pub bytes: usize,
 }
+
+/// Webhooks by the name of their configuration, and the bytes of it.
+type Configurations = BTreeMap<Box<str>, (Vec<Arc<Webhook>>, usize)>;
 
 /// Policies of one sort, and their bindings.
 pub struct Sort<P> {
@@ -74,8 +83,8 @@ impl<P> Sort<P> {
         policies.chain(self.bindings.values().map(|(_, bytes)| bytes)).sum()
     }
 
-    fn is_empty(&self) -> bool {
-        self.policies.is_empty() && self.bindings.is_empty()
+    fn count(&self) -> usize {
+        self.policies.len() + self.bindings.len()
     }
 }
 
@@ -107,19 +116,48 @@ impl Known for Tenants {
             _ if VALIDATING.contains(&plural) => {
                 of_tenant.validating.changed(plural == VALIDATING[0], name, now, ValidatingPolicy::of);
             }
-            _ => of_tenant.mutating.changed(plural == MUTATING[0], name, now, MutatingPolicy::of),
+            _ if MUTATING.contains(&plural) => {
+                of_tenant.mutating.changed(plural == MUTATING[0], name, now, MutatingPolicy::of);
+            }
+            _ => of_tenant.webhooks_changed(plural == MUTATING_WEBHOOKS, name, now),
         }
-        of_tenant.bytes = of_tenant.validating.bytes() + of_tenant.mutating.bytes();
-        if of_tenant.validating.is_empty() && of_tenant.mutating.is_empty() {
+        if of_tenant.count() == 0 {
             self.0.remove(tenant);
         }
+    }
+}
+
+impl OfTenant {
+    fn webhooks_changed(&mut self, mutating: bool, name: &str, now: Option<(&Value, usize)>) {
+        let configurations = &mut self.configurations[usize::from(mutating)];
+        match now {
+            Some((configuration, bytes)) => {
+                let webhooks = Webhook::of_configuration(configuration).into_iter().map(Arc::new).collect();
+                configurations.insert(name.into(), (webhooks, bytes));
+            }
+            None => drop(configurations.remove(name)),
+        }
+        let all = Arc::new(configurations.values().flat_map(|(webhooks, _)| webhooks).cloned().collect());
+        *if mutating { &mut self.mutating_webhooks } else { &mut self.validating_webhooks } = all;
+    }
+
+    /// Sums up anew, and says how many objects there are.
+    fn count(&mut self) -> usize {
+        let configurations = || self.configurations.iter().flat_map(BTreeMap::values);
+        let webhooks: usize = configurations().map(|(_, bytes)| bytes).sum();
+        let count = configurations().count() + self.validating.count() + self.mutating.count();
+        self.bytes = self.validating.bytes() + self.mutating.bytes() + webhooks;
+        count
     }
 }
 
 impl Policies {
     pub fn new(store: Arc<Store>, all: &AllTenants) -> Self {
         let prefix = |plural: &&str| Prefix::all_tenants(&ResourceId::new(GROUP, *plural), all);
-        Self(Following::new(store, VALIDATING.iter().chain(&MUTATING).map(prefix).collect()))
+        Self(Following::new(store, {
+            let plurals = VALIDATING.iter().chain(&MUTATING).chain([&VALIDATING_WEBHOOKS, &MUTATING_WEBHOOKS]);
+            plurals.map(prefix).collect()
+        }))
     }
 
     /// Those that a tenant has; none: it has none.

@@ -1,9 +1,10 @@
-//! Admission by rules that a tenant writes: `ValidatingAdmissionPolicy` and `MutatingAdmissionPolicy` with their bindings.
+//! Admission by rules that a tenant writes: `ValidatingAdmissionPolicy` and `MutatingAdmissionPolicy` with their bindings, and webhooks.
 //!
 //! ```text
 //! request ─▶ Matching (is it about this?) ─▶ Policy (compiled when it first is) ─▶ Evaluation (conditions, variables, budget)
 //!                                                                             ├─▶ validating: verdicts, annotations
 //!                                                                             └─▶ mutating: the object as it shall be
+//!                              ╰▶ Webhook: the review that its server is sent, and what the answer means
 //! ```
 //!
 //! All of it is a function of what is handed in: the API server finds policies, bindings and parameters, says who may do what, and
@@ -18,6 +19,7 @@ mod matching;
 mod mutating;
 mod policy;
 mod validating;
+mod webhook;
 
 pub use about::{About, Matched, Request};
 pub use binding::{Absent, Binding, Parameters, Which};
@@ -27,6 +29,7 @@ pub use matching::Matching;
 pub use mutating::{Mutated, MutatingPolicy};
 pub use policy::{ParameterKind, Policy};
 pub use validating::{Outcome, ValidatingPolicy, Verdict};
+pub use webhook::{Answer, Destination, Refusal, Webhook};
 
 /// Units of cost that one policy may take of one request.
 pub const BUDGET: u64 = hypernetes_cel::limits::RUNTIME_BUDGET;

@@ -4,6 +4,7 @@
 use futures::future::BoxFuture;
 use hypernetes_api::ApiError;
 use hypernetes_kinds::Behaviour;
+use hypernetes_schema::walk;
 use serde_json::Value;
 
 use super::{Additions, Operation, Plugin, Request, Step, ready, text};
@@ -47,7 +48,30 @@ fn check(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     }
 }
 
-pub(super) fn owned(object: &Value) -> Vec<&str> {
+/// What a tenant's own rule changed that is not a tenant's to change on a request of infrastructure: which object it is, who made it, where a pod runs, and
+/// who has to act before it goes.
+pub(super) fn changed(before: &Value, after: &Value) -> Option<&'static str> {
+    const FIELDS: [&str; 8] = [
+        "apiVersion",
+        "kind",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "metadata.creationTimestamp",
+        "metadata.deletionTimestamp",
+        "metadata.resourceVersion",
+    ];
+    if let Some(field) = FIELDS.into_iter().find(|field| walk::get(before, field) != walk::get(after, field)) {
+        return Some(field);
+    }
+    let node = |object: &Value| walk::text(object, "spec.nodeName").to_owned();
+    if before["kind"] == "Pod" && node(before) != node(after) {
+        return Some("spec.nodeName");
+    }
+    (owned(before) != owned(after)).then_some("a finalizer of infrastructure")
+}
+
+fn owned(object: &Value) -> Vec<&str> {
     let finalizers = object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
     finalizers
         .filter(|finalizer| {

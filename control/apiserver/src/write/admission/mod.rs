@@ -9,6 +9,7 @@
 //! that the commit has to meet and operations that are carried out with it or not at all.
 
 mod certificates;
+mod checks;
 mod claim_resize;
 mod default_ingress_class;
 mod default_storage_class;
@@ -23,12 +24,15 @@ mod placement;
 mod pod_security;
 mod policies;
 mod priority;
+mod reinvocation;
 mod resource_quota;
 mod role_escalation;
 mod runtime_class;
 mod service_account;
+mod shown;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -38,6 +42,8 @@ use hypernetes_store::{Entry, Guard, Key, Op, ResourceId};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
+use self::reinvocation::Reinvocation;
+pub(crate) use self::webhooks::Underway;
 use super::{Operation, fields, text};
 use crate::{Call, Inner, namespace_rules::Rules, stored_form};
 
@@ -53,6 +59,7 @@ const CHAIN: &[Plugin] = &[
     runtime_class::PLUGIN,
     // After the server's own, which look again at what it changes.
     policies::mutating::PLUGIN,
+    webhooks::mutating::PLUGIN,
     placement::PLUGIN,
     node_restriction::PLUGIN,
     role_escalation::PLUGIN,
@@ -64,6 +71,7 @@ const CHAIN: &[Plugin] = &[
     namespace_rules::PLUGIN,
     policies::bounds::PLUGIN,
     policies::validating::PLUGIN,
+    webhooks::validating::PLUGIN,
     // Last, as upstream's: who is refused by another waits for no turn.
     resource_quota::PLUGIN,
 ];
@@ -108,8 +116,9 @@ pub(super) struct Additions {
     pub warnings: Vec<String>,
     /// Held until the commit is over.
     pub turn: Option<OwnedMutexGuard<()>>,
-    /// What policies have made of it.
-    reinvocation: policies::mutating::Reinvocation,
+    /// Which policies and which webhooks have to look again.
+    reinvocation: Reinvocation,
+    webhooks_again: Reinvocation,
 }
 
 impl Request<'_> {
@@ -133,6 +142,10 @@ impl Request<'_> {
     }
 }
 
+fn name_of(object: &Value) -> &str {
+    text(object, &["metadata", "name"])
+}
+
 /// What a plugin that has nothing to wait for answers.
 fn ready<'a>(result: Result<(), ApiError>) -> BoxFuture<'a, Result<(), ApiError>> {
     Box::pin(future::ready(result))
@@ -145,8 +158,8 @@ fn ready<'a>(result: Result<(), ApiError>) -> BoxFuture<'a, Result<(), ApiError>
 pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mut Additions) -> Result<bool, ApiError> {
     let mut before = None;
     pass(request, object, added, &mut before).await?;
-    if std::mem::take(&mut added.reinvocation.wanted) {
-        added.reinvocation.again = true;
+    if added.reinvocation.wanted || added.webhooks_again.wanted {
+        (added.reinvocation.again, added.webhooks_again.again) = (true, true);
         pass(request, object, added, &mut before).await?;
     }
     Ok(before.is_some_and(|before| before != *object))

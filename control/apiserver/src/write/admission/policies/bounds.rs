@@ -1,4 +1,4 @@
-//! How many policies a tenant may have: each is looked at on every write, and kept compiled. And who binds one to parameters, or writes one
+//! How many policies and webhooks a tenant may have: each is looked at on every write, and kept compiled. And who binds one to parameters, or writes one
 //! that looks at them, may read them.
 
 use futures::{FutureExt, future::BoxFuture};
@@ -8,8 +8,8 @@ use hypernetes_store::Key;
 use serde_json::Value;
 
 use super::{
-    super::{Additions, Operation, Plugin, Request, Step},
-    name_of, of_tenant, parameters,
+    super::{Additions, Operation, Plugin, Request, Step, name_of},
+    of_tenant, parameters,
 };
 use crate::{
     authorization::{Attributes, is_cluster_admin},
@@ -20,13 +20,12 @@ use crate::{
 pub(in super::super) const PLUGIN: Plugin =
     Plugin { name: "AdmissionPolicyRules", about, step: Step::Validate(validate) };
 
-/// Bytes of a tenant's policies and bindings, as they are stored. Compiled they take up to fifty times as much.
+/// Bytes of a tenant's policies, bindings and webhooks, as they are stored. Compiled they take up to fifty times as much.
 const MOST_BYTES: usize = 512 << 10;
 
 fn about(request: &Request<'_>) -> bool {
     matches!(request.operation, Operation::Create | Operation::Update)
         && request.call.resource.ty.group == GROUP
-        && request.call.resource.plural.contains("admissionpolic")
         && request.call.subresource.is_none()
 }
 
@@ -43,7 +42,7 @@ fn validate<'a>(
         let have = of_tenant(request).await?.map_or(0, |all| all.bytes);
         let added = size(object).saturating_sub(request.old.map_or(0, size));
         if added > 0 && have + added > MOST_BYTES {
-            let why = format!("all admission policies and bindings together may have {MOST_BYTES} bytes");
+            let why = format!("all admission policies, bindings and webhooks together may have {MOST_BYTES} bytes");
             return Err(request.forbidden(name_of(object), &why));
         }
         may_read(request, object).await
@@ -59,6 +58,9 @@ async fn may_read(request: &Request<'_>, object: &Value) -> Result<(), ApiError>
         return Ok(());
     }
     let is_binding = call.resource.plural.ends_with("bindings");
+    if call.resource.plural.ends_with("webhookconfigurations") {
+        return Ok(());
+    }
     let (kind, verb, name, namespace) = if is_binding {
         let binding = Binding::of(object);
         let Some(parameters) = binding.parameters else { return Ok(()) };

@@ -3,7 +3,7 @@
 //! When a policy has changed an object, the server's own mutators look at it again, and after them those policies that ask to be
 //! (`reinvocationPolicy: IfNeeded`), once.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use hypernetes_api::{ApiError, Reason, error::Cause};
@@ -12,38 +12,20 @@ use hypernetes_schema::walk;
 use serde_json::Value;
 
 use super::{
-    super::{Additions, Operation, Plugin, Request, Step, infrastructure_owned},
-    checks::Checks,
-    matched, name_of, of_tenant,
+    super::{
+        Additions, Plugin, Request, Step,
+        checks::Checks,
+        infrastructure_owned, name_of,
+        reinvocation::Reinvocation,
+        shown::{self, Shown},
+    },
+    of_tenant,
     parameters::{self, Missing, collect},
-    shown::Shown,
     spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
-    Plugin { name: "MutatingAdmissionPolicy", about, step: Step::Mutate(mutate) };
-
-/// What has been done to an object so far.
-#[derive(Default)]
-pub(in super::super) struct Reinvocation {
-    /// It is the second time.
-    pub again: bool,
-    /// A policy has changed the object: all mutators look again.
-    pub wanted: bool,
-    /// Of the first time, what those policies that ask to be run again have run on, by policy, binding and parameter.
-    ran: HashSet<Key>,
-    /// The object as the policies have left it.
-    left: Option<Value>,
-    /// Something has changed it since these have run.
-    stale: HashSet<Key>,
-}
-
-type Key = (String, String, String);
-
-/// What is deleted is not changed; and what is infrastructure's to say nobody changes on its way.
-fn about(request: &Request<'_>) -> bool {
-    request.operation != Operation::Delete && super::about(request) && !request.call.resource.ty.is_own()
-}
+    Plugin { name: "MutatingAdmissionPolicy", about: shown::is_changed, step: Step::Mutate(mutate) };
 
 fn mutate<'a>(
     request: &'a Request<'a>,
@@ -54,28 +36,19 @@ fn mutate<'a>(
         let Some(policies) = of_tenant(request).await?.filter(|all| !all.mutating.bound.is_empty()) else {
             return Ok(());
         };
-        if added.reinvocation.again && added.reinvocation.left.as_ref().is_some_and(|left| left != object) {
-            added.reinvocation.went_stale();
-        }
+        added.reinvocation.look(object);
         let (checks, mut spent, mut refusals) = (Checks::default(), 0, Vec::new());
         for (policy, bindings) in policies.mutating.bound.iter() {
             let mut run = Run { request, checks: &checks, policy, spent: &mut spent, refusals: &mut refusals };
             run.policy(bindings, object, &mut added.reinvocation).await?;
         }
-        added.reinvocation.left = Some(object.clone());
+        added.reinvocation.leave(object);
         match refusals.is_empty() {
             true => Ok(()),
             false => Err(refusal(request, name_of(object), refusals)),
         }
     }
     .boxed()
-}
-
-impl Reinvocation {
-    /// All that have run would see another object now.
-    fn went_stale(&mut self) {
-        self.stale.extend(self.ran.drain());
-    }
 }
 
 /// One policy's run on a write.
@@ -102,7 +75,7 @@ impl Run<'_, '_> {
         for binding in bindings {
             let seen = object.clone();
             let shown = Shown::of(self.request, &seen)?;
-            let matched_in = match matched(&self.policy.matching, &shown) {
+            let matched_in = match shown.matched(&self.policy.matching) {
                 Ok(Some(matched)) => matched,
                 Ok(None) => return Ok(()),
                 Err(why) => return Ok(self.refuse(None, format!("failed to configure policy: {why}"), None)),
@@ -113,7 +86,7 @@ impl Run<'_, '_> {
                 let why = format!("failed to configure policy: {}", parameters::unknown(kind));
                 return Ok(self.refuse(None, why, None));
             }
-            match matched(&binding.matching, &shown) {
+            match shown.matched(&binding.matching) {
                 Ok(Some(_)) => {}
                 Ok(None) => continue,
                 Err(why) => {
@@ -131,22 +104,13 @@ impl Run<'_, '_> {
                 }
             };
             for params in &found {
-                let key = (
-                    self.policy.name.clone(),
-                    binding.name.clone(),
-                    format!("{}/{}", walk::text(params, "metadata.namespace"), name_of(params)),
-                );
-                if reinvocation.again && !reinvocation.stale.contains(&key) {
+                let param = format!("{}/{}", walk::text(params, "metadata.namespace"), name_of(params));
+                let key = [self.policy.name.clone(), binding.name.clone(), param];
+                if !reinvocation.runs(&key) {
                     continue;
                 }
                 let changed = self.one(binding, params, object, matched_in).await?;
-                if changed {
-                    reinvocation.went_stale();
-                    reinvocation.wanted = true;
-                }
-                if self.policy.reinvoked {
-                    reinvocation.ran.insert(key);
-                }
+                reinvocation.ran(key, changed, self.policy.reinvoked);
             }
         }
         Ok(())
@@ -195,7 +159,7 @@ impl Run<'_, '_> {
         let Some(changed) = mutated.object else { return Ok(false) };
         let mut changed = if served.is_stored() { changed } else { served.to_stored(changed) };
         self.request.call.resource.set_defaults(&mut changed);
-        if let Some(what) = not_its_own(&seen, &changed) {
+        if let Some(what) = infrastructure_owned::changed(&seen, &changed) {
             // Whatever the policy says of failures: it is not let through without it either.
             self.deny(Some(binding), format!("{what} may not be changed by a policy"), Some(Reason::Invalid));
             return Ok(false);
@@ -220,30 +184,6 @@ impl Run<'_, '_> {
         };
         self.refusals.push(Refusal { message, reason });
     }
-}
-
-/// What a policy changed that is not a tenant's to change on a request of infrastructure: which object it is, who made it, where a pod runs, and
-/// who has to act before it goes.
-fn not_its_own(before: &Value, after: &Value) -> Option<&'static str> {
-    const FIELDS: [&str; 8] = [
-        "apiVersion",
-        "kind",
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "metadata.creationTimestamp",
-        "metadata.deletionTimestamp",
-        "metadata.resourceVersion",
-    ];
-    if let Some(field) = FIELDS.into_iter().find(|field| walk::get(before, field) != walk::get(after, field)) {
-        return Some(field);
-    }
-    let node = |object: &Value| walk::text(object, "spec.nodeName").to_owned();
-    if before["kind"] == "Pod" && node(before) != node(after) {
-        return Some("spec.nodeName");
-    }
-    let owned = |object| infrastructure_owned::owned(object);
-    (owned(before) != owned(after)).then_some("a finalizer of infrastructure")
 }
 
 /// As upstream: the first one's words, `Forbidden` by its status, with the reason of what is wrong.

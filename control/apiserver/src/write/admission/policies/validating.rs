@@ -8,16 +8,18 @@ use hypernetes_policy::{Binding, Outcome, Subject, ValidatingPolicy, Verdict};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Additions, Plugin, Request, Step},
-    checks::Checks,
-    matched, of_tenant,
+    super::{
+        Additions, Plugin, Request, Step,
+        checks::Checks,
+        shown::{self, Shown},
+    },
+    of_tenant,
     parameters::{self, Missing, collect},
-    shown::Shown,
     spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
-    Plugin { name: "ValidatingAdmissionPolicy", about: super::about, step: Step::Validate(validate) };
+    Plugin { name: "ValidatingAdmissionPolicy", about: shown::is_subject, step: Step::Validate(validate) };
 
 const FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 /// Bytes of one annotation's value.
@@ -65,7 +67,7 @@ struct Judged<'j, 'a> {
 
 impl Judged<'_, '_> {
     async fn policy(&mut self, bindings: &[std::sync::Arc<Binding>], added: &mut Additions) -> Result<(), ApiError> {
-        let matched_in = match matched(&self.policy.matching, self.shown) {
+        let matched_in = match self.shown.matched(&self.policy.matching) {
             Ok(Some(matched)) => matched,
             Ok(None) => return Ok(()),
             Err(why) => {
@@ -82,7 +84,7 @@ impl Judged<'_, '_> {
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let sent = self.shown.admission_request(matched_in);
         for binding in bindings {
-            match matched(&binding.matching, self.shown) {
+            match self.shown.matched(&binding.matching) {
                 Ok(Some(_)) => {}
                 Ok(None) => continue,
                 Err(why) => {

@@ -6,12 +6,43 @@ use std::{
 };
 
 use hypernetes_api::ApiError;
-use hypernetes_kinds::{Behaviour, Served};
-use hypernetes_policy::{About, Matched, Request as Sent};
+use hypernetes_kinds::{Behaviour, Home, Served};
+use hypernetes_policy::{About, Matched, Matching, Request as Sent};
 use serde_json::{Map, Value, json};
 
-use super::super::{Operation, Request, namespace_of, text};
-use crate::stored_form;
+use super::{Operation, Request, namespace_of, text};
+use crate::{
+    authorization::{Attributes, nodes},
+    policies::GROUP,
+    stored_form,
+};
+
+/// Whether a tenant's own rules of admission have a say in a write. They hold for everybody who writes into the tenant's cluster, the system's own
+/// controllers included; but what infrastructure says has happened (statuses, placements, ends of pods) is not for them.
+pub fn is_subject(request: &Request<'_>) -> bool {
+    let call = request.call;
+    // Upstream's too: a rule that refused its own removal would be there for ever.
+    if call.resource.ty.group == GROUP || call.resource.home != Home::Tenant {
+        return false;
+    }
+    let wanted = Attributes {
+        verb: "update",
+        group: &call.resource.ty.group,
+        resource: &call.resource.plural,
+        subresource: call.subresource.as_ref().map_or("", |one| one.name),
+        ..Attributes::default()
+    };
+    if nodes::is_reserved(&wanted) {
+        return false;
+    }
+    let ends_pod = request.operation == Operation::Delete && request.is("", "Pod");
+    !(call.is_infrastructure() && (ends_pod || call.resource.ty.is_own()))
+}
+
+/// The same for rules that change what is written: what is deleted is not changed, and what is infrastructure's to say nobody changes on its way.
+pub fn is_changed(request: &Request<'_>) -> bool {
+    request.operation != Operation::Delete && is_subject(request) && !request.call.resource.ty.is_own()
+}
 
 pub struct Shown<'a> {
     request: &'a Request<'a>,
@@ -164,6 +195,14 @@ impl<'a> Shown<'a> {
                 kind: if self.subresource.is_empty() { &served.ty.kind } else { &self.kind.2 },
             })
             .collect()
+    }
+
+    /// In what version something matches, of those in which there are such objects.
+    ///
+    /// # Errors
+    /// What is wrong with a selector.
+    pub fn matched(&self, matching: &Matching) -> Result<Option<Matched<'_>>, String> {
+        matching.matches(&self.about(), || self.namespace_labels(), &self.others())
     }
 
     /// The version that has matched.

@@ -7,7 +7,7 @@ use hypernetes_api::{ApiError, auth::UserInfo, names};
 use hypernetes_policy::{Attributes as Wanted, AuthorizationRequest, Authorizer, Decision};
 use parking_lot::Mutex;
 
-use super::super::Request;
+use super::Request;
 use crate::{authorization::Attributes, request::selectors::Selector};
 
 /// What one write's policies have asked.

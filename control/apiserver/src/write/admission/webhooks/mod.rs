@@ -1,0 +1,139 @@
+//! A tenant's admission webhooks: servers of its own, in its own network, that are asked about what is written.
+//!
+//! ```text
+//! policies::OfTenant ─▶ Shown ─▶ webhooks that match, and whose conditions are met ─▶ call (relay, TLS, one POST) ─▶ what the answer means
+//! ```
+//!
+//! Nobody else waits for them: a tenant has so many questions under way, and no more.
+
+mod call;
+pub(super) mod mutating;
+mod trust;
+pub(super) mod validating;
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_policy::{Answer, Matched, Refusal, Subject, Webhook};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Request, checks::Checks, policies::of_tenant, shown::Shown};
+
+/// Questions of one tenant that are under way at once, on one server.
+const AT_ONCE: usize = 32;
+
+/// Which questions are under way.
+#[derive(Default)]
+pub(crate) struct Underway(Mutex<HashMap<TenantId, Arc<Semaphore>>>);
+
+impl Underway {
+    async fn turn(&self, tenant: &TenantId) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut tenants = self.0.lock();
+            // Who has none under way is not kept.
+            tenants.retain(|known, turns| known == tenant || turns.available_permits() < AT_ONCE);
+            tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone()
+        };
+        turns.acquire_owned().await.ok()
+    }
+}
+
+/// Why a webhook is in the way.
+enum Trouble {
+    /// It could not be found out what it says.
+    Call(String),
+    /// It says no.
+    Refused(Refusal),
+    /// It is asked for what it cannot do, or the server has trouble of its own.
+    Error(ApiError),
+}
+
+impl Trouble {
+    /// As it is told; `None` where the webhook's configuration lets it pass.
+    fn told(self, webhook: &Webhook) -> Option<ApiError> {
+        match self {
+            Self::Call(_) if !webhook.fails => None,
+            Self::Call(why) => {
+                let why = format!("failed calling webhook {:?}: {why}", webhook.name);
+                let mut error = ApiError::internal(format!("Internal error occurred: {why}"));
+                let cause = hypernetes_api::error::Cause { reason: String::new(), message: why, field: String::new() };
+                error =
+                    error.with_details(hypernetes_api::error::Details { causes: vec![cause], ..Default::default() });
+                Some(error)
+            }
+            Self::Refused(refusal) => Some(refused(refusal)),
+            Self::Error(error) => Some(error),
+        }
+    }
+}
+
+/// With the code and the reason that the webhook gives, which need not be of one piece.
+fn refused(Refusal { code, reason, message }: Refusal) -> ApiError {
+    let mut error = ApiError::new(Reason::of(&reason), message);
+    error.other_code = http::StatusCode::from_u16(code).ok();
+    error.unsaid = reason.is_empty();
+    error
+}
+
+/// Whether a webhook is to be asked, and about what version.
+async fn is_asked<'s>(
+    request: &Request<'_>,
+    webhook: &Webhook,
+    shown: &'s Shown<'_>,
+    checks: &Checks,
+) -> Result<Option<Matched<'s>>, ApiError> {
+    let matched = shown.matched(&webhook.matching).map_err(ApiError::internal)?;
+    let Some(matched) = matched.filter(|_| webhook.has_conditions()) else { return Ok(matched) };
+    let objects = shown.in_version(matched);
+    let sent = shown.admission_request(matched);
+    let subject = Subject {
+        object: &objects.object,
+        old: &objects.old,
+        request: &sent,
+        namespace: &Value::Null,
+        params: &Value::Null,
+        resource: shown.resource_path(),
+        authorizer: checks,
+    };
+    let (met, _) = checks.settle(request, || webhook.is_met(subject)).await?;
+    match met {
+        Ok(met) => Ok(Some(matched).filter(|_| met)),
+        Err(why) => Err(request.forbidden(shown.name(), &why)),
+    }
+}
+
+/// Asks a webhook about a write as it is.
+async fn answer(
+    request: &Request<'_>,
+    webhook: &Webhook,
+    shown: &Shown<'_>,
+    matched: Matched<'_>,
+    mutates: bool,
+) -> Result<Answer, Trouble> {
+    if request.dry_run && !webhook.dry_run {
+        let why = format!("admission webhook {:?} does not support dry run", webhook.name);
+        return Err(Trouble::Error(ApiError::bad_request(why)));
+    }
+    let tenant = request.call.tenant().map_err(Trouble::Error)?;
+    let uid = uuid::Uuid::new_v4().to_string();
+    let objects = shown.in_version(matched);
+    let review = webhook.review(&uid, shown.admission_request(matched), &objects.object, &objects.old);
+    let review = review.map_err(|why| Trouble::Call(format!("could not create admission objects: {why}")))?;
+    let began = Instant::now();
+    let asked = async {
+        let _turn = request.server.underway.turn(&tenant).await;
+        call::ask(request.server, &tenant, webhook, &review).await
+    };
+    let answered = tokio::time::timeout(call::LONGEST, asked).await;
+    let answered = answered.unwrap_or_else(|_| Err("failed to call webhook: context deadline exceeded".into()));
+    tracing::debug!(webhook = webhook.name, took = ?began.elapsed(), ok = answered.is_ok(), "asked a webhook");
+    let review = answered.map_err(Trouble::Call)?;
+    let answer = webhook.verify(&uid, mutates, &review);
+    let answer = answer.map_err(|why| Trouble::Call(format!("received invalid webhook response: {why}")))?;
+    for (key, value) in &answer.annotations {
+        request.call.trail.annotate(format!("{}/{key}", webhook.name), value.clone());
+    }
+    if answer.allowed { Ok(answer) } else { Err(Trouble::Refused(answer.refusal)) }
+}

@@ -1,0 +1,100 @@
+//! `MutatingAdmissionWebhook`: one after the other, each sees what those before it have made of the object.
+
+use futures::{FutureExt, future::BoxFuture};
+use hypernetes_api::ApiError;
+use hypernetes_policy::Webhook;
+use hypernetes_schema::{FieldValidation, patch};
+use serde_json::{Value, json};
+
+use super::{
+    super::{Additions, Plugin, Request, Step, checks::Checks, infrastructure_owned, shown, shown::Shown},
+    Trouble, answer, is_asked, of_tenant,
+};
+
+pub(in super::super) const PLUGIN: Plugin =
+    Plugin { name: "MutatingAdmissionWebhook", about: shown::is_subject, step: Step::Mutate(mutate) };
+
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
+const FAILED_OPEN: &str = "failed-open.mutation.webhook.admission.k8s.io/";
+
+fn mutate<'a>(
+    request: &'a Request<'a>,
+    object: &'a mut Value,
+    added: &'a mut Additions,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    async move {
+        let Some(all) = of_tenant(request).await?.filter(|all| !all.mutating_webhooks.is_empty()) else {
+            return Ok(());
+        };
+        added.webhooks_again.look(object);
+        let (checks, round) = (Checks::default(), u8::from(added.webhooks_again.again));
+        for (at, webhook) in all.mutating_webhooks.iter().enumerate() {
+            let key = [webhook.configuration.clone(), webhook.name.clone(), at.to_string()];
+            if !added.webhooks_again.runs(&key) {
+                continue;
+            }
+            let place = format!("round_{round}_index_{at}");
+            let asked = ask(request, webhook, object, &checks, &mut added.warnings).await;
+            let changed = match asked {
+                Ok(None) => continue,
+                Ok(Some(changed)) => changed,
+                Err(trouble) => {
+                    if let Some(error) = trouble.told(webhook) {
+                        return Err(error);
+                    }
+                    request.call.trail.annotate(format!("{FAILED_OPEN}{place}"), webhook.name.clone());
+                    false
+                }
+            };
+            let told = json!({"configuration": webhook.configuration, "webhook": webhook.name, "mutated": changed});
+            request.call.trail.annotate(format!("{MUTATION}{place}"), told.to_string());
+            added.webhooks_again.ran(key, changed, webhook.reinvoked);
+        }
+        added.webhooks_again.leave(object);
+        Ok(())
+    }
+    .boxed()
+}
+
+/// Whether the object is another then; `None`: the webhook is not asked.
+async fn ask(
+    request: &Request<'_>,
+    webhook: &Webhook,
+    object: &mut Value,
+    checks: &Checks,
+    warnings: &mut Vec<String>,
+) -> Result<Option<bool>, Trouble> {
+    let seen = object.clone();
+    let shown = Shown::of(request, &seen).map_err(Trouble::Error)?;
+    let matched = is_asked(request, webhook, &shown, checks).await.map_err(Trouble::Error)?;
+    let Some(matched) = matched else { return Ok(None) };
+    let mut answer = answer(request, webhook, &shown, matched, true).await?;
+    warnings.append(&mut answer.warnings);
+    let Some(patch) = answer.patch else { return Ok(Some(false)) };
+    let undecodable = |error| Trouble::Call(format!("received undecodable patch in webhook response: {error}"));
+    let operations: Value = serde_json::from_slice(&patch).map_err(undecodable)?;
+    if operations.as_array().is_some_and(Vec::is_empty) {
+        return Ok(Some(false));
+    }
+    let error = |why: String| Trouble::Error(ApiError::internal(format!("Internal error occurred: {why}")));
+    if !shown.is_whole() || request.call.resource.ty.is_own() {
+        let name = &webhook.name;
+        let why = "attempted to modify the object, which is not supported for this operation";
+        return Err(error(format!("admission webhook {name:?} {why}")));
+    }
+    let served = shown.served(matched);
+    let current = shown.in_version(matched).object.clone();
+    // As upstream: the whole patch is carried out, or it is an error; a test that fails is one.
+    let patched = patch::policy_patch(current.clone(), operations).map_err(error)?;
+    let Some(patched) = patched else { return Err(error("testing value failed".into())) };
+    let decoded = served.ty.check(patched, FieldValidation::Ignore).map_err(|refused| error(refused.message))?;
+    let mut changed = if served.is_stored() { decoded.object } else { served.to_stored(decoded.object) };
+    request.call.resource.set_defaults(&mut changed);
+    if let Some(what) = infrastructure_owned::changed(&seen, &changed) {
+        let why = format!("admission webhook {:?}: {what} may not be changed by a webhook", webhook.name);
+        return Err(Trouble::Error(request.forbidden(shown.name(), &why)));
+    }
+    let differs = changed != seen;
+    *object = changed;
+    Ok(Some(differs))
+}

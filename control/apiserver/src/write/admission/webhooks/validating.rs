@@ -1,0 +1,52 @@
+//! `ValidatingAdmissionWebhook`: all that are about a write are asked at once.
+
+use futures::{FutureExt, future::BoxFuture, future::join_all};
+use hypernetes_api::ApiError;
+use serde_json::Value;
+
+use super::{
+    super::{Additions, Plugin, Request, Step, checks::Checks, shown, shown::Shown},
+    answer, is_asked, of_tenant,
+};
+
+pub(in super::super) const PLUGIN: Plugin =
+    Plugin { name: "ValidatingAdmissionWebhook", about: shown::is_subject, step: Step::Validate(validate) };
+
+const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/";
+
+fn validate<'a>(
+    request: &'a Request<'a>,
+    object: &'a Value,
+    added: &'a mut Additions,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    async move {
+        let Some(all) = of_tenant(request).await?.filter(|all| !all.validating_webhooks.is_empty()) else {
+            return Ok(());
+        };
+        let (shown, checks) = (Shown::of(request, object)?, Checks::default());
+        let mut asked = Vec::new();
+        for webhook in all.validating_webhooks.iter() {
+            if let Some(matched) = is_asked(request, webhook, &shown, &checks).await? {
+                asked.push((webhook, matched));
+            }
+        }
+        let shown = &shown;
+        let answers = asked.iter().map(|(webhook, matched)| answer(request, webhook, shown, *matched, false));
+        let mut refused = None;
+        for (at, answer) in join_all(answers).await.into_iter().enumerate() {
+            let (webhook, _) = &asked[at];
+            match answer {
+                Ok(answer) => added.warnings.extend(answer.warnings),
+                Err(trouble) => match trouble.told(webhook) {
+                    Some(error) => refused = refused.or(Some(error)),
+                    None => {
+                        let key = format!("{FAILED_OPEN}round_0_index_{at}");
+                        request.call.trail.annotate(key, webhook.name.clone());
+                    }
+                },
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+    .boxed()
+}
