@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::matching;
 use crate::{
-    columns::{Cell, between, column, path_or, text},
+    columns::{Cell, between, column, list, path_or, text, texts},
     field::{Errors, Field},
     format,
     resource::Resource,
@@ -87,9 +87,27 @@ fn check_actions(actions: &Field<'_>, errors: &mut Errors) {
 fn param_ref(binding: &Value) -> Value {
     let Some(param) = binding["spec"].get("paramRef") else { return "<unset>".into() };
     match (text(param, "name"), text(param, "namespace")) {
-        ("", _) => "<unset>".into(),
+        ("", _) => selector_in_go(&param["selector"]).into(),
         // Whether it is in a namespace is not said here.
         (name, "") => format!("*/{name}").into(),
         (name, namespace) => format!("{namespace}/{name}").into(),
     }
+}
+
+/// A label selector as upstream shows it here: as Go prints its struct.
+fn selector_in_go(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut labels: Vec<String> =
+        labels.map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default())).collect();
+    labels.sort_unstable();
+    let term = |term: &Value| {
+        let values: Vec<&str> = texts(term, "values").collect();
+        let (key, operator, values) = (text(term, "key"), text(term, "operator"), values.join(" "));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    };
+    let terms: String = list(selector, "matchExpressions").map(term).collect();
+    let labels = labels.concat();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
 }

@@ -13,7 +13,8 @@ use crate::{
 };
 
 pub(crate) fn resources() -> Vec<Resource> {
-    [policy::resources(), binding::resources(), webhook::resources()].into_iter().flatten().collect()
+    let all = [policy::resources(), binding::resources(), webhook::resources()].into_iter().flatten();
+    all.map(|resource| resource.categories(&["api-extensions"])).collect()
 }
 
 const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
