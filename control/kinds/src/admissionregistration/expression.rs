@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use hypernetes_cel::{Environment, Type, compile};
+use serde_json::Value;
 
 use crate::{
     expressions::admission::Variables,
@@ -11,6 +12,42 @@ use crate::{
 };
 
 const MAX_CONDITIONS: usize = 64;
+
+/// What all expressions of one object may be together: compiling as much takes half a second, and whoever else writes waits for it.
+/// Upstream has no such bound.
+const MAX_EXPRESSIONS: usize = 512;
+const MAX_EXPRESSION_BYTES: usize = 128 * 1024;
+
+/// Whether what is in a field can be compiled in a time that may be spent on it; an error where not.
+pub(super) fn check_amount(field: &Field<'_>, errors: &mut Errors) -> bool {
+    let mut lengths = Vec::new();
+    add_lengths(field.value, &mut lengths);
+    let (many, bytes) = (lengths.len(), lengths.iter().sum::<usize>());
+    let good = many <= MAX_EXPRESSIONS && bytes <= MAX_EXPRESSION_BYTES;
+    if !good {
+        let most = format!("may not have more than {MAX_EXPRESSIONS} of {MAX_EXPRESSION_BYTES} bytes together");
+        field.forbidden(errors, format!("has {many} expressions of {bytes} bytes together: {most}"));
+    }
+    good
+}
+
+/// Of all sources, wherever they are.
+fn add_lengths(value: &Value, lengths: &mut Vec<usize>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| add_lengths(item, lengths)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match (name.as_str(), value) {
+                    ("expression" | "messageExpression" | "valueExpression", Value::String(source)) => {
+                        lengths.push(source.len());
+                    }
+                    _ => add_lengths(value, lengths),
+                }
+            }
+        }
+        _ => {}
+    }
+}
 
 /// An expression that stands in a field.
 pub(super) struct Expression<'f> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     REINVOCATION, check_failure_policy,
-    expression::{Expression, alone, check_conditions},
+    expression::{Expression, alone, check_amount, check_conditions},
     matching,
 };
 use crate::{
@@ -64,6 +64,9 @@ static PATCH: LazyLock<Type> = LazyLock::new(|| Type::list(Type::Made("JSONPatch
 
 fn check_validating(policy: &Field<'_>, errors: &mut Errors) {
     let spec = policy.get("spec");
+    if !check_amount(&spec, errors) {
+        return;
+    }
     let params = spec.get("paramKind").is_set();
     check_spec(&spec, false, errors);
     check_conditions(&spec.get("matchConditions"), params, errors);
@@ -91,6 +94,9 @@ fn check_validating(policy: &Field<'_>, errors: &mut Errors) {
 
 fn check_mutating(policy: &Field<'_>, errors: &mut Errors) {
     let spec = policy.get("spec");
+    if !check_amount(&spec, errors) {
+        return;
+    }
     let params = spec.get("paramKind").is_set();
     check_spec(&spec, true, errors);
     check_conditions(&spec.get("matchConditions"), params, errors);

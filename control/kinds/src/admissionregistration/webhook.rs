@@ -4,7 +4,11 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 
-use super::{REINVOCATION, check_failure_policy, client, expression::check_conditions, matching};
+use super::{
+    REINVOCATION, check_failure_policy, client,
+    expression::{check_amount, check_conditions},
+    matching,
+};
 use crate::{
     columns::{Cell, between, column},
     field::{Errors, Field},
@@ -32,8 +36,12 @@ const VERSIONS: &[&str] = &["v1", "v1beta1"];
 const LEAST_LABELS: usize = 3;
 
 fn check(configuration: &Field<'_>, errors: &mut Errors) {
+    let webhooks = configuration.get("webhooks");
+    if !check_amount(&webhooks, errors) {
+        return;
+    }
     let mut names = HashSet::new();
-    for webhook in configuration.get("webhooks").items() {
+    for webhook in webhooks.items() {
         check_webhook(&webhook, errors);
         check_versions(&webhook.get("admissionReviewVersions"), errors);
         let name = webhook.get("name");
