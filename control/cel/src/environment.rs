@@ -1,5 +1,6 @@
 //! What a source may name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::library::{self, Overload};
@@ -10,8 +11,10 @@ use crate::types::{Opaque, Type};
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: Vec<Variable>,
-    /// Variables that are made of expressions: fields of `variables`.
-    composed: Vec<(String, Type)>,
+    /// Variables that are made of expressions, fields of `variables`: by name the place and type of the last.
+    composed: HashMap<String, (usize, Type)>,
+    /// How many there are, those that a later one hides included.
+    compositions: usize,
     /// Whether objects can be made: `Object{…}`, `JSONPatch{…}`.
     mutates: bool,
 }
@@ -66,7 +69,14 @@ impl Environment {
         if self.index(COMPOSITION).is_none() {
             self = self.variable(COMPOSITION, Type::Opaque(Opaque::Variables));
         }
-        self.composed.push((name.to_owned(), ty));
+        self.composed.insert(name.to_owned(), (self.compositions, ty));
+        self.compositions += 1;
+        self
+    }
+
+    /// Takes a variable away; those behind it are a place nearer.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|variable| variable.name != name);
         self
     }
 
@@ -109,8 +119,7 @@ impl Environment {
 
     /// The place and type of a composed variable. A later one of the same name hides an earlier one.
     pub(crate) fn composed(&self, name: &str) -> Option<(usize, &Type)> {
-        let at = self.composed.iter().rposition(|(known, _)| known == name)?;
-        Some((at, &self.composed[at].1))
+        self.composed.get(name).map(|(place, ty)| (*place, ty))
     }
 }
 

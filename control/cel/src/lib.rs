@@ -46,4 +46,5 @@ pub use eval::{Evaluation, Outcome};
 pub use program::{Program, compile};
 pub use types::{Declaration, ObjectType, Opaque, Type};
 pub use value::check::{Attributes, AuthorizationRequest, Authorizer, Decision};
+pub use value::url::Url;
 pub use value::{List, Made, Map, Text, TypeName, Value};

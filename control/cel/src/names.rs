@@ -27,6 +27,13 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether an expression can write the name as it is, after a dot or alone.
+pub fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !RESERVED.contains(&name)
+}
+
 /// The name as an expression writes it, or `None` if it cannot.
 pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -60,6 +67,15 @@ pub fn escape(name: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifiers() {
+        for (name, is) in
+            [("a", true), ("_", true), ("a__b1", true), ("in", false), ("1a", false), ("a-b", false), ("", false)]
+        {
+            assert_eq!(is_identifier(name), is, "{name}");
+        }
+    }
 
     #[test]
     fn names_are_written() {

@@ -12,6 +12,7 @@ pub const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lowe
 const SUBDOMAIN_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LETTER_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const QUALIFIED_PARTS: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
@@ -84,6 +85,12 @@ pub fn label(text: &str) -> Faults {
         _ => Some(LABEL),
     };
     faults(at_most(text, 63, "characters"), fault)
+}
+
+/// RFC 1035 label: it begins with a letter.
+pub fn letter_label(text: &str) -> Faults {
+    let good = is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase());
+    faults(at_most(text, 63, "characters"), (!good).then_some(LETTER_LABEL))
 }
 
 /// RFC 1123 subdomain: most objects' names.
@@ -384,6 +391,8 @@ mod tests {
         good(label, &["a", "1", "a-b"]);
         bad(label, &["", "A", "a/b", "..", "-a", "a-", "a.b", "\0", &"a".repeat(64)]);
         assert_eq!(label("a.b"), ["must not contain dots"]);
+        good(letter_label, &["a", "a-1"]);
+        bad(letter_label, &["", "1a", "a-", "a.b", &"a".repeat(64)]);
         good(subdomain, &["a", "a.b", "kube-root-ca.crt"]);
         bad(subdomain, &["", "a..b", ".a", "../a", "a/b", "A", &"a".repeat(254)]);
         good(subdomain_with_underscores, &["_tcp.a_b", "a"]);

@@ -28,6 +28,12 @@ impl JsonPath {
         Self(steps.unwrap_or_else(|| vec![Step::Index(0), Step::Field(String::new())]))
     }
 
+    /// Whether a text is a path, which may begin with a name.
+    pub(crate) fn is_one(text: &str) -> bool {
+        let path = text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        parse(&mut path.chars().peekable(), None).is_some()
+    }
+
     /// The first value that it leads to.
     pub(crate) fn first<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         first(&self.0, value)

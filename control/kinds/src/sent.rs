@@ -3,9 +3,8 @@
 use hypernetes_schema::ObjectType;
 use k8s_openapi::{
     api::{
-        admissionregistration::v1 as admissionregistration, authentication::v1 as authentication,
-        autoscaling::v1 as autoscaling, certificates::v1 as certificates, flowcontrol::v1 as flowcontrol,
-        policy::v1 as policy,
+        authentication::v1 as authentication, autoscaling::v1 as autoscaling, certificates::v1 as certificates,
+        flowcontrol::v1 as flowcontrol, policy::v1 as policy,
     },
     apimachinery::pkg::apis::meta::v1 as meta,
     kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
@@ -21,7 +20,6 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
         policy: Eviction;
         authentication: TokenRequest;
         certificates: CertificateSigningRequest;
-        admissionregistration: MutatingWebhookConfiguration ValidatingWebhookConfiguration;
         flowcontrol: FlowSchema PriorityLevelConfiguration;
         apiregistration: APIService;
     };

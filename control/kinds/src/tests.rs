@@ -748,3 +748,28 @@ mod any_json {
         }
     }
 }
+
+/// What is compiled within a request is bounded: others wait for it.
+#[test]
+fn policies_have_so_many_expressions() {
+    let kind = ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy");
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let with = |validations: Vec<Value>| {
+        let constraints = json!({"resourceRules": [rule]});
+        created(kind, json!({"spec": {"matchConstraints": constraints, "validations": validations}}))
+    };
+    let same = |source: String, times: usize| vec![json!({"expression": source}); times];
+    assert_eq!(with(same("true".into(), 512)), Vec::<String>::new());
+    let why = "spec: Forbidden: has 60000 expressions of 240000 bytes together: may not have more than 512 of 131072 bytes together";
+    assert_eq!(with(same("true".into(), 60_000)), [why]);
+    assert_eq!(with(same(format!("'{}' != ''", "a".repeat(70_000)), 2)).len(), 1);
+    // Each is a list of the one before it.
+    let variable = |at: usize| match at {
+        0 => json!({"name": "v0", "expression": "[1]"}),
+        at => json!({"name": format!("v{at}"), "expression": format!("[variables.v{}]", at - 1)}),
+    };
+    let variables: Vec<Value> = (0..510).map(variable).collect();
+    let spec = json!({"matchConstraints": {"resourceRules": [rule]}, "variables": variables,
+        "validations": same("variables.v509".into(), 1)});
+    assert_eq!(created(kind, json!({"spec": spec})).len(), 1);
+}

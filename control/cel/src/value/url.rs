@@ -3,34 +3,42 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// A URL's parts: `host` with its port, `path` escaped.
+/// A URL's parts: `host` with its port, `path` escaped. What is not there is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    pub(crate) scheme: String,
+    pub scheme: String,
     opaque: String,
-    user: Option<String>,
-    pub(crate) host: String,
-    pub(crate) path: String,
-    pub(crate) query: String,
-    fragment: String,
+    pub user: Option<String>,
+    pub host: String,
+    pub path: String,
+    pub query: String,
+    pub fragment: String,
 }
 
 impl Url {
     /// An absolute URL or an absolute path; the error is Go's.
     pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
-        Self::parts(text).map_err(|why| format!("parse {}: {why}", quoted(text)))
+        Self::parts(text, true).map_err(|why| format!("parse {}: {why}", quoted(text)))
     }
 
-    fn parts(text: &str) -> std::result::Result<Self, String> {
+    /// As [`Self::parse`], or a reference, which may be empty.
+    ///
+    /// # Errors
+    /// Go's.
+    pub fn parse_reference(text: &str) -> std::result::Result<Self, String> {
+        Self::parts(text, false).map_err(|why| format!("parse {}: {why}", quoted(text)))
+    }
+
+    fn parts(text: &str, of_request: bool) -> std::result::Result<Self, String> {
         if text.bytes().any(|b| b < b' ' || b == 0x7f) {
             return Err("net/url: invalid control character in URL".to_owned());
         }
-        if text.is_empty() {
+        if text.is_empty() && of_request {
             return Err("empty url".to_owned());
         }
         let (scheme, rest) = scheme(text)?;
         // A request has no fragment; the URL that is made of the same text has.
-        if !rest.starts_with('/') && scheme.is_empty() && text != "*" {
+        if of_request && !rest.starts_with('/') && scheme.is_empty() && text != "*" {
             return Err("invalid URI for request".to_owned());
         }
         let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));

@@ -1,19 +1,25 @@
 //! `admissionregistration.k8s.io`: who a tenant asks besides before something is let into its cluster.
 
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
-    ValidatingAdmissionPolicyBinding,
+mod binding;
+mod client;
+mod expression;
+mod matching;
+mod policy;
+mod webhook;
+
+use crate::{
+    field::{Errors, Field},
+    resource::Resource,
 };
 
-use crate::{resource::Resource, subresource::Subresource};
-
 pub(crate) fn resources() -> Vec<Resource> {
-    vec![
-        Resource::kubernetes::<ValidatingAdmissionPolicy>("validatingadmissionpolicies")
-            .subresources([Subresource::status()])
-            .counts_changes(),
-        Resource::kubernetes::<ValidatingAdmissionPolicyBinding>("validatingadmissionpolicybindings").counts_changes(),
-        Resource::kubernetes::<MutatingAdmissionPolicy>("mutatingadmissionpolicies").counts_changes(),
-        Resource::kubernetes::<MutatingAdmissionPolicyBinding>("mutatingadmissionpolicybindings").counts_changes(),
-    ]
+    let all = [policy::resources(), binding::resources(), webhook::resources()].into_iter().flatten();
+    all.map(|resource| resource.categories(&["api-extensions"])).collect()
+}
+
+const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
+
+/// What becomes of a request when nobody can say whether it is let in.
+fn check_failure_policy(policy: &Field<'_>, errors: &mut Errors) {
+    policy.optional_one_of(errors, &["Fail", "Ignore"]);
 }

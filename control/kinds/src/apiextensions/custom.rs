@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{columns, is_established, names};
 use crate::{
+    format,
     resource::Resource,
     scale::{PodSelector, Scale},
     selectable::Selectable,
@@ -33,8 +34,8 @@ pub fn resources(definition: &Value, again: &Again) -> Vec<Resource> {
     };
     let (group, plural) = (group.as_str(), plural.as_str());
     let good = is_established(definition)
-        && names::label(plural).is_empty()
-        && names::label(&kind.to_lowercase()).is_empty()
+        && format::letter_label(plural).is_empty()
+        && format::letter_label(&kind.to_lowercase()).is_empty()
         && !names::is_servers_own(group);
     if !good {
         return Vec::new();

@@ -203,7 +203,7 @@ fn check_versions(spec: &Field<'_>, common: &Common, errors: &mut Errors) {
         let name = version.get("name").text();
         unique &= !seen.contains(&name);
         seen.push(name);
-        let faults = names::label(name);
+        let faults = format::letter_label(name);
         if !faults.is_empty() {
             version.get("name").invalid_text(errors, faults.join(","));
         }
@@ -216,11 +216,11 @@ fn check_versions(spec: &Field<'_>, common: &Common, errors: &mut Errors) {
         versions.invalid(errors, "must have exactly one version marked as storage version");
     }
     // The first one's is the definition's, too.
-    if let Some(first) = seen.first().filter(|first| !names::label(first).is_empty()) {
+    if let Some(first) = seen.first().filter(|first| !format::letter_label(first).is_empty()) {
         Field::at(&Value::Null, spec.path.child("version")).invalid_quoted(
             errors,
             first,
-            names::label(first).join(","),
+            format::letter_label(first).join(","),
         );
     }
 }

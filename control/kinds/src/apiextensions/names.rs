@@ -4,26 +4,8 @@ use std::{collections::HashSet, sync::OnceLock};
 
 use crate::{
     field::{Errors, Field},
-    format::Faults,
+    format::letter_label,
 };
-
-const LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-const MAX_LABEL: usize = 63;
-
-/// RFC 1035 label.
-pub fn label(text: &str) -> Faults {
-    let mut faults = Faults::new();
-    if text.len() > MAX_LABEL {
-        faults.push(format!("must be no more than {MAX_LABEL} characters"));
-    }
-    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.ends_with('-');
-    if !good {
-        faults.push(LABEL.into());
-    }
-    faults
-}
 
 /// The groups of all kinds that are built in.
 static BUILT_IN: OnceLock<HashSet<String>> = OnceLock::new();
@@ -54,7 +36,7 @@ pub fn check(names: &Field<'_>, errors: &mut Errors) {
     }
     for name in ["kind", "listKind"] {
         let field = names.get(name);
-        let faults = label(&field.text().to_lowercase());
+        let faults = letter_label(&field.text().to_lowercase());
         if !field.is_empty() && !faults.is_empty() {
             field.invalid(errors, format!("may have mixed case, but should otherwise match: {}", faults.join(",")));
         }
@@ -74,7 +56,7 @@ fn check_one(name: &Field<'_>, errors: &mut Errors) {
 }
 
 fn check_item(name: &Field<'_>, errors: &mut Errors) {
-    let faults = label(name.text());
+    let faults = letter_label(name.text());
     if !faults.is_empty() {
         name.invalid_text(errors, faults.join(","));
     }

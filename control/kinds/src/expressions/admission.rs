@@ -95,6 +95,18 @@ impl Variables {
     }
 }
 
+/// What a variable of a policy is to the expressions that name it, by the type of its own expression: of objects and of what
+/// libraries have, nothing is known.
+pub fn variable_type(ty: &Type) -> Type {
+    match ty {
+        Type::List(of) => Type::list(variable_type(of)),
+        Type::Map(of) => Type::map(variable_type(&of.0), variable_type(&of.1)),
+        Type::Null | Type::Bool | Type::Int | Type::Uint | Type::Double | Type::String | Type::Bytes => ty.clone(),
+        Type::Duration | Type::Timestamp => ty.clone(),
+        _ => Type::Dyn,
+    }
+}
+
 fn object(name: &str, fields: impl IntoIterator<Item = (&'static str, Declaration)>) -> Declaration {
     Declaration::object(ObjectType::new(format!("kubernetes.{name}"), fields))
 }
