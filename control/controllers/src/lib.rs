@@ -24,6 +24,7 @@ mod stored;
 mod template;
 mod tenancy;
 mod token_cleaner;
+mod type_checking;
 mod volumes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -131,6 +132,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     token_cleaner::start(&wiring);
     bootstrap_signer::start(&wiring, &config.cluster_ca_pem, config.api_server);
     role_aggregation::start(&wiring);
+    type_checking::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }

@@ -18,6 +18,7 @@ mod expressions;
 mod matching;
 mod mutating;
 mod policy;
+pub mod type_checking;
 mod validating;
 mod webhook;
 

@@ -144,7 +144,7 @@ impl Declaration {
     }
 
     /// What a structural schema (OpenAPI v3, as JSON) declares; `name` is the type's, `is_resource` whether it is that of a
-    /// whole resource, which has `apiVersion`, `kind` and `metadata` whatever it says. `None` if expressions cannot see such
+    /// whole resource, which has `apiVersion`, `kind` and a name whatever it says. `None` if expressions cannot see such
     /// a value: arrays of nothing, and what is kept without a type.
     pub fn of_schema(name: &str, schema: &Json, is_resource: bool) -> Option<Self> {
         let mut declared = Self::of_type(name, schema, is_resource)?;
@@ -156,7 +156,8 @@ impl Declaration {
         let count = |key: &str| schema[key].as_i64().map(|n| u64::try_from(n).unwrap_or(0));
         let is = |key: &str| schema[key].as_bool().unwrap_or(false);
         let text = |default: u64| count("maxLength").map_or(default, |most| most.saturating_mul(4));
-        if is("x-kubernetes-int-or-string") {
+        let either = schema.get("type").is_none() && schema["format"] == "int-or-string";
+        if either || is("x-kubernetes-int-or-string") {
             return Some(Self::simple(Kind::IntOrString, text(REQUEST_BYTES - 2), 1));
         }
         match schema["type"].as_str()? {
@@ -216,7 +217,7 @@ impl Declaration {
                 fields.insert(written.into_owned(), Field { name: property.clone(), declaration });
             }
         }
-        if is_resource {
+        if is_resource && !has_names(schema) {
             let mut insert = |of: &str, declaration| {
                 fields.insert(of.to_owned(), Field { name: of.to_owned(), declaration });
             };
@@ -296,6 +297,15 @@ pub(crate) enum Step {
     Element,
     Key,
     Index,
+}
+
+/// Whether the schema itself has all that a resource always has.
+fn has_names(schema: &Json) -> bool {
+    let is = |of: &Json, ty| of["type"] == ty;
+    let (own, metadata) = (&schema["properties"], &schema["properties"]["metadata"]);
+    let texts =
+        [&own["apiVersion"], &own["kind"], &metadata["properties"]["name"], &metadata["properties"]["generateName"]];
+    is(metadata, "object") && texts.into_iter().all(|text| is(text, "string"))
 }
 
 fn embeds(schema: &Json) -> bool {

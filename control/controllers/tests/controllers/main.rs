@@ -14,5 +14,6 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod roles;
+mod type_checking;
 mod volumes;
 mod workloads;

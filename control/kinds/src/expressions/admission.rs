@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use hypernetes_cel::{Declaration, Environment, EvalError, ObjectType, Opaque, Type, Value};
+use hypernetes_schema::{self as schema, openapi};
 use serde_json::Value as Json;
 
 /// Which variables there are besides those that always are.
@@ -93,6 +94,11 @@ impl Variables {
         }
         Ok(list)
     }
+}
+
+/// What objects of a kind are to expressions that are checked by it: what clients are told of it. None: anything.
+pub fn declared(ty: &schema::ObjectType) -> Option<Declaration> {
+    Declaration::of_schema(&ty.kind, &openapi::whole(ty), true)
 }
 
 /// What a variable of a policy is to the expressions that name it, by the type of its own expression: of objects and of what

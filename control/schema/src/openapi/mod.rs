@@ -40,6 +40,7 @@ pub struct Subresource {
 
 const COMPONENTS: &str = "#/components/schemas/";
 const KUBERNETES: &str = "io.k8s.";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 fn prefix(group: &str, version: &str) -> String {
@@ -61,6 +62,40 @@ pub fn document(group: &str, version: &str, resources: &[Resource]) -> Vec<u8> {
         "components": {"schemas": components.schemas},
     });
     document.to_string().into_bytes()
+}
+
+/// A kind's schema without descriptions, with all that it is made of in its place. What contains itself is there once, and inside of
+/// that an object of which nothing is said.
+pub fn whole(ty: &ObjectType) -> Value {
+    let mut components = Components::default();
+    let root = components.add(ty);
+    resolved(&root, &components.schemas, &mut Vec::new())
+}
+
+fn resolved<'s>(schema: &'s Value, all: &'s BTreeMap<String, Value>, within: &mut Vec<&'s str>) -> Value {
+    let Some(fields) = schema.as_object() else { return schema.clone() };
+    let refers = |value: &'s Value| value["$ref"].as_str().and_then(|text| text.strip_prefix(COMPONENTS));
+    // A description stands beside a reference.
+    if let Some(name) = refers(schema).or_else(|| refers(&schema["allOf"][0])) {
+        let Some(of) = all.get(name).filter(|_| !within.contains(&name)) else { return json!({"type": "object"}) };
+        within.push(name);
+        let made = resolved(of, all, within);
+        within.pop();
+        return made;
+    }
+    let mut out = Map::new();
+    for (key, value) in fields.iter().filter(|(key, _)| *key != "description") {
+        let value = match key.as_str() {
+            "properties" => {
+                let each = value.as_object().into_iter().flatten();
+                each.map(|(name, one)| (name.clone(), resolved(one, all, within))).collect::<Map<_, _>>().into()
+            }
+            "items" | "additionalProperties" => resolved(value, all, within),
+            _ => value.clone(),
+        };
+        out.insert(key.clone(), value);
+    }
+    out.into()
 }
 
 #[derive(Default)]
@@ -231,6 +266,12 @@ fn schema(value: &Value, table: &str, ty: &ObjectType, facts: Option<&Facts>) ->
         };
         out.insert("properties".into(), properties.iter().map(field).collect());
     }
+    if value.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
+        let properties = out.entry("properties").or_insert_with(|| json!({}));
+        properties["apiVersion"] = json!({"type": "string", "description": types::API_VERSION_TEXT});
+        properties["kind"] = json!({"type": "string", "description": types::KIND_TEXT});
+        properties["metadata"] = json!({"$ref": format!("{COMPONENTS}{OBJECT_META}")});
+    }
     for key in ["items", "additionalProperties"] {
         if let Some(inner @ Value::Object(_)) = value.get(key) {
             out.insert(key.into(), schema(inner, "", ty, None));
@@ -363,7 +404,9 @@ fn operation(verb: &str, action: &str, ty: &ObjectType, body: &Value, answer: &V
 #[cfg(test)]
 mod tests {
     use hypernetes_api::types::network::Network;
-    use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::{
+        api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    };
 
     use super::*;
 
@@ -387,6 +430,20 @@ mod tests {
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
         assert!(containers["description"].as_str().unwrap().len() > 20);
+    }
+
+    #[test]
+    fn a_whole_schema_refers_to_nothing() {
+        let pod = whole(&ObjectType::kubernetes::<Pod>());
+        let text = pod.to_string();
+        assert!(!text.contains("$ref") && !text.contains("\"description\":\""));
+        let ports = &pod["properties"]["spec"]["properties"]["containers"]["items"]["properties"]["ports"];
+        assert_eq!(ports["items"]["properties"]["containerPort"]["type"], "integer");
+        let definition = whole(&ObjectType::kubernetes::<CustomResourceDefinition>());
+        let versions = &definition["properties"]["spec"]["properties"]["versions"]["items"]["properties"];
+        let schema = &versions["schema"]["properties"]["openAPIV3Schema"]["properties"];
+        assert_eq!(schema["type"]["type"], "string");
+        assert_eq!(schema["properties"]["additionalProperties"], json!({"type": "object"}));
     }
 
     #[test]
