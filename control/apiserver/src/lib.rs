@@ -19,6 +19,7 @@ mod encryption_keys;
 mod exemptions;
 mod fairness;
 mod follow;
+mod from_start;
 mod health;
 mod kubelet_proxy;
 mod layers;

@@ -1,5 +1,4 @@
-//! The store as the API shows it: with the roles and bindings that every tenant has from the start
-//! ([`crate::authorization::defaults`]).
+//! The store as the API shows it: with what every tenant has from the start ([`crate::from_start`]).
 //!
 //! One that a tenant has not written is shown as if it were stored, at version 1. What is written over it is stored, and what
 //! deletes that stores the default anew, as another object: upstream makes it again, too. A tenant whose Project is gone has
@@ -14,18 +13,18 @@ use hypernetes_store::{
     Store, Txn, TxnError,
 };
 
-use crate::{authorization::defaults, directory, stored_form};
+use crate::{directory, from_start, stored_form};
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct WithDefaults(Arc<Store>);
 
 fn value(key: &Key) -> Option<&'static Bytes> {
-    if key.group() == defaults::GROUP { defaults::value(key.plural(), key.namespace(), key.name()) } else { None }
+    from_start::value(key.group(), key.plural(), key.namespace(), key.name())
 }
 
 fn entry(key: &Key, value: &Bytes) -> Entry {
-    stored_form::outside(key.clone(), value, defaults::REVISION, defaults::REVISION)
+    stored_form::outside(key.clone(), value, from_start::REVISION, from_start::REVISION)
 }
 
 /// What was shown before a change: the default, if nothing had been written over it.
@@ -59,13 +58,15 @@ impl WithDefaults {
     /// All defaults under a prefix, in order.
     async fn under(&self, prefix: &Prefix) -> Result<BTreeMap<Key, Entry>, ReadError> {
         let parts: Vec<&str> = prefix.as_str().split('/').collect();
-        let (["", defaults::GROUP, plural, tenant, ..], Some(_)) = (parts.as_slice(), prefix.of_tenant()) else {
+        let (["", group, plural, tenant, ..], Some(_)) = (parts.as_slice(), prefix.of_tenant()) else {
             return Ok(BTreeMap::new());
         };
-        let Ok(id) = tenant.parse::<TenantId>() else { return Ok(BTreeMap::new()) };
-        let resource = ResourceId::new(defaults::GROUP, plural);
-        let keys =
-            defaults::names(plural).filter_map(|(namespace, name)| Key::new(&resource, &id, namespace, name).ok());
+        let names = from_start::names(group, plural);
+        let Some(id) = tenant.parse::<TenantId>().ok().filter(|_| !names.is_empty()) else {
+            return Ok(BTreeMap::new());
+        };
+        let resource = ResourceId::new(*group, *plural);
+        let keys = names.into_iter().filter_map(|(namespace, name)| Key::new(&resource, &id, namespace, name).ok());
         let under: BTreeMap<Key, Entry> = keys
             .filter(|key| prefix.contains(key))
             .filter_map(|key| value(&key).map(|value| (key.clone(), entry(&key, value))))
@@ -87,7 +88,7 @@ impl WithDefaults {
         }
         match (self.default(key).await.map_err(unread)?, guard) {
             (Some(default), Guard::Absent(key)) => Err(TxnError::Conflict { key, current: Some(default.mod_revision) }),
-            (Some(_), Guard::Unchanged(key, defaults::REVISION)) => Ok(Guard::Absent(key)),
+            (Some(_), Guard::Unchanged(key, from_start::REVISION)) => Ok(Guard::Absent(key)),
             (_, guard) => Ok(guard),
         }
     }
@@ -158,7 +159,7 @@ impl WithDefaults {
                 && let Some(default) = value(key)
                 && self.is_there(key.tenant()).await.map_err(unread)?
             {
-                *op = Op::Put(key.clone(), defaults::anew(default));
+                *op = Op::Put(key.clone(), from_start::anew(default));
             }
         }
         self.0.commit(txn).await

@@ -34,6 +34,7 @@ mod dynamic_resources;
 pub mod expressions;
 mod fault;
 pub mod field;
+pub mod flowcontrol;
 pub mod format;
 mod internal;
 mod json_path;

@@ -4,7 +4,7 @@ use hypernetes_schema::ObjectType;
 use k8s_openapi::{
     api::{
         authentication::v1 as authentication, autoscaling::v1 as autoscaling, certificates::v1 as certificates,
-        flowcontrol::v1 as flowcontrol, policy::v1 as policy,
+        policy::v1 as policy,
     },
     apimachinery::pkg::apis::meta::v1 as meta,
     kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
@@ -20,7 +20,6 @@ pub(crate) fn kinds() -> Vec<ObjectType> {
         policy: Eviction;
         authentication: TokenRequest;
         certificates: CertificateSigningRequest;
-        flowcontrol: FlowSchema PriorityLevelConfiguration;
         apiregistration: APIService;
     };
     let of_meta = |ty: fn(&str, &str, &str, bool) -> ObjectType, kind: &str| ty("", "v1", kind, false);

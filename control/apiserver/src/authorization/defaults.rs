@@ -7,24 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use hypernetes_store::Revision;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use crate::{
     authorization::{
         compiled::{Binding, Role, Rules, aggregate},
         rbac::Rule,
     },
-    stored_form,
+    from_start, stored_form,
 };
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
-/// The version at which defaults are shown: older than whatever is written.
-pub const REVISION: Revision = Revision(1);
 const TABLE: &str = include_str!("defaults.txt");
-/// When they are said to have been made: they are older than any cluster.
-const CREATED: &str = "2026-01-01T00:00:00Z";
 
 /// What is in one namespace, or in none.
 #[derive(Default)]
@@ -57,14 +51,6 @@ pub fn value(plural: &str, namespace: &str, name: &str) -> Option<&'static Bytes
 /// Namespaces and names of all defaults of a resource.
 pub fn names(plural: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
     all().values.keys().filter(move |[of, ..]| of == plural).map(|[_, namespace, name]| (&**namespace, &**name))
-}
-
-/// A default as it is made anew when what was written over it is deleted: another object of the same name.
-pub fn anew(value: &Bytes) -> Bytes {
-    let Ok(mut object) = serde_json::from_slice::<Value>(stored_form::json(value)) else { return value.clone() };
-    object["metadata"]["uid"] = Uuid::new_v4().to_string().into();
-    object["metadata"]["creationTimestamp"] = hypernetes_api::time::now().to_string().into();
-    stored_form::encode(&object).unwrap_or_else(|_| value.clone())
 }
 
 impl Defaults {
@@ -147,22 +133,10 @@ fn level(name: &str) -> String {
     format!("{domain}/aggregate-to-{name}")
 }
 
-/// `name`: with the namespace before a slash, if it is in one.
 fn metadata(kind: &str, name: &str) -> Value {
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{kind}/{name}").as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_ref()[..16]);
-    let (namespace, name) = name.split_once('/').map_or((None, name), |(namespace, name)| (Some(namespace), name));
-    let mut metadata = json!({
-        "name": name,
-        "uid": uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string(),
-        "creationTimestamp": CREATED,
-        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
-    });
-    if let Some(namespace) = namespace {
-        metadata["namespace"] = namespace.into();
-    }
+    let mut metadata = from_start::metadata(kind, name);
+    metadata["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    metadata["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
     metadata
 }
 

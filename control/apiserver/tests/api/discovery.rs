@@ -15,7 +15,6 @@ const UPSTREAM: &str = include_str!("../data/discovery-1.36.2.jsonl");
 /// What upstream has and we have not: what acts on it is not there.
 const NOT_THERE: &[&str] = &[
     "apiregistration.k8s.io/v1",
-    "flowcontrol.apiserver.k8s.io/v1",
     "v1 nodes/proxy",
     "v1 pods/ephemeralcontainers",
     "v1 pods/proxy",
