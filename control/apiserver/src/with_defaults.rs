@@ -65,7 +65,7 @@ impl WithDefaults {
         let Some(id) = tenant.parse::<TenantId>().ok().filter(|_| !names.is_empty()) else {
             return Ok(BTreeMap::new());
         };
-        let resource = ResourceId::new(*group, *plural);
+        let resource = ResourceId::new(group, plural);
         let keys = names.into_iter().filter_map(|(namespace, name)| Key::new(&resource, &id, namespace, name).ok());
         let under: BTreeMap<Key, Entry> = keys
             .filter(|key| prefix.contains(key))

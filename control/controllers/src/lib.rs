@@ -12,6 +12,7 @@ mod definitions;
 mod deployment;
 mod discovery;
 mod event_expiry;
+mod flow_schemas;
 mod garbage;
 mod kubernetes_service;
 mod namespace;
@@ -133,6 +134,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     bootstrap_signer::start(&wiring, &config.cluster_ca_pem, config.api_server);
     role_aggregation::start(&wiring);
     type_checking::start(&wiring);
+    flow_schemas::start(&wiring);
     tasks.close();
     tasks.wait().await;
 }

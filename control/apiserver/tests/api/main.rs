@@ -5,6 +5,7 @@ mod discovery;
 mod facades;
 mod fence;
 mod found_again;
+mod from_start;
 mod gone;
 mod kinds;
 mod layers;

@@ -8,6 +8,7 @@ mod cost;
 mod definitions;
 mod events;
 mod fairness;
+mod flow_schemas;
 mod found_again;
 mod garbage;
 mod lifecycle;

@@ -127,10 +127,10 @@ fn check_rule(rule: &Field<'_>, errors: &mut Errors) {
 }
 
 fn check_subject(subject: &Field<'_>, errors: &mut Errors) {
-    const KINDS: [(&str, &str); 3] = [("Group", "group"), ("ServiceAccount", "serviceAccount"), ("User", "user")];
+    const KINDS: [(&str, &str); 3] = [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
     let kind = subject.get("kind");
     let Some((is, field)) = KINDS.iter().find(|(is, _)| *is == kind.text()) else {
-        return kind.not_supported(errors, &KINDS.map(|(is, _)| is));
+        return kind.not_supported(errors, &["Group", "ServiceAccount", "User"]);
     };
     let who = subject.get(field);
     if who.is_set() {
