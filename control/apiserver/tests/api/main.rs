@@ -15,6 +15,7 @@ mod policies;
 mod reads;
 mod registry;
 mod representations;
+mod webhooks;
 mod writes;
 
 use axum::body::Body;
