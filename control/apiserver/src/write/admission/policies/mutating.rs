@@ -19,9 +19,9 @@ use super::{
         reinvocation::Reinvocation,
         shown::{self, Shown},
     },
-    of_tenant,
-    parameters::{self, Missing, collect},
-    spend,
+    is_about, of_tenant,
+    parameters::Missing,
+    parameters_of, spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
@@ -78,27 +78,16 @@ impl Run<'_, '_> {
         for binding in bindings {
             let seen = object.clone();
             let shown = Shown::of(self.request, &seen)?;
-            let matched_in = match shown.matched(&self.policy.matching) {
+            let matched_in = match is_about(self.request, &shown, self.policy).await {
                 Ok(Some(matched)) => matched,
                 Ok(None) => return Ok(()),
-                Err(why) => return Ok(self.refuse(None, format!("failed to configure policy: {why}"), None)),
-            };
-            if let Some(kind) = &self.policy.parameters
-                && parameters::resource(self.request, kind).await?.is_none()
-            {
-                let why = format!("failed to configure policy: {}", parameters::unknown(kind));
-                return Ok(self.refuse(None, why, None));
-            }
-            match shown.matched(&binding.matching) {
-                Ok(Some(_)) => {}
-                Ok(None) => continue,
-                Err(why) => {
-                    self.refuse(Some(binding), format!("failed to configure binding: {why}"), None);
-                    continue;
+                Err(Missing::Error(error)) => return Err(error),
+                Err(Missing::Said(why)) => {
+                    self.refuse(None, format!("failed to configure policy: {why}"), None);
+                    return Ok(());
                 }
-            }
-            let namespace = shown.about().namespace.to_owned();
-            let found = match collect(self.request, self.policy.parameters.as_ref(), binding, &namespace).await {
+            };
+            let found = match parameters_of(self.request, &shown, self.policy, binding).await {
                 Ok(found) => found,
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {
