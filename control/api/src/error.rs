@@ -33,11 +33,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// By its name; one that there is not is that of a bad request.
-    pub fn of(name: &str) -> Self {
-        serde_json::from_value(name.into()).unwrap_or(Self::BadRequest)
-    }
-
     pub fn code(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -97,10 +92,8 @@ pub struct ApiError {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
-    /// Another than the reason has: what a tenant's admission answers is not always of one piece.
-    pub other_code: Option<StatusCode>,
-    /// There is no reason that could be told.
-    pub unsaid: bool,
+    /// Code and reason as a tenant's own admission gives them, instead of what `reason` has: they need not be of one piece.
+    pub given: Option<Box<(StatusCode, String)>>,
     /// What the caller is warned of besides, in headers.
     pub warnings: Vec<String>,
 }
@@ -114,12 +107,12 @@ impl From<InvalidName> for ApiError {
 
 impl ApiError {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, other_code: None, unsaid: false, warnings: Vec::new() }
+        Self { reason, message: message.into(), details: None, given: None, warnings: Vec::new() }
     }
 
     /// The HTTP status that it is answered with.
     pub fn code(&self) -> StatusCode {
-        self.other_code.unwrap_or_else(|| self.reason.code())
+        self.given.as_ref().map_or_else(|| self.reason.code(), |given| given.0)
     }
 
     pub fn with_details(mut self, details: Details) -> Self {
@@ -195,10 +188,12 @@ impl ApiError {
         if let Some(details) = &self.details {
             status["details"] = json!(details);
         }
-        if self.unsaid
-            && let Some(status) = status.as_object_mut()
-        {
-            status.remove("reason");
+        match self.given.as_deref() {
+            Some((_, reason)) if reason.is_empty() => {
+                drop(status.as_object_mut().map(|status| status.remove("reason")))
+            }
+            Some((_, reason)) => status["reason"] = reason.as_str().into(),
+            None => {}
         }
         status
     }

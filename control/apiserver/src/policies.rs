@@ -38,6 +38,9 @@ pub struct OfTenant {
     pub bytes: usize,
 }
 
+/// A policy and those of its bindings.
+pub type Bound<P> = (Arc<P>, Vec<Arc<Binding>>);
+
 /// Webhooks by the name of their configuration, and the bytes of it.
 type Configurations = BTreeMap<Box<str>, (Vec<Arc<Webhook>>, usize)>;
 
@@ -46,7 +49,7 @@ pub struct Sort<P> {
     policies: BTreeMap<Box<str>, (Arc<P>, usize)>,
     bindings: BTreeMap<Box<str>, (Arc<Binding>, usize)>,
     /// Each policy that is bound, in the order of their names.
-    pub bound: Arc<Vec<(Arc<P>, Vec<Arc<Binding>>)>>,
+    pub bound: Arc<Vec<Bound<P>>>,
 }
 
 impl<P> Default for Sort<P> {
@@ -153,7 +156,7 @@ impl OfTenant {
 
 impl Policies {
     pub fn new(store: Arc<Store>, all: &AllTenants) -> Self {
-        let prefix = |plural: &&str| Prefix::all_tenants(&ResourceId::new(GROUP, *plural), all);
+        let prefix = |plural: &&str| Prefix::all_tenants(&ResourceId::new(GROUP, plural), all);
         Self(Following::new(store, {
             let plurals = VALIDATING.iter().chain(&MUTATING).chain([&VALIDATING_WEBHOOKS, &MUTATING_WEBHOOKS]);
             plurals.map(prefix).collect()

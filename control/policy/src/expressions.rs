@@ -1,7 +1,7 @@
 //! A policy's expressions, compiled: conditions, variables, and what its sort has besides.
 
 use hypernetes_cel::{Environment, Program, Type, compile};
-use hypernetes_kinds::expressions::admission::Variables;
+use hypernetes_kinds::expressions::admission::{Variables, variable_type};
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -37,9 +37,9 @@ impl Expressions {
         let mut composed = Vec::new();
         for variable in list("variables") {
             let program = compile(text(variable, "expression"), &environment).map_err(failed)?;
-            let (name, ty) = (text(variable, "name"), program.result_type());
+            let (name, ty) = (text(variable, "name"), variable_type(program.result_type()));
             environment = environment.compose(name, ty.clone());
-            of_messages = of_messages.compose(name, ty.clone());
+            of_messages = of_messages.compose(name, ty);
             composed.push(program);
         }
         let mut own = Self { variables, environment, of_messages, composed, conditions: Vec::new() };

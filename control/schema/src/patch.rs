@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 /// `application/json-patch+json`, RFC 6902. A `test` that fails, or a path that is not there, is `Invalid`, as upstream has it.
 pub fn json_patch(object: Value, patch: &[u8]) -> Result<Value, ApiError> {
+    let rejected = |why: &dyn std::fmt::Display| {
+        let why = format!("the server rejected our request due to an error in our request: {why}");
+        ApiError::new(Reason::Invalid, why)
+    };
     operate(object, parse(patch)?).map_err(|refused| match refused {
-        Refused::Operation(kind, _) => ApiError::new(
-            Reason::Invalid,
-            format!("the server rejected our request due to an error in our request: {kind}"),
-        ),
+        Refused::Operation(kind, _) => rejected(&kind),
+        Refused::Said(why) => rejected(&why),
         Refused::Bounds(error) => error,
     })
 }
@@ -22,45 +24,66 @@ pub fn json_patch(object: Value, patch: &[u8]) -> Result<Value, ApiError> {
 /// # Errors
 /// An operation that is none, or cannot be carried out.
 pub fn policy_patch(object: Value, operations: Value) -> Result<Option<Value>, String> {
+    match checked(object, operations) {
+        Ok(patched) => Ok(Some(patched)),
+        Err(Refused::Operation(PatchErrorKind::TestFailed, _)) => Ok(None),
+        Err(refused) => Err(refused.in_upstreams_words()),
+    }
+}
+
+/// The same operations as an admission webhook has answered them.
+///
+/// # Errors
+/// As [`policy_patch`], and a `test` that has failed.
+pub fn webhook_patch(object: Value, operations: Value) -> Result<Value, String> {
+    checked(object, operations).map_err(|refused| refused.in_upstreams_words())
+}
+
+fn checked(object: Value, operations: Value) -> Result<Value, Refused> {
     for operation in operations.as_array().into_iter().flatten() {
         let (op, path) = (text(operation, "op"), text(operation, "path"));
         if !matches!(op, "add" | "copy" | "move" | "remove" | "replace" | "test") {
-            return Err(format!("Unexpected kind: {op}"));
+            return Err(Refused::Said(format!("Unexpected kind: {op}")));
         }
         if !path.is_empty() && !path.starts_with('/') {
-            return Err(format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"));
+            let why = format!("{op} operation does not apply: doc is missing path: {path:?}: missing value");
+            return Err(Refused::Said(why));
         }
     }
-    let operations = serde_json::from_value(operations).map_err(|error| error.to_string())?;
-    match operate(object, operations) {
-        Ok(patched) => Ok(Some(patched)),
-        Err(Refused::Operation(PatchErrorKind::TestFailed, _)) => Ok(None),
-        Err(Refused::Operation(kind, operation)) => Err(in_upstreams_words(kind, &operation)),
-        Err(Refused::Bounds(error)) => Err(error.message),
-    }
+    let operations = serde_json::from_value(operations).map_err(|error| Refused::Said(error.to_string()))?;
+    operate(object, operations)
 }
 
 fn text<'v>(operation: &'v Value, field: &str) -> &'v str {
     operation[field].as_str().unwrap_or_default()
 }
 
-fn in_upstreams_words(kind: PatchErrorKind, operation: &Refusal) -> String {
-    let Refusal { op, path, parent } = operation;
-    match *op {
-        // Its text has no quotes there.
-        "replace" => format!("replace operation does not apply: doc is missing path: {path}: missing value"),
-        "remove" if *parent => {
-            let key = path.rsplit('/').next().unwrap_or_default();
-            format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
-        }
-        "add" | "remove" => format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"),
-        _ => kind.to_string(),
-    }
-}
-
 enum Refused {
     Operation(PatchErrorKind, Refusal),
     Bounds(ApiError),
+    /// It is none.
+    Said(String),
+}
+
+impl Refused {
+    fn in_upstreams_words(self) -> String {
+        let (kind, Refusal { op, path, parent }) = match self {
+            Self::Operation(kind, refusal) => (kind, refusal),
+            Self::Bounds(error) => return error.message,
+            Self::Said(why) => return why,
+        };
+        match op {
+            "test" => format!("testing value {path} failed: test failed"),
+            // Its text has no quotes there.
+            "replace" => format!("replace operation does not apply: doc is missing path: {path}: missing value"),
+            "remove" if parent => {
+                let key = path.rsplit('/').next().unwrap_or_default();
+                format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
+            }
+            "add" | "remove" => format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"),
+            _ => kind.to_string(),
+        }
+    }
 }
 
 /// The operation that could not be carried out.

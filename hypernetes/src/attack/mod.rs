@@ -3,6 +3,7 @@
 //! [`ATTACKS`] is the table: the claim that an attack would refute, its name, and what carries it out. Each area has a file.
 //! Attackers are throwaway tenants, made at the beginning and removed at the end; the victim is another such tenant.
 
+mod admission;
 mod attacker;
 mod audit;
 mod controllers;
@@ -110,6 +111,12 @@ const ATTACKS: &[Line] = &[
         says: "nobody reads or writes what is another tenant's or the operator's",
         name: "definitions",
         run: |stage, findings| Box::pin(definitions::run(stage, findings)),
+    },
+    Line {
+        claim: "C4",
+        says: "nobody reads or writes what is another tenant's or the operator's",
+        name: "admission",
+        run: |stage, findings| Box::pin(admission::run(stage, findings)),
     },
     Line {
         claim: "C5",

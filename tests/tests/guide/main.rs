@@ -33,6 +33,7 @@ pages! {
     networks: Tenant, "tenant/networks.md";
     access: Tenant, "tenant/access.md";
     limits: Tenant, "tenant/limits.md";
+    admission: Tenant, "tenant/admission.md";
     budgets: Tenant, "tenant/budgets.md";
     audit: Tenant, "tenant/audit.md";
     install: Programs, "operator/install.md";

@@ -283,17 +283,19 @@ where
         let key = call.key(&own)?;
         let request = admission::Request { server, call, operation, old: old.as_ref(), dry_run: options.dry_run };
         let mut added = admission::Additions::default();
-        let changed = admission::mutate(&request, &mut object, &mut added).await?;
+        let told = |mut error: ApiError, added: &mut admission::Additions| {
+            error.warnings.splice(0..0, warnings.iter().cloned().chain(added.warnings.drain(..)));
+            error
+        };
+        let changed = admission::mutate(&request, &mut object, &mut added).await;
+        let changed = changed.map_err(|error| told(error, &mut added))?;
         if operation != Operation::Delete && changed {
             // A status that is made of the object is made of what it is now, and what the server keeps is kept from admission, too.
             write.prepare_again(&mut object, old.as_ref());
             write.validate(&object, old.as_ref())?;
         }
-        if let Err(mut error) = admission::validate(&request, &object, &mut added).await {
-            error.warnings.extend(warnings);
-            error.warnings.append(&mut added.warnings);
-            return Err(error);
-        }
+        let valid = admission::validate(&request, &object, &mut added).await;
+        valid.map_err(|error| told(error, &mut added))?;
         if let (Operation::Create, Some(found_by)) = (operation, &call.found_by) {
             found_again::check(call, found_by, &object)?;
         }

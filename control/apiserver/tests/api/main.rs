@@ -16,6 +16,7 @@ mod policies;
 mod reads;
 mod registry;
 mod representations;
+mod webhooks;
 mod writes;
 
 use axum::body::Body;

@@ -67,6 +67,22 @@ const SIGNING_REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KT
     VWaEQ4TWptdTUzUUp6b2xBaUVBamEvelNXVWJyQXoxekVheW9tR1d6VlRLUUw5cgo3aTk2NVNGYmVEMFdnM0E9Ci0tLS0tRU5EIENFUlRJRklD\
     QVRFIFJFUVVFU1QtLS0tLQo=";
 
+const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+
+fn rules(group: &str) -> Value {
+    let rule =
+        json!({"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]});
+    json!({"resourceRules": [rule]})
+}
+
+fn condition(name: &str) -> String {
+    format!("object.metadata.name.startsWith('{name}-')")
+}
+
+fn named(name: &str) -> Value {
+    json!({"metadata": {"generateName": format!("{name}-")}})
+}
+
 struct Bench {
     server: ApiServer,
     _directory: TempDir,
@@ -132,6 +148,18 @@ impl Bench {
             pod["spec"][field] = value.clone();
         }
         self.post(&acme(), "/api/v1/namespaces/default/pods", pod).await
+    }
+
+    /// A policy that is bound, about config maps whose names begin so.
+    async fn policy(&self, name: &str, sort: &str, mut spec: Value, mut binding: Value) {
+        spec["matchConstraints"] = rules("");
+        spec["matchConditions"] = json!([{"name": "c", "expression": condition(name)}]);
+        binding["policyName"] = name.into();
+        let path = format!("{ADMISSION}/{}admissionpolic", sort.to_lowercase());
+        for (path, spec) in [(format!("{path}ies"), spec), (format!("{path}ybindings"), binding)] {
+            let (code, answer) = self.post(&acme(), &path, json!({"metadata": {"name": name}, "spec": spec})).await;
+            assert!([201, 409].contains(&code), "{answer}");
+        }
     }
 
     /// Whether the plugin of this name does what it is there for.
@@ -253,6 +281,44 @@ impl Bench {
                 let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
                 let wanted = json!({"metadata": {"generateName": "r-"}, "spec": spec});
                 found(self.post(&acme(), path, wanted).await, "/spec/username")
+            }
+            "MutatingAdmissionPolicy" => {
+                let expression = "Object{metadata: Object.metadata{labels: {'by': 'policy'}}}";
+                let mutation =
+                    json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
+                let spec = json!({"mutations": [mutation], "reinvocationPolicy": "Never"});
+                self.policy("mutating", "Mutating", spec, json!({})).await;
+                found(self.post(&acme(), &map("default"), named("mutating")).await, "/metadata/labels/by")
+            }
+            "ValidatingAdmissionPolicy" => {
+                let spec = json!({"validations": [{"expression": "false", "reason": "Forbidden"}]});
+                self.policy("validating", "Validating", spec, json!({"validationActions": ["Deny"]})).await;
+                forbidden(self.post(&acme(), &map("default"), named("validating")).await)
+            }
+            "AdmissionPolicyRules" => {
+                let long = format!("'{}' != ''", "x".repeat(99_000));
+                let spec = json!({"matchConstraints": rules("none"), "validations": [{"expression": long}]});
+                let one = json!({"metadata": {"generateName": "long-"}, "spec": spec});
+                let path = format!("{ADMISSION}/validatingadmissionpolicies");
+                for _ in 0..5 {
+                    self.post(&acme(), &path, one.clone()).await;
+                }
+                let refused = forbidden(self.post(&acme(), &path, one).await);
+                self.send(&acme(), Method::DELETE, &path, "application/json", &Value::Null).await;
+                refused
+            }
+            "MutatingAdmissionWebhook" | "ValidatingAdmissionWebhook" => {
+                // Nobody answers, which is a refusal.
+                let (sort, name) = (plugin.trim_end_matches("AdmissionWebhook"), plugin.to_lowercase());
+                let (condition, path) = (condition(&name), format!("{}webhookconfigurations", sort.to_lowercase()));
+                let webhook = json!({"name": "hook.example.org", "sideEffects": "None", "rules": rules("")["resourceRules"],
+                    "clientConfig": {"service": {"namespace": "default", "name": "none"}}, "admissionReviewVersions": ["v1"],
+                    "matchConditions": [{"name": "c", "expression": condition}]});
+                let configuration = json!({"metadata": {"name": "hook"}, "webhooks": [webhook]});
+                self.post(&acme(), &format!("{ADMISSION}/{path}"), configuration).await;
+                let (code, answer) = self.post(&acme(), &map("default"), named(&name)).await;
+                assert!([201, 500].contains(&code), "{plugin}: {answer}");
+                code == 500
             }
             "RuntimeClass" => forbidden(self.pod(json!({"runtimeClassName": "none"})).await),
             other => panic!("{other} has no test"),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use hypernetes_api::{ApiError, Reason, error::Cause};
+use hypernetes_api::{ApiError, error::Cause};
 use hypernetes_policy::{Binding, Matched, MutatingPolicy, Subject};
 use hypernetes_schema::walk;
 use serde_json::Value;
@@ -19,13 +19,16 @@ use super::{
         reinvocation::Reinvocation,
         shown::{self, Shown},
     },
-    of_tenant,
-    parameters::{self, Missing, collect},
-    spend,
+    is_about, of_tenant,
+    parameters::Missing,
+    parameters_of, spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
     Plugin { name: "MutatingAdmissionPolicy", about: shown::is_changed, step: Step::Mutate(mutate) };
+
+/// The reason of what is wrong with a policy, whose status is that of `Forbidden`.
+const INVALID: &str = "Invalid";
 
 fn mutate<'a>(
     request: &'a Request<'a>,
@@ -62,7 +65,7 @@ struct Run<'r, 'a> {
 
 struct Refusal {
     message: String,
-    reason: Option<Reason>,
+    reason: Option<&'static str>,
 }
 
 impl Run<'_, '_> {
@@ -75,27 +78,16 @@ impl Run<'_, '_> {
         for binding in bindings {
             let seen = object.clone();
             let shown = Shown::of(self.request, &seen)?;
-            let matched_in = match shown.matched(&self.policy.matching) {
+            let matched_in = match is_about(self.request, &shown, self.policy).await {
                 Ok(Some(matched)) => matched,
                 Ok(None) => return Ok(()),
-                Err(why) => return Ok(self.refuse(None, format!("failed to configure policy: {why}"), None)),
-            };
-            if let Some(kind) = &self.policy.parameters
-                && parameters::resource(self.request, kind).await?.is_none()
-            {
-                let why = format!("failed to configure policy: {}", parameters::unknown(kind));
-                return Ok(self.refuse(None, why, None));
-            }
-            match shown.matched(&binding.matching) {
-                Ok(Some(_)) => {}
-                Ok(None) => continue,
-                Err(why) => {
-                    self.refuse(Some(binding), format!("failed to configure binding: {why}"), None);
-                    continue;
+                Err(Missing::Error(error)) => return Err(error),
+                Err(Missing::Said(why)) => {
+                    self.refuse(None, format!("failed to configure policy: {why}"), None);
+                    return Ok(());
                 }
-            }
-            let namespace = shown.about().namespace.to_owned();
-            let found = match collect(self.request, self.policy.parameters.as_ref(), binding, &namespace).await {
+            };
+            let found = match parameters_of(self.request, &shown, self.policy, binding).await {
                 Ok(found) => found,
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {
@@ -133,7 +125,7 @@ impl Run<'_, '_> {
             let why = format!(
                 "error applying patch: failed to convert patch object to typed object: no corresponding type for {why}"
             );
-            self.refuse(Some(binding), why, Some(Reason::Invalid));
+            self.refuse(Some(binding), why, Some(INVALID));
             return Ok(false);
         }
         let (objects, served) = (shown.in_version(matched_in), shown.served(matched_in));
@@ -150,10 +142,10 @@ impl Run<'_, '_> {
         let mutated = self.checks.settle(self.request, || self.policy.mutate(subject, &served.ty)).await?;
         self.request.call.pause().await;
         for why in mutated.refusals {
-            self.refuse(Some(binding), why, Some(Reason::Invalid));
+            self.refuse(Some(binding), why, Some(INVALID));
         }
         if let Err(why) = spend(self.spent, mutated.cost) {
-            self.refuse(Some(binding), why, Some(Reason::Invalid));
+            self.refuse(Some(binding), why, Some(INVALID));
             return Ok(false);
         }
         let Some(changed) = mutated.object else { return Ok(false) };
@@ -161,7 +153,7 @@ impl Run<'_, '_> {
         self.request.call.resource.set_defaults(&mut changed);
         if let Some(what) = infrastructure_owned::changed(&seen, &changed) {
             // Whatever the policy says of failures: it is not let through without it either.
-            self.deny(Some(binding), format!("{what} may not be changed by a policy"), Some(Reason::Invalid));
+            self.deny(Some(binding), format!("{what} may not be changed by a policy"), Some(INVALID));
             return Ok(false);
         }
         let differs = changed != seen;
@@ -170,13 +162,13 @@ impl Run<'_, '_> {
     }
 
     /// What is wrong, where a failure is a refusal.
-    fn refuse(&mut self, binding: Option<&Binding>, why: String, reason: Option<Reason>) {
+    fn refuse(&mut self, binding: Option<&Binding>, why: String, reason: Option<&'static str>) {
         if self.policy.fails {
             self.deny(binding, why, reason);
         }
     }
 
-    fn deny(&mut self, binding: Option<&Binding>, why: String, reason: Option<Reason>) {
+    fn deny(&mut self, binding: Option<&Binding>, why: String, reason: Option<&'static str>) {
         let policy = &self.policy.name;
         let message = match binding {
             Some(binding) => format!("policy '{policy}' with binding '{}' denied request: {why}", binding.name),
@@ -189,10 +181,11 @@ impl Run<'_, '_> {
 /// As upstream: the first one's words, `Forbidden` by its status, with the reason of what is wrong.
 fn refusal(request: &Request<'_>, name: &str, refusals: Vec<Refusal>) -> ApiError {
     let mut error = request.forbidden(name, "");
-    error.other_code = Some(error.code());
     if let Some(first) = refusals.first() {
         error.message.clone_from(&first.message);
-        error.reason = first.reason.unwrap_or(error.reason);
+        if let Some(reason) = first.reason {
+            error.given = Some(Box::new((error.code(), reason.to_owned())));
+        }
     }
     if let Some(details) = &mut error.details {
         let causes = refusals.into_iter().map(|one| one.message);

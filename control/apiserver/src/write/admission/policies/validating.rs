@@ -13,9 +13,9 @@ use super::{
         checks::Checks,
         shown::{self, Shown},
     },
-    of_tenant,
-    parameters::{self, Missing, collect},
-    spend,
+    is_about, of_tenant,
+    parameters::Missing,
+    parameters_of, spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
@@ -67,34 +67,19 @@ struct Judged<'j, 'a> {
 
 impl Judged<'_, '_> {
     async fn policy(&mut self, bindings: &[std::sync::Arc<Binding>], added: &mut Additions) -> Result<(), ApiError> {
-        let matched_in = match self.shown.matched(&self.policy.matching) {
+        let matched_in = match is_about(self.request, self.shown, self.policy).await {
             Ok(Some(matched)) => matched,
             Ok(None) => return Ok(()),
-            Err(why) => {
+            Err(Missing::Error(error)) => return Err(error),
+            Err(Missing::Said(why)) => {
                 self.misconfigured(None, &why);
                 return Ok(());
             }
         };
-        if let Some(kind) = &self.policy.parameters
-            && parameters::resource(self.request, kind).await?.is_none()
-        {
-            self.misconfigured(None, &parameters::unknown(kind));
-            return Ok(());
-        }
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let sent = self.shown.admission_request(matched_in);
         for binding in bindings {
-            match self.shown.matched(&binding.matching) {
-                Ok(Some(_)) => {}
-                Ok(None) => continue,
-                Err(why) => {
-                    self.misconfigured(Some(binding), &why);
-                    continue;
-                }
-            }
-            let namespace = self.shown.about().namespace.to_owned();
-            let found = collect(self.request, self.policy.parameters.as_ref(), binding, &namespace).await;
-            let found = match found {
+            let found = match parameters_of(self.request, self.shown, self.policy, binding).await {
                 Ok(found) => found,
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {

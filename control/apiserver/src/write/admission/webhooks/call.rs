@@ -133,10 +133,8 @@ async fn exchange(
     tokio::select! {
         biased;
         answered = &mut answer => answered,
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error.to_string()),
-        },
+        // What has come is there, however it ended.
+        _ = &mut connection => answer.await,
     }
 }
 

@@ -13,7 +13,10 @@ pub(super) mod validating;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_api::{
+    ApiError, Reason, TenantId,
+    error::{Cause, Details},
+};
 use hypernetes_policy::{Answer, Matched, Refusal, Subject, Webhook};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -44,8 +47,8 @@ impl Underway {
 enum Trouble {
     /// It could not be found out what it says.
     Call(String),
-    /// It says no.
-    Refused(Refusal),
+    /// It says no, and what it warns of besides.
+    Refused(Refusal, Vec<String>),
     /// It is asked for what it cannot do, or the server has trouble of its own.
     Error(ApiError),
 }
@@ -55,25 +58,25 @@ impl Trouble {
     fn told(self, webhook: &Webhook) -> Option<ApiError> {
         match self {
             Self::Call(_) if !webhook.fails => None,
-            Self::Call(why) => {
-                let why = format!("failed calling webhook {:?}: {why}", webhook.name);
-                let mut error = ApiError::internal(format!("Internal error occurred: {why}"));
-                let cause = hypernetes_api::error::Cause { reason: String::new(), message: why, field: String::new() };
-                error =
-                    error.with_details(hypernetes_api::error::Details { causes: vec![cause], ..Default::default() });
-                Some(error)
-            }
-            Self::Refused(refusal) => Some(refused(refusal)),
+            Self::Call(why) => Some(internal(format!("failed calling webhook {:?}: {why}", webhook.name))),
+            Self::Refused(refusal, warnings) => Some(ApiError { warnings, ..refused(refusal) }),
             Self::Error(error) => Some(error),
         }
     }
 }
 
+/// What upstream's server takes for its own trouble.
+fn internal(why: String) -> ApiError {
+    let message = format!("Internal error occurred: {why}");
+    let causes = vec![Cause { reason: String::new(), message: why, field: String::new() }];
+    ApiError::internal(message).with_details(Details { causes, ..Details::default() })
+}
+
 /// With the code and the reason that the webhook gives, which need not be of one piece.
 fn refused(Refusal { code, reason, message }: Refusal) -> ApiError {
-    let mut error = ApiError::new(Reason::of(&reason), message);
-    error.other_code = http::StatusCode::from_u16(code).ok();
-    error.unsaid = reason.is_empty();
+    let mut error = ApiError::new(Reason::Forbidden, message);
+    let code = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::BAD_REQUEST);
+    error.given = Some(Box::new((code, reason)));
     error
 }
 
@@ -135,5 +138,5 @@ async fn answer(
     for (key, value) in &answer.annotations {
         request.call.trail.annotate(format!("{}/{key}", webhook.name), value.clone());
     }
-    if answer.allowed { Ok(answer) } else { Err(Trouble::Refused(answer.refusal)) }
+    if answer.allowed { Ok(answer) } else { Err(Trouble::Refused(answer.refusal, answer.warnings)) }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Additions, Plugin, Request, Step, checks::Checks, infrastructure_owned, shown, shown::Shown},
-    Trouble, answer, is_asked, of_tenant,
+    Trouble, answer, internal, is_asked, of_tenant,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
@@ -71,12 +71,15 @@ async fn ask(
     let mut answer = answer(request, webhook, &shown, matched, true).await?;
     warnings.append(&mut answer.warnings);
     let Some(patch) = answer.patch else { return Ok(Some(false)) };
-    let undecodable = |error| Trouble::Call(format!("received undecodable patch in webhook response: {error}"));
+    let undecodable = |error: serde_json::Error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        Trouble::Call(format!("received undecodable patch in webhook response: {why}"))
+    };
     let operations: Value = serde_json::from_slice(&patch).map_err(undecodable)?;
     if operations.as_array().is_some_and(Vec::is_empty) {
         return Ok(Some(false));
     }
-    let error = |why: String| Trouble::Error(ApiError::internal(format!("Internal error occurred: {why}")));
+    let error = |why: String| Trouble::Error(internal(why));
     if !shown.is_whole() || request.call.resource.ty.is_own() {
         let name = &webhook.name;
         let why = "attempted to modify the object, which is not supported for this operation";
@@ -85,8 +88,7 @@ async fn ask(
     let served = shown.served(matched);
     let current = shown.in_version(matched).object.clone();
     // As upstream: the whole patch is carried out, or it is an error; a test that fails is one.
-    let patched = patch::policy_patch(current.clone(), operations).map_err(error)?;
-    let Some(patched) = patched else { return Err(error("testing value failed".into())) };
+    let patched = patch::webhook_patch(current, operations).map_err(error)?;
     let decoded = served.ty.check(patched, FieldValidation::Ignore).map_err(|refused| error(refused.message))?;
     let mut changed = if served.is_stored() { decoded.object } else { served.to_stored(decoded.object) };
     request.call.resource.set_defaults(&mut changed);
