@@ -1,5 +1,5 @@
-//! What every logical cluster has from the start, and none stores that has not written it: roles and bindings
-//! ([`crate::authorization::defaults`]), and by what upstream tells requests apart. It is made once, for all tenants.
+//! What every logical cluster has from the start, and none stores that has not written it: by what upstream tells requests apart, and what
+//! roles and bindings ([`crate::authorization::defaults`]) have in common with that. It is made once, for all tenants.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -9,30 +9,12 @@ use hypernetes_store::Revision;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{authorization::defaults, stored_form};
+use crate::stored_form;
 
 /// The version at which it is shown: older than whatever is written.
 pub const REVISION: Revision = Revision(1);
 /// When it is said to have been made: it is older than any cluster.
 const CREATED: &str = "2026-01-01T00:00:00Z";
-
-/// The stored form of an object of this group, resource, namespace and name.
-pub fn value(group: &str, plural: &str, namespace: &str, name: &str) -> Option<&'static Bytes> {
-    match group {
-        defaults::GROUP => defaults::value(plural, namespace, name),
-        flowcontrol::GROUP => FLOWS.get(plural)?.get(name).filter(|_| namespace.is_empty()),
-        _ => None,
-    }
-}
-
-/// Namespaces and names of all objects of a resource.
-pub fn names(group: &str, plural: &str) -> Vec<(&'static str, &'static str)> {
-    match group {
-        defaults::GROUP => defaults::names(plural).collect(),
-        flowcontrol::GROUP => FLOWS.get(plural).into_iter().flat_map(BTreeMap::keys).map(|name| ("", *name)).collect(),
-        _ => Vec::new(),
-    }
-}
 
 /// An object as it is made anew when what was written over it is deleted: another one of the same name.
 pub fn anew(value: &Bytes) -> Bytes {
@@ -57,6 +39,16 @@ pub fn metadata(kind: &str, name: &str) -> Value {
         metadata["namespace"] = namespace.into();
     }
     metadata
+}
+
+/// The stored form of a schema or a level.
+pub fn flow(plural: &str, name: &str) -> Option<&'static Bytes> {
+    FLOWS.get(plural)?.get(name)
+}
+
+/// The names of all schemas, or of all levels.
+pub fn flows(plural: &str) -> impl Iterator<Item = &'static str> {
+    FLOWS.get(plural).into_iter().flat_map(BTreeMap::keys).copied()
 }
 
 type Named = BTreeMap<&'static str, Bytes>;

@@ -1,4 +1,5 @@
-//! The store as the API shows it: with what every tenant has from the start ([`crate::from_start`]).
+//! The store as the API shows it, with what every tenant has from the start: roles and bindings
+//! ([`crate::authorization::defaults`]), schemas and levels of requests ([`crate::from_start`]).
 //!
 //! One that a tenant has not written is shown as if it were stored, at version 1. What is written over it is stored, and what
 //! deletes that stores the default anew, as another object: upstream makes it again, too. A tenant whose Project is gone has
@@ -8,19 +9,33 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use hypernetes_api::TenantId;
+use hypernetes_kinds::flowcontrol;
 use hypernetes_store::{
     Change, Changes, Entry, Guard, Key, Listing, Op, Part, Prefix, RangeOptions, ReadError, ResourceId, Revision,
     Store, Txn, TxnError,
 };
 
-use crate::{directory, from_start, stored_form};
+use crate::{authorization::defaults, directory, from_start, stored_form};
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct WithDefaults(Arc<Store>);
 
 fn value(key: &Key) -> Option<&'static Bytes> {
-    from_start::value(key.group(), key.plural(), key.namespace(), key.name())
+    match key.group() {
+        defaults::GROUP => defaults::value(key.plural(), key.namespace(), key.name()),
+        flowcontrol::GROUP => from_start::flow(key.plural(), key.name()),
+        _ => None,
+    }
+}
+
+/// Namespaces and names of all that there is of a resource.
+fn names(group: &str, plural: &str) -> Vec<(&'static str, &'static str)> {
+    match group {
+        defaults::GROUP => defaults::names(plural).collect(),
+        flowcontrol::GROUP => from_start::flows(plural).map(|name| ("", name)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn entry(key: &Key, value: &Bytes) -> Entry {
@@ -61,7 +76,7 @@ impl WithDefaults {
         let (["", group, plural, tenant, ..], Some(_)) = (parts.as_slice(), prefix.of_tenant()) else {
             return Ok(BTreeMap::new());
         };
-        let names = from_start::names(group, plural);
+        let names = names(group, plural);
         let Some(id) = tenant.parse::<TenantId>().ok().filter(|_| !names.is_empty()) else {
             return Ok(BTreeMap::new());
         };
