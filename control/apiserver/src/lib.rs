@@ -27,8 +27,10 @@ mod masters;
 mod media;
 mod metrics;
 mod namespace_rules;
+mod node_channel;
 mod policies;
 mod read;
+mod relay;
 mod request;
 mod reviews;
 mod serving;
@@ -48,7 +50,7 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use hypernetes_api::{
-    AllTenants, ApiError,
+    AllTenants, ApiError, TenantId,
     auth::{TokenAuthority, UserInfo},
 };
 use hypernetes_kinds::Registry;
@@ -73,8 +75,9 @@ pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
     places::Limits,
 };
-pub use kubelet_proxy::KubeletClient;
 pub use made::{Made, made};
+pub use node_channel::KubeletClient;
+pub use relay::{Reach, ServicePort, Stream};
 pub use serving::{Deadlines, Shown, TlsConfig, TlsError, listen, serve, serve_within};
 
 /// What the store has to know of objects.
@@ -103,6 +106,7 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
+    reach: OnceLock<Arc<dyn Reach>>,
     directory: Arc<Directory>,
     graph: Graph,
     index: Index,
@@ -138,6 +142,7 @@ impl ApiServer {
             store: WithDefaults::new(store),
             all_tenants,
             kubelets: OnceLock::new(),
+            reach: OnceLock::new(),
             accounts: Default::default(),
             seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
@@ -182,6 +187,25 @@ impl ApiServer {
     /// Lets logs, exec and so on through to the nodes. Once.
     pub fn set_kubelet_client(&self, client: KubeletClient) {
         let _ = self.0.kubelets.set(client);
+    }
+
+    /// Has tenants' services reached in another way than through their pods' nodes: for tests of what calls them. Once.
+    pub fn set_reach(&self, reach: Arc<dyn Reach>) {
+        let _ = self.0.reach.set(reach);
+    }
+
+    /// A connection with a tenant's service, as what the server calls gets it.
+    ///
+    /// # Errors
+    /// Upstream's: `NotFound`, `ServiceUnavailable`.
+    pub async fn connect_service(
+        &self,
+        tenant: &TenantId,
+        namespace: &str,
+        name: &str,
+        port: ServicePort<'_>,
+    ) -> Result<Box<dyn Stream>, ApiError> {
+        relay::connect_service(&self.0, tenant, namespace, name, port).await
     }
 
     /// Says whom Pod Security Standards are not for. Once.

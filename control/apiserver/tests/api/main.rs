@@ -14,6 +14,7 @@ mod pod_security;
 mod policies;
 mod reads;
 mod registry;
+mod relay;
 mod representations;
 mod writes;
 
