@@ -29,6 +29,7 @@ mod metrics;
 mod namespace_rules;
 mod node_channel;
 mod policies;
+mod reach;
 mod read;
 mod relay;
 mod request;
@@ -50,7 +51,7 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use hypernetes_api::{
-    AllTenants, ApiError, TenantId,
+    AllTenants, ApiError,
     auth::{TokenAuthority, UserInfo},
 };
 use hypernetes_kinds::Registry;
@@ -67,6 +68,7 @@ use self::{
     metrics::Metrics,
     namespace_rules::NamespaceRules,
     policies::Policies,
+    reach::Way,
     with_defaults::WithDefaults,
 };
 pub use exemptions::{Exemption, Exemptions, NoExemption};
@@ -77,7 +79,8 @@ pub use fairness::{
 };
 pub use made::{Made, made};
 pub use node_channel::KubeletClient;
-pub use relay::{Reach, ServicePort, Stream};
+pub use reach::{Reach, Stream};
+pub use relay::{Relay, ServicePort};
 pub use serving::{Deadlines, Shown, TlsConfig, TlsError, listen, serve, serve_within};
 
 /// What the store has to know of objects.
@@ -106,7 +109,7 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
-    reach: OnceLock<Arc<dyn Reach>>,
+    reach: OnceLock<Way>,
     directory: Arc<Directory>,
     graph: Graph,
     index: Index,
@@ -189,23 +192,14 @@ impl ApiServer {
         let _ = self.0.kubelets.set(client);
     }
 
-    /// Has tenants' services reached in another way than through their pods' nodes: for tests of what calls them. Once.
-    pub fn set_reach(&self, reach: Arc<dyn Reach>) {
-        let _ = self.0.reach.set(reach);
+    /// Lets what tenants have the server call be called. Once.
+    pub fn set_reach(&self, way: Arc<dyn Reach>) {
+        let _ = self.0.reach.set(way);
     }
 
-    /// A connection with a tenant's service, as what the server calls gets it.
-    ///
-    /// # Errors
-    /// Upstream's: `NotFound`, `ServiceUnavailable`.
-    pub async fn connect_service(
-        &self,
-        tenant: &TenantId,
-        namespace: &str,
-        name: &str,
-        port: ServicePort<'_>,
-    ) -> Result<Box<dyn Stream>, ApiError> {
-        relay::connect_service(&self.0, tenant, namespace, name, port).await
+    /// The way into tenants' networks by their pods' nodes.
+    pub fn relay(&self) -> Relay {
+        Relay::new(&self.0)
     }
 
     /// Says whom Pod Security Standards are not for. Once.

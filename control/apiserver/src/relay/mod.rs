@@ -11,16 +11,15 @@ mod address;
 mod service;
 mod stream;
 
+use std::sync::{Arc, Weak};
+
 use futures::future::BoxFuture;
 use hypernetes_api::{ApiError, TenantId};
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::Inner;
-
-/// Bytes, both ways.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+use crate::{
+    Inner,
+    reach::{Reach, Stream},
+};
 
 /// A port of a Service, by what it is called there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,33 +28,41 @@ pub enum ServicePort<'a> {
     Name(&'a str),
 }
 
-/// Reaches what tenants have.
-pub trait Reach: Send + Sync {
+/// The way by the nodes that have the pods, for as long as the server is there, which may have it in turn. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay(Weak<Inner>);
+
+impl Relay {
+    pub(crate) fn new(server: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(server))
+    }
+
     /// Connects to a pod of a Service of the tenant's.
-    fn connect_service<'a>(
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such Service; `ServiceUnavailable`: nothing of it can be reached; `TooManyRequests`: the tenant has
+    /// too many of these connections on the node.
+    pub async fn connect_service(
+        &self,
+        tenant: &TenantId,
+        namespace: &str,
+        name: &str,
+        port: ServicePort<'_>,
+    ) -> Result<Box<dyn Stream>, ApiError> {
+        let server = self.0.upgrade().ok_or_else(|| ApiError::internal("the server has ended"))?;
+        let (pod, port) = service::resolve(&server, tenant, namespace, name, port).await?;
+        Ok(Box::new(stream::connect(&server, tenant, &pod, port).await?))
+    }
+}
+
+impl Reach for Relay {
+    fn service<'a>(
         &'a self,
         tenant: &'a TenantId,
         namespace: &'a str,
         name: &'a str,
-        port: ServicePort<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Stream>, ApiError>>;
-}
-
-/// Connects to a pod of a Service of the tenant's: by the server's [`Reach`] where it was given one.
-///
-/// # Errors
-/// `NotFound`: there is no such Service; `ServiceUnavailable`: nothing of it can be reached; `TooManyRequests`: the tenant has too
-/// many of these connections on the node.
-pub(crate) async fn connect_service(
-    server: &Inner,
-    tenant: &TenantId,
-    namespace: &str,
-    name: &str,
-    port: ServicePort<'_>,
-) -> Result<Box<dyn Stream>, ApiError> {
-    if let Some(reach) = server.reach.get() {
-        return reach.connect_service(tenant, namespace, name, port).await;
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Stream>, ApiError>> {
+        Box::pin(self.connect_service(tenant, namespace, name, ServicePort::Number(port)))
     }
-    let (pod, port) = service::resolve(server, tenant, namespace, name, port).await?;
-    Ok(Box::new(stream::connect(server, tenant, &pod, port).await?))
 }

@@ -1,12 +1,8 @@
 //! Into a tenant's network: which pod a Service means, by which node it is reached, and what is said when it cannot be.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures::future::BoxFuture;
-use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_api::{ApiError, Reason};
 use hypernetes_apiserver::{KubeletClient, Reach, ServicePort, Shown, Stream, TlsConfig};
 use hypernetes_testing::{
     requests::{Refused, admin, infrastructure},
@@ -139,7 +135,7 @@ impl Bench {
     }
 
     async fn connect(&self, tenant: &str, name: &str, port: u16) -> Result<Box<dyn Stream>, ApiError> {
-        self.api.server.connect_service(&id(tenant), "default", name, ServicePort::Number(port)).await
+        self.api.server.relay().service(&id(tenant), "default", name, port).await
     }
 
     /// What the node was asked for; the stream goes both ways.
@@ -168,7 +164,7 @@ async fn a_service_is_reached_by_the_node_of_a_pod_of_it() {
         let path = format!("/clusters/{tenant}/relay/default/10.244.0.2/8443");
         assert_eq!(bench.reached(tenant, "web", 443).await, path);
     }
-    let by_name = bench.api.server.connect_service(&id(ACME), "default", "web", ServicePort::Name("web")).await;
+    let by_name = bench.api.server.relay().connect_service(&id(ACME), "default", "web", ServicePort::Name("web")).await;
     assert!(by_name.is_ok());
     // Any of those that run and are ready.
     bench.pod(ACME, "two", "n1", "10.244.0.3").await;
@@ -249,30 +245,4 @@ async fn where_a_pod_is_no_tenant_says() {
     bench.api.merge(&admin(ACME), &path, json!({"status": port["status"]})).await.forbidden();
     let (reason, message) = bench.refused(ACME, "web", 443).await;
     assert_eq!((reason, &*message), (Reason::ServiceUnavailable, "no endpoints available for service \"web\""));
-}
-
-/// Remembers what was asked for.
-#[derive(Default)]
-struct Fake(Mutex<Vec<String>>);
-
-impl Reach for Fake {
-    fn connect_service<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        namespace: &'a str,
-        name: &'a str,
-        port: ServicePort<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Stream>, ApiError>> {
-        self.0.lock().unwrap().push(format!("{tenant}/{namespace}/{name} {port:?}"));
-        Box::pin(async { Ok(Box::new(tokio::io::empty()) as Box<dyn Stream>) })
-    }
-}
-
-#[tokio::test]
-async fn a_test_may_put_something_else_there() {
-    let bench = InProcess::with_tenants().await;
-    let fake = Arc::new(Fake::default());
-    bench.server.set_reach(fake.clone());
-    assert!(bench.server.connect_service(&id(ACME), "a", "b", ServicePort::Number(443)).await.is_ok());
-    assert_eq!(*fake.0.lock().unwrap(), [format!("{ACME}/a/b Number(443)")]);
 }
