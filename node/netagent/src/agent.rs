@@ -14,10 +14,10 @@ use hypernetes_names::ObjectName;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpSocket, sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    Error, NetagentConfig, RelayError,
+    Error, NetagentConfig,
     cni::protocol::{Failure, OfferedTap, Reply, Request, code},
     domain::{Domain, Leading},
     mirror::{Change, Mirror},
@@ -258,23 +258,19 @@ impl Agent {
         if there { Ok(Value::Null) } else { Err(Failure::new(code::DATAPLANE, "the sandbox's tap is gone")) }
     }
 
-    /// A socket that leads to that address alone, if a connected port of the tenant's network has it on this host.
+    /// What leads to that address alone, if a connected port of the tenant's network has it on this host.
     pub async fn socket_to(
         &self,
         tenant: &TenantId,
         network: &ObjectName,
         ip: Ipv4Addr,
-    ) -> Result<Option<TcpSocket>, RelayError> {
+    ) -> Result<Option<Leading>, Error> {
         let Some(uid) = self.mirror.network(tenant, network).and_then(|network| network.uid()) else { return Ok(None) };
         let Some(domain) = self.domains.lock().get(&uid).cloned() else { return Ok(None) };
         let found = domain.lock().await.socket_to(tenant, ip).await;
         drop(domain);
         self.forget_empty(&uid);
-        match found? {
-            None => Ok(None),
-            Some(Leading::Socket(socket)) => Ok(Some(socket)),
-            Some(Leading::NoGateway) => Err(RelayError::NoGateway(network.clone())),
-        }
+        found
     }
 
     async fn collect(&self, valid: &[String]) -> Reply {

@@ -19,7 +19,7 @@ use hypernetes_api::TenantId;
 use hypernetes_names::ObjectName;
 use tokio::net::TcpStream;
 
-use crate::{Error, agent::Agent};
+use crate::{Error, agent::Agent, domain::Leading};
 
 /// How long a connection may take to be made.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,7 +65,10 @@ impl Relay {
             let no_port = || RelayError::NoPort { network: network.clone(), address };
             // Ports have no others yet.
             let IpAddr::V4(ip) = address else { return Err(no_port()) };
-            let socket = self.0.socket_to(tenant, network, ip).await?.ok_or_else(no_port)?;
+            let socket = match self.0.socket_to(tenant, network, ip).await?.ok_or_else(no_port)? {
+                Leading::Socket(socket) => socket,
+                Leading::NoGateway => return Err(RelayError::NoGateway(network.clone())),
+            };
             let stream = socket.connect(to).await.map_err(|source| RelayError::Connect { to, source })?;
             let _ = stream.set_nodelay(true);
             Ok(stream)
