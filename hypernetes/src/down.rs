@@ -7,7 +7,7 @@ use futures::StreamExt;
 use hypernetes_api::AllTenants;
 use hypernetes_daemon::confine::mounts;
 use hypernetes_hypervisor::{cgroup::Cgroups, process::Process};
-use hypernetes_netagent::NetagentConfig;
+use hypernetes_netagent::{Netagent, NetagentConfig};
 use k8s_cri::v1::{
     ListPodSandboxRequest, PodSandbox, RemovePodSandboxRequest, StopPodSandboxRequest,
     runtime_service_client::RuntimeServiceClient,
@@ -94,13 +94,13 @@ async fn stop_vms(root: &Path) -> Result<()> {
     if sandboxes.is_empty() {
         return Ok(());
     }
-    let agent = network_agent(root).await?;
+    let agent = Netagent::open(network_agent(root).await?).await?;
     let count = sandboxes.len();
     let stopping = futures::stream::iter(sandboxes).map(|sandbox| remove(&channel, sandbox)).buffer_unordered(AT_ONCE);
     let failures = stopping.filter_map(|outcome| async { outcome.err() }).collect::<Vec<_>>();
     let failures = tokio::select! {
         failures = failures => failures,
-        ended = hypernetes_netagent::run(agent) => return Ok(ended?),
+        () = agent.run() => return Ok(()),
     };
     for failure in &failures {
         eprintln!("  {failure:#}");

@@ -170,6 +170,7 @@ impl Server {
         };
         let lasting = Lasting::open(place, authority)?;
         server.set_kubelet_client(KubeletClient::new(&lasting.to_kubelets())?);
+        server.set_reach(Arc::new(server.relay()));
         tokio::spawn(server.follow_tenants());
         let clients = Clients::in_process(server.loopback());
         let identity = Identity::follow(&clients, IdentityConfig::new(&url));

@@ -9,7 +9,7 @@ use std::{
 use hypernetes_api::{
     names,
     subnet::{SubnetError, SubnetRange, address},
-    types::network::{FixedIp, Network, Port, PortSpec, Subnet},
+    types::network::{FixedIp, Network, Port, PortSpec, Subnet, port_of_pod},
 };
 use kube::ResourceExt;
 
@@ -41,11 +41,6 @@ impl PodRecord {
 
 /// `device_owner` of a pod's port.
 pub(crate) const POD_OWNER: &str = "hypernetes:pod";
-
-/// `metadata.name` of the pod's port.
-pub(crate) fn port_of_pod(uid: &str) -> String {
-    format!("pod-{uid}")
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct AddressBook {

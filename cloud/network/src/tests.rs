@@ -96,7 +96,7 @@ impl Cloud {
 
     /// The pod's port, once it is accepted.
     async fn port_of(&self, tenant: &str, pod: &Pod) -> Port {
-        let name = crate::address_book::port_of_pod(pod.metadata.uid.as_deref().unwrap());
+        let name = hypernetes_api::types::network::port_of_pod(pod.metadata.uid.as_deref().unwrap());
         eventually(|| async {
             self.api::<Port>(tenant).get_opt(&name).await.unwrap().filter(crate::state::is_accepted)
         })

@@ -51,6 +51,9 @@ pub const GROUP_KEYSTONE_ADMIN: &str = "keystone:admin";
 pub const GROUP_KEYSTONE_MEMBER: &str = "keystone:member";
 pub const GROUP_KEYSTONE_READER: &str = "keystone:reader";
 
+/// What a connection of the API server with a kubelet is upgraded to: a byte stream into a tenant's network.
+pub const RELAY_PROTOCOL: &str = "hypernetes-relay";
+
 /// Name of the CSI driver and provisioner of the built-in volume service.
 pub const VOLUME_DRIVER: &str = "volume.csi.hypernetes.io";
 /// In the directory of a mount that is really a block device for the VM (see `hypernetes-csi`).

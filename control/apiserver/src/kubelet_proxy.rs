@@ -1,53 +1,27 @@
 //! `log`, `exec`, `attach` and `portforward` of pods: handed on to the kubelet that has the pod.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
-use hypernetes_api::{ApiError, Reason, TenantId};
+use hypernetes_api::{ApiError, Reason};
 use hypernetes_kinds::Connection;
 use hypernetes_store::{Key, ResourceId};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
 use serde_json::{Value, json};
-use tokio_rustls::TlsConnector;
 
 use crate::{
     Call, Inner,
     fairness::{account::Account, background, payer::Payer, places::Place, ticket::Ticket},
+    node_channel::{self, Channel, unavailable},
     request::Query,
-    serving::{TlsConfig, TlsError},
     stored_form,
     write::{Operation, admission},
 };
 
-/// Time to reach a kubelet.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Longest refusal of a kubelet that is passed on.
 const MAX_REFUSAL: usize = 16 << 10;
-
-/// How kubelets are reached: with a certificate of infrastructure.
-pub struct KubeletClient(TlsConnector);
-
-impl KubeletClient {
-    /// With the authority of the kubelets' certificates.
-    ///
-    /// # Errors
-    /// When that is none.
-    pub fn new(identity: &TlsConfig) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(identity.authority.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let shown = Arc::new(identity.shown.clone());
-        let config = ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(shown);
-        Ok(Self(TlsConnector::from(Arc::new(config))))
-    }
-}
 
 /// Answers one of these requests.
 pub(crate) async fn pod(
@@ -193,39 +167,12 @@ async fn ask(
     request: Request<Body>,
     run: impl Fn(BoxFuture<'static, ()>) + Send,
 ) -> Result<Response<Body>, ApiError> {
-    let client = server.kubelets.get().ok_or_else(|| unavailable(node, "this server has no credentials for it"))?;
-    let key = Key::new(&ResourceId::new("", "nodes"), &TenantId::system(), "", node)
-        .map_err(|_| unavailable(node, "it is not registered"))?;
-    let entry = server.store.get(&key).await?;
-    let node_object = stored_form::decode(&entry.ok_or_else(|| unavailable(node, "it is not registered"))?)?;
-    let addresses = node_object["status"]["addresses"].as_array();
-    let address =
-        addresses.into_iter().flatten().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
-    let address: IpAddr = address.and_then(|a| a.parse().ok()).ok_or_else(|| unavailable(node, "it has no address"))?;
-    let port = node_object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
-    let port = port.and_then(|p| u16::try_from(p).ok()).ok_or_else(|| unavailable(node, "it has no port"))?;
-    // Its name, and not where it says that it is: a node has certificates for its own name alone.
-    let name = ServerName::try_from(node.to_owned()).map_err(|_| unavailable(node, "it has no name of a host"))?;
-    let connect = async {
-        let stream = tokio::net::TcpStream::connect((address, port)).await?;
-        let _ = stream.set_nodelay(true);
-        client.0.connect(name, stream).await
-    };
-    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unavailable(node, &error.to_string())),
-        Err(_) => return Err(unavailable(node, "it does not answer")),
-    };
-    let authority = std::net::SocketAddr::from((address, port));
+    let Channel { stream, authority } = node_channel::connect(server, node).await?;
     let uri: Uri = format!("https://{authority}{path}")
         .parse()
         .map_err(|_| ApiError::bad_request("the query is not properly escaped"))?;
     let response = hypernetes_client::forward(request, uri, stream, run).await;
     Ok(response.map_err(|error| unavailable(node, &error.to_string()))?.map(Body::new))
-}
-
-fn unavailable(node: &str, why: &str) -> ApiError {
-    ApiError::new(Reason::ServiceUnavailable, format!("the kubelet of node {node:?} cannot be reached: {why}"))
 }
 
 /// A kubelet's plain text as a `Status`, with the reason for which a container is not there that only the pod's status has.

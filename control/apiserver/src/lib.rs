@@ -28,9 +28,11 @@ mod masters;
 mod media;
 mod metrics;
 mod namespace_rules;
+mod node_channel;
 mod policies;
 mod reach;
 mod read;
+mod relay;
 mod request;
 mod reviews;
 mod serving;
@@ -76,9 +78,10 @@ pub use fairness::{
     budget::{Budget, TABLE as BUDGETS},
     places::Limits,
 };
-pub use kubelet_proxy::KubeletClient;
 pub use made::{Made, made};
+pub use node_channel::KubeletClient;
 pub use reach::{Reach, Stream};
+pub use relay::{Relay, ServicePort};
 pub use serving::{Deadlines, Shown, TlsConfig, TlsError, listen, serve, serve_within};
 
 /// What the store has to know of objects.
@@ -107,6 +110,7 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     all_tenants: AllTenants,
     kubelets: OnceLock<KubeletClient>,
+    reach: OnceLock<Way>,
     directory: Arc<Directory>,
     graph: Graph,
     index: Index,
@@ -146,6 +150,7 @@ impl ApiServer {
             store: WithDefaults::new(store),
             all_tenants,
             kubelets: OnceLock::new(),
+            reach: OnceLock::new(),
             accounts: Default::default(),
             seats: Arc::new(Seats::of_process()),
             metrics: Default::default(),
@@ -195,6 +200,11 @@ impl ApiServer {
     /// Lets what tenants have the server call be called. Once.
     pub fn set_reach(&self, way: Arc<dyn Reach>) {
         let _ = self.0.reach.set(way);
+    }
+
+    /// The way into tenants' networks by their pods' nodes.
+    pub fn relay(&self) -> Relay {
+        Relay::new(&self.0)
     }
 
     /// Says whom Pod Security Standards are not for. Once.

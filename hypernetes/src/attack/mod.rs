@@ -19,6 +19,7 @@ mod network;
 mod nodes;
 mod operators;
 mod pods;
+mod relay;
 mod requests;
 mod stage;
 mod tenancy;
@@ -117,6 +118,12 @@ const ATTACKS: &[Line] = &[
         says: "nobody reads or writes what is another tenant's or the operator's",
         name: "admission",
         run: |stage, findings| Box::pin(admission::run(stage, findings)),
+    },
+    Line {
+        claim: "C4",
+        says: "nobody reads or writes what is another tenant's or the operator's",
+        name: "relay",
+        run: |stage, findings| Box::pin(relay::run(stage, findings)),
     },
     Line {
         claim: "C5",

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod join;
+mod relay;
 mod renew;
 mod token;
 
@@ -11,6 +12,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -18,7 +20,7 @@ use clap::Subcommand;
 use hypernetes_api::{AllTenants, names};
 use hypernetes_csi::CsiConfig;
 use hypernetes_kubelet::{KubeletConfig, ServerTls, Serving};
-use hypernetes_netagent::NetagentConfig;
+use hypernetes_netagent::{Netagent, NetagentConfig};
 use tokio_util::sync::CancellationToken;
 
 pub use self::credentials::{clients, write_credentials};
@@ -132,6 +134,7 @@ impl Run {
         let plugin = supervise::program("hypernetes-cni")?;
         hypernetes_netagent::cni::install(&self.hyperd_root.join("cni"), &plugin, &agent_socket)
             .context("installing the CNI plugin")?;
+        let agent = Netagent::open(agent).await.context("the network agent")?;
         let csi_socket = root.join("csi.sock");
         let driver = CsiConfig::new(&name, &csi_socket, root.join("pods"), clients.clone());
         let kubelet = KubeletConfig {
@@ -143,11 +146,12 @@ impl Run {
             cri_socket: self.hyperd_root.join("hyperd.sock"),
             bind: self.bind,
             tls,
+            relay: Arc::new(relay::OfNetagent(agent.relay())),
         };
         let kubelet = hypernetes_kubelet::run(kubelet, stop.clone(), hypernetes_daemon::notify::ready);
         tokio::select! {
             ended = kubelet => ended.context("the kubelet"),
-            ended = hypernetes_netagent::run(agent) => ended.context("the network agent"),
+            () = agent.run() => Ok(()),
             ended = hypernetes_csi::run(driver, stop) => ended.context("the volume driver"),
             never = keeper.keep() => match never {},
         }

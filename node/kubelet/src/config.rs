@@ -16,6 +16,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::relay::Relay;
+
 /// What a kubelet works with.
 #[derive(Clone)]
 pub struct KubeletConfig {
@@ -31,6 +33,8 @@ pub struct KubeletConfig {
     /// Where logs, exec and so on are served to the API server. Port 0 picks one.
     pub bind: SocketAddr,
     pub tls: ServerTls,
+    /// The way into tenants' networks.
+    pub relay: Arc<dyn Relay>,
 }
 
 /// Of the kubelet's own API.

@@ -9,7 +9,7 @@
 //! Nothing is kept but in the API and in the runtime: after its own death the kubelet finds its pods again by their labels.
 //!
 //! `pods` is the set of them, `pod` is one, `node` is what they have in common; each uses those that come after it, none those
-//! before. `pod_dir`, `identity` and `quantity` know nothing of the others.
+//! before. `pod_dir`, `identity`, `quantity` and `relay` know nothing of the others.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -19,6 +19,7 @@ mod pod;
 mod pod_dir;
 mod pods;
 mod quantity;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use std::{path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{KubeletConfig, KubeletError, ServerTls, Serving};
+pub use relay::{Destination, Relay, RelayError, Stream};
 
 use self::{
     node::{Shared, registration, server},

@@ -4,6 +4,7 @@ mod api;
 mod hooks;
 mod hostile;
 mod life;
+mod relay;
 mod runtime;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
     config::{KubeletConfig, ServerTls},
     node::{Shared, registration},
     pods::{manager, tenants},
+    relay::NoRelay,
 };
 
 /// Longest that anything is waited for.
@@ -66,6 +68,7 @@ impl Host {
             csi_drivers: [].into(),
             bind: ([127, 0, 0, 1], 0).into(),
             tls: ServerTls { serving: Default::default(), client_authority: String::new() },
+            relay: Arc::new(NoRelay),
         };
         let mut shared = Shared::new(config).unwrap();
         shared.allocatable.pods = 10_000;

@@ -10,6 +10,7 @@ use std::{
 
 use hypernetes_api::{AllTenants, TenantId, types::network::Port};
 use hypernetes_client::Clients;
+use hypernetes_names::ObjectName;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     Error, NetagentConfig,
     cni::protocol::{Failure, OfferedTap, Reply, Request, code},
-    domain::Domain,
+    domain::{Domain, Leading},
     mirror::{Change, Mirror},
     records::{Address, Attachment, Records},
     status::{self, Report},
@@ -255,6 +256,21 @@ impl Agent {
         let (network, port) = self.places.lock().by_container.get(container_id).cloned().ok_or_else(unknown)?;
         let there = self.domain(&network)?.lock().await.check(&port).await?;
         if there { Ok(Value::Null) } else { Err(Failure::new(code::DATAPLANE, "the sandbox's tap is gone")) }
+    }
+
+    /// What leads to that address alone, if a connected port of the tenant's network has it on this host.
+    pub async fn socket_to(
+        &self,
+        tenant: &TenantId,
+        network: &ObjectName,
+        ip: Ipv4Addr,
+    ) -> Result<Option<Leading>, Error> {
+        let Some(uid) = self.mirror.network(tenant, network).and_then(|network| network.uid()) else { return Ok(None) };
+        let Some(domain) = self.domains.lock().get(&uid).cloned() else { return Ok(None) };
+        let found = domain.lock().await.socket_to(tenant, ip).await;
+        drop(domain);
+        self.forget_empty(&uid);
+        found
     }
 
     async fn collect(&self, valid: &[String]) -> Reply {

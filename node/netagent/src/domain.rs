@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
 use futures::TryStreamExt;
+use hypernetes_api::TenantId;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::link::LinkAttribute};
-use tokio::time::Instant;
+use tokio::{net::TcpSocket, time::Instant};
 
 use crate::{
     Error,
@@ -37,6 +39,13 @@ pub(crate) struct Attached {
     pub attachment: Attachment,
     /// Whether its packets are let in; unknown after a restart.
     pub connected: Option<bool>,
+}
+
+/// What leads to a port.
+pub(crate) enum Leading {
+    Socket(TcpSocket),
+    /// There is a port, but no address to come from.
+    NoGateway,
 }
 
 impl Domain {
@@ -189,6 +198,29 @@ impl Domain {
         Ok(())
     }
 
+    /// A socket in the namespace that comes from the port's gateway and reaches the port alone. `None`: none of the tenant's that is
+    /// connected has the address.
+    pub async fn socket_to<'a>(&'a self, tenant: &TenantId, ip: Ipv4Addr) -> Result<Option<Leading>, Error> {
+        let Some(namespace) = &self.namespace else { return Ok(None) };
+        let addresses = |of: &'a Attached| of.attachment.addresses.iter().map(move |address| (of, address));
+        // The namespace itself has the gateways', whatever a port says.
+        if self.attachments().flat_map(addresses).any(|(_, address)| address.gateway == Some(ip)) {
+            return Ok(None);
+        }
+        let own = self.attachments().filter(|of| of.connected == Some(true) && of.attachment.tenant == *tenant);
+        let found = own.flat_map(addresses).find(|(_, address)| address.ip == ip);
+        let Some((attached, address)) = found else { return Ok(None) };
+        let Some(gateway) = address.gateway else { return Ok(Some(Leading::NoGateway)) };
+        let tap = attached.attachment.tap()?;
+        let make = move || {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind_device(Some(tap.as_bytes()))?;
+            socket.bind((gateway, 0).into())?;
+            Ok(socket)
+        };
+        Ok(Some(Leading::Socket(namespace.run("making a socket", make).await?)))
+    }
+
     /// Whether a VM has the port's tap open.
     pub async fn in_use(&self, port_uid: &str) -> Result<bool, Error> {
         let (Some(attached), Some(namespace)) = (self.attachments.get(port_uid), &self.namespace) else {
@@ -324,7 +356,7 @@ async fn address(namespace: &Namespace, attachment: &Attachment, index: u32) -> 
             let add = netlink.address().add(index, gateway.into(), 32).replace();
             add.execute().await.map_err(failed("giving it the gateway's address"))?;
         }
-        let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(own.ip, 32)
             .output_interface(index)
             .scope(rtnetlink::packet_route::route::RouteScope::Link)

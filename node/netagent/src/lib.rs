@@ -16,6 +16,7 @@ mod names;
 mod namespace;
 mod nft;
 mod records;
+mod relay;
 mod server;
 mod status;
 mod tap;
@@ -23,12 +24,14 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use hypernetes_api::AllTenants;
 use hypernetes_client::Clients;
 
+use agent::Agent;
 pub use error::Error;
+pub use relay::{Relay, RelayError};
 
 /// Where networks' namespaces are mounted. `ip netns` looks there, too.
 pub const NAMESPACES: &str = "/run/netns";
@@ -74,16 +77,33 @@ impl NetagentConfig {
     }
 }
 
-/// Takes over what an earlier agent has left, and serves until the future is dropped. The API server need not answer
-/// yet; while it does not, what is connected stays connected.
-///
-/// # Errors
-/// When the state directory or the socket cannot be used.
-pub async fn run(config: NetagentConfig) -> Result<(), Error> {
-    let listener = server::bind(&config.socket)?;
-    let agent = agent::Agent::open(&config).await?;
-    tokio::join!(server::serve(listener, &agent), agent.follow(&config.all), agent.report(), agent.leave_unused());
-    Ok(())
+/// One host's agent, which has taken over what an earlier one has left.
+pub struct Netagent {
+    agent: Arc<Agent>,
+    listener: tokio::net::UnixListener,
+    all: AllTenants,
+}
+
+impl Netagent {
+    /// # Errors
+    /// When the state directory or the socket cannot be used.
+    pub async fn open(config: NetagentConfig) -> Result<Self, Error> {
+        let listener = server::bind(&config.socket)?;
+        let agent = Arc::new(Agent::open(&config).await?);
+        Ok(Self { agent, listener, all: config.all })
+    }
+
+    /// The way into the networks on this host. It leads nowhere before [`Netagent::run`] has read the ports.
+    pub fn relay(&self) -> Relay {
+        Relay::new(self.agent.clone())
+    }
+
+    /// Serves until the future is dropped. The API server need not answer yet; while it does not, what is connected stays
+    /// connected.
+    pub async fn run(self) {
+        let Self { agent, listener, all } = self;
+        tokio::join!(server::serve(listener, &agent), agent.follow(&all), agent.report(), agent.leave_unused());
+    }
 }
 
 /// Removes what an earlier agent has left of networks that nothing is connected to any more.
@@ -91,6 +111,6 @@ pub async fn run(config: NetagentConfig) -> Result<(), Error> {
 /// # Errors
 /// When the state directory cannot be used.
 pub async fn leave_unused(config: &NetagentConfig) -> Result<(), Error> {
-    agent::Agent::open(config).await?.leave_all_unused().await;
+    Agent::open(config).await?.leave_all_unused().await;
     Ok(())
 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Replaces all of ours in one transaction. What a guest sends is looked at before anything else is done with it
-/// (hook `prerouting` at priority `raw`); what is for the namespace itself is dropped but for pings of the gateway;
-/// IPv6 is not forwarded, and not answered.
+/// (hook `prerouting` at priority `raw`); what is for the namespace itself is dropped but for pings of the gateway, and for
+/// what belongs to a socket: nothing listens, so that these are the relay's connections (no connection is tracked for that); IPv6 is not forwarded, and not answered.
 const RULES: &str = r#"
 table ip hypernetes
 delete table ip hypernetes
@@ -29,6 +29,7 @@ table ip hypernetes {
     chain input {
         type filter hook input priority filter; policy drop;
         icmp type echo-request limit rate 100/second accept
+        iifname "tap*" meta l4proto tcp socket transparent 0 accept
     }
     chain forward {
         type filter hook forward priority filter; policy drop;

@@ -2,6 +2,8 @@
 
 mod api;
 mod guest;
+mod machine;
+mod relay;
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hypernetes_api::{
     TenantId,
-    types::network::{PodReference, Port, PortSpec},
+    types::network::{PodReference, Port, PortSpec, port_of_pod},
 };
 use k8s_openapi::{
     api::core::v1::ObjectReference,
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{Controller, Retry, is};
 use crate::{
-    address_book::{POD_OWNER, Placement, PodRecord, Refusal, port_of_pod},
+    address_book::{POD_OWNER, Placement, PodRecord, Refusal},
     queue::Key,
     state::is_accepted,
 };

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use hypernetes_api::{
     TenantId, names,
-    types::network::{Network, Port, Subnet},
+    types::network::{Network, Port, Subnet, port_of_pod},
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Resource, ResourceExt};
 
 use super::{Inner, is_accepted, version};
 use crate::{
-    address_book::{AddressBook, PodRecord, port_of_pod},
+    address_book::{AddressBook, PodRecord},
     queue::{Key, Queue},
 };
 

@@ -4,6 +4,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// `metadata.name` of the port of the pod with this uid.
+pub fn port_of_pod(uid: &str) -> String {
+    format!("pod-{uid}")
+}
+
 /// Keeps networks and subnets while ports use them.
 pub const IN_USE: &str = "network.hypernetes.io/in-use";
 

@@ -15,6 +15,7 @@ mod pod_security;
 mod policies;
 mod reads;
 mod registry;
+mod relay;
 mod representations;
 mod webhooks;
 mod writes;

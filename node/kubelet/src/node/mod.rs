@@ -8,6 +8,7 @@ mod host;
 mod log_dirs;
 mod redact;
 pub mod registration;
+mod relayed;
 pub mod server;
 mod shared;
 pub mod tenant_limits;

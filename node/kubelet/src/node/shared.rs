@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use k8s_openapi::api::core::v1::Node;
 use tokio::sync::{Notify, broadcast, watch};
 
-use super::{allocatable::Allocatable, cri::Runtime, csi::Drivers, log_dirs::LogDirs, redact::Redact};
+use super::{allocatable::Allocatable, cri::Runtime, csi::Drivers, log_dirs::LogDirs, redact::Redact, relayed::Places};
 use crate::{
     config::{KubeletConfig, KubeletError},
     pod_dir::PodDirs,
@@ -34,6 +34,8 @@ pub struct Shared {
     pub panics: AtomicU64,
     /// What tenants read passes through it.
     pub redact: Redact,
+    /// Of connections into tenants' networks.
+    pub relayed: Arc<Places>,
 }
 
 impl Shared {
@@ -56,6 +58,7 @@ impl Shared {
             container_events: broadcast::Sender::new(CONTAINER_EVENTS),
             pod_gone: Notify::new(),
             panics: AtomicU64::new(0),
+            relayed: Arc::default(),
             redact: Redact::new(directories.map(Into::into)),
             config,
         })

@@ -22,13 +22,13 @@ use crate::{
     records::{Attachment, Records},
 };
 
-struct Setup {
-    host: Host,
+pub(super) struct Setup {
+    pub host: Host,
     fake: FakeApi,
     clients: Clients,
     socket: PathBuf,
     linger: Duration,
-    agent: tokio::task::JoinHandle<()>,
+    pub agent: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Setup {
@@ -37,12 +37,12 @@ impl Drop for Setup {
     }
 }
 
-fn tenant(name: &str) -> TenantId {
+pub(super) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
 impl Setup {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with_linger(Duration::ZERO)
     }
 
@@ -55,7 +55,7 @@ impl Setup {
         Self { host, fake, clients, socket, linger, agent }
     }
 
-    async fn stop(&mut self) -> NetagentConfig {
+    pub async fn stop(&mut self) -> NetagentConfig {
         self.agent.abort();
         let _ = (&mut self.agent).await;
         config(&self.host, &self.clients, self.linger)
@@ -71,7 +71,7 @@ impl Setup {
         eventually(|| async { self.host.namespace_names().is_empty().then_some(()) }).await;
     }
 
-    async fn synced(&self) {
+    pub async fn synced(&self) {
         eventually(|| async { self.ask(&Request::Status).await.ok() }).await;
     }
 
@@ -82,7 +82,7 @@ impl Setup {
         Api::all(self.clients.tenant(&tenant(tenant_name)))
     }
 
-    async fn network(&self, tenant: &str) {
+    pub async fn network(&self, tenant: &str) {
         let post = PostParams::default();
         self.api(tenant).create(&post, &Network::new("default", Default::default())).await.unwrap();
         let spec = SubnetSpec {
@@ -94,11 +94,11 @@ impl Setup {
         self.api(tenant).create(&post, &Subnet::new("default", spec)).await.unwrap();
     }
 
-    async fn port(&self, tenant: &str, pod: &str, last: u8) -> Port {
+    pub async fn port(&self, tenant: &str, pod: &str, last: u8) -> Port {
         self.port_on("node-1", tenant, pod, last).await
     }
 
-    async fn port_on(&self, host: &str, tenant: &str, pod: &str, last: u8) -> Port {
+    pub async fn port_on(&self, host: &str, tenant: &str, pod: &str, last: u8) -> Port {
         let spec = PortSpec {
             network: "default".into(),
             fixed_ips: vec![FixedIp { subnet: "default".into(), ip_address: format!("10.244.0.{last}") }],
@@ -113,7 +113,7 @@ impl Setup {
     }
 
     /// An agent that ends may take a connection and hang up: that is no answer, as if there were no agent.
-    async fn ask(&self, request: &Request) -> Reply {
+    pub async fn ask(&self, request: &Request) -> Reply {
         let exchange = async {
             let mut stream = tokio::net::UnixStream::connect(&self.socket).await?;
             stream.write_all(&serde_json::to_vec(request).unwrap()).await?;
@@ -130,11 +130,11 @@ impl Setup {
         serde_json::from_slice::<Reply>(&answer).unwrap()
     }
 
-    async fn add(&self, tenant: &str, pod: &str) -> Reply {
+    pub async fn add(&self, tenant: &str, pod: &str) -> Reply {
         self.ask(&add(tenant, pod)).await
     }
 
-    fn records(&self) -> Vec<Attachment> {
+    pub fn records(&self) -> Vec<Attachment> {
         Records::open(&self.host.directory.path().join("state")).unwrap().load().unwrap()
     }
 
@@ -160,7 +160,7 @@ fn config(host: &Host, clients: &Clients, linger: Duration) -> NetagentConfig {
 }
 
 fn start(config: NetagentConfig) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move { crate::run(config).await.unwrap() })
+    tokio::spawn(async move { crate::Netagent::open(config).await.unwrap().run().await })
 }
 
 fn add(tenant: &str, pod: &str) -> Request {

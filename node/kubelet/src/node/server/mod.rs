@@ -1,11 +1,13 @@
-//! What the kubelet serves to the API server, and to nobody else: logs, exec, attach, port-forward.
+//! What the kubelet serves to the API server, and to nobody else: logs, exec, attach, port-forward, relay.
 //!
 //! The paths are upstream's behind the tenant (`/clusters/<tenant>/containerLogs/…`): two tenants' pods may have the same
-//! names. Streams are handed on to the runtime's own streaming server, which alone understands what is in them.
+//! names. Streams are handed on to the runtime's own streaming server, which alone understands what is in them; those into
+//! tenants' networks to the host's network agent.
 
 mod log_reader;
 mod logs;
 mod lookup;
+mod relay;
 mod request;
 mod streaming;
 mod tls;
@@ -62,5 +64,6 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/clusters/{tenant}/exec/{namespace}/{pod}/{container}", any(streaming::exec))
         .route("/clusters/{tenant}/attach/{namespace}/{pod}/{container}", any(streaming::attach))
         .route("/clusters/{tenant}/portForward/{namespace}/{pod}", any(streaming::port_forward))
+        .route("/clusters/{tenant}/relay/{network}/{address}/{port}", get(relay::relay))
         .with_state(shared)
 }

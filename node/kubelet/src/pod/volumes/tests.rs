@@ -23,6 +23,7 @@ use super::{claim::ReleaseError, *};
 use crate::{
     config::{KubeletConfig, ServerTls},
     pod::spec::expansion::Environment,
+    relay::NoRelay,
 };
 
 const GIB: u64 = 1 << 30;
@@ -58,6 +59,7 @@ async fn shared(directory: &Path, clients: &Clients, driver: &str) -> Arc<Shared
         csi_drivers: [(driver.to_owned(), directory.join("csi.sock"))].into(),
         bind: ([127, 0, 0, 1], 0).into(),
         tls: ServerTls { serving: Default::default(), client_authority: String::new() },
+        relay: Arc::new(NoRelay),
     };
     Arc::new(Shared::new(config).unwrap())
 }
