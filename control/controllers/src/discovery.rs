@@ -19,7 +19,7 @@ pub fn is_projected(kind: &ApiResource) -> bool {
 /// # Errors
 /// When the API does not answer.
 pub async fn stored(client: &Client) -> Result<Vec<(ApiResource, bool)>, Error> {
-    let discovery = Discovery::new(client.clone()).run().await.during("discovering the kinds")?;
+    let discovery = Discovery::new(client.clone()).run_aggregated().await.during("discovering the kinds")?;
     let mut kinds = Vec::new();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {

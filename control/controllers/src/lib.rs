@@ -18,7 +18,7 @@ mod kubernetes_service;
 mod namespace;
 mod node_lifecycle;
 mod pod_cleaner;
-mod replicaset;
+mod replicas;
 mod resource_quota;
 mod role_aggregation;
 mod stored;
@@ -120,7 +120,7 @@ pub async fn run_with(config: ControllersConfig, limits: Limits, stop: Cancellat
     api_servers::start(&wiring);
     kubernetes_service::start(&wiring, config.api_server);
     namespace::start(&wiring);
-    replicaset::start(&wiring);
+    replicas::start(&wiring);
     deployment::start(&wiring);
     definitions::start(&wiring);
     let counting = resource_quota::start(&wiring);

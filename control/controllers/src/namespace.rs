@@ -1,4 +1,4 @@
-//! Deletion of namespaces: everything in them first, then the namespace.
+//! Deletion of namespaces: the pods in them first, then everything else, then the namespace.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
+    Client,
     api::{DeleteParams, DynamicObject, ListParams, Patch},
     discovery::ApiResource,
 };
@@ -47,6 +48,16 @@ struct Remains {
     failures: Vec<String>,
 }
 
+impl Remains {
+    fn are_none(&self) -> bool {
+        self.left.is_empty() && self.failures.is_empty()
+    }
+}
+
+fn is_pods(kind: &ApiResource) -> bool {
+    kind.group.is_empty() && kind.kind == "Pod"
+}
+
 #[async_trait]
 impl Reconciler for Namespaces {
     const NAME: &'static str = "namespace";
@@ -59,17 +70,12 @@ impl Reconciler for Namespaces {
             return Ok(None);
         }
         let client = self.context.client(&key.tenant);
-        let kinds = discovery::namespaced(&client).await?;
-        let mut remains = Remains::default();
-        for kind in &kinds {
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.name, kind);
-            self.empty(&api, kind, &mut remains).await?;
-        }
+        let remains = self.empty(&client, &key.name).await?;
         let api: Api<Namespace> = Api::all(client);
         let patch = json!({"status": {"phase": "Terminating", "conditions": conditions(&namespace, &remains)}});
         let written = api.patch_status(&key.name, &self.context.patching(), &Patch::Merge(patch)).await;
         let written = written.during("writing a namespace's status")?;
-        if !remains.left.is_empty() || !remains.failures.is_empty() {
+        if !remains.are_none() {
             return Ok(Some(AGAIN));
         }
         let mut finalized = written;
@@ -86,26 +92,44 @@ impl Reconciler for Namespaces {
 }
 
 impl Namespaces {
-    /// Asks for the deletion of all objects of a kind, and notes those that stay for now.
-    async fn empty(&self, api: &Api<DynamicObject>, kind: &ApiResource, remains: &mut Remains) -> Result<(), Error> {
-        let list = api.list_metadata(&ListParams::default()).await.during("listing what is in a namespace")?;
-        if list.items.is_empty() {
-            return Ok(());
-        }
-        if list.items.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
-            let deleted = api.delete_collection(&DeleteParams::background(), &ListParams::default()).await;
-            if let Err(error) = deleted {
-                remains.failures.push(format!("{}: {error}", kind.plural));
+    /// Asks for the deletion of everything: of what else there is when no pod is left, for as long as they run they may need it, and
+    /// be held by it (a network policy).
+    async fn empty(&self, client: &Client, namespace: &str) -> Result<Remains, Error> {
+        let mut kinds = discovery::namespaced(client).await?;
+        kinds.sort_by_cached_key(|kind| (!is_pods(kind), kind.plural.clone(), kind.group.clone()));
+        let mut remains = Remains::default();
+        for kind in &kinds {
+            let api = Api::namespaced_with(client.clone(), namespace, kind);
+            if let Err(error) = self.empty_of(&api, kind, &mut remains).await {
+                remains.failures.push(format!("{}.{}: {error}", kind.plural, kind.group));
+            }
+            if is_pods(kind) && !remains.are_none() {
+                break;
             }
         }
-        let list = api.list_metadata(&ListParams::default()).await.during("listing what is in a namespace")?;
-        if !list.items.is_empty() {
-            remains.left.push(format!("{}.{} has {} resource instances", kind.plural, kind.group, list.items.len()));
+        Ok(remains)
+    }
+
+    /// Asks for the deletion of all objects of a kind, and notes those that stay for now.
+    async fn empty_of(&self, api: &Api<DynamicObject>, kind: &ApiResource, remains: &mut Remains) -> Result<(), Error> {
+        let list = async || api.list_metadata(&ListParams::default()).await.during("listing what is in a namespace");
+        let before = list().await?.items;
+        if before.is_empty() {
+            return Ok(());
         }
-        for name in list.items.iter().flat_map(|object| object.metadata.finalizers.iter().flatten()) {
+        let mut outcome = Ok(());
+        if before.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
+            let deleted = api.delete_collection(&DeleteParams::background(), &ListParams::default()).await;
+            outcome = deleted.during("deleting what is in a namespace").map(drop);
+        }
+        let left = list().await?.items;
+        if !left.is_empty() {
+            remains.left.push(format!("{}.{} has {} resource instances", kind.plural, kind.group, left.len()));
+        }
+        for name in left.iter().flat_map(|object| object.metadata.finalizers.iter().flatten()) {
             *remains.finalizers.entry(name.clone()).or_default() += 1;
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -116,6 +140,7 @@ fn conditions(namespace: &Namespace, remains: &Remains) -> Vec<Value> {
     let finalizers: Vec<String> =
         remains.finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
     let (left, holds) = (remains.left.join(", "), finalizers.join(", "));
+    let (failed, why) = (remains.failures.len(), remains.failures.join(", "));
     let row = |type_: &str, problem: bool, bad: (&str, String), good: (&str, &str)| {
         let status = if problem { "True" } else { "False" };
         let (reason, message) = if problem { bad } else { (good.0, good.1.to_owned()) };
@@ -140,8 +165,8 @@ fn conditions(namespace: &Namespace, remains: &Remains) -> Vec<Value> {
         ),
         row(
             "NamespaceDeletionContentFailure",
-            !remains.failures.is_empty(),
-            ("ContentDeletionFailed", remains.failures.join(", ")),
+            failed > 0,
+            ("ContentDeletionFailed", format!("Failed to delete all resource types, {failed} remaining: {why}")),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
         row(

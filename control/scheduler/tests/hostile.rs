@@ -81,6 +81,15 @@ fn kinds() -> Vec<Kind> {
         ),
         (
             "",
+            "replicationcontrollers",
+            true,
+            "ReplicationController",
+            json!({
+            "spec": {"replicas": 1, "selector": {"app": "a"}, "template": template, "minReadySeconds": 1},
+            "status": {"replicas": 1, "availableReplicas": 1, "observedGeneration": 1, "conditions": conditions}}),
+        ),
+        (
+            "",
             "pods",
             true,
             "Pod",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     FOREGROUND, ORPHAN,
     graph::{Deletion, Work},
-    kinds::Id,
+    kinds::{Id, Kinds},
     watch::{self, Follower},
 };
 use crate::runtime::{Context, During, Error, Reconciler, Recorder, Subject};
@@ -206,8 +206,8 @@ impl Collector {
         self.remove_finalizer(id, live, ORPHAN).await
     }
 
-    /// All dependents as the API lists them now. The watches of other kinds may be behind that of the owner's, and an
-    /// owner that went too early would take its dependents with it; there is no second chance.
+    /// All dependents as the API lists them now, of the kinds that it has now. The watches of other kinds may be behind that of
+    /// the owner's, and an owner that went too early would take its dependents with it; there is no second chance.
     async fn listed_dependents(
         &self,
         id: &Id,
@@ -215,7 +215,7 @@ impl Collector {
     ) -> Result<Vec<(Id, ObjectMeta)>, Error> {
         let client = self.context.client(&id.tenant);
         let mut found = Vec::new();
-        for kind in self.follower.kinds.all() {
+        for kind in Kinds::served(&client).await? {
             let api: Api<DynamicObject> = match &*id.namespace {
                 "" => Api::all_with(client.clone(), &kind.resource),
                 namespace if kind.namespaced => Api::namespaced_with(client.clone(), namespace, &kind.resource),
@@ -225,7 +225,7 @@ impl Collector {
             for object in list.items {
                 let mut references = object.metadata.owner_references.iter().flatten();
                 if references.any(|reference| *reference.uid == *id.uid && wanted(reference)) {
-                    let dependent = watch::identify(kind, &object.metadata, id.tenant.clone());
+                    let dependent = watch::identify(&kind, &object.metadata, id.tenant.clone());
                     found.push((Arc::new(dependent), object.metadata));
                 }
             }

@@ -76,14 +76,19 @@ impl Kinds {
     /// # Errors
     /// When the API does not answer.
     pub async fn discover(client: &Client) -> Result<Self, Error> {
-        let mut by_name = HashMap::new();
-        for (resource, namespaced) in discovery::stored(client).await? {
-            if !IGNORED.contains(&resource.kind.as_str()) {
-                let name = (resource.group.clone(), resource.kind.clone());
-                by_name.insert(name, Arc::new(Kind { resource, namespaced }));
-            }
-        }
+        let named = |kind: Arc<Kind>| ((kind.resource.group.clone(), kind.resource.kind.clone()), kind);
+        let by_name = Self::served(client).await?.into_iter().map(named).collect();
         Ok(Self { by_name, defined: RwLock::default() })
+    }
+
+    /// Those that a cluster has at this moment: not all that are built in, and those that its tenant has defined.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn served(client: &Client) -> Result<Vec<Arc<Kind>>, Error> {
+        let mut kinds = discovery::stored(client).await?;
+        kinds.retain(|(resource, _)| !IGNORED.contains(&resource.kind.as_str()));
+        Ok(kinds.into_iter().map(|(resource, namespaced)| Arc::new(Kind { resource, namespaced })).collect())
     }
 
     /// Those that are built in.

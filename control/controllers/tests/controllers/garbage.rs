@@ -7,14 +7,18 @@ use hypernetes_testing::{
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Node, Pod},
+    rbac::v1::ClusterRole,
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use crate::common::{bench, kubelet, merge};
+use crate::{
+    common::{bench, kubelet, merge},
+    definitions::{define, definition, widget, widgets},
+};
 
 /// A deployment of one pod, by the same name in whichever cluster, running.
 async fn deploy(client: &Client) -> (Api<Deployment>, Api<ReplicaSet>, Api<Pod>) {
@@ -140,6 +144,58 @@ async fn owners_are_known_by_all_that_names_them() {
     let kept = until(&maps, "both", "freed of one", |map| map.owner_references().len() == 1).await;
     assert_eq!(kept.owner_references()[0].name, "there");
     assert!(maps.get("unknown").await.is_ok() && theirs.get("there").await.is_ok());
+}
+
+/// Whatever kind the dependents are of, and wherever they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_and_dependents_of_any_kind_let_go_of_each_other() {
+    let bench = bench().await;
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definitions = define(&bench.acme, definition("widgets", "Widget", any)).await;
+    let (maps, widgets) = (Api::<ConfigMap>::namespaced(bench.acme.clone(), "default"), widgets(&bench.acme));
+    let roles: Api<ClusterRole> = Api::all(bench.acme.clone());
+    let make_widget = async |name: &str, owners: &[Value], finalizers: Value| {
+        let mut made: DynamicObject = widget(name, json!({}));
+        made.metadata.owner_references = serde_json::from_value(json!(owners)).unwrap();
+        made.metadata.finalizers = serde_json::from_value(finalizers).unwrap();
+        widgets.create(&PostParams::default(), &made).await.unwrap()
+    };
+    let role = async |name: &str| {
+        let role: ClusterRole = make(&roles, json!({"metadata": {"name": name}, "rules": []})).await;
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": name, "uid": role.uid(),
+            "blockOwnerDeletion": true})
+    };
+    // Let go of: by an owner of their namespace, and by one that is in none.
+    let owner = owner_of(&make(&maps, json!({"metadata": {"name": "owner"}})).await, true);
+    let other = role("owner").await;
+    make_widget("of-map", &[owner], Value::Null).await;
+    make_widget("of-role", &[other.clone()], Value::Null).await;
+    make(&maps, owned("of-role", &[other])).await;
+    maps.delete("owner", &DeleteParams::orphan()).await.unwrap();
+    roles.delete("owner", &DeleteParams::orphan()).await.unwrap();
+    until_gone(&maps, "owner").await;
+    until_gone(&roles, "owner").await;
+    for name in ["of-map", "of-role"] {
+        assert!(widgets.get(name).await.unwrap().owner_references().is_empty());
+    }
+    assert!(maps.get("of-role").await.unwrap().owner_references().is_empty());
+    // Waited for.
+    let owner = role("waits").await;
+    make_widget("held", &[owner], json!(["example.com/hold"])).await;
+    roles.delete("waits", &DeleteParams::foreground()).await.unwrap();
+    until(&widgets, "held", "marked", |one| one.metadata.deletion_timestamp.is_some()).await;
+    assert_eq!(roles.get("waits").await.unwrap().finalizers(), ["foregroundDeletion"]);
+    merge(&widgets, "held", json!({"metadata": {"finalizers": null}})).await;
+    until_gone(&roles, "waits").await;
+    // What was let go of is nobody's, and stays after certain garbage has gone; and the kind can go.
+    let owner = make_widget("owner", &[], Value::Null).await;
+    let owner = json!({"apiVersion": "example.org/v1", "kind": "Widget", "name": "owner", "uid": owner.uid()});
+    make_widget("garbage", &[owner], Value::Null).await;
+    widgets.delete("owner", &DeleteParams::background()).await.unwrap();
+    until_gone(&widgets, "garbage").await;
+    assert_eq!(widgets.list(&ListParams::default()).await.unwrap().items.len(), 2);
+    definitions.delete("widgets.example.org", &DeleteParams::foreground()).await.unwrap();
+    until_gone(&definitions, "widgets.example.org").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,18 +46,24 @@ async fn a_namespace_goes_with_all_that_is_in_it() {
     )
     .await;
     namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
-    let remaining = |namespace: &Namespace| {
-        let conditions = namespace.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        conditions.iter().any(|c| {
-            c.type_ == "NamespaceFinalizersRemaining"
-                && c.status == "True"
-                && c.message.as_deref().is_some_and(|message| message.contains("example.com/hold in 1"))
-        })
+    let says = |condition: &'static str, what: &'static str| {
+        move |namespace: &Namespace| {
+            let conditions = namespace.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            let said = |message: &String| message.contains(what);
+            conditions
+                .iter()
+                .any(|c| c.type_ == condition && c.status == "True" && c.message.as_ref().is_some_and(said))
+        }
     };
-    until(&namespaces, "shop", "waiting", remaining).await;
-    assert!(pods.get("p").await.is_ok(), "the pod ends gracefully");
+    // What a pod may need until it has ended stays until then.
+    until(&namespaces, "shop", "waiting", says("NamespaceContentRemaining", "pods. has 1 resource instances")).await;
+    assert!(pods.get("p").await.unwrap().metadata.deletion_timestamp.is_some(), "the pod ends gracefully");
+    assert!(maps.get("held").await.unwrap().metadata.deletion_timestamp.is_none());
+    assert!(accounts.get("default").await.is_ok());
     let _kubelet = kubelet(bench.acme.clone());
     until_gone(&pods, "p").await;
+    until_gone(&accounts, "default").await;
+    until(&namespaces, "shop", "held", says("NamespaceFinalizersRemaining", "example.com/hold in 1")).await;
     merge(&maps, "held", json!({"metadata": {"finalizers": null}})).await;
     until_gone(&namespaces, "shop").await;
     until_gone(&maps, "held").await;

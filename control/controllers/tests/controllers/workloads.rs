@@ -1,4 +1,4 @@
-//! Deployments, ReplicaSets and Jobs against an API server in process.
+//! Deployments, ReplicaSets and ReplicationControllers against an API server in process.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use hypernetes_testing::{
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Endpoints, Event, Pod, Service},
+    core::v1::{ConfigMap, Endpoints, Event, Pod, ReplicationController, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -281,4 +281,60 @@ async fn a_replica_set_replaces_what_is_lost_and_adopts() {
     assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 4);
     pods.delete("stray", &DeleteParams::default()).await.unwrap();
     until_gone(&pods, "stray").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_keeps_its_pods_until_it_goes() {
+    let bench = bench().await;
+    let _kubelet = kubelet(bench.acme.clone());
+    let controllers: Api<ReplicationController> = Api::namespaced(bench.acme.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(bench.acme.clone(), "default");
+    let pod = json!({"metadata": {"name": "stray", "labels": {"app": "r"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    make(&pods, pod.clone()).await;
+    let template = json!({"metadata": {"labels": {"app": "r"}}, "spec": pod["spec"]});
+    // It selects by its template's labels if it says nothing else.
+    make(&controllers, json!({"metadata": {"name": "r"}, "spec": {"replicas": 2, "template": template}})).await;
+    let is = |replicas: i32, available: Option<i32>| {
+        move |one: &ReplicationController| {
+            let status = one.status.clone().unwrap_or_default();
+            status.observed_generation == one.metadata.generation
+                && (status.replicas, status.available_replicas, status.conditions) == (replicas, available, None)
+        }
+    };
+    until(&controllers, "r", "available", is(2, Some(2))).await;
+    let owners = |pod: &Pod| -> Vec<String> {
+        pod.owner_references().iter().map(|owner| format!("{} {}", owner.kind, owner.name)).collect()
+    };
+    let ours = ["ReplicationController r"];
+    assert_eq!(owners(&pods.get("stray").await.unwrap()), ours, "adopted");
+    let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    controllers.patch_scale("r", &PatchParams::default(), &scale).await.unwrap();
+    until(&controllers, "r", "scaled", is(1, Some(1))).await;
+    assert_eq!(controllers.get_scale("r").await.unwrap().status.unwrap().replicas, 1);
+    // What it makes is not refused for its sake, and it says what is.
+    merge(&controllers, "r", json!({"spec": {"replicas": 2, "template": {"spec": {"serviceAccountName": "nobody"}}}}))
+        .await;
+    let failed = |one: &ReplicationController| {
+        let status = one.status.clone().unwrap_or_default();
+        status.conditions.iter().flatten().any(|condition| condition.type_ == "ReplicaFailure")
+    };
+    until(&controllers, "r", "failing", failed).await;
+    merge(&controllers, "r", json!({"spec": {"replicas": 1}})).await;
+    until(&controllers, "r", "well again", is(1, Some(1))).await;
+    // One that is deleted before its pods lets them go, or takes them with it.
+    let left = pods.list(&ListParams::default()).await.unwrap().items.remove(0).name_any();
+    controllers.delete("r", &DeleteParams::orphan()).await.unwrap();
+    until_gone(&controllers, "r").await;
+    assert!(owners(&pods.get(&left).await.unwrap()).is_empty());
+    make(&controllers, json!({"metadata": {"name": "r"}, "spec": {"replicas": 1, "template": template}})).await;
+    until(&pods, &left, "adopted again", |pod| owners(pod) == ours).await;
+    controllers.delete("r", &DeleteParams::foreground()).await.unwrap();
+    until_gone(&controllers, "r").await;
+    until_gone(&pods, &left).await;
+    let events: Api<Event> = Api::namespaced(bench.acme.clone(), "default");
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    for reason in ["SuccessfulCreate", "SuccessfulDelete", "FailedCreate"] {
+        let said = |event: &&Event| event.involved_object.kind.as_deref() == Some("ReplicationController");
+        assert!(events.iter().filter(said).any(|event| event.reason.as_deref() == Some(reason)), "{reason}");
+    }
 }

@@ -1,8 +1,13 @@
-//! ReplicaSet: as many pods of a template as are wanted.
+//! As many pods of a template as are wanted: `ReplicaSet` and `ReplicationController`, which differ in their form alone
+//! ([`Replicated`]).
 
 pub mod ranking;
+mod replica_set;
+mod replication_controller;
 
 use std::{
+    borrow::Cow,
+    marker::PhantomData,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,23 +17,25 @@ use hypernetes_api::time::whole_seconds;
 use hypernetes_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::{
+    NamespaceResourceScope,
     api::{
         apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::Pod,
+        core::v1::{Pod, PodTemplateSpec, ReplicationController},
     },
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
 };
 use kube::{
-    ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     Wiring,
     runtime::{
-        Context, During, Error, Key, Reconciler, Recorder, Severity, Subject, claim, controller_of, make, matches,
-        owner_reference, write_status,
+        Context, During, Error, Key, Object, Reconciler, Recorder, Severity, Subject, claim, controller_of, make,
+        matches, owner_reference, write_status,
     },
     template,
 };
@@ -39,79 +46,105 @@ const BURST: usize = 500;
 const SLICE: Duration = Duration::from_secs(15);
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
+/// A kind that keeps a number of pods.
+trait Replicated: Object + Serialize + Resource<Scope = NamespaceResourceScope> {
+    const CONTROLLER: &'static str;
+    /// Who writes, and says what was done.
+    const COMPONENT: &'static str;
+    /// Whether its status has `terminatingReplicas`.
+    const COUNTS_TERMINATING: bool;
+
+    fn wanted(&self) -> Option<Wanted<'_>>;
+
+    /// As a ReplicaSet has it: of every kind it has the same fields.
+    fn status(&self) -> ReplicaSetStatus;
+}
+
+struct Wanted<'a> {
+    replicas: i32,
+    min_ready_seconds: i32,
+    selector: Cow<'a, LabelSelector>,
+    template: Option<&'a PodTemplateSpec>,
+}
+
 pub fn start(wiring: &Wiring<'_>) {
+    follow::<ReplicaSet>(wiring);
+    follow::<ReplicationController>(wiring);
+}
+
+fn follow<K: Replicated>(wiring: &Wiring<'_>) {
     let informers = wiring.informers;
-    let context = Context::new(informers, "replicaset-controller");
+    let context = Context::new(informers, K::COMPONENT);
     let queue = wiring.queue();
-    let sets = informers.of::<ReplicaSet>();
+    let sets = informers.of::<K>();
     sets.feed(&queue, |key, _| vec![key.clone()]);
     informers.of::<Pod>().feed(&queue, move |key, pod| match controller_of(pod) {
-        Some(owner) if owner.kind == "ReplicaSet" => vec![key.sibling(&owner.name)],
+        Some(owner) if owner.kind == K::kind(&()) => vec![key.sibling(&owner.name)],
         Some(_) => vec![],
         // An orphan: whoever selects it may take it in.
         None => sets
             .list(&key.tenant, &key.namespace)
             .iter()
-            .filter(|set| set.spec.as_ref().is_some_and(|spec| matches(&spec.selector, pod.metadata.labels.as_ref())))
+            .filter(|set| set.wanted().is_some_and(|wanted| matches(&wanted.selector, pod.metadata.labels.as_ref())))
             .map(|set| key.sibling(&set.name_any()))
             .collect(),
     });
-    wiring.drive(ReplicaSets { context }, queue);
+    wiring.drive(Replicas::<K> { context, of: PhantomData }, queue);
 }
 
-struct ReplicaSets {
+struct Replicas<K> {
     context: Context,
+    of: PhantomData<fn() -> K>,
 }
 
 #[async_trait]
-impl Reconciler for ReplicaSets {
-    const NAME: &'static str = "replicaset";
+impl<K: Replicated> Reconciler for Replicas<K> {
+    const NAME: &'static str = K::CONTROLLER;
     type Key = Key;
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let sets = self.context.informers.of::<ReplicaSet>();
+        let sets = self.context.informers.of::<K>();
         let Some(set) = sets.get(key) else { return Ok(None) };
-        let Some(spec) = &set.spec else { return Ok(None) };
-        if let Some(why) = template::objection(&*set, &spec.selector, spec.template.as_ref()) {
+        let Some(wanted) = set.wanted() else { return Ok(None) };
+        if let Some(why) = template::objection(&*set, &wanted.selector, wanted.template) {
             let subject = Subject::of(&key.tenant, &*set);
             self.context.events.say(&subject, Severity::Warning, template::REASON, why).await;
             return Ok(None);
         }
-        let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &spec.selector).await?;
+        let mut pods: Vec<Arc<Pod>> = claim(&self.context, &key.tenant, &*set, &wanted.selector).await?;
         let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
         pods.retain(|pod| ranking::is_active(pod));
-        let managed = match set.metadata.deletion_timestamp {
-            None => self.manage(key, &set, &pods).await,
+        let managed = match set.meta().deletion_timestamp {
+            None => self.manage(key, &*set, &wanted, &pods).await,
             Some(_) => Ok(()),
         };
-        let status = status(&set, &pods, terminating, managed.as_ref().err());
-        let old = set.status.clone().unwrap_or_default();
-        let api: Api<ReplicaSet> = self.context.namespaced(&key.tenant, &key.namespace);
-        if let Some(written) = write_status(&self.context, &api, &*set, &old, &status).await? {
+        let status = status(&*set, &wanted, &pods, terminating, managed.as_ref().err());
+        let api: Api<K> = self.context.namespaced(&key.tenant, &key.namespace);
+        if let Some(written) = write_status(&self.context, &api, &*set, &set.status(), &status).await? {
             sets.observe(&key.tenant, written);
         }
         managed?;
-        let waits = spec.min_ready_seconds.unwrap_or(0) > 0 && status.available_replicas != status.ready_replicas;
+        let waits = wanted.min_ready_seconds > 0 && status.available_replicas != status.ready_replicas;
         Ok(waits.then(|| Duration::from_secs(1)))
     }
 
     fn told(&self, key: &Key) -> Option<(&Recorder, Subject)> {
-        self.context.told::<ReplicaSet>(key)
+        self.context.told::<K>(key)
     }
 }
 
-impl ReplicaSets {
+impl<K: Replicated> Replicas<K> {
     /// Makes what is missing, deletes what is too much.
-    async fn manage(&self, key: &Key, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Result<(), Error> {
-        let Some(spec) = &set.spec else { return Ok(()) };
-        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    async fn manage(&self, key: &Key, set: &K, wanted: &Wanted<'_>, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        let Wanted { selector, template, .. } = wanted;
+        let wanted = usize::try_from(wanted.replicas).unwrap_or(0);
         let api: Api<Pod> = self.context.namespaced(&key.tenant, &key.namespace);
         let cache = self.context.informers.of::<Pod>();
         let subject = Subject::of(&key.tenant, set);
         let events = &self.context.events;
         let have = pods.len();
         if have < wanted {
-            let template = spec.template.clone().unwrap_or_default();
+            let template = template.cloned().unwrap_or_default();
             let meta = template.metadata.unwrap_or_default();
             let mut pod = json!({
                 "metadata": {
@@ -128,7 +161,7 @@ impl ReplicaSets {
                     break;
                 }
                 let what = ("creating a pod", pod.clone());
-                match make(&self.context, &api, (&key.tenant, set), &spec.selector, what).await {
+                match make(&self.context, &api, (&key.tenant, set), selector, what).await {
                     Ok(made) => {
                         let message = format!("Created pod: {}", made.name_any());
                         events.say(&subject, Severity::Normal, "SuccessfulCreate", message).await;
@@ -174,14 +207,23 @@ fn drop_nulls(value: &mut serde_json::Value) {
     }
 }
 
-fn status(set: &ReplicaSet, pods: &[Arc<Pod>], terminating: usize, failure: Option<&Error>) -> ReplicaSetStatus {
-    let spec = set.spec.clone().unwrap_or_default();
-    let old = set.status.clone().unwrap_or_default();
+fn status<K: Replicated>(
+    set: &K,
+    wanted: &Wanted<'_>,
+    pods: &[Arc<Pod>],
+    terminating: usize,
+    failure: Option<&Error>,
+) -> ReplicaSetStatus {
+    let old = set.status();
     let now = Timestamp::now();
-    let template_labels = spec.template.and_then(|template| template.metadata).and_then(|meta| meta.labels);
+    let template_labels =
+        wanted.template.and_then(|template| template.metadata.as_ref()).and_then(|meta| meta.labels.as_ref());
     let labelled = |pod: &Pod| {
         let labels = pod.metadata.labels.as_ref();
-        template_labels.iter().flatten().all(|(key, value)| labels.is_some_and(|have| have.get(key) == Some(value)))
+        template_labels
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| labels.is_some_and(|have| have.get(key) == Some(value)))
     };
     let count = |counts: &dyn Fn(&Pod) -> bool| pods.iter().filter(|pod| counts(pod)).count() as i32;
     // Upstream leaves zeroes out.
@@ -190,7 +232,7 @@ fn status(set: &ReplicaSet, pods: &[Arc<Pod>], terminating: usize, failure: Opti
     let failed_before = conditions.iter().any(|condition| condition.type_ == REPLICA_FAILURE);
     match failure {
         Some(error) if !failed_before => {
-            let reason = match (pods.len() as i32).cmp(&spec.replicas.unwrap_or(1)) {
+            let reason = match (pods.len() as i32).cmp(&wanted.replicas) {
                 std::cmp::Ordering::Less => "FailedCreate",
                 _ => "FailedDelete",
             };
@@ -209,9 +251,9 @@ fn status(set: &ReplicaSet, pods: &[Arc<Pod>], terminating: usize, failure: Opti
         replicas: pods.len() as i32,
         fully_labeled_replicas: shown(count(&labelled)),
         ready_replicas: shown(count(&|pod| ranking::ready_since(pod).is_some())),
-        available_replicas: shown(count(&|pod| ranking::is_available(pod, spec.min_ready_seconds.unwrap_or(0), now))),
-        terminating_replicas: Some(terminating as i32),
-        observed_generation: set.metadata.generation,
+        available_replicas: shown(count(&|pod| ranking::is_available(pod, wanted.min_ready_seconds, now))),
+        terminating_replicas: K::COUNTS_TERMINATING.then_some(terminating as i32),
+        observed_generation: set.meta().generation,
         conditions: (!conditions.is_empty()).then_some(conditions),
     }
 }
