@@ -27,12 +27,6 @@ pub fn bytes_response(code: StatusCode, bytes: Bytes) -> Response<Body> {
     response_of(code, Body::from(bytes))
 }
 
-/// What a client shows to its user, as the header `Warning` has it (RFC 7234, code 299); none where no header can say it.
-pub fn warning(text: &str) -> Option<HeaderValue> {
-    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
-}
-
 /// An answer in JSON.
 pub fn response_of(code: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use http::HeaderValue;
 
-use crate::answer;
-
 /// Characters of all of them together, beyond which each is cut, and of each then: upstream's.
 const MOST: usize = 4096;
 const MOST_OF_ONE: usize = 256;
@@ -24,7 +22,13 @@ pub fn headers(warnings: &[String]) -> Vec<HeaderValue> {
         left = left.saturating_sub(text.chars().count());
         is_told.then_some(text)
     });
-    cut.filter_map(|text| answer::warning(&text)).collect()
+    cut.filter_map(|text| warning(&text)).collect()
+}
+
+/// What a client shows to its user, as the header `Warning` has it (RFC 7234, code 299); none where no header can say it.
+pub fn warning(text: &str) -> Option<HeaderValue> {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
 }
 
 #[cfg(test)]

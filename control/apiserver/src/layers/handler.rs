@@ -10,14 +10,14 @@ use hypernetes_kinds::{Behaviour, Connection, Endpoint, Home, Resource, Scale, S
 
 use super::{authorization::Permitted, request_info::Incoming};
 use crate::{
-    Call, Inner, answer,
+    Call, Inner,
     authentication::authorities::openid,
     discovery, encryption_keys,
     fairness::ticket::Ticket,
     health, kubelet_proxy, masters, media, metrics,
     read::{self, components, list, watch},
     request::{self, ResourceTarget, info::Asked},
-    reviews, snapshot, tokens, write,
+    reviews, snapshot, tokens, warnings, write,
 };
 
 /// Who answers.
@@ -149,7 +149,7 @@ pub async fn answer(
     let call = &Arc::new(call);
     let mut response = handle(server, handler, call, ticket).await?;
     if let Some(said) = &call.served.deprecation {
-        response.headers_mut().extend(answer::warning(said).map(|warning| (WARNING, warning)));
+        response.headers_mut().extend(warnings::warning(said).map(|warning| (WARNING, warning)));
     }
     Ok(response)
 }
