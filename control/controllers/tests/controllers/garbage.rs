@@ -169,7 +169,7 @@ async fn owners_and_dependents_of_any_kind_let_go_of_each_other() {
     let owner = owner_of(&make(&maps, json!({"metadata": {"name": "owner"}})).await, true);
     let other = role("owner").await;
     make_widget("of-map", &[owner], Value::Null).await;
-    make_widget("of-role", &[other.clone()], Value::Null).await;
+    make_widget("of-role", std::slice::from_ref(&other), Value::Null).await;
     make(&maps, owned("of-role", &[other])).await;
     maps.delete("owner", &DeleteParams::orphan()).await.unwrap();
     roles.delete("owner", &DeleteParams::orphan()).await.unwrap();
