@@ -39,7 +39,9 @@ impl Flows {
     }
 
     pub(super) fn buckets(flow: Flow) -> [usize; 2] {
-        [flow.0 as usize % BUCKETS, (flow.0 >> 32) as usize % BUCKETS]
+        let first = flow.0 as usize % BUCKETS;
+        // Never the same one: it would count what the user has twice.
+        [first, (first + 1 + (flow.0 >> 32) as usize % (BUCKETS - 1)) % BUCKETS]
     }
 
     /// # Errors
@@ -81,5 +83,13 @@ mod tests {
         flows.take(other, 10).unwrap();
         flows.leave(user);
         flows.take(user, 10).unwrap();
+    }
+
+    #[test]
+    fn a_user_has_two_buckets() {
+        for flow in (0..BUCKETS as u64).flat_map(|a| (0..BUCKETS as u64).map(move |b| Flow(a | b << 32))) {
+            let [first, second] = Flows::buckets(flow);
+            assert!(first != second && first.max(second) < BUCKETS);
+        }
     }
 }
