@@ -233,4 +233,15 @@ async fn policies_are_bounded() {
     );
     assert_eq!(made, 5);
     bench.post(&admin(GLOBEX), POLICIES, policy("p", json!([{"expression": long}]))).await.ok();
+    // Webhooks are of the same, and a change is as a creation.
+    let webhooks = |expression: &str| {
+        let webhook = json!({"name": "hook.example.org", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": {"namespace": "default", "name": "hook"}},
+            "matchConditions": [{"name": "c", "expression": expression}]});
+        json!({"metadata": {"name": "w"}, "webhooks": [webhook]})
+    };
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    bench.post(&acme, path, webhooks("true")).await.ok();
+    let change = bench.merge(&acme, &format!("{path}/w"), webhooks(&long)).await.refused(403, "Forbidden");
+    assert!(change.contains("together may have 524288 bytes"), "{change}");
 }

@@ -35,7 +35,9 @@ fn validate<'a>(
     _: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        if request.old.is_some_and(|old| old["spec"] == object["spec"]) {
+        // What a policy, a binding and a configuration say is in one of the two.
+        let says_same = |old: &Value| old["spec"] == object["spec"] && old["webhooks"] == object["webhooks"];
+        if request.old.is_some_and(says_same) {
             return Ok(());
         }
         let size = |object: &Value| object.to_string().len();
