@@ -66,6 +66,13 @@ pub struct Cause {
     pub field: String,
 }
 
+impl Cause {
+    /// One of which nothing but the words is known.
+    pub fn said(message: impl Into<String>) -> Self {
+        Self { reason: String::new(), message: message.into(), field: String::new() }
+    }
+}
+
 /// `metav1.StatusDetails`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

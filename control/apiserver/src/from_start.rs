@@ -79,14 +79,13 @@ static FLOWS: LazyLock<BTreeMap<&'static str, Named>> = LazyLock::new(|| {
 
 /// The level that a schema names is there.
 fn found(spec: &Value) -> Value {
-    let level = &spec["priorityLevelConfiguration"]["name"];
-    let message =
-        format!("This FlowSchema references the PriorityLevelConfiguration object named {level} and it exists");
+    let level = spec["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
+    let (status, reason, message) = flowcontrol::dangling(level, true);
     json!({"conditions": [{
         "type": "Dangling",
-        "status": "False",
+        "status": status,
         "lastTransitionTime": CREATED,
-        "reason": "Found",
+        "reason": reason,
         "message": message,
     }]})
 }

@@ -73,12 +73,13 @@ impl<P> Sort<P> {
         } else {
             put(&mut self.bindings, name, now, Binding::of);
         }
-        let of_policy = |name: &str| {
-            let bindings = self.bindings.values().map(|(binding, _)| binding);
-            bindings.filter(|binding| binding.policy == *name).cloned().collect::<Vec<_>>()
-        };
-        let bound = self.policies.iter().map(|(name, (policy, _))| (policy.clone(), of_policy(name)));
-        self.bound = Arc::new(bound.filter(|(_, bindings)| !bindings.is_empty()).collect());
+        let mut by_policy: HashMap<&str, Vec<Arc<Binding>>> = HashMap::new();
+        for (binding, _) in self.bindings.values() {
+            by_policy.entry(&binding.policy).or_default().push(binding.clone());
+        }
+        let bound = self.policies.iter();
+        let bound = bound.filter_map(|(name, (policy, _))| Some((policy.clone(), by_policy.remove(&**name)?)));
+        self.bound = Arc::new(bound.collect());
     }
 
     fn bytes(&self) -> usize {

@@ -57,12 +57,7 @@ impl Reconciler for Schemas {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let Some(schema) = self.context.informers.of::<FlowSchema>().get(key) else { return Ok(None) };
         let level = level(&schema);
-        let found = self.is_there(&key.tenant, level);
-        let (status, reason, is) = match found {
-            true => ("False", "Found", "and it exists"),
-            false => ("True", "NotFound", "but there is no such object"),
-        };
-        let message = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {is}");
+        let (status, reason, message) = flowcontrol::dangling(level, self.is_there(&key.tenant, level));
         let mut conditions = schema.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let old = conditions.find(|condition| condition.type_.as_deref() == Some(DANGLING));
         if old.is_some_and(|old| old.status.as_deref() == Some(status) && old.message.as_ref() == Some(&message)) {

@@ -2,6 +2,7 @@
 
 use hypernetes_cel::{Environment, Program, Type, compile};
 use hypernetes_kinds::expressions::admission::{Variables, variable_type};
+use hypernetes_schema::walk::{list, text};
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -21,21 +22,16 @@ pub struct Expression {
     pub program: Program,
 }
 
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_default()
-}
-
 impl Expressions {
     /// `matchConditions` and `variables` of a policy's `spec`.
     ///
     /// # Errors
     /// The first expression that does not compile.
     pub fn compile(spec: &Value, variables: Variables) -> Result<Self, String> {
-        let list = |field: &str| spec[field].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut environment = variables.environment();
         let mut of_messages = Variables { authorizer: false, ..variables }.environment();
         let mut composed = Vec::new();
-        for variable in list("variables") {
+        for variable in list(spec, "variables") {
             let program = compile(text(variable, "expression"), &environment).map_err(failed)?;
             let (name, ty) = (text(variable, "name"), variable_type(program.result_type()));
             environment = environment.compose(name, ty.clone());
@@ -43,7 +39,7 @@ impl Expressions {
             composed.push(program);
         }
         let mut own = Self { variables, environment, of_messages, composed, conditions: Vec::new() };
-        let conditions = list("matchConditions").iter();
+        let conditions = list(spec, "matchConditions").iter();
         own.conditions = conditions
             .map(|condition| own.expression(text(condition, "expression"), &[Type::Bool]))
             .collect::<Result<_, _>>()?;

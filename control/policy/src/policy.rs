@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use hypernetes_kinds::expressions::admission::Variables;
+use hypernetes_schema::walk;
 use serde_json::Value;
 
 use crate::{expressions::Expressions, matching::Matching};
@@ -28,6 +29,20 @@ pub struct ParameterKind {
     pub kind: String,
 }
 
+impl ParameterKind {
+    /// That of a policy's `spec`, if it has one.
+    pub fn of(spec: &Value) -> Option<Self> {
+        let text = |field: &str| walk::text(spec, field).to_owned();
+        let api_version = text("paramKind.apiVersion");
+        spec["paramKind"].is_object().then(|| Self { api_version, kind: text("paramKind.kind") })
+    }
+
+    /// The core group is empty.
+    pub fn group_version(&self) -> (&str, &str) {
+        self.api_version.split_once('/').unwrap_or(("", &self.api_version))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Compiled<D> {
     pub expressions: Expressions,
@@ -47,13 +62,10 @@ pub trait Does: Sized {
 impl<D: Does> Policy<D> {
     pub fn of(policy: &Value) -> Self {
         let spec = &policy["spec"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let kind = Some(&spec["paramKind"]).filter(|kind| kind.is_object());
         Self {
-            name: text(&policy["metadata"]["name"]),
+            name: walk::text(policy, "metadata.name").to_owned(),
             matching: Matching::of(&spec["matchConstraints"]),
-            parameters: kind
-                .map(|kind| ParameterKind { api_version: text(&kind["apiVersion"]), kind: text(&kind["kind"]) }),
+            parameters: ParameterKind::of(spec),
             fails: spec["failurePolicy"] != "Ignore",
             reinvoked: spec["reinvocationPolicy"] == "IfNeeded",
             spec: spec.clone(),

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use hypernetes_cel::{Declaration, Environment, Type, compile};
 use hypernetes_kinds::expressions::admission::{Variables, variable_type};
+use hypernetes_schema::walk::list;
 use serde_json::{Value, json};
+
+use crate::policy::ParameterKind;
 
 /// Kinds of a rule: upstream's figure. With these no other rule is looked at.
 const MOST_OF_RULE: usize = 10;
@@ -70,21 +73,19 @@ fn named(rule: &Value) -> impl Iterator<Item = (&Value, [&str; 3])> {
 
 /// `paramKind` as group, version and kind.
 pub fn parameters(policy: &Value) -> Option<Kind> {
-    let kind = &policy["spec"]["paramKind"];
-    let version = kind["apiVersion"].as_str()?;
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    Some([group, version, kind["kind"].as_str()?].map(str::to_owned))
+    let parameters = ParameterKind::of(&policy["spec"])?;
+    let (group, version) = parameters.group_version();
+    Some([group, version, &parameters.kind].map(str::to_owned))
 }
 
 /// `expressionWarnings` of a policy, whose objects are of one of these kinds; of what nothing is declared, it may be anything.
 pub fn warnings(policy: &Value, kinds: &[(Kind, Option<Declaration>)], parameters: Option<&Declaration>) -> Vec<Value> {
     let spec = &policy["spec"];
-    let list = |field: &str| spec[field].as_array().map(Vec::as_slice).unwrap_or_default();
-    let variables: Vec<(&str, &str)> = list("variables")
+    let variables: Vec<(&str, &str)> = list(spec, "variables")
         .iter()
         .filter_map(|variable| Some((variable["name"].as_str()?, variable["expression"].as_str()?)))
         .collect();
-    let places = list("validations").iter().enumerate().flat_map(|(at, validation)| {
+    let places = list(spec, "validations").iter().enumerate().flat_map(|(at, validation)| {
         ["expression", "messageExpression"].into_iter().filter_map(move |field| {
             let source = validation[field].as_str().filter(|source| !source.is_empty() || field == "expression")?;
             Some((format!("spec.validations[{at}].{field}"), source))

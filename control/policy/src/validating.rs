@@ -1,6 +1,7 @@
 //! `ValidatingAdmissionPolicy`.
 
 use hypernetes_cel::{Type, Value as Cel, limits};
+use hypernetes_schema::walk::{list, text};
 use serde_json::Value;
 
 use crate::{
@@ -47,14 +48,6 @@ pub enum Verdict {
         /// As a `Status` has it; none where something could not be evaluated.
         reason: Option<String>,
     },
-}
-
-fn list<'v>(spec: &'v Value, field: &str) -> &'v [Value] {
-    spec[field].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_default()
 }
 
 impl Does for Validations {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hypernetes_kinds::expressions::admission::Variables;
+use hypernetes_schema::walk::{list, text};
 use serde_json::{Value, json};
 
 use crate::{
@@ -74,16 +75,11 @@ pub struct Refusal {
     pub message: String,
 }
 
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_default()
-}
-
 impl Webhook {
     /// Those of a configuration, in its order.
     pub fn of_configuration(configuration: &Value) -> Vec<Self> {
-        let name = text(&configuration["metadata"], "name");
-        let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
-        webhooks.map(|webhook| Self::of(name, webhook)).collect()
+        let name = text(configuration, "metadata.name");
+        list(configuration, "webhooks").iter().map(|webhook| Self::of(name, webhook)).collect()
     }
 
     fn of(configuration: &str, webhook: &Value) -> Self {
@@ -136,7 +132,7 @@ impl Webhook {
 
     /// Whether it has conditions at all.
     pub fn has_conditions(&self) -> bool {
-        self.conditions["matchConditions"].as_array().is_some_and(|conditions| !conditions.is_empty())
+        !list(&self.conditions, "matchConditions").is_empty()
     }
 
     /// The `AdmissionReview` that it is sent; `request` is as [`crate::About::request`] makes it.

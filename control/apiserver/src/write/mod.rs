@@ -281,7 +281,7 @@ where
             create::authorize(server, call, &own).await?;
         }
         let key = call.key(&own)?;
-        let request = admission::Request { server, call, operation, old: old.as_ref(), dry_run: options.dry_run };
+        let request = admission::Request::new(server, call, operation, old.as_ref(), options.dry_run);
         let mut added = admission::Additions::default();
         let told = |mut error: ApiError, added: &mut admission::Additions| {
             error.warnings.splice(0..0, warnings.iter().cloned().chain(added.warnings.drain(..)));

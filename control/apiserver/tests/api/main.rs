@@ -17,6 +17,7 @@ mod reads;
 mod registry;
 mod relay;
 mod representations;
+mod scenes;
 mod webhooks;
 mod writes;
 

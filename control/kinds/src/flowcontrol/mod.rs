@@ -30,6 +30,15 @@ pub fn bootstrap() -> &'static [Value] {
     &ALL
 }
 
+/// Status, reason and message of a schema's condition `Dangling`, by whether the level that it names is there.
+pub fn dangling(level: &str, is_there: bool) -> (&'static str, &'static str, String) {
+    let (status, reason, is) = match is_there {
+        true => ("False", "Found", "and it exists"),
+        false => ("True", "NotFound", "but there is no such object"),
+    };
+    (status, reason, format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {is}"))
+}
+
 /// The spec that an object of a kind and name must have, if it is one of those that may only be as they are.
 fn fixed(kind: &str, name: &str) -> Option<&'static Value> {
     let known = [EXEMPT, CATCH_ALL].contains(&name);

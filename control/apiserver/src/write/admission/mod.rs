@@ -40,12 +40,12 @@ use futures::future::{self, BoxFuture};
 use hypernetes_api::{ApiError, TenantId};
 use hypernetes_store::{Entry, Guard, Key, Op, ResourceId};
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use self::reinvocation::Reinvocation;
 pub(crate) use self::webhooks::Underway;
 use super::{Operation, fields, text};
-use crate::{Call, Inner, namespace_rules::Rules, stored_form};
+use crate::{Call, Inner, namespace_rules::Rules, policies::OfTenant, stored_form};
 
 /// All of them: those that come first, the mutators, then the validators.
 const CHAIN: &[Plugin] = &[
@@ -91,6 +91,9 @@ enum Step {
     /// Judges before anybody changes anything.
     First(Validate),
     Mutate(Mutate),
+    /// By rules of the tenant's own, which few have: it notes itself whether it has changed the object ([`Reinvocation`]), so that a write that it is
+    /// not about is not copied for it.
+    MutateByOwn(Mutate),
     Validate(Validate),
     /// Changes the object, and judges it when all have.
     Both(Mutate, Validate),
@@ -105,6 +108,8 @@ pub(super) struct Request<'a> {
     pub old: Option<&'a Value>,
     /// Nothing may come of it.
     pub dry_run: bool,
+    /// What the tenant has of its own in admission: as it was when it was first asked for.
+    own: OnceCell<Option<Arc<OfTenant>>>,
 }
 
 /// What the commit has to meet and to do besides.
@@ -121,7 +126,19 @@ pub(super) struct Additions {
     webhooks_again: Reinvocation,
 }
 
+impl<'a> Request<'a> {
+    pub fn new(server: &'a Inner, call: &'a Call, operation: Operation, old: Option<&'a Value>, dry_run: bool) -> Self {
+        Self { server, call, operation, old, dry_run, own: OnceCell::new() }
+    }
+}
+
 impl Request<'_> {
+    /// What the tenant that it is a write of has of its own in admission; none, as most.
+    async fn own(&self) -> Result<Option<&OfTenant>, ApiError> {
+        let find = async || self.server.policies.of(&self.call.tenant()?).await;
+        self.own.get_or_try_init(find).await.map(Option::as_deref)
+    }
+
     /// Whether it is about a kind of a group.
     fn is(&self, group: &str, kind: &str) -> bool {
         self.call.resource.ty.group == group && self.call.resource.ty.kind == kind
@@ -158,14 +175,15 @@ fn ready<'a>(result: Result<(), ApiError>) -> BoxFuture<'a, Result<(), ApiError>
 pub(super) async fn mutate(request: &Request<'_>, object: &mut Value, added: &mut Additions) -> Result<bool, ApiError> {
     let mut before = None;
     pass(request, object, added, &mut before).await?;
-    if added.reinvocation.wanted || added.webhooks_again.wanted {
+    let by_own = added.reinvocation.wanted || added.webhooks_again.wanted;
+    if by_own {
         (added.reinvocation.again, added.webhooks_again.again) = (true, true);
         pass(request, object, added, &mut before).await?;
     }
-    Ok(before.is_some_and(|before| before != *object))
+    Ok(by_own || before.is_some_and(|before| before != *object))
 }
 
-/// All mutators once; `before` is the object as it was before the first of them.
+/// All mutators once; `before` is the object as it was before the first of the server's own.
 async fn pass(
     request: &Request<'_>,
     object: &mut Value,
@@ -180,6 +198,7 @@ async fn pass(
                 before.get_or_insert_with(|| object.clone());
                 mutate(request, object, added).await
             }
+            Step::MutateByOwn(mutate) => mutate(request, object, added).await,
             Step::Validate(_) => Ok(()),
         };
         done.inspect_err(|error| refused(plugin, error))?;
@@ -222,7 +241,7 @@ pub(crate) async fn admit_use(
     object: &mut Value,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let request = Request { server, call, operation, old: Some(old), dry_run };
+    let request = Request::new(server, call, operation, Some(old), dry_run);
     // There is no commit that could meet or do anything.
     let mut added = Additions::default();
     mutate(&request, object, &mut added).await?;

@@ -10,7 +10,7 @@ use hypernetes_kinds::{Behaviour, Home, Served};
 use hypernetes_policy::{About, Matched, Matching, Request as Sent};
 use serde_json::{Map, Value, json};
 
-use super::{Operation, Request, namespace_of, text};
+use super::{Operation, Request, infrastructure_owned, namespace_of, text};
 use crate::{
     authorization::{Attributes, nodes},
     policies::GROUP,
@@ -44,6 +44,7 @@ pub fn is_changed(request: &Request<'_>) -> bool {
     request.operation != Operation::Delete && is_subject(request) && !request.call.resource.ty.is_own()
 }
 
+/// Cheap to make: what is not converted is not copied, and what only who matches sees is not made before.
 pub struct Shown<'a> {
     request: &'a Request<'a>,
     /// As the server has it: the whole object, in the version in which it is stored.
@@ -55,20 +56,20 @@ pub struct Shown<'a> {
     name: String,
     namespace: String,
     /// In the version in which it was asked for.
-    asked: Objects,
+    asked: Objects<'a>,
     /// All versions in which there are such objects.
     served: Vec<Arc<Served>>,
     within: OnceLock<Value>,
-    user: Value,
-    options: Value,
 }
 
 /// An object, and what it was before; `null` where there is none.
 #[derive(Clone)]
-pub struct Objects {
-    pub object: Value,
-    pub old: Value,
+pub struct Objects<'a> {
+    pub object: Cow<'a, Value>,
+    pub old: Cow<'a, Value>,
 }
+
+const NONE: Cow<'static, Value> = Cow::Owned(Value::Null);
 
 impl<'a> Shown<'a> {
     pub fn of(request: &'a Request<'a>, object: &'a Value) -> Result<Self, ApiError> {
@@ -97,11 +98,9 @@ impl<'a> Shown<'a> {
             kind: (group.to_owned(), version.to_owned(), kind.to_owned()),
             name,
             namespace,
-            asked: Objects { object: Value::Null, old: Value::Null },
+            asked: Objects { object: NONE, old: NONE },
             served: served(request)?,
             within: OnceLock::new(),
-            user: user(request),
-            options: options(request),
         };
         shown.asked = shown.objects(&call.served);
         Ok(shown)
@@ -122,34 +121,34 @@ impl<'a> Shown<'a> {
         whole && !self.asked.object.is_null()
     }
 
-    fn objects(&self, served: &Served) -> Objects {
-        let call = self.request.call;
-        let metadata = || json!({"name": self.name, "namespace": self.namespace});
-        let sent =
-            |api_version: &str, kind: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": metadata()});
-        let alone = |object: Value| Objects { object, old: Value::Null };
+    fn objects(&self, served: &Served) -> Objects<'a> {
+        let (call, object, old) = (self.request.call, self.object, self.request.old);
+        let sent = |api_version: &str, kind: &str| {
+            let metadata = json!({"name": self.name, "namespace": self.namespace});
+            json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
+        };
+        let alone = |object| Objects { object, old: NONE };
+        let of = |object: &'a Value| match served.is_stored() {
+            true => Cow::Borrowed(object),
+            false => Cow::Owned(served.from_stored(object.clone())),
+        };
         match call.through() {
             Some(Behaviour::Bind) => {
-                let node = json!({"kind": "Node", "name": self.object["spec"]["nodeName"]});
                 let mut binding = sent("v1", "Binding");
-                binding["target"] = node;
-                alone(binding)
+                binding["target"] = json!({"kind": "Node", "name": object["spec"]["nodeName"]});
+                alone(Cow::Owned(binding))
             }
-            Some(Behaviour::Evict) => alone(sent("policy/v1", "Eviction")),
-            Some(Behaviour::IssueToken | Behaviour::Connect(_)) => alone(self.object.clone()),
-            Some(Behaviour::Scale(scale)) => Objects {
-                object: scale.of(self.object),
-                old: self.request.old.map_or(Value::Null, |old| scale.of(old)),
+            Some(Behaviour::Evict) => alone(Cow::Owned(sent("policy/v1", "Eviction"))),
+            Some(Behaviour::IssueToken | Behaviour::Connect(_)) => alone(Cow::Borrowed(object)),
+            Some(Behaviour::Scale(scale)) => {
+                let scaled = |of| Cow::Owned(scale.of(of));
+                Objects { object: scaled(object), old: old.map_or(NONE, scaled) }
+            }
+            _ => match self.request.operation {
+                Operation::Create => alone(of(object)),
+                Operation::Delete => Objects { object: NONE, old: old.map_or(NONE, of) },
+                Operation::Update | Operation::Connect => Objects { object: of(object), old: old.map_or(NONE, of) },
             },
-            _ => {
-                let of = |object: &Value| served.from_stored(object.clone());
-                let old = || self.request.old.map_or(Value::Null, of);
-                match self.request.operation {
-                    Operation::Create => alone(of(self.object)),
-                    Operation::Delete => Objects { object: Value::Null, old: old() },
-                    _ => Objects { object: of(self.object), old: old() },
-                }
-            }
         }
     }
 
@@ -183,39 +182,52 @@ impl<'a> Shown<'a> {
         (&ty.group, &ty.version)
     }
 
-    /// The other groups and versions in which there are the same objects.
-    pub fn others(&self) -> Vec<Matched<'_>> {
-        let same = |served: &&Arc<Served>| (&*served.ty.group, &*served.ty.version) != self.resource();
-        self.served
-            .iter()
-            .filter(same)
-            .map(|served| Matched {
-                group: &served.ty.group,
-                version: &served.ty.version,
-                kind: if self.subresource.is_empty() { &served.ty.kind } else { &self.kind.2 },
-            })
-            .collect()
+    fn is_asked_for(&self, served: &Served) -> bool {
+        (&*served.ty.group, &*served.ty.version) == self.resource()
+    }
+
+    /// What is sent in a version: a subresource's kind is one and the same in all.
+    fn kind_in<'s>(&'s self, served: &'s Served) -> &'s str {
+        if self.subresource.is_empty() { &served.ty.kind } else { &self.kind.2 }
+    }
+
+    fn version<'s>(&'s self, served: &'s Served) -> Matched<'s> {
+        Matched { group: &served.ty.group, version: &served.ty.version, kind: self.kind_in(served) }
     }
 
     /// In what version something matches, of those in which there are such objects.
     ///
     /// # Errors
     /// What is wrong with a selector.
-    pub fn matched(&self, matching: &Matching) -> Result<Option<Matched<'_>>, String> {
-        matching.matches(&self.about(), || self.namespace_labels(), &self.others())
-    }
-
-    /// The version that has matched.
-    pub fn served(&self, matched: Matched<'_>) -> &Arc<Served> {
-        let is = |served: &&Arc<Served>| served.ty.group == matched.group && served.ty.version == matched.version;
-        self.served.iter().find(is).unwrap_or(&self.request.call.served)
+    pub fn matched(&self, matching: &Matching) -> Result<Option<Arc<Served>>, String> {
+        let others = self.served.iter().filter(|served| !self.is_asked_for(served));
+        let others: Vec<_> = others.map(|served| self.version(served)).collect();
+        let matched = matching.matches(&self.about(), || self.namespace_labels(), &others)?;
+        let is = |matched: Matched<'_>, served: &Served| {
+            served.ty.group == matched.group && served.ty.version == matched.version
+        };
+        let served = |matched| self.served.iter().find(|served| is(matched, served));
+        Ok(matched.map(|matched| served(matched).unwrap_or(&self.request.call.served).clone()))
     }
 
     /// The objects in a version.
-    pub fn in_version(&self, matched: Matched<'_>) -> Cow<'_, Objects> {
-        match (matched.group, matched.version) == self.resource() {
+    pub fn in_version(&self, served: &Served) -> Cow<'_, Objects<'a>> {
+        match self.is_asked_for(served) {
             true => Cow::Borrowed(&self.asked),
-            false => Cow::Owned(self.objects(self.served(matched))),
+            false => Cow::Owned(self.objects(served)),
+        }
+    }
+
+    /// The object as it is stored when a rule of the tenant's has made this of it in a version; `None`: it is as it was.
+    ///
+    /// # Errors
+    /// What of it is not a tenant's to change.
+    pub fn stored(&self, served: &Served, changed: Value) -> Result<Option<Value>, &'static str> {
+        let mut changed = if served.is_stored() { changed } else { served.to_stored(changed) };
+        self.request.call.resource.set_defaults(&mut changed);
+        match infrastructure_owned::changed(self.object, &changed) {
+            Some(what) => Err(what),
+            None => Ok((changed != *self.object).then_some(changed)),
         }
     }
 
@@ -245,11 +257,10 @@ impl<'a> Shown<'a> {
     }
 
     /// An `AdmissionRequest` without uid and objects.
-    pub fn admission_request(&self, matched: Matched<'_>) -> Value {
-        let as_asked = (matched.group, matched.version) == self.resource();
-        let kind = if as_asked || !self.subresource.is_empty() { self.kind.2.as_str() } else { matched.kind };
-        let sent = Sent { user: &self.user, dry_run: self.request.dry_run, options: &self.options };
-        let mut made = self.about().request(Matched { kind, ..matched }, sent);
+    pub fn admission_request(&self, served: &Served) -> Value {
+        let (user, options) = (user(self.request), options(self.request));
+        let sent = Sent { user: &user, dry_run: self.request.dry_run, options: &options };
+        let mut made = self.about().request(self.version(served), sent);
         // What is sent to a subresource may be of another group.
         let (group, version, kind) = &self.kind;
         let of_sent = json!({"group": group, "version": version, "kind": kind});

@@ -54,7 +54,8 @@ pub(super) fn chain() -> impl Iterator<Item = &'static Plugin> {
 #[test]
 fn mutators_come_before_validators_and_each_once() {
     let rest = CHAIN.iter().skip_while(|plugin| matches!(plugin.step, Step::First(_)));
-    let validators = rest.skip_while(|plugin| matches!(plugin.step, Step::Mutate(_) | Step::Both(..)));
+    let validators =
+        rest.skip_while(|plugin| matches!(plugin.step, Step::Mutate(_) | Step::MutateByOwn(_) | Step::Both(..)));
     assert!(validators.clone().all(|plugin| matches!(plugin.step, Step::Validate(_))));
     let names: std::collections::BTreeSet<_> = CHAIN.iter().map(|plugin| plugin.name).collect();
     assert_eq!(names.len(), CHAIN.len());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     super::{Additions, Operation, Plugin, Request, Step, name_of},
-    of_tenant, parameters,
+    parameters,
 };
 use crate::{
     authorization::{Attributes, is_cluster_admin},
@@ -41,7 +41,7 @@ fn validate<'a>(
             return Ok(());
         }
         let size = |object: &Value| object.to_string().len();
-        let have = of_tenant(request).await?.map_or(0, |all| all.bytes);
+        let have = request.own().await?.map_or(0, |own| own.bytes);
         let added = size(object).saturating_sub(request.old.map_or(0, size));
         if added > 0 && have + added > MOST_BYTES {
             let why = format!("all admission policies, bindings and webhooks together may have {MOST_BYTES} bytes");
@@ -75,14 +75,10 @@ async fn may_read(request: &Request<'_>, object: &Value) -> Result<(), ApiError>
         };
         (policy_kind(request, &binding.policy).await?, verb, name, parameters.namespace)
     } else {
-        let kind = &object["spec"]["paramKind"];
-        if !kind.is_object() || unchanged("paramKind") {
-            return Ok(());
-        }
-        (Some(read_kind(kind)), "get", "*".to_owned(), "*".to_owned())
+        let Some(kind) = ParameterKind::of(&object["spec"]).filter(|_| !unchanged("paramKind")) else { return Ok(()) };
+        (Some(kind), "get", "*".to_owned(), "*".to_owned())
     };
     // Of a kind that is not known, everything.
-    let group = kind.as_ref().map(|kind| kind.api_version.split_once('/').map_or("", |(group, _)| group).to_owned());
     let resource = match &kind {
         Some(kind) => parameters::resource(request, kind).await?.map(|found| found.resource.plural.clone()),
         None => None,
@@ -91,7 +87,7 @@ async fn may_read(request: &Request<'_>, object: &Value) -> Result<(), ApiError>
     let (name_asked, namespace) = (some(&name), some(&namespace));
     let wanted = Attributes {
         verb,
-        group: group.as_deref().unwrap_or("*"),
+        group: kind.as_ref().map_or("*", |kind| kind.group_version().0),
         resource: resource.as_deref().unwrap_or("*"),
         namespace: namespace.as_deref(),
         name: name_asked.as_deref(),
@@ -111,11 +107,6 @@ async fn may_read(request: &Request<'_>, object: &Value) -> Result<(), ApiError>
     Err(request.forbidden(name_of(object), &why))
 }
 
-fn read_kind(kind: &Value) -> ParameterKind {
-    let text = |field: &str| kind[field].as_str().unwrap_or_default().to_owned();
-    ParameterKind { api_version: text("apiVersion"), kind: text("kind") }
-}
-
 /// The kind of the parameters of a binding's policy, if it is there.
 async fn policy_kind(request: &Request<'_>, policy: &str) -> Result<Option<ParameterKind>, ApiError> {
     let call = request.call;
@@ -124,6 +115,5 @@ async fn policy_kind(request: &Request<'_>, policy: &str) -> Result<Option<Param
         return Ok(None);
     };
     let Some(entry) = request.server.store.get(&key).await? else { return Ok(None) };
-    let policy = stored_form::decode(&entry)?;
-    Ok(Some(&policy["spec"]["paramKind"]).filter(|kind| kind.is_object()).map(read_kind))
+    Ok(ParameterKind::of(&stored_form::decode(&entry)?["spec"]))
 }

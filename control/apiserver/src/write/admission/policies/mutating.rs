@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use hypernetes_api::{ApiError, error::Cause};
-use hypernetes_policy::{Binding, Matched, MutatingPolicy, Subject};
+use hypernetes_kinds::Served;
+use hypernetes_policy::{Binding, MutatingPolicy, Subject};
 use hypernetes_schema::walk;
 use serde_json::Value;
 
@@ -15,17 +16,17 @@ use super::{
     super::{
         Additions, Plugin, Request, Step,
         checks::Checks,
-        infrastructure_owned, name_of,
+        name_of,
         reinvocation::Reinvocation,
         shown::{self, Shown},
     },
-    is_about, of_tenant,
+    is_about,
     parameters::Missing,
     parameters_of, spend,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
-    Plugin { name: "MutatingAdmissionPolicy", about: shown::is_changed, step: Step::Mutate(mutate) };
+    Plugin { name: "MutatingAdmissionPolicy", about: shown::is_changed, step: Step::MutateByOwn(mutate) };
 
 /// The reason of what is wrong with a policy, whose status is that of `Forbidden`.
 const INVALID: &str = "Invalid";
@@ -36,12 +37,12 @@ fn mutate<'a>(
     added: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        let Some(policies) = of_tenant(request).await?.filter(|all| !all.mutating.bound.is_empty()) else {
+        let Some(own) = request.own().await?.filter(|own| !own.mutating.bound.is_empty()) else {
             return Ok(());
         };
         added.reinvocation.look(object);
         let (checks, mut spent, mut refusals) = (Checks::default(), 0, Vec::new());
-        for (policy, bindings) in policies.mutating.bound.iter() {
+        for (policy, bindings) in own.mutating.bound.iter() {
             let mut run = Run { request, checks: &checks, policy, spent: &mut spent, refusals: &mut refusals };
             run.policy(bindings, object, &mut added.reinvocation).await?;
         }
@@ -76,10 +77,9 @@ impl Run<'_, '_> {
         reinvocation: &mut Reinvocation,
     ) -> Result<(), ApiError> {
         for binding in bindings {
-            let seen = object.clone();
-            let shown = Shown::of(self.request, &seen)?;
-            let matched_in = match is_about(self.request, &shown, self.policy).await {
-                Ok(Some(matched)) => matched,
+            let shown = Shown::of(self.request, object)?;
+            let about = match is_about(self.request, &shown, self.policy).await {
+                Ok(Some(about)) => about,
                 Ok(None) => return Ok(()),
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {
@@ -87,7 +87,7 @@ impl Run<'_, '_> {
                     return Ok(());
                 }
             };
-            let found = match parameters_of(self.request, &shown, self.policy, binding).await {
+            let found = match parameters_of(self.request, &shown, &about, binding).await {
                 Ok(found) => found,
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {
@@ -101,35 +101,35 @@ impl Run<'_, '_> {
                 if !reinvocation.runs(&key) {
                     continue;
                 }
-                let changed = self.one(binding, params, object, matched_in).await?;
-                reinvocation.ran(key, changed, self.policy.reinvoked);
+                let changed = self.one(binding, params, object, &about.version).await?;
+                reinvocation.ran(key, changed.is_some(), self.policy.reinvoked);
+                if let Some(changed) = changed {
+                    *object = changed;
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether the object is another then.
+    /// What becomes of the object; `None`: it stays as it is.
     async fn one(
         &mut self,
         binding: &Binding,
         params: &Value,
-        object: &mut Value,
-        matched_in: Matched<'_>,
-    ) -> Result<bool, ApiError> {
-        let seen = object.clone();
-        let shown = Shown::of(self.request, &seen)?;
+        object: &Value,
+        version: &Served,
+    ) -> Result<Option<Value>, ApiError> {
+        let shown = Shown::of(self.request, object)?;
         if !shown.is_whole() {
-            let about = shown.about();
-            let why = format!("{}, Kind={}", shown.api_version(), about.kind);
+            let why = format!("{}, Kind={}", shown.api_version(), shown.about().kind);
             // Upstream's, too, knows no way to merge what is sent to subresources.
             let why = format!(
                 "error applying patch: failed to convert patch object to typed object: no corresponding type for {why}"
             );
             self.refuse(Some(binding), why, Some(INVALID));
-            return Ok(false);
+            return Ok(None);
         }
-        let (objects, served) = (shown.in_version(matched_in), shown.served(matched_in));
-        let sent = shown.admission_request(matched_in);
+        let (objects, sent) = (shown.in_version(version), shown.admission_request(version));
         let subject = Subject {
             object: &objects.object,
             old: &objects.old,
@@ -139,26 +139,21 @@ impl Run<'_, '_> {
             resource: shown.resource_path(),
             authorizer: self.checks,
         };
-        let mutated = self.checks.settle(self.request, || self.policy.mutate(subject, &served.ty)).await?;
+        let mutated = self.checks.settle(self.request, || self.policy.mutate(subject, &version.ty)).await?;
         self.request.call.pause().await;
         for why in mutated.refusals {
             self.refuse(Some(binding), why, Some(INVALID));
         }
         if let Err(why) = spend(self.spent, mutated.cost) {
             self.refuse(Some(binding), why, Some(INVALID));
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(changed) = mutated.object else { return Ok(false) };
-        let mut changed = if served.is_stored() { changed } else { served.to_stored(changed) };
-        self.request.call.resource.set_defaults(&mut changed);
-        if let Some(what) = infrastructure_owned::changed(&seen, &changed) {
+        let Some(changed) = mutated.object else { return Ok(None) };
+        shown.stored(version, changed).or_else(|what| {
             // Whatever the policy says of failures: it is not let through without it either.
             self.deny(Some(binding), format!("{what} may not be changed by a policy"), Some(INVALID));
-            return Ok(false);
-        }
-        let differs = changed != seen;
-        *object = changed;
-        Ok(differs)
+            Ok(None)
+        })
     }
 
     /// What is wrong, where a failure is a refusal.
@@ -188,8 +183,7 @@ fn refusal(request: &Request<'_>, name: &str, refusals: Vec<Refusal>) -> ApiErro
         }
     }
     if let Some(details) = &mut error.details {
-        let causes = refusals.into_iter().map(|one| one.message);
-        details.causes = causes.map(|message| Cause { reason: String::new(), message, field: String::new() }).collect();
+        details.causes = refusals.into_iter().map(|one| Cause::said(one.message)).collect();
     }
     error
 }

@@ -27,7 +27,7 @@ impl<E: Into<ApiError>> From<E> for Missing {
 /// The resource of a kind of parameters. Of the operator's objects tenants see parts only: these are nobody's parameters.
 pub async fn resource(request: &Request<'_>, kind: &ParameterKind) -> Result<Option<Endpoint>, ApiError> {
     let tenant = request.call.tenant()?;
-    let (group, version) = kind.api_version.split_once('/').unwrap_or(("", &kind.api_version));
+    let (group, version) = kind.group_version();
     let view = request.server.definitions.view(&tenant).await?;
     let is = |one: &&Endpoint| {
         one.served.ty.group == group && one.served.ty.version == version && one.served.ty.kind == kind.kind
@@ -42,15 +42,14 @@ pub async fn resource(request: &Request<'_>, kind: &ParameterKind) -> Result<Opt
 /// What cannot be done, in upstream's words.
 pub async fn collect(
     request: &Request<'_>,
-    kind: Option<&ParameterKind>,
+    kind: Option<&Endpoint>,
     binding: &Binding,
     namespace: &str,
 ) -> Result<Vec<Value>, Missing> {
-    let (Some(kind), Some(parameters)) = (kind, &binding.parameters) else { return Ok(vec![Value::Null]) };
-    let said = |why: &str| Missing::Said(why.to_owned());
-    let Some(Endpoint { resource, served }) = resource(request, kind).await? else {
-        return Err(Missing::Said(unknown(kind)));
+    let (Some(Endpoint { resource, served }), Some(parameters)) = (kind, &binding.parameters) else {
+        return Ok(vec![Value::Null]);
     };
+    let said = |why: &str| Missing::Said(why.to_owned());
     let Parameters { namespace: named, of, absent } = parameters;
     let within = match (served.ty.namespaced, named.as_str(), namespace) {
         (true, "", "") => {
@@ -98,6 +97,6 @@ pub async fn collect(
 
 /// What is said of a kind that there is not.
 pub fn unknown(kind: &ParameterKind) -> String {
-    let (group, version) = kind.api_version.split_once('/').unwrap_or(("", &kind.api_version));
+    let (group, version) = kind.group_version();
     format!("failed to find resource referenced by paramKind: '{group}/{version}, Kind={}'", kind.kind)
 }

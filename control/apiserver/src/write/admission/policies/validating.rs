@@ -13,7 +13,7 @@ use super::{
         checks::Checks,
         shown::{self, Shown},
     },
-    is_about, of_tenant,
+    is_about,
     parameters::Missing,
     parameters_of, spend,
 };
@@ -31,12 +31,12 @@ fn validate<'a>(
     added: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        let Some(policies) = of_tenant(request).await?.filter(|all| !all.validating.bound.is_empty()) else {
+        let Some(own) = request.own().await?.filter(|own| !own.validating.bound.is_empty()) else {
             return Ok(());
         };
         let shown = Shown::of(request, object)?;
         let (checks, mut spent, mut denied) = (Checks::default(), 0, None);
-        for (policy, bindings) in policies.validating.bound.iter() {
+        for (policy, bindings) in own.validating.bound.iter() {
             let mut judged =
                 Judged { request, shown: &shown, checks: &checks, policy, spent: &mut spent, denied: &mut denied };
             judged.policy(bindings, added).await?;
@@ -67,8 +67,8 @@ struct Judged<'j, 'a> {
 
 impl Judged<'_, '_> {
     async fn policy(&mut self, bindings: &[std::sync::Arc<Binding>], added: &mut Additions) -> Result<(), ApiError> {
-        let matched_in = match is_about(self.request, self.shown, self.policy).await {
-            Ok(Some(matched)) => matched,
+        let about = match is_about(self.request, self.shown, self.policy).await {
+            Ok(Some(about)) => about,
             Ok(None) => return Ok(()),
             Err(Missing::Error(error)) => return Err(error),
             Err(Missing::Said(why)) => {
@@ -77,9 +77,9 @@ impl Judged<'_, '_> {
             }
         };
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let sent = self.shown.admission_request(matched_in);
+        let sent = self.shown.admission_request(&about.version);
         for binding in bindings {
-            let found = match parameters_of(self.request, self.shown, self.policy, binding).await {
+            let found = match parameters_of(self.request, self.shown, &about, binding).await {
                 Ok(found) => found,
                 Err(Missing::Error(error)) => return Err(error),
                 Err(Missing::Said(why)) => {
@@ -87,7 +87,7 @@ impl Judged<'_, '_> {
                     continue;
                 }
             };
-            let objects = self.shown.in_version(matched_in);
+            let objects = self.shown.in_version(&about.version);
             for params in &found {
                 let subject = Subject {
                     object: &objects.object,
@@ -189,7 +189,7 @@ fn refusal(request: &Request<'_>, name: &str, message: String, reason: Option<&s
         _ => Reason::Invalid,
     };
     if let Some(details) = &mut error.details {
-        details.causes.push(Cause { reason: String::new(), message, field: String::new() });
+        details.causes.push(Cause::said(message));
     }
     error
 }

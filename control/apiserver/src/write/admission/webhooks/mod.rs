@@ -17,12 +17,13 @@ use hypernetes_api::{
     ApiError, Reason, TenantId,
     error::{Cause, Details},
 };
-use hypernetes_policy::{Answer, Matched, Refusal, Subject, Webhook};
+use hypernetes_kinds::Served;
+use hypernetes_policy::{Answer, Refusal, Subject, Webhook};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Request, checks::Checks, policies::of_tenant, shown::Shown};
+use super::{Request, checks::Checks, shown::Shown};
 
 /// Questions of one tenant that are under way at once, on one server.
 const AT_ONCE: usize = 32;
@@ -68,7 +69,7 @@ impl Trouble {
 /// What upstream's server takes for its own trouble.
 fn internal(why: String) -> ApiError {
     let message = format!("Internal error occurred: {why}");
-    let causes = vec![Cause { reason: String::new(), message: why, field: String::new() }];
+    let causes = vec![Cause::said(why)];
     ApiError::internal(message).with_details(Details { causes, ..Details::default() })
 }
 
@@ -81,16 +82,18 @@ fn refused(Refusal { code, reason, message }: Refusal) -> ApiError {
 }
 
 /// Whether a webhook is to be asked, and about what version.
-async fn is_asked<'s>(
+async fn is_asked(
     request: &Request<'_>,
     webhook: &Webhook,
-    shown: &'s Shown<'_>,
+    shown: &Shown<'_>,
     checks: &Checks,
-) -> Result<Option<Matched<'s>>, ApiError> {
+) -> Result<Option<Arc<Served>>, ApiError> {
     let matched = shown.matched(&webhook.matching).map_err(ApiError::internal)?;
-    let Some(matched) = matched.filter(|_| webhook.has_conditions()) else { return Ok(matched) };
-    let objects = shown.in_version(matched);
-    let sent = shown.admission_request(matched);
+    let Some(version) = matched else { return Ok(None) };
+    if !webhook.has_conditions() {
+        return Ok(Some(version));
+    }
+    let (objects, sent) = (shown.in_version(&version), shown.admission_request(&version));
     let subject = Subject {
         object: &objects.object,
         old: &objects.old,
@@ -102,7 +105,7 @@ async fn is_asked<'s>(
     };
     let (met, _) = checks.settle(request, || webhook.is_met(subject)).await?;
     match met {
-        Ok(met) => Ok(Some(matched).filter(|_| met)),
+        Ok(met) => Ok(met.then(|| version.clone())),
         Err(why) => Err(request.forbidden(shown.name(), &why)),
     }
 }
@@ -112,7 +115,7 @@ async fn answer(
     request: &Request<'_>,
     webhook: &Webhook,
     shown: &Shown<'_>,
-    matched: Matched<'_>,
+    version: &Served,
     mutates: bool,
 ) -> Result<Answer, Trouble> {
     if request.dry_run && !webhook.dry_run {
@@ -121,8 +124,8 @@ async fn answer(
     }
     let tenant = request.call.tenant().map_err(Trouble::Error)?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let objects = shown.in_version(matched);
-    let review = webhook.review(&uid, shown.admission_request(matched), &objects.object, &objects.old);
+    let objects = shown.in_version(version);
+    let review = webhook.review(&uid, shown.admission_request(version), &objects.object, &objects.old);
     let review = review.map_err(|why| Trouble::Call(format!("could not create admission objects: {why}")))?;
     let began = Instant::now();
     let asked = async {

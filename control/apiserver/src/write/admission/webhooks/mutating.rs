@@ -7,12 +7,12 @@ use hypernetes_schema::{FieldValidation, patch};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Additions, Plugin, Request, Step, checks::Checks, infrastructure_owned, shown, shown::Shown},
-    Trouble, answer, internal, is_asked, of_tenant,
+    super::{Additions, Plugin, Request, Step, checks::Checks, shown, shown::Shown},
+    Trouble, answer, internal, is_asked,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
-    Plugin { name: "MutatingAdmissionWebhook", about: shown::is_subject, step: Step::Mutate(mutate) };
+    Plugin { name: "MutatingAdmissionWebhook", about: shown::is_subject, step: Step::MutateByOwn(mutate) };
 
 const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 const FAILED_OPEN: &str = "failed-open.mutation.webhook.admission.k8s.io/";
@@ -23,12 +23,12 @@ fn mutate<'a>(
     added: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        let Some(all) = of_tenant(request).await?.filter(|all| !all.mutating_webhooks.is_empty()) else {
+        let Some(own) = request.own().await?.filter(|own| !own.mutating_webhooks.is_empty()) else {
             return Ok(());
         };
         added.webhooks_again.look(object);
         let (checks, round) = (Checks::default(), u8::from(added.webhooks_again.again));
-        for (at, webhook) in all.mutating_webhooks.iter().enumerate() {
+        for (at, webhook) in own.mutating_webhooks.iter().enumerate() {
             let key = [webhook.configuration.clone(), webhook.name.clone(), at.to_string()];
             if !added.webhooks_again.runs(&key) {
                 continue;
@@ -36,8 +36,12 @@ fn mutate<'a>(
             let place = format!("round_{round}_index_{at}");
             let asked = ask(request, webhook, object, &checks, &mut added.warnings).await;
             let changed = match asked {
-                Ok(None) => continue,
-                Ok(Some(changed)) => changed,
+                Ok(Answered::NotAsked) => continue,
+                Ok(Answered::Unchanged) => false,
+                Ok(Answered::Changed(changed)) => {
+                    *object = changed;
+                    true
+                }
                 Err(trouble) => {
                     if let Some(error) = trouble.told(webhook) {
                         return Err(error);
@@ -56,28 +60,34 @@ fn mutate<'a>(
     .boxed()
 }
 
-/// Whether the object is another then; `None`: the webhook is not asked.
+/// What came of a webhook.
+enum Answered {
+    NotAsked,
+    Unchanged,
+    Changed(Value),
+}
+
+/// What the webhook makes of the object, if it is asked.
 async fn ask(
     request: &Request<'_>,
     webhook: &Webhook,
-    object: &mut Value,
+    object: &Value,
     checks: &Checks,
     warnings: &mut Vec<String>,
-) -> Result<Option<bool>, Trouble> {
-    let seen = object.clone();
-    let shown = Shown::of(request, &seen).map_err(Trouble::Error)?;
-    let matched = is_asked(request, webhook, &shown, checks).await.map_err(Trouble::Error)?;
-    let Some(matched) = matched else { return Ok(None) };
-    let mut answer = answer(request, webhook, &shown, matched, true).await?;
+) -> Result<Answered, Trouble> {
+    let shown = Shown::of(request, object).map_err(Trouble::Error)?;
+    let version = is_asked(request, webhook, &shown, checks).await.map_err(Trouble::Error)?;
+    let Some(version) = version else { return Ok(Answered::NotAsked) };
+    let mut answer = answer(request, webhook, &shown, &version, true).await?;
     warnings.append(&mut answer.warnings);
-    let Some(patch) = answer.patch else { return Ok(Some(false)) };
+    let Some(patch) = answer.patch else { return Ok(Answered::Unchanged) };
     let undecodable = |error: serde_json::Error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
         Trouble::Call(format!("received undecodable patch in webhook response: {why}"))
     };
     let operations: Value = serde_json::from_slice(&patch).map_err(undecodable)?;
     if operations.as_array().is_some_and(Vec::is_empty) {
-        return Ok(Some(false));
+        return Ok(Answered::Unchanged);
     }
     let error = |why: String| Trouble::Error(internal(why));
     if !shown.is_whole() || request.call.resource.ty.is_own() {
@@ -85,18 +95,15 @@ async fn ask(
         let why = "attempted to modify the object, which is not supported for this operation";
         return Err(error(format!("admission webhook {name:?} {why}")));
     }
-    let served = shown.served(matched);
-    let current = shown.in_version(matched).object.clone();
+    let current = shown.in_version(&version).object.clone().into_owned();
     // As upstream: the whole patch is carried out, or it is an error; a test that fails is one.
     let patched = patch::webhook_patch(current, operations).map_err(error)?;
-    let decoded = served.ty.check(patched, FieldValidation::Ignore).map_err(|refused| error(refused.message))?;
-    let mut changed = if served.is_stored() { decoded.object } else { served.to_stored(decoded.object) };
-    request.call.resource.set_defaults(&mut changed);
-    if let Some(what) = infrastructure_owned::changed(&seen, &changed) {
-        let why = format!("admission webhook {:?}: {what} may not be changed by a webhook", webhook.name);
-        return Err(Trouble::Error(request.forbidden(shown.name(), &why)));
+    let decoded = version.ty.check(patched, FieldValidation::Ignore).map_err(|refused| error(refused.message))?;
+    match shown.stored(&version, decoded.object) {
+        Ok(changed) => Ok(changed.map_or(Answered::Unchanged, Answered::Changed)),
+        Err(what) => {
+            let why = format!("admission webhook {:?}: {what} may not be changed by a webhook", webhook.name);
+            Err(Trouble::Error(request.forbidden(shown.name(), &why)))
+        }
     }
-    let differs = changed != seen;
-    *object = changed;
-    Ok(Some(differs))
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     super::{Additions, Plugin, Request, Step, checks::Checks, shown, shown::Shown},
-    answer, is_asked, of_tenant,
+    answer, is_asked,
 };
 
 pub(in super::super) const PLUGIN: Plugin =
@@ -20,18 +20,18 @@ fn validate<'a>(
     added: &'a mut Additions,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        let Some(all) = of_tenant(request).await?.filter(|all| !all.validating_webhooks.is_empty()) else {
+        let Some(own) = request.own().await?.filter(|own| !own.validating_webhooks.is_empty()) else {
             return Ok(());
         };
         let (shown, checks) = (Shown::of(request, object)?, Checks::default());
         let mut asked = Vec::new();
-        for webhook in all.validating_webhooks.iter() {
-            if let Some(matched) = is_asked(request, webhook, &shown, &checks).await? {
-                asked.push((webhook, matched));
+        for webhook in own.validating_webhooks.iter() {
+            if let Some(version) = is_asked(request, webhook, &shown, &checks).await? {
+                asked.push((webhook, version));
             }
         }
         let shown = &shown;
-        let answers = asked.iter().map(|(webhook, matched)| answer(request, webhook, shown, *matched, false));
+        let answers = asked.iter().map(|(webhook, version)| answer(request, webhook, shown, version, false));
         let mut refused = None;
         for (at, answer) in join_all(answers).await.into_iter().enumerate() {
             let (webhook, _) = &asked[at];
